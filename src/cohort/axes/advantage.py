@@ -1,0 +1,70 @@
+"""Advantage axis: rewards -> advantages. A function takes the batch and returns [N] or [N, T], without gradient."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cohort.axes.declare import declare
+from cohort.axes.groups import group_flat, group_mean, group_size, group_std, group_sum
+from cohort.batch import Batch, Groups
+
+
+def standardise(x: Tensor, groups: Groups, *, eps: float = 1e-6, ddof: int = 0) -> Tensor:
+    """(x - mean_g) / (std_g + eps) for values [N, ...]; exactly 0 in a group of one or of equal values."""
+    mean, std = group_mean(x, groups)[groups.index], group_std(x, groups, ddof)[groups.index]
+    flat = group_flat(x, groups)[groups.index]
+    return torch.where(flat, torch.zeros_like(x), (x - mean) / (std + eps))
+
+
+@declare(group_size=2)
+def zscore(batch: Batch, *, eps: float = 1e-6, ddof: int = 0) -> Tensor:
+    """A_i = (r_i - mean_g r) / (std_g r + eps), statistics over the group of i.
+
+    Args:
+        eps: added to the standard deviation.
+        ddof: 0 population, 1 sample standard deviation.
+
+    Returns:
+        [N]; 0 in a group of one and in a group of equal rewards.
+
+    Source: arXiv:2402.03300, outcome supervision.
+    """
+    return standardise(batch.rewards, batch.groups, eps=eps, ddof=ddof)
+
+
+@declare(group_size=2)
+def centred(batch: Batch) -> Tensor:
+    """A_i = r_i - mean_g r.
+
+    Returns:
+        [N]; exactly 0 in a group of equal rewards.
+
+    Source: arXiv:2503.20783.
+    """
+    rewards, groups = batch.rewards, batch.groups
+    flat = group_flat(rewards, groups)[groups.index]
+    return torch.where(flat, torch.zeros_like(rewards), rewards - group_mean(rewards, groups)[groups.index])
+
+
+@declare(group_size=2)
+def leave_one_out(batch: Batch) -> Tensor:
+    """A_i = r_i - mean of the rewards of the other rollouts of the group.
+
+    Returns:
+        [N]; 0 in a group of equal rewards.
+
+    Raises:
+        ValueError: a group of one has no other rollout to compare with.
+
+    Source: arXiv:2402.14740 (estimator of Kool et al. 2019).
+    """
+    rewards, groups = batch.rewards, batch.groups
+    size = group_size(groups, rewards.dtype)
+    if bool((size < 2).any()):
+        label = int(groups.labels[size < 2][0])
+        raise ValueError(f"group {label} has one rollout, but a leave-one-out baseline needs two: raise group_size")
+    size = size[groups.index]
+    others = (group_sum(rewards, groups)[groups.index] - rewards) / (size - 1)
+    flat = group_flat(rewards, groups)[groups.index]
+    return torch.where(flat, torch.zeros_like(rewards), rewards - others)

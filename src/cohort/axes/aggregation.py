@@ -1,0 +1,69 @@
+"""Aggregation axis: tokens -> scalar. A function returns the weights w [N, T] of loss = sum_it w_it l_it.
+
+Weights rather than sums, so that the loop can cut a minibatch into micro-batches without changing the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from cohort.batch import Batch, generation_budget
+
+
+def sequence_mean(batch: Batch) -> Tensor:
+    """w_it = m_it / (N max(L_i, 1)): mean over a rollout's tokens, then over rollouts; an empty rollout counts in N.
+
+    Returns:
+        [N, T].
+
+    Source: arXiv:2402.03300.
+    """
+    mask = batch.loss_mask.to(batch.dtype)
+    return mask / mask.sum(1, keepdim=True).clamp(min=1) / batch.size
+
+
+def token_mean(batch: Batch) -> Tensor:
+    """w_it = m_it / max(1, sum of m): mean over all tokens of the batch, so that longer rollouts weigh more.
+
+    Returns:
+        [N, T].
+
+    Source: arXiv:2503.14476.
+    """
+    mask = batch.loss_mask.to(batch.dtype)
+    return mask / mask.sum().clamp(min=1)
+
+
+def constant(batch: Batch, *, max_tokens: int | None = None) -> Tensor:
+    """w_it = m_it / (N max_tokens): the divisor never depends on the realised lengths.
+
+    Args:
+        max_tokens: the constant; None takes the generation budget of the run.
+
+    Returns:
+        [N, T].
+
+    Source: arXiv:2503.20783.
+    """
+    return batch.loss_mask.to(batch.dtype) / (batch.size * (max_tokens or generation_budget(batch)))
+
+
+def token_sum(batch: Batch) -> Tensor:
+    """w_it = m_it / N: sum over a rollout's tokens (the rollout is one action), mean over rollouts.
+
+    Returns:
+        [N, T].
+
+    Source: arXiv:2402.14740.
+    """
+    return batch.loss_mask.to(batch.dtype) / batch.size
+
+
+BY_NAME: dict[str, Callable[..., Tensor]] = {
+    "seq": sequence_mean,
+    "token": token_mean,
+    "constant": constant,
+    "token-sum": token_sum,
+}

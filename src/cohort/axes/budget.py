@@ -1,0 +1,11 @@
+"""Budget axis: how many rollouts each prompt gets. A function returns counts [M] int64 for the M prompts picked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def equal(rows: Tensor, *, group_size: int) -> Tensor:
+    """`group_size` rollouts for every prompt."""
+    return torch.full_like(rows, group_size)

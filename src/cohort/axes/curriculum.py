@@ -1,0 +1,52 @@
+"""Curriculum axis: which prompts next.
+
+A function takes its state, how many prompts to pick and a source of randomness, and returns rows of the data set
+(int64, without repetition within a pick unless the data set is smaller) and the new state.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cohort.axes.declare import State, hooks
+
+
+def _init(size: int) -> State:
+    return {"order": torch.empty(0, dtype=torch.int64), "position": 0, "epoch": 0, "size": size}
+
+
+@hooks(init=_init)
+def uniform(state: State, *, count: int, rng: torch.Generator) -> tuple[Tensor, State]:
+    """Every prompt once an epoch, in an order shuffled anew for each.
+
+    Returns:
+        rows [count] int64, and the state (order, position, epoch).
+    """
+    order, position, epoch = state["order"], state["position"], state["epoch"]
+    rows = []
+    while count > 0:
+        if position == order.numel():
+            order, position, epoch = torch.randperm(state["size"], generator=rng), 0, epoch + 1
+        taken = order[position : position + count]
+        rows.append(taken)
+        position, count = position + taken.numel(), count - taken.numel()
+    return torch.cat(rows), {**state, "order": order, "position": position, "epoch": epoch}
+
+
+def draw_weighted(weights: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """Rows drawn without replacement with probability proportional to `weights` [size]; uniform if all are 0.
+
+    With fewer rows than `count`, whole passes over the data set come first, so that no row is left out.
+    """
+    if not bool((weights > 0).any()):
+        weights = torch.ones_like(weights)
+    size = weights.numel()
+    passes = [torch.randperm(size, generator=rng) for _ in range(count // size)]
+    rest = count % size
+    if rest:
+        # Gumbel top-k draws without replacement with the right probabilities, also where a weight is 0.
+        noise = torch.rand(size, generator=rng, dtype=torch.float64).clamp(min=1e-300)
+        keys = weights.double().log() - (-noise.log()).log()
+        passes.append(keys.topk(rest).indices)
+    return torch.cat(passes)

@@ -1,0 +1,71 @@
+"""Ratio axis: how far the policy moved since the rollouts were drawn. A function returns the ratio [N, T]."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cohort.axes.declare import needs
+from cohort.axes.groups import token_mean, token_sum
+from cohort.batch import Batch
+
+
+@needs("old_logp")
+def token(batch: Batch) -> Tensor:
+    """rho_it = exp(logp_it - old_logp_it).
+
+    Returns:
+        [N, T], 1 at masked positions.
+
+    Source: arXiv:2402.03300.
+    """
+    return (batch.logp - batch.old_logp).exp()
+
+
+@needs("old_logp")
+def sequence(batch: Batch, *, gradient: str = "sequence") -> Tensor:
+    """s_i = exp( (1/L_i) sum_t (logp_it - old_logp_it) ), the geometric mean of the token ratios, at every token.
+
+    Args:
+        gradient: "sequence": the gradient of s_i; "token": s_it = sg[s_i] exp(logp_it - sg[logp_it]), whose value is
+            s_i and whose gradient reaches its own token alone (for advantages that differ within a rollout).
+
+    Returns:
+        [N, T]; 1 for a rollout without tokens.
+
+    Source: arXiv:2507.18071, GSPO and GSPO-token.
+    """
+    mean = token_mean(batch.logp - batch.old_logp, batch.mask)[:, None].expand_as(batch.logp)
+    if gradient == "sequence":
+        return mean.exp()
+    return (mean.detach() + batch.logp - batch.logp.detach()).exp()
+
+
+@needs("old_logp")
+def sequence_product(batch: Batch) -> Tensor:
+    """s_i = exp( sum_t (logp_it - old_logp_it) ), the ratio of the rollout as one action, at every token.
+
+    Returns:
+        [N, T]; 1 for a rollout without tokens.
+
+    Source: arXiv:2402.14740.
+    """
+    return token_sum(batch.logp - batch.old_logp, batch.mask)[:, None].expand_as(batch.logp).exp()
+
+
+def none(batch: Batch) -> Tensor:
+    """No importance ratio: 1 at every token, for losses in which logp itself stands.
+
+    Returns:
+        [N, T].
+    """
+    return torch.ones_like(batch.logp)
+
+
+def on_policy(batch: Batch) -> Tensor:
+    """exp(logp - sg[logp]): the value 1 with the gradient of logp, REINFORCE written as a ratio.
+
+    Returns:
+        [N, T].
+    """
+    return (batch.logp - batch.logp.detach()).exp()

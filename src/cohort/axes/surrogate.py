@@ -1,0 +1,59 @@
+"""Surrogate axis: ratio and advantage -> token losses. A function returns what is minimised, [N, T]."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cohort.batch import Batch
+
+
+def per_token(x: float | Tensor) -> float | Tensor:
+    """A bound per rollout, [N], made to broadcast over tokens."""
+    return x[:, None] if isinstance(x, Tensor) and x.ndim == 1 else x
+
+
+def clipped(ratio: Tensor, advantages: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
+    """-min(rho A, clip(rho, 1 - low, 1 + high) A); `low` and `high` are numbers, [N] or [N, T]."""
+    low, high = per_token(low), per_token(high)
+    bounded = torch.minimum(torch.maximum(ratio, _bound(1.0 - low, ratio)), _bound(1.0 + high, ratio))
+    return -torch.minimum(ratio * advantages, bounded * advantages)
+
+
+def _bound(x: float | Tensor, like: Tensor) -> Tensor:
+    return x if isinstance(x, Tensor) else torch.full((), x, dtype=like.dtype, device=like.device)
+
+
+def ppo_clip(batch: Batch, ratio: Tensor, advantages: Tensor, *, low: float = 0.2, high: float = 0.2) -> Tensor:
+    """l_it = -min(rho A, clip(rho, 1 - low, 1 + high) A).
+
+    Args:
+        low: how far below 1 the ratio may go before a negative advantage stops pushing, in [0, 1].
+        high: how far above 1 it may go before a positive advantage stops pushing.
+
+    Returns:
+        [N, T].
+
+    Source: arXiv:1707.06347 eq. 7; separate bounds: arXiv:2503.14476.
+    """
+    return clipped(ratio, advantages, low, high)
+
+
+def reinforce(batch: Batch, ratio: Tensor, advantages: Tensor) -> Tensor:
+    """l_it = -A_it logp_it; the ratio is not used.
+
+    Returns:
+        [N, T].
+
+    Source: Williams 1992; for language models arXiv:2402.14740.
+    """
+    return -advantages * batch.logp
+
+
+def unclipped(batch: Batch, ratio: Tensor, advantages: Tensor) -> Tensor:
+    """l_it = -rho A: the importance-weighted policy gradient without a trust region.
+
+    Returns:
+        [N, T].
+    """
+    return -ratio * advantages

@@ -1,0 +1,353 @@
+"""The types that every part of cohort speaks: a prompt, a request, a rollout, and a batch of rollouts as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Message = dict[str, Any]
+
+# Fields whose shape is known by their name. Any other field says its kind when it is added
+# (`with_tokens`, `with_rollouts`), since [N, K] and [N, T] cannot be told apart by shape alone.
+TOKEN_FIELDS = frozenset(
+    {
+        "advantages", "logp", "old_logp", "sampler_logp", "ref_logp", "entropy", "old_entropy", "token_ids",
+        "loss_mask", "weight",
+    }
+)  # fmt: skip
+ROLLOUT_FIELDS = frozenset({"group", "rewards", "reward_components", "accuracy", "truncated"})
+
+
+class MissingField(KeyError):
+    """A method asked for a field that the batch does not hold."""
+
+    def __init__(self, name: str, held: Sequence[str]) -> None:
+        super().__init__(name)
+        self.name, self.held = name, tuple(held)
+
+    def __str__(self) -> str:
+        return (
+            f"the batch has no field '{self.name}' (it holds: {', '.join(sorted(self.held))}); a method that reads it "
+            f"must declare it with @needs('{self.name}'), so that the loop provides it"
+        )
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One task of the data set.
+
+    Attributes:
+        id: identity of the prompt; rows with the same rendered text have the same id. Group ids come from it.
+        text: what the policy is conditioned on, after the chat template.
+        tokens: `text` as actions of the policy (token ids).
+        source: what reward functions see: the plain text, or the chat messages.
+        row: all columns of the data set's row.
+    """
+
+    id: str
+    text: str
+    tokens: tuple[int, ...]
+    source: str | list[Message]
+    row: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """An order to the engine: draw one rollout of `prompt`.
+
+    Attributes:
+        prompt: the task, as the reward functions and the group see it.
+        context: token ids that the policy is conditioned on (the prompt; with guidance, the dressed prompt).
+        seed: the same request with the same seed draws the same tokens.
+        prefix: completion tokens that already stand there; the engine continues after them.
+        max_new_tokens: most tokens to draw in this call.
+        meta: what the method that made the request wants to find again at the rollout (exit position, hint level).
+    """
+
+    prompt: Prompt
+    context: tuple[int, ...]
+    seed: int
+    max_new_tokens: int
+    prefix: tuple[int, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Rollout:
+    """One completion and what is known of it.
+
+    Attributes:
+        request: the order it answers.
+        tokens: completion token ids, L of them, prefix and inserted tokens included.
+        mask: L times 1 where the policy itself chose the token, 0 where something else wrote it.
+        sampler_logp: L log-probabilities (nats) under the sampling policy; any number where mask is 0.
+        sampler_entropy: L entropies (nats) of the distributions sampled from.
+        finished: True if it ended by a stop token, False if it ran into the token limit.
+        text: the completion as text, without the stop token.
+        components: reward component -> value (None: the component does not apply).
+        reward: weighted sum of the components; set by scoring.
+        accuracy: 1.0 if the verifier calls it correct, else 0.0; set by scoring.
+        fields: further numbers by field name, for methods that declare that they need them.
+    """
+
+    request: Request
+    tokens: list[int]
+    mask: list[int]
+    sampler_logp: list[float]
+    sampler_entropy: list[float]
+    finished: bool
+    text: str = ""
+    components: dict[str, float | None] = field(default_factory=dict)
+    reward: float = 0.0
+    accuracy: float = 0.0
+    fields: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def prompt(self) -> Prompt:
+        return self.request.prompt
+
+    def but(self, **changes: Any) -> Rollout:
+        """A copy with some attributes changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which rollout belongs to which group, with labels made compact.
+
+    Attributes:
+        index: [N] int64, group of each rollout as 0 .. P-1, in order of first appearance.
+        labels: [P] int64, the original label of each group.
+    """
+
+    index: Tensor
+    labels: Tensor
+
+    @property
+    def count(self) -> int:
+        """P, the number of groups."""
+        return self.labels.numel()
+
+
+class Batch:
+    """N rollouts with up to T tokens each, as named tensors.
+
+    Token fields are [N, T] (or [N, T, ...]), right padded; rollout fields are [N] (or [N, ...]). Reading a token field
+    gives zeros wherever `mask` is 0, whatever was stored there: values at masked positions are arbitrary and can reach
+    neither a value nor a gradient. Half precision is read as float32, in which the maths of every loss is done.
+
+    Core fields:
+        mask [N, T] bool: True where the policy itself chose the token.
+        group [N] int64: label of the prompt; groups may be interleaved and of unequal size.
+        rewards [N]; reward_components [N, K]; accuracy [N] (1 correct, 0 not).
+        advantages [N, T]: after the advantage and credit axes.
+        logp, old_logp, sampler_logp, ref_logp [N, T]: log-probabilities (nats) of the tokens under the current policy,
+            the policy before this step's updates, the engine, and the reference. Only `logp` carries a gradient.
+        entropy, old_entropy [N, T]: entropy (nats) of the token distribution, under current and sampling policy.
+        token_ids [N, T] int64.
+        loss_mask [N, T] bool: tokens that the loss is taken over; `mask` unless a filter or credit function narrows it.
+
+    A batch is never changed in place: `replace`, `with_tokens`, `with_rollouts` and `note` return a new one.
+    """
+
+    def __init__(
+        self,
+        *,
+        mask: Tensor,
+        tokens: Mapping[str, Tensor] | None = None,
+        rollouts: Mapping[str, Tensor] | None = None,
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
+        if mask.ndim != 2:
+            raise ValueError(f"mask must be [N, T], not of shape {tuple(mask.shape)}")
+        self.mask = mask.bool()
+        self._tokens = dict(tokens or {})
+        self._rollouts = dict(rollouts or {})
+        self.notes: dict[str, Any] = dict(notes or {})
+        self._clean: dict[str, Tensor] = {}
+        for name, value in self._tokens.items():
+            if value.shape[:2] != mask.shape:
+                raise ValueError(f"token field '{name}' is {tuple(value.shape)}, but the mask is {tuple(mask.shape)}")
+        for name, value in self._rollouts.items():
+            if value.shape[:1] != mask.shape[:1]:
+                raise ValueError(f"rollout field '{name}' has {tuple(value.shape)[:1]} rows, the mask {mask.shape[0]}")
+
+    @classmethod
+    def of(cls, mask: Tensor, **fields: Tensor) -> Batch:
+        """A batch from core fields by name (see the class for their shapes)."""
+        unknown = set(fields) - TOKEN_FIELDS - ROLLOUT_FIELDS
+        if unknown:
+            raise ValueError(f"{sorted(unknown)} are no core fields; add them with with_tokens or with_rollouts")
+        return cls(
+            mask=mask,
+            tokens={k: v for k, v in fields.items() if k in TOKEN_FIELDS},
+            rollouts={k: v for k, v in fields.items() if k in ROLLOUT_FIELDS},
+        )
+
+    # reading -------------------------------------------------------------------------------------------------------
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tokens or name in self._rollouts
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name in self._clean:
+            return self._clean[name]
+        if name in self._tokens:
+            value = self._tokens[name]
+            keep = self.mask.reshape(self.mask.shape + (1,) * (value.ndim - 2))
+            value = torch.where(keep, value, torch.zeros((), dtype=value.dtype, device=value.device))
+        elif name in self._rollouts:
+            value = self._rollouts[name]
+        else:
+            raise MissingField(name, self.names)
+        if value.dtype in (torch.bfloat16, torch.float16):
+            value = value.float()
+        self._clean[name] = value
+        return value
+
+    def get(self, name: str) -> Tensor | None:
+        return self[name] if name in self else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self._tokens, *self._rollouts)
+
+    @property
+    def token_names(self) -> tuple[str, ...]:
+        return tuple(self._tokens)
+
+    @property
+    def size(self) -> int:
+        """N, the number of rollouts."""
+        return self.mask.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.mask.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating type of the rewards or log-probabilities: float32 in training, float64 in tests."""
+        for name in ("rewards", "logp", "old_logp", "advantages"):
+            if name in self:
+                dtype = self[name].dtype
+                if dtype.is_floating_point:
+                    return dtype
+        return torch.get_default_dtype()
+
+    @property
+    def group(self) -> Tensor:
+        return self["group"]
+
+    @property
+    def rewards(self) -> Tensor:
+        return self["rewards"]
+
+    @property
+    def advantages(self) -> Tensor:
+        return self["advantages"]
+
+    @property
+    def logp(self) -> Tensor:
+        return self["logp"]
+
+    @property
+    def old_logp(self) -> Tensor:
+        return self["old_logp"]
+
+    @property
+    def ref_logp(self) -> Tensor:
+        return self["ref_logp"]
+
+    @property
+    def loss_mask(self) -> Tensor:
+        """[N, T] bool: tokens that the loss is taken over."""
+        narrowed = self.get("loss_mask")
+        return self.mask if narrowed is None else narrowed
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """[N] length of each rollout in tokens: the field `length` if there is one, else the tokens with mask 1."""
+        length = self.get("length")
+        return (self.mask.sum(1) if length is None else length).to(self.dtype)
+
+    @cached_property
+    def groups(self) -> Groups:
+        labels, index = torch.unique(self.group, return_inverse=True)
+        first = torch.full_like(labels, self.size).scatter_reduce(
+            0, index, torch.arange(self.size, device=self.device, dtype=labels.dtype), "amin"
+        )
+        order = torch.argsort(first)
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(order.numel(), device=self.device)
+        return Groups(rank[index], labels[order])
+
+    # making new ones -----------------------------------------------------------------------------------------------
+
+    def replace(self, **fields: Tensor) -> Batch:
+        """A batch with fields changed or core fields added."""
+        tokens, rollouts, mask = dict(self._tokens), dict(self._rollouts), self.mask
+        for name, value in fields.items():
+            if name == "mask":
+                mask = value
+            elif name in self._tokens or (name not in self._rollouts and name in TOKEN_FIELDS):
+                tokens[name] = value
+            elif name in self._rollouts or name in ROLLOUT_FIELDS:
+                rollouts[name] = value
+            else:
+                raise ValueError(f"'{name}' is no core field: add it with with_tokens or with_rollouts")
+        return Batch(mask=mask, tokens=tokens, rollouts=rollouts, notes=self.notes)
+
+    def with_tokens(self, **fields: Tensor) -> Batch:
+        """A batch with [N, T, ...] fields added."""
+        return Batch(mask=self.mask, tokens={**self._tokens, **fields}, rollouts=self._rollouts, notes=self.notes)
+
+    def with_rollouts(self, **fields: Tensor) -> Batch:
+        """A batch with [N, ...] fields added."""
+        return Batch(mask=self.mask, tokens=self._tokens, rollouts={**self._rollouts, **fields}, notes=self.notes)
+
+    def note(self, **notes: Any) -> Batch:
+        """A batch with diagnostics noted (numbers or small tensors of any shape, for the log)."""
+        return Batch(mask=self.mask, tokens=self._tokens, rollouts=self._rollouts, notes={**self.notes, **notes})
+
+    def select(self, rows: Tensor) -> Batch:
+        """The rollouts at `rows` ([n] int64 indices, or [N] bool), in that order."""
+        return Batch(
+            mask=self.mask[rows],
+            tokens={k: v[rows] for k, v in self._tokens.items()},
+            rollouts={k: v[rows] for k, v in self._rollouts.items()},
+            notes=self.notes,
+        )
+
+    def to(self, device: torch.device | str) -> Batch:
+        return Batch(
+            mask=self.mask.to(device),
+            tokens={k: v.to(device) for k, v in self._tokens.items()},
+            rollouts={k: v.to(device) for k, v in self._rollouts.items()},
+            notes=self.notes,
+        )
+
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        """Every field by name, as it reads."""
+        for name in self.names:
+            yield name, self[name]
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{k}{list(v.shape)}" for k, v in {**self._tokens, **self._rollouts}.items())
+        return f"Batch(N={self.mask.shape[0]}, T={self.mask.shape[1]}, {shapes})"
+
+
+def generation_budget(batch: Batch) -> int:
+    """The most tokens a rollout of this run may have, which the loop notes on every batch.
+
+    Raises:
+        KeyError: the batch comes from elsewhere; give the method its `max_tokens` or `max_len`.
+    """
+    if "max_new_tokens" not in batch.notes:
+        raise KeyError("the batch does not say how long a rollout may be: set the method's max_tokens or max_len")
+    return int(batch.notes["max_new_tokens"])

@@ -1,0 +1,469 @@
+"""A method fills axes of the training step with functions; methods compose.
+
+    method("dapo") | method("gdpo") | method("sage")
+
+On an axis that takes many functions they append; on an axis that takes one, two different fillings are a conflict that
+names the axis and both methods. An axis left alone keeps GRPO's default. Everything here is bookkeeping: what a method
+computes stands in `axes/` and `recipes/`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cohort.axes import advantage, aggregation, budget, curriculum, guidance, optimizer, ratio, sampling, surrogate
+from cohort.axes.declare import Declaration, State, declaration
+from cohort.batch import Batch
+
+# Every axis in the order of the training step: name -> (question, how many functions it takes).
+AXES: dict[str, tuple[str, str]] = {
+    "curriculum": ("which prompts next", "one"),
+    "budget": ("how many rollouts each", "one"),
+    "guidance": ("what is put into the prompt", "one"),
+    "sampling": ("how a rollout is drawn", "one"),
+    "shaping": ("rewards -> rewards", "many"),
+    "filter": ("what is kept", "many"),
+    "advantage": ("rewards -> advantages", "one"),
+    "credit": ("advantages -> per-token advantages", "many"),
+    "ratio": ("importance ratio", "one"),
+    "surrogate": ("ratio x advantage -> token losses", "one"),
+    "objective": ("a loss that is no clipped surrogate", "one"),
+    "regularizer": ("added terms", "many"),
+    "aggregation": ("tokens -> scalar", "one"),
+    "optimizer": ("the parameter update", "one"),
+}
+ONE = tuple(name for name, (_, kind) in AXES.items() if kind == "one")
+MANY = tuple(name for name, (_, kind) in AXES.items() if kind == "many")
+# Axes whose functions run while the loss is taken, on a minibatch and with gradient.
+LOSS_AXES = ("ratio", "surrogate", "objective", "regularizer", "aggregation")
+
+
+class MethodError(ValueError):
+    """A method that does not exist, does not compose, or was given a hyperparameter it does not take."""
+
+
+class ConflictError(MethodError):
+    """Two methods fill the same axis."""
+
+
+def _parameters(fn: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(fn).parameters
+
+
+def _accepted(fn: Callable[..., Any], available: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in available.items() if k in _parameters(fn)}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An axis function with its hyperparameters; made by `use`.
+
+    Attributes:
+        fn: the axis function.
+        hyper: hyperparameters of the function and its hooks.
+        source: name of the method that put it there.
+    """
+
+    fn: Callable[..., Any]
+    hyper: Mapping[str, Any] = field(default_factory=dict)
+    source: str = field(default="", compare=False)
+
+    @property
+    def name(self) -> str:
+        return self.fn.__name__
+
+    @property
+    def declared(self) -> Declaration:
+        return declaration(self.fn)
+
+    @property
+    def all_hyper(self) -> dict[str, Any]:
+        """Hyperparameters with the defaults of the function and of its hooks filled in."""
+        out: dict[str, Any] = {}
+        for fn in (self.fn, *self._hooks()):
+            for name, parameter in _parameters(fn).items():
+                if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty:
+                    out.setdefault(name, parameter.default)
+        return {**out, **self.hyper}
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Fields that the function reads, given its hyperparameters."""
+        hyper = self.all_hyper
+        return frozenset(
+            name for name, when in self.declared.needs.items() if when is None or when(**_accepted(when, hyper))
+        )
+
+    @property
+    def refill_rounds(self) -> int:
+        """Most rounds of sampling that may replace what a filter removed; 1 if it does not refill."""
+        return int(self.all_hyper[self.declared.refill]) if self.declared.refill else 1
+
+    def _hooks(self) -> tuple[Callable[..., Any], ...]:
+        declared = self.declared
+        return tuple(h for h in (declared.init, declared.observe, declared.annotate, declared.update) if h is not None)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn(*args, **_accepted(self.fn, kwargs), **_accepted(self.fn, self.hyper))
+
+    def hook(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a hook with the hyperparameters and keyword arguments that it names."""
+        fn = getattr(self.declared, name)
+        return fn(*args, **_accepted(fn, {**self.all_hyper, **kwargs}))
+
+
+def use(fn: Callable[..., Any], **hyper: Any) -> Stage:
+    """An axis function with hyperparameters, ready for a slot of a method.
+
+    Raises:
+        MethodError: the function has no such hyperparameter.
+    """
+    stage = Stage(fn, hyper)
+    known = {
+        name
+        for each in (fn, *stage._hooks())
+        for name, parameter in _parameters(each).items()
+        if parameter.kind is parameter.KEYWORD_ONLY or name in hyper
+    }
+    unknown = set(hyper) - known
+    if unknown:
+        raise MethodError(f"{fn.__module__}.{fn.__name__} has no hyperparameter {', '.join(sorted(unknown))}")
+    return stage
+
+
+DEFAULTS: dict[str, Stage] = {
+    "curriculum": use(curriculum.uniform),
+    "budget": use(budget.equal),
+    "guidance": use(guidance.none),
+    "sampling": use(sampling.independent),
+    "advantage": use(advantage.zscore),
+    "ratio": use(ratio.token),
+    "surrogate": use(surrogate.ppo_clip),
+    "aggregation": use(aggregation.sequence_mean),
+    "optimizer": use(optimizer.adamw),
+}
+
+
+def _same_as_default(axis: str, stage: Stage) -> bool:
+    default = DEFAULTS.get(axis)
+    return default is not None and stage.fn is default.fn and stage.all_hyper == default.all_hyper
+
+
+class Loss(NamedTuple):
+    """What a method makes of a minibatch.
+
+    Attributes:
+        total: scalar to minimise.
+        policy: scalar, the part of the surrogate or objective.
+        regularizers: name -> scalar.
+    """
+
+    total: Tensor
+    policy: Tensor
+    regularizers: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Method:
+    """Functions for the axes of the training step (see AXES); None or () leaves an axis at GRPO's default.
+
+    Attributes:
+        name: how it was asked for, as in "dapo+gdpo".
+        lacks: what the method needs that is not built yet ("sampling", "vision"); such a method refuses to train.
+    """
+
+    curriculum: Stage | None = None
+    budget: Stage | None = None
+    guidance: Stage | None = None
+    sampling: Stage | None = None
+    shaping: tuple[Stage, ...] = ()
+    filter: tuple[Stage, ...] = ()
+    advantage: Stage | None = None
+    credit: tuple[Stage, ...] = ()
+    ratio: Stage | None = None
+    surrogate: Stage | None = None
+    objective: Stage | None = None
+    regularizer: tuple[Stage, ...] = ()
+    aggregation: Stage | None = None
+    optimizer: Stage | None = None
+    name: str = ""
+    lacks: str = ""
+
+    def __post_init__(self) -> None:
+        for axis in ONE:
+            stage = getattr(self, axis)
+            if isinstance(stage, (list, tuple)) or not (stage is None or isinstance(stage, Stage)):
+                raise MethodError(f"axis '{axis}' takes one function, as use(function, ...); got {stage!r}")
+        for axis in MANY:
+            stages = getattr(self, axis)
+            if isinstance(stages, Stage) or not all(isinstance(s, Stage) for s in stages):
+                raise MethodError(f"axis '{axis}' takes a tuple of functions, as (use(function, ...),); got {stages!r}")
+            object.__setattr__(self, axis, tuple(stages))
+        if self.objective is not None:
+            for axis in ("ratio", "surrogate"):
+                if getattr(self, axis) is not None:
+                    raise MethodError(f"an objective replaces ratio and surrogate, but '{axis}' is filled as well")
+
+    # composition ---------------------------------------------------------------------------------------------------
+
+    def named(self, name: str) -> Method:
+        """The same method under a name, which its functions carry as their source."""
+        changes: dict[str, Any] = {"name": name}
+        for axis in AXES:
+            value = getattr(self, axis)
+            if isinstance(value, Stage):
+                changes[axis] = replace(value, source=name)
+            elif value:
+                changes[axis] = tuple(replace(stage, source=name) for stage in value)
+        return replace(self, **changes)
+
+    @property
+    def filled(self) -> tuple[str, ...]:
+        """The axes that the method fills with something else than GRPO's default."""
+        return tuple(
+            axis
+            for axis in AXES
+            if (stage := getattr(self, axis)) and not (isinstance(stage, Stage) and _same_as_default(axis, stage))
+        )
+
+    def __or__(self, other: Method) -> Method:
+        """Compose: 'many' axes append, 'one' axes must not be filled twice.
+
+        Raises:
+            ConflictError: names the axis and both methods, and how to pick one.
+        """
+        changes: dict[str, Any] = {}
+        for axis in ONE:
+            mine, theirs = getattr(self, axis), getattr(other, axis)
+            if theirs is None or mine == theirs or (mine is not None and _same_as_default(axis, theirs)):
+                changes[axis] = mine
+            elif mine is None or _same_as_default(axis, mine):
+                changes[axis] = theirs
+            else:
+                raise _conflict(axis, mine, theirs)
+        for axis in MANY:
+            changes[axis] = _union(getattr(self, axis) + getattr(other, axis))
+        if changes["objective"] is not None:
+            for axis in ("ratio", "surrogate"):
+                stage = changes[axis]
+                if stage is not None and not _same_as_default(axis, stage):
+                    raise _conflict("objective", changes["objective"], stage, replaced=axis)
+                changes[axis] = None
+        name = "+".join(n for n in (self.name, other.name) if n)
+        lacks = ", ".join(_union(tuple(x for x in (self.lacks, other.lacks) if x)))
+        return Method(**changes, name=name, lacks=lacks)
+
+    def only(self, axes: Iterable[str]) -> Method:
+        """The method with all other axes left alone.
+
+        Raises:
+            MethodError: no such axis, or the method does not fill it.
+        """
+        axes = tuple(axes)
+        for axis in axes:
+            if axis not in AXES:
+                raise MethodError(f"there is no axis '{axis}' (axes: {', '.join(AXES)})")
+            if not getattr(self, axis):
+                raise MethodError(f"'{self.name}' does not fill the axis '{axis}' (it fills: {', '.join(self.filled)})")
+        return Method(**{axis: getattr(self, axis) for axis in axes}, name=f"{self.name}:{','.join(axes)}")
+
+    def without(self, axes: Iterable[str]) -> Method:
+        """The method with some axes left alone."""
+        axes = tuple(axes)
+        unknown = [axis for axis in axes if axis not in AXES]
+        if unknown:
+            raise MethodError(f"there is no axis '{unknown[0]}' (axes: {', '.join(AXES)})")
+        kept = {axis: getattr(self, axis) for axis in AXES if axis not in axes}
+        return Method(**kept, name=f"{self.name}:{','.join('-' + axis for axis in axes)}", lacks=self.lacks)
+
+    def over(self, host: Method) -> Method:
+        """The method with the axes that it leaves alone taken from `host`."""
+        taken = {axis: getattr(self, axis) or getattr(host, axis) for axis in AXES}
+        if self.objective is not None:
+            taken["ratio"] = taken["surrogate"] = None
+        elif self.ratio is not None or self.surrogate is not None:
+            taken["objective"] = None
+        return Method(**taken, name=self.name, lacks=self.lacks)
+
+    # the functions of the step -------------------------------------------------------------------------------------
+
+    def stage(self, axis: str) -> Stage:
+        """The function of a 'one' axis, GRPO's default if the method leaves it alone."""
+        stage = getattr(self, axis)
+        return stage if stage is not None else DEFAULTS[axis]
+
+    def stages(self) -> list[tuple[str, Stage]]:
+        """(axis, function) of everything that runs in a step, defaults included, in the order of the step."""
+        out: list[tuple[str, Stage]] = []
+        for axis in AXES:
+            if axis in MANY:
+                out += [(axis, stage) for stage in getattr(self, axis)]
+            elif axis == "objective":
+                out += [(axis, self.objective)] if self.objective is not None else []
+            elif self.objective is None or axis not in ("ratio", "surrogate"):
+                out.append((axis, self.stage(axis)))
+        return out
+
+    def _keyed(self) -> list[tuple[str, str, Stage]]:
+        seen: dict[str, int] = {}
+        out = []
+        for axis, stage in self.stages():
+            key = f"{axis}/{stage.name}"
+            seen[key] = seen.get(key, 0) + 1
+            out.append((key if seen[key] == 1 else f"{key}/{seen[key]}", axis, stage))
+        return out
+
+    def needs(self, *, loss: bool) -> frozenset[str]:
+        """Fields that the functions read: those of the loss axes, or those of the axes before the update."""
+        return frozenset(n for axis, stage in self.stages() if (axis in LOSS_AXES) == loss for n in stage.needs)
+
+    @property
+    def couples(self) -> bool:
+        """True if the loss of a minibatch is not the sum of the losses of its rollouts."""
+        return self.objective is not None or any(stage.declared.couples for _, stage in self.stages())
+
+    @property
+    def group_size(self) -> int:
+        """The smallest group with which the method makes sense."""
+        return max(stage.declared.group_size for _, stage in self.stages())
+
+    def init(self, *, size: int) -> dict[str, State]:
+        """States at the start of training, for a data set of `size` prompts."""
+        return {
+            key: stage.hook("init", size=size) for key, _, stage in self._keyed() if stage.declared.init is not None
+        }
+
+    def _call(self, key: str, stage: Stage, states: Mapping[str, State], *args: Any, **kwargs: Any) -> Any:
+        if key in states:
+            kwargs["state"] = states[key]
+        return stage(*args, **kwargs)
+
+    def run(self, axis: str, states: Mapping[str, State], *args: Any, **kwargs: Any) -> Any:
+        """Call the function of a 'one' axis before the update (curriculum, budget, guidance, sampling)."""
+        for key, each, stage in self._keyed():
+            if each == axis:
+                return self._call(key, stage, states, *args, **kwargs)
+        raise MethodError(f"the method fills no axis '{axis}'")
+
+    def _advance(self, hook: str, states: Mapping[str, State], **given: Any) -> dict[str, State]:
+        new = dict(states)
+        for key, _, stage in self._keyed():
+            if getattr(stage.declared, hook) is not None:
+                new[key] = stage.hook(hook, state=states.get(key), **given)
+        return new
+
+    def observe(self, states: Mapping[str, State], **given: Any) -> dict[str, State]:
+        """New states after the step's rollouts were scored; `given` holds batch, rollouts, rows."""
+        return self._advance("observe", states, **given)
+
+    def update(self, states: Mapping[str, State], **given: Any) -> dict[str, State]:
+        """New states after the step's last update."""
+        return self._advance("update", states, **given)
+
+    def shape(self, batch: Batch, states: Mapping[str, State]) -> Batch:
+        """Shaping axis: the batch with its rewards shaped."""
+        for key, axis, stage in self._keyed():
+            if axis == "shaping":
+                out = self._call(key, stage, states, batch)
+                batch = out if isinstance(out, Batch) else batch.replace(rewards=out)
+        return batch
+
+    def keep(self, batch: Batch, states: Mapping[str, State], *, after_advantage: bool) -> Tensor:
+        """Filter axis: keep [N] bool, of the filters that come before or after the advantage."""
+        keep = torch.ones(batch.size, dtype=torch.bool, device=batch.device)
+        for key, axis, stage in self._keyed():
+            if axis == "filter" and stage.declared.after_advantage == after_advantage:
+                keep = keep & self._call(key, stage, states, batch)
+        return keep
+
+    @property
+    def refill_rounds(self) -> int:
+        """Most rounds of sampling a step."""
+        return max((stage.refill_rounds for stage in self.filter), default=1)
+
+    def assign(self, batch: Batch, states: Mapping[str, State]) -> Batch:
+        """Advantage and credit axes: the batch with `advantages` [N, T], and whatever later axes attach to it.
+
+        Where the advantage axis gives one number a rollout, `outcome_advantage` [N] keeps it as it was before credit.
+        """
+        for key, axis, stage in self._keyed():
+            if axis == "advantage":
+                out = self._call(key, stage, states, batch)
+                if not isinstance(out, Batch) and out.ndim == 1:
+                    batch = batch.with_rollouts(outcome_advantage=out.detach())
+                batch = out if isinstance(out, Batch) else batch.replace(advantages=_per_token(out, batch))
+            elif axis == "credit":
+                out = self._call(key, stage, states, batch, batch.advantages)
+                batch = out if isinstance(out, Batch) else batch.replace(advantages=_per_token(out, batch))
+        for key, _, stage in self._keyed():
+            if stage.declared.annotate is not None:
+                batch = stage.hook("annotate", batch, state=states.get(key))
+        return batch
+
+    def prepare(self, batch: Batch, states: Mapping[str, State]) -> Batch:
+        """Everything between scoring and the update: shaping, filters, advantage, credit."""
+        batch = self.shape(batch, states)
+        batch = batch.select(self.keep(batch, states, after_advantage=False))
+        batch = self.assign(batch, states)
+        return batch.select(self.keep(batch, states, after_advantage=True))
+
+    def weights(self, batch: Batch, states: Mapping[str, State]) -> Tensor:
+        """Aggregation axis: w [N, T] of loss = sum w l."""
+        return self.run("aggregation", states, batch)
+
+    def loss(self, batch: Batch, states: Mapping[str, State]) -> Loss:
+        """Ratio, surrogate, aggregation and regularizers, or the objective and regularizers, of a minibatch.
+
+        If the batch holds the field `weight` [N, T] (a micro-batch of a larger minibatch), it is used as the
+        aggregation's weights.
+        """
+        weight = batch["weight"] if "weight" in batch else self.weights(batch, states)
+        policy: Tensor | None = None
+        ratios: Tensor | None = None
+        terms: dict[str, Tensor] = {}
+        for key, axis, stage in self._keyed():
+            if axis == "ratio":
+                ratios = self._call(key, stage, states, batch)
+            elif axis == "surrogate":
+                policy = (weight * self._call(key, stage, states, batch, ratios, batch.advantages)).sum()
+            elif axis == "objective":
+                policy = self._call(key, stage, states, batch)
+            elif axis == "regularizer":
+                term = self._call(key, stage, states, batch)
+                terms[key.removeprefix("regularizer/")] = (weight * term).sum() if term.ndim == 2 else term
+        assert policy is not None
+        return Loss(reduce(torch.add, terms.values(), policy), policy, terms)
+
+
+def _per_token(advantages: Tensor, batch: Batch) -> Tensor:
+    if advantages.ndim == 1:
+        advantages = advantages[:, None].expand(batch.mask.shape)
+    return advantages.detach()
+
+
+def _union(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    out: list[Any] = []
+    for item in items:
+        if item not in out:
+            out.append(item)
+    return tuple(out)
+
+
+def _conflict(axis: str, mine: Stage, theirs: Stage, replaced: str = "") -> ConflictError:
+    first, second = mine.source or "the first method", theirs.source or "the second method"
+    if replaced:
+        what = f"'{first}' has an objective of its own ({mine.name}), which replaces the {replaced} of '{second}'"
+    else:
+        what = f"'{first}' ({mine.name}) and '{second}' ({theirs.name}) both fill the axis '{axis}', which takes one"
+    axis2 = replaced or axis
+    return ConflictError(
+        f"conflict on the axis '{axis}': {what}. Leave it out of one of them: "
+        f"'{first}:-{axis}+{second}' or '{first}+{second}:-{axis2}'"
+    )

@@ -1,0 +1,154 @@
+"""SAGE: Self-Hinting Language Models Enhance Reinforcement Learning. arXiv:2602.03143.
+
+Code BaohaoLiao/SAGE. Confidence: exact (the wording of the prompts is ours).
+
+A prompt that no rollout solves wastes its group. The current policy is shown the reference solution and writes three
+hints of growing strength; the prompt is rolled out again with hint 1, 2, 3 until some rollout earns a reward. Rollouts
+are scored and trained on the prompt that produced them, so the update stays on-policy. Evaluation uses no hint.
+
+variant="light" chooses the level before rolling out, from the accuracy a of the prompt's last visit:
+a <= tau_min: one level up; a > tau_max: one level down.
+
+Defaults: tau_min 0.1, tau_max 0.35 (launch script). The column `solution` holds the reference solution.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from cohort.axes.declare import State, declare, hooks
+from cohort.axes.guidance import question, redress, with_question
+from cohort.axes.tools import Tools
+from cohort.batch import Prompt, Request, Rollout
+from cohort.method import Method, use
+from cohort.recipes.recipe import recipe
+
+LEVELS = 3
+ATTEMPTS = 3
+WRITE_HINTS = """Question:
+{question}
+
+Reference solution:
+{solution}
+
+Write three hints that help to solve the question, without revealing the final answer. Answer with a JSON object:
+"level_1": the key idea only; "level_2": the method or intermediate steps; "level_3": substantial help."""
+WITH_HINT = "{question}\n\nHint: {hint}"
+
+
+def parse_hints(text: str) -> dict[str, str]:
+    """level -> hint, from the JSON object in a fence or after the first brace; empty if there is none."""
+    body = text.split("```json", 1)[1].split("```", 1)[0] if "```json" in text else text[text.find("{") :]
+    try:
+        found, _ = json.JSONDecoder().raw_decode(body.strip())
+    except ValueError:
+        return {}
+    levels = {str(k): found.get(f"level_{k}") for k in range(1, LEVELS + 1)} if isinstance(found, dict) else {}
+    return {k: hint.strip() for k, hint in levels.items() if isinstance(hint, str) and hint.strip()}
+
+
+def write_hints(prompts: Mapping[str, Prompt], tools: Tools, solution: str) -> dict[str, dict[str, str]]:
+    """prompt id -> hints by level, written by the current policy in at most three attempts each."""
+    hints: dict[str, dict[str, str]] = {}
+    for _ in range(ATTEMPTS):
+        open_ = [prompt for key, prompt in prompts.items() if not hints.get(key)]
+        if not open_:
+            break
+        asked = [
+            with_question(p, WRITE_HINTS.format(question=question(p), solution=p.row.get(solution))) for p in open_
+        ]
+        for prompt, answer in zip(open_, tools.ask(asked), strict=True):
+            hints[prompt.id] = parse_hints(answer)
+    return hints
+
+
+def dress(request: Request, hint: str, level: int, tools: Tools, salt: int = 0) -> Request:
+    """The request on the prompt with the hint."""
+    text = WITH_HINT.format(question=question(request.prompt), hint=hint)
+    return redress(request, text, tools, salt=salt, hint_level=level)
+
+
+@declare(columns=("solution",))
+def hint_search(requests: Sequence[Request], tools: Tools, *, solution: str = "solution") -> list[Rollout]:
+    """Draw without a hint, then redraw every unsolved group with stronger and stronger hints. Source: section 3."""
+    rollouts = tools.draw(requests)
+    hints: dict[str, dict[str, str]] | None = None
+    for level in range(1, LEVELS + 1):
+        solved = {r.prompt.id for r in rollouts if r.reward > 0}
+        unsolved = {r.prompt.id: r.prompt for r in rollouts if r.prompt.id not in solved}
+        if not unsolved:
+            break
+        if hints is None:
+            hints = write_hints(unsolved, tools, solution)
+        again = [r for r in requests if r.prompt.id in unsolved and str(level) in hints.get(r.prompt.id, {})]
+        if not again:
+            continue
+        dressed = [dress(r, hints[r.prompt.id][str(level)], level, tools, salt=level) for r in again]
+        replaced = {r.prompt.id for r in again}
+        rollouts = [r for r in rollouts if r.prompt.id not in replaced] + tools.draw(dressed)
+    return rollouts
+
+
+def next_level(record: Mapping[str, Any] | None, *, tau_min: float, tau_max: float) -> int:
+    """Hint level (0 .. 3) of a prompt's next visit, from the level and accuracy of its last one."""
+    if record is None:
+        return 0
+    if record["accuracy"] <= tau_min:
+        return min(record["level"] + 1, LEVELS)
+    return max(record["level"] - 1, 0) if record["accuracy"] > tau_max else int(record["level"])
+
+
+def _remember(rollouts: Sequence[Rollout], state: State) -> State:
+    records = dict(state["prompts"])
+    groups: dict[str, list[Rollout]] = {}
+    for rollout in rollouts:
+        groups.setdefault(rollout.prompt.id, []).append(rollout)
+    for key, members in groups.items():
+        meta = members[0].request.meta
+        records[key] = {
+            "level": int(meta.get("hint_level", 0)),
+            "accuracy": sum(r.reward > 0 for r in members) / len(members),
+            "hints": dict(meta.get("hints") or records.get(key, {}).get("hints", {})),
+        }
+    return {"prompts": records}
+
+
+@declare(columns=("solution",))
+@hooks(init=lambda: {"prompts": {}}, observe=_remember)
+def hint_schedule(
+    requests: Sequence[Request],
+    tools: Tools,
+    state: State,
+    *,
+    solution: str = "solution",
+    tau_min: float = 0.1,
+    tau_max: float = 0.35,
+) -> list[Rollout]:
+    """Draw every group once, with a hint of the level that its prompt's last visit calls for."""
+    records, prompts = state["prompts"], {r.prompt.id: r.prompt for r in requests}
+    levels = {key: next_level(records.get(key), tau_min=tau_min, tau_max=tau_max) for key in prompts}
+    fresh = write_hints({key: p for key, p in prompts.items() if levels[key]}, tools, solution)
+    dressed = []
+    for request in requests:
+        key = request.prompt.id
+        hints = fresh.get(key) or records.get(key, {}).get("hints", {})
+        hint = hints.get(str(levels[key]))
+        with_hint = dress(request, hint, levels[key], tools) if hint else request
+        dressed.append(replace(with_hint, meta={**with_hint.meta, "hints": hints}))
+    return tools.draw(dressed)
+
+
+@recipe(
+    title="Self-Hinting Language Models Enhance Reinforcement Learning",
+    paper="arXiv:2602.03143",
+    idea="the policy writes itself hints for prompts it cannot solve",
+    confidence="exact",
+    ranges={"variant": ("search", "light"), "tau_min": "[0, 1]", "tau_max": "[0, 1]"},
+)
+def sage(*, variant: str = "search", solution: str = "solution", tau_min: float = 0.1, tau_max: float = 0.35) -> Method:
+    if variant == "search":
+        return Method(guidance=use(hint_search, solution=solution))
+    return Method(guidance=use(hint_schedule, solution=solution, tau_min=tau_min, tau_max=tau_max))

@@ -1,0 +1,42 @@
+"""Shared set-up: one line a method at the end of a run of the vectors, and quiet deterministic torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _threads() -> None:
+    # Fixed, so that results do not depend on how many test processes share the machine.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, whatever the machine has."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """`SLUG: N passed, M failed` for every vector file, in cases."""
+    passed: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    missing: list[str] = []
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            properties = dict(getattr(report, "user_properties", []))
+            if "golden" in properties and (report.when == "call" or outcome == "error"):
+                (passed if outcome == "passed" else failed)[properties["golden"]] += 1
+            elif "golden-missing" in properties and report.when == "call":
+                missing.append(properties["golden-missing"])
+    if passed or failed or missing:
+        terminalreporter.section("vectors")
+        for slug in sorted({*passed, *failed}):
+            terminalreporter.write_line(f"{slug}: {passed[slug]} passed, {failed[slug]} failed")
+        for slug in sorted(missing):
+            terminalreporter.write_line(f"{slug}: missing (vectors, but no such method)")

@@ -1,0 +1,39 @@
+import torch
+
+from cohort.axes.ratio import token
+from cohort.batch import Prompt, Request, Rollout
+from cohort.recipes.cispo import cispo, weights
+
+IGNORE = ("aggregation",)
+
+
+def _weights(run):
+    batch, clip = run.trained, {k: v for k, v in run.config.items() if k.startswith(("is_clip", "mask_"))}
+    return torch.where(batch.mask, weights(token(batch), batch.advantages, **clip), 0.0)
+
+
+OUTPUTS = {"weights": _weights}
+
+
+class FakeTools:
+    """An engine that draws the given probabilities."""
+
+    def __init__(self, probs):
+        self.probs = probs
+        self.rng = torch.Generator()
+
+    def generate(self, requests):
+        count = len(self.probs)
+        logp = torch.tensor(self.probs, dtype=torch.float64).log().tolist()
+        return [Rollout(requests[0], list(range(count)), [1] * count, logp, [0.0] * count, True)]
+
+    def cut(self, rollout, count):
+        return rollout.but(tokens=rollout.tokens[:count])
+
+
+def KIND_rollout(case):
+    probs = case["inputs"]["token_probs"]
+    request = Request(Prompt("p", "", (), ""), (), 0, len(probs))
+    drawn = cispo(**case["config"]).run("sampling", {}, [request], FakeTools(probs))
+    kept = len(drawn[0].tokens)
+    return {"stop_after_index": -1 if kept == len(probs) else kept - 1}
