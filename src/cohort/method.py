@@ -21,6 +21,7 @@ from torch import Tensor
 from cohort.axes import advantage, aggregation, budget, curriculum, guidance, optimizer, ratio, sampling, surrogate
 from cohort.axes.declare import Declaration, State, declaration
 from cohort.batch import Batch
+from cohort.errors import UsageError
 
 # Every axis in the order of the training step: name -> (question, how many functions it takes).
 AXES: dict[str, tuple[str, str]] = {
@@ -45,7 +46,7 @@ MANY = tuple(name for name, (_, kind) in AXES.items() if kind == "many")
 LOSS_AXES = ("ratio", "surrogate", "objective", "regularizer", "aggregation")
 
 
-class MethodError(ValueError):
+class MethodError(UsageError):
     """A method that does not exist, does not compose, or was given a hyperparameter it does not take."""
 
 
@@ -330,6 +331,18 @@ class Method:
         return self.objective is not None or any(stage.declared.couples for _, stage in self.stages())
 
     @property
+    def provides(self) -> frozenset[str]:
+        """Fields that the method's own sampling or guidance puts into its rollouts."""
+        return frozenset(name for _, stage in self.stages() for name in stage.declared.provides)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns that every row of the data set must have -> the function that reads it."""
+        return {
+            str(stage.all_hyper[name]): stage.name for _, stage in self.stages() for name in stage.declared.columns
+        }
+
+    @property
     def group_size(self) -> int:
         """The smallest group with which the method makes sense."""
         return max(stage.declared.group_size for _, stage in self.stages())
@@ -351,6 +364,16 @@ class Method:
             if each == axis:
                 return self._call(key, stage, states, *args, **kwargs)
         raise MethodError(f"the method fills no axis '{axis}'")
+
+    def pick(
+        self, states: Mapping[str, State], *, count: int, rng: torch.Generator
+    ) -> tuple[Tensor, dict[str, State]]:
+        """Curriculum axis: rows [count] of the data set, and the states with the curriculum's advanced."""
+        for key, axis, stage in self._keyed():
+            if axis == "curriculum":
+                rows, state = self._call(key, stage, states, count=count, rng=rng)
+                return rows, {**states, key: state}
+        raise MethodError("the method fills no curriculum")
 
     def _advance(self, hook: str, states: Mapping[str, State], **given: Any) -> dict[str, State]:
         new = dict(states)
@@ -437,6 +460,8 @@ class Method:
                 policy = self._call(key, stage, states, batch)
             elif axis == "regularizer":
                 term = self._call(key, stage, states, batch)
+                if term.ndim == 0 and "weight" in batch and not stage.declared.couples:
+                    raise MethodError(f"the regularizer '{stage.name}' gives a scalar: declare it with couples=True")
                 terms[key.removeprefix("regularizer/")] = (weight * term).sum() if term.ndim == 2 else term
         assert policy is not None
         return Loss(reduce(torch.add, terms.values(), policy), policy, terms)

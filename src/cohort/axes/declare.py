@@ -34,6 +34,7 @@ class Declaration:
         refill: (filters) name of the hyperparameter with the most rounds of sampling that may replace what it removed.
         binary: True if it is defined for rewards 0 and 1 only.
         columns: hyperparameters that name a column of the data set, which every row must have.
+        provides: (sampling, guidance) fields that it puts into `Rollout.fields`, for other axes to read.
     """
 
     needs: dict[str, Callable[..., bool] | None] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Declaration:
     refill: str | None = None
     binary: bool = False
     columns: tuple[str, ...] = ()
+    provides: tuple[str, ...] = ()
 
 
 def declaration(fn: Callable[..., Any]) -> Declaration:
@@ -98,6 +100,7 @@ def declare(
     refill: str | None = None,
     binary: bool | None = None,
     columns: tuple[str, ...] | None = None,
+    provides: tuple[str, ...] | None = None,
 ) -> Callable[[F], F]:
     """Declare the traits of a function (see `Declaration`)."""
 
@@ -110,6 +113,7 @@ def declare(
             "refill": refill,
             "binary": binary,
             "columns": columns,
+            "provides": provides,
         }
         return _amend(fn, **{k: v for k, v in given.items() if v is not None})
 

@@ -8,7 +8,7 @@ Every reward component is normalised by itself in the group, so that none is dro
     a_i  = sum_k w_k a_ik
     A_i  = (a_i - mean_batch a) / (std_batch a + eps)
 
-Conditioned reward: `condition=(k, l, t)` replaces R_k by 0 where R_l < t (an easy reward counts only with the hard one).
+Conditioned reward: `condition=(k, l, t)` replaces R_k by 0 where R_l < t, so that an easy reward needs the hard one.
 
 Defaults: sample standard deviation, eps 1e-4, batch normalisation on (official code). A component that does not apply
 counts as 0, as there; `missing="skip"` leaves it out of mean and standard deviation. Weights are those of the rewards.

@@ -46,6 +46,7 @@ def _thought(rollout: Rollout, end_of_thinking: tuple[int, ...]) -> int:
     return next(ends, len(rollout.tokens))
 
 
+@declare(provides=("exit_position",))
 def serial_exits(
     requests: Sequence[Request], tools: Tools, *, exit_text: str = EXIT_TEXT, end_of_thinking: str = "</think>"
 ) -> list[Rollout]:

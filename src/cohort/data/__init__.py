@@ -1,0 +1,1 @@
+"""Prompts from files, from the hub, and from procedural generators."""

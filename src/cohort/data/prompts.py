@@ -1,0 +1,171 @@
+"""From rows to prompts: fields renamed, templates filled, text rendered, lengths checked."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from cohort.batch import Message, Prompt
+from cohort.data.load import Row, load_rows
+from cohort.data.presets import apply_preset
+from cohort.errors import UsageError
+
+_FIELD = re.compile(r"\{(\w+)((?:\[\w+\])*)\}")
+
+
+class Renderer(Protocol):
+    """The part of a policy that knows text."""
+
+    context_length: int | None
+
+    def render(self, source: str | list[Message], system: str | None = None) -> str: ...
+
+    def encode(self, text: str, *, start: bool = False) -> tuple[int, ...]: ...
+
+
+@dataclass(frozen=True)
+class PromptSpec:
+    """How rows become prompts.
+
+    Attributes:
+        prompt_field, answer_field: columns to use as `prompt` and `answer`; None takes those names, or a preset's.
+        system: system message put before every prompt that has none.
+        template: text with the row's fields in braces, `{question}` or `{metadata[expression]}`, or a file with such
+            text; other braces stay as they are.
+        max_new_tokens: what a completion may take of the context.
+    """
+
+    prompt_field: str | None = None
+    answer_field: str | None = None
+    system: str | None = None
+    template: str | None = None
+    max_new_tokens: int = 0
+
+
+def load_prompts(
+    source: str | Path | Iterable[Mapping[str, Any]],
+    policy: Renderer,
+    spec: PromptSpec,
+    *,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Prompt]:
+    """The prompts of a data set, each text once.
+
+    Raises:
+        UsageError: rows without a prompt, or longer than the policy's context; the message says which row.
+    """
+    where = str(source) if isinstance(source, (str, Path)) else "data"
+    rows = _named(load_rows(source, seed=seed), spec, where, say)
+    template = _template(spec.template)
+    prompts: dict[str, Prompt] = {}
+    for i, row in enumerate(rows, 1):
+        prompt = _prompt(row, policy, spec, template, f"{where}, row {i}")
+        prompts.setdefault(prompt.id, prompt)
+    if len(prompts) < len(rows):
+        say(f"{where}: {len(rows) - len(prompts)} of {len(rows)} rows repeat a prompt and were left out")
+    return list(prompts.values())
+
+
+def _named(rows: list[Row], spec: PromptSpec, where: str, say: Callable[[str], None]) -> list[Row]:
+    if spec.prompt_field is None and spec.answer_field is None:
+        rows, preset = apply_preset(rows)
+        if preset:
+            say(f"{where}: read as {preset}")
+    out = []
+    for i, row in enumerate(rows, 1):
+        row = dict(row)
+        for name, source in (("prompt", spec.prompt_field), ("answer", spec.answer_field)):
+            if source is not None:
+                if source not in row:
+                    raise UsageError(
+                        f"{where}, row {i}: there is no column '{source}' (--{name}-field); it has {', '.join(row)}"
+                    )
+                row[name] = row[source]
+        if "prompt" not in row and spec.template is None:
+            raise UsageError(
+                f"{where}, row {i}: there is no column 'prompt' (it has: {', '.join(row)}); name the one to use with "
+                "--prompt-field, or fill a text with --template"
+            )
+        out.append(row)
+    return out
+
+
+def _template(text: str | None) -> str | None:
+    if text is None:
+        return None
+    path = Path(text)
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else text
+    except OSError:
+        return text
+
+
+def fill(template: str, row: Row, where: str = "row") -> str:
+    """The template with the row's fields put in.
+
+    Raises:
+        UsageError: it uses no field of the row, or an entry that the row does not have.
+    """
+    used = 0
+
+    def field(match: re.Match[str]) -> str:
+        nonlocal used
+        name, path = match[1], match[2]
+        if name not in row:
+            return match[0]
+        used += 1
+        value = row[name]
+        for key in re.findall(r"\[(\w+)\]", path):
+            try:
+                value = value[int(key)] if isinstance(value, list) else value[key]
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                raise UsageError(f"{where}: the template asks for {match[0]}, which the row does not have") from error
+        return str(value)
+
+    text = _FIELD.sub(field, template)
+    if not used:
+        raise UsageError(f"{where}: the template uses none of the row's fields ({', '.join(row)}): {template!r}")
+    return text
+
+
+def _prompt(row: Row, policy: Renderer, spec: PromptSpec, template: str | None, where: str) -> Prompt:
+    source: Any = fill(template, row, where) if template is not None else row["prompt"]
+    if not isinstance(source, str) and not _is_chat(source):
+        raise UsageError(f"{where}: the prompt must be a text or a list of messages with role and content, not {source!r}")
+    if not isinstance(source, str):
+        source = [dict(message) for message in source]
+        if spec.system and source[0]["role"] != "system":
+            source = [{"role": "system", "content": spec.system}, *source]
+    text = policy.render(source, spec.system)
+    tokens = policy.encode(text, start=True)
+    if not tokens:
+        raise UsageError(f"{where}: the prompt is empty")
+    if policy.context_length is not None and len(tokens) + spec.max_new_tokens > policy.context_length:
+        raise UsageError(
+            f"{where}: the prompt has {len(tokens)} tokens, which with max_new_tokens={spec.max_new_tokens} exceeds the "
+            f"model's context of {policy.context_length}: shorten it, or lower max_new_tokens"
+        )
+    return Prompt(prompt_id(text), text, tokens, source, row)
+
+
+def prompt_id(text: str) -> str:
+    """Identity of a rendered prompt."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _is_chat(source: Any) -> bool:
+    return (
+        isinstance(source, Sequence)
+        and len(source) > 0
+        and all(isinstance(m, Mapping) and "role" in m and "content" in m for m in source)
+    )
+
+
+def overlap(first: Iterable[Prompt], second: Iterable[Prompt]) -> int:
+    """Number of prompts that stand in both."""
+    return len({p.id for p in first} & {p.id for p in second})

@@ -1,0 +1,1 @@
+"""How log-probability arises. Only a policy knows what a token is made of."""

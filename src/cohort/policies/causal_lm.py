@@ -1,0 +1,268 @@
+"""Policies that are causal language models of transformers."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cohort.batch import Message
+from cohort.errors import UsageError
+from cohort.policies.sequences import Sequences
+
+
+def token_statistics(
+    logits: Tensor, tokens: Tensor, *, temperature: float, entropy: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probability of the chosen tokens and entropy of the distributions, in float32 or wider, in nats.
+
+    Args:
+        logits: [..., V], of the model.
+        tokens: [...] int64.
+        temperature: the logits are divided by it, as when sampling; 1 leaves them.
+
+    Returns:
+        logp [...] and, if asked for, entropy [...].
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    if temperature != 1.0:
+        logits = logits / temperature
+    log_probs = logits.log_softmax(-1)
+    logp = log_probs.gather(-1, tokens[..., None])[..., 0]
+    return logp, -(log_probs.exp() * log_probs).sum(-1) if entropy else None
+
+
+class CausalLM:
+    """A causal language model with its tokenizer.
+
+    Attributes:
+        model: the transformers model, or its peft wrapper.
+        tokenizer: the tokenizer, or None where only token ids are used.
+        stop_ids: token ids that end a rollout.
+        context_length: most tokens of context and completion together; None if the model has no limit.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any = None, *, bos: bool = False, name: str = "") -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.name = name
+        self.bos = bos
+        self.forwards = 0
+        self._reference: Any = None
+        config = model.config
+        ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None) or config.eos_token_id
+        self.stop_ids: frozenset[int] = frozenset(
+            i for i in [*(ends if isinstance(ends, list) else [ends]), getattr(tokenizer, "eos_token_id", None)] if i is not None
+        )
+        self.context_length: int | None = getattr(config, "max_position_embeddings", None)
+        if bos and getattr(tokenizer, "bos_token_id", None) is None:
+            raise UsageError(f"--bos: the tokenizer of {name or 'the model'} has no beginning-of-sequence token")
+        self.keeps_logits = "logits_to_keep" in inspect.signature(self.base.forward).parameters
+
+    # loading and saving --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        trust_remote_code: bool = False,
+        bos: bool = False,
+    ) -> CausalLM:
+        """A model folder or hub id, safetensors only.
+
+        Raises:
+            UsageError: no such model, no tokenizer, or weights in another format than safetensors.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        folder = Path(name)
+        if folder.is_dir():
+            _check_folder(folder)
+        elif "/" not in name or name.startswith((".", "/", "~")):
+            raise UsageError(f"model '{name}': no such folder, and no hub id ('organisation/name') either")
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(f"model '{name}': its tokenizer cannot be loaded: {_first_line(error)}") from error
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(f"model '{name}' cannot be loaded: {_first_line(error)}") from error
+        return cls(model.to(device), tokenizer, bos=bos, name=name)
+
+    def save(self, folder: Path) -> None:
+        """Write what `from_pretrained` loads: model (or adapter), generation configuration and tokenizer."""
+        self.model.save_pretrained(folder)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+
+    def load_weights(self, folder: Path) -> None:
+        """Take over the weights that `save` wrote."""
+        if self.is_adapter:
+            from peft import load_peft_weights, set_peft_model_state_dict
+
+            set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device=str(self.device)))
+        else:
+            stored = type(self.model).from_pretrained(folder, dtype=self.dtype, use_safetensors=True)
+            self.model.load_state_dict(stored.state_dict())
+
+    def add_lora(self, rank: int, *, alpha: float | None = None, targets: str | Sequence[str] = "all-linear") -> None:
+        """Freeze the model and train low-rank adapters on its linear layers."""
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=alpha if alpha is not None else 2 * rank,
+            target_modules=targets if isinstance(targets, str) else list(targets),
+            task_type="CAUSAL_LM",
+        )
+        self.model = get_peft_model(self.model, config).eval()
+
+    @property
+    def is_adapter(self) -> bool:
+        """True if low-rank adapters are trained rather than the model itself."""
+        return hasattr(self.model, "disable_adapter") and hasattr(self.model, "peft_config")
+
+    @property
+    def base(self) -> Any:
+        """The transformers model, without a wrapper."""
+        return self.model.get_base_model() if self.is_adapter else self.model
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.model.parameters()).dtype
+
+    def trainable(self) -> list[torch.nn.Parameter]:
+        """Parameters that are trained."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    # text ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def has_template(self) -> bool:
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    def render(self, source: str | list[Message], system: str | None = None) -> str:
+        """The text that the policy is conditioned on: through the chat template if there is one, else plain."""
+        messages = [{"role": "user", "content": source}] if isinstance(source, str) else list(source)
+        if system and not any(m["role"] == "system" for m in messages):
+            messages = [{"role": "system", "content": system}, *messages]
+        if self.has_template:
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return "\n\n".join(str(m["content"]) for m in messages)
+
+    def encode(self, text: str, *, start: bool = False) -> tuple[int, ...]:
+        """Token ids; with `start`, as the beginning of a sequence, with the special tokens that the tokenizer adds."""
+        # A chat template writes its special tokens itself.
+        ids = self.tokenizer(text, add_special_tokens=start and not self.has_template)["input_ids"]
+        if start and self.bos and (not ids or ids[0] != self.tokenizer.bos_token_id):
+            ids = [self.tokenizer.bos_token_id, *ids]
+        return tuple(ids)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of completion tokens, without special tokens."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    # scoring -------------------------------------------------------------------------------------------------------
+
+    def score(
+        self,
+        sequences: Sequences,
+        *,
+        width: int,
+        temperature: float = 1.0,
+        want: frozenset[str] = frozenset({"logp"}),
+        reference: bool = False,
+    ) -> dict[str, Tensor]:
+        """What the policy gives to the completion tokens, in one forward pass with the gradient that is on.
+
+        Args:
+            sequences: n of them; right padded inside, which a causal model does not see.
+            width: T, the number of columns of the result; tokens beyond a completion are 0.
+            temperature: of the distribution, as when sampling.
+            want: "logp", "entropy".
+            reference: score under the reference policy instead.
+
+        Returns:
+            name -> [n, T] in float32 (float64 for a float64 model), on the policy's device.
+        """
+        rows = len(sequences)
+        device = self.device
+        starts = torch.tensor([len(c) for c in sequences.context], device=device)
+        counts = torch.tensor([len(o) for o in sequences.completion], device=device)
+        whole = [torch.cat(pair) for pair in zip(sequences.context, sequences.completion, strict=True)]
+        ids = torch.nn.utils.rnn.pad_sequence(whole, batch_first=True).to(device)
+        first = int(starts.min()) - 1
+        keep = {"logits_to_keep": ids.shape[1] - first} if self.keeps_logits else {}
+        self.forwards += 1
+        with self.reference_model() if reference else contextlib.nullcontext(self.model) as model:
+            logits = model(input_ids=ids, use_cache=False, **keep).logits
+        if not self.keeps_logits:
+            logits = logits[:, first:]
+        place = torch.arange(width, device=device)
+        inside = place < counts[:, None]
+        at = torch.where(inside, starts[:, None] + place, starts[:, None])
+        tokens = ids.gather(1, at.clamp(max=ids.shape[1] - 1))
+        index = (at - 1 - first).clamp(max=logits.shape[1] - 1)
+        logits = logits.gather(1, index[..., None].expand(rows, width, logits.shape[-1]))
+        logp, entropy = token_statistics(logits, tokens, temperature=temperature, entropy="entropy" in want)
+        out = {"logp": torch.where(inside, logp, torch.zeros_like(logp))}
+        if entropy is not None:
+            out["entropy"] = torch.where(inside, entropy, torch.zeros_like(entropy))
+        return out
+
+    def make_reference(self) -> None:
+        """Keep the policy as it is now as the reference: a frozen copy, or the base model under the adapters."""
+        if not self.is_adapter:
+            self._reference = copy.deepcopy(self.model).requires_grad_(False)
+
+    @contextlib.contextmanager
+    def reference_model(self) -> Iterator[Any]:
+        """The reference model, for scoring."""
+        if self.is_adapter:
+            with self.model.disable_adapter():
+                yield self.model
+        else:
+            if self._reference is None:
+                raise RuntimeError("no reference policy was made; call make_reference before training")
+            yield self._reference
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0]
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise UsageError(f"{folder} holds a LoRA adapter; make a whole model of it with 'cohort merge {folder}'")
+        raise UsageError(f"{folder} is no model folder: it has no config.json")
+    if not list(folder.glob("*.safetensors")):
+        pickles = [p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern)]
+        if pickles:
+            raise UsageError(
+                f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code when it is loaded: "
+                "convert it to safetensors (model.save_pretrained writes them) and try again"
+            )
+        raise UsageError(f"{folder} has no weights (*.safetensors)")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
+        raise UsageError(
+            f"{folder} has no tokenizer (tokenizer.json): save the model's tokenizer into it with "
+            "tokenizer.save_pretrained"
+        )

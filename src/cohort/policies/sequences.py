@@ -1,0 +1,60 @@
+"""Token ids to be scored: contexts and completions of any length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cohort.batch import Rollout
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """n contexts with a completion each.
+
+    Attributes:
+        context: n int64 tensors, what the policy is conditioned on (at least one token each).
+        completion: n int64 tensors, the tokens whose log-probabilities are wanted (possibly none).
+    """
+
+    context: tuple[Tensor, ...]
+    completion: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, rollouts: Sequence[Rollout]) -> Sequences:
+        return cls(
+            tuple(torch.tensor(r.request.context, dtype=torch.int64) for r in rollouts),
+            tuple(torch.tensor(r.tokens, dtype=torch.int64) for r in rollouts),
+        )
+
+    def __len__(self) -> int:
+        return len(self.context)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each sequence, context included."""
+        return [len(c) + len(o) for c, o in zip(self.context, self.completion, strict=True)]
+
+    def select(self, rows: Tensor) -> Sequences:
+        """The sequences at `rows` [n] int64."""
+        picked = rows.tolist()
+        return Sequences(tuple(self.context[i] for i in picked), tuple(self.completion[i] for i in picked))
+
+    def micro_batches(self, max_tokens: int) -> list[Tensor]:
+        """Rows [n] int64 of micro-batches of at most `max_tokens` padded tokens (at least one sequence each).
+
+        Sequences of similar length go together, so that little of a micro-batch is padding.
+        """
+        lengths = self.lengths
+        order = sorted(range(len(self)), key=lambda i: (-lengths[i], i))
+        out: list[list[int]] = []
+        for i in order:
+            # The first sequence of a micro-batch is its longest.
+            if out and lengths[out[-1][0]] * (len(out[-1]) + 1) <= max_tokens:
+                out[-1].append(i)
+            else:
+                out.append([i])
+        return [torch.tensor(rows) for rows in out]

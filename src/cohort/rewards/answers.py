@@ -1,0 +1,68 @@
+"""Finding the final answer in a completion."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, InvalidOperation
+
+_TAG = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL)
+# A minus sign belongs to the number only where nothing stands before it that it could be subtracted from.
+_NUMBER = re.compile(r"(?<![\w.)])-?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+|\d+(?:,\d{3})*(?:\.\d+)?")
+
+
+def boxed(text: str) -> str | None:
+    """Content of the last \\boxed{...}, braces balanced; None if there is none."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth = 0
+    for i in range(start + len("\\boxed"), len(text)):
+        depth += (text[i] == "{") - (text[i] == "}")
+        if depth == 0:
+            return text[start + len("\\boxed{") : i].strip()
+    return None
+
+
+def marked(text: str) -> str | None:
+    """The answer that the text marks as such: <answer> tags, else \\boxed{}, else what follows the last ####."""
+    tags = _TAG.findall(text)
+    if tags:
+        return str(tags[-1])
+    in_box = boxed(text)
+    if in_box is not None:
+        return in_box
+    if "####" in text:
+        return text.rsplit("####", 1)[1].strip()
+    return None
+
+
+def final_answer(text: str) -> str:
+    """The marked answer, or the whole text where nothing is marked."""
+    found = marked(text)
+    return text.strip() if found is None else found
+
+
+def last_number(text: str) -> Decimal | None:
+    """The last number in the text; thousands commas and a dollar sign are left out."""
+    found = _NUMBER.findall(text)
+    return number(found[-1]) if found else None
+
+
+def number(text: str) -> Decimal | None:
+    """The number that a text is; None if it is none."""
+    try:
+        return Decimal(text.strip().replace(",", "").replace("$", "").rstrip("."))
+    except InvalidOperation:
+        return None
+
+
+def answer_key(text: str) -> str | None:
+    """A string by which equal final answers are equal: the number of a numeric answer, else the marked text.
+
+    None where the text marks no answer and holds no number.
+    """
+    found = marked(text)
+    value = last_number(text if found is None else found)
+    if value is not None:
+        return format(value.normalize(), "f")
+    return " ".join(found.split()) if found else None

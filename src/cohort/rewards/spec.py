@@ -1,0 +1,112 @@
+"""From what a user writes after --reward to a function."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cohort.errors import UsageError
+from cohort.rewards import verifiers
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """One reward component.
+
+    Attributes:
+        text: how it was asked for, without the weight: a builtin's name, or `file.py:function`.
+        name: under which it is logged.
+        weight: in the weighted sum.
+        function: a Python function given from Python; None where `text` says it all.
+    """
+
+    text: str
+    name: str
+    weight: float = 1.0
+    function: Callable[..., Any] | None = None
+
+    @property
+    def verifies(self) -> bool:
+        """True if it says whether an answer is right."""
+        return self.text in verifiers.CORRECTNESS
+
+    def load(self) -> Callable[..., Any]:
+        """The function.
+
+        Raises:
+            UsageError: no such builtin, file or function, or a malformed regular expression.
+        """
+        if self.function is not None:
+            return self.function
+        kind, _, argument = self.text.partition(":")
+        if self.text in verifiers.PLAIN:
+            return verifiers.PLAIN[self.text]
+        if kind == "format" and argument:
+            try:
+                return verifiers.format_like(argument)
+            except re.error as error:
+                raise UsageError(f"reward '{self.text}': no regular expression: {error}") from error
+        if kind == "length":
+            if argument and not argument.isdigit():
+                raise UsageError(f"reward '{self.text}': write length or length:N, with N a number of tokens")
+            return verifiers.shortness(int(argument) if argument else None)
+        if ".py:" in self.text:
+            return _from_file(self.text)
+        raise UsageError(
+            f"there is no reward '{self.text}': builtin are {', '.join(verifiers.NAMES)}; your own is path/to/file.py:function"
+        )
+
+
+def parse(texts: Sequence[str | Callable[..., Any]]) -> list[RewardSpec]:
+    """Reward components from `NAME` or `WEIGHT*NAME` each, or Python functions; names made unique.
+
+    Raises:
+        UsageError: no reward, or a weight that is no number.
+    """
+    if not texts:
+        raise UsageError(f"no reward was given; builtin are {', '.join(verifiers.NAMES)}")
+    specs: list[RewardSpec] = []
+    for text in texts:
+        if callable(text):
+            name, written, weight, function = getattr(text, "__name__", "reward"), "", 1.0, text
+        else:
+            match = re.fullmatch(r"\s*(?:(?P<weight>[-+]?[\d.]+(?:e-?\d+)?)\s*\*)?\s*(?P<what>.+?)\s*", text)
+            if match is None:
+                raise UsageError(f"reward '{text}': write NAME or WEIGHT*NAME, as in 0.2*format:^<think>")
+            weight, written, function = float(match["weight"] or 1.0), match["what"], None
+            name = written.rsplit(":", 1)[1] if ".py:" in written else written.split(":", 1)[0]
+        taken = [spec.name for spec in specs]
+        unique, count = name, 2
+        while unique in taken:
+            unique, count = f"{name}_{count}", count + 1
+        specs.append(RewardSpec(written, unique, weight, function))
+    return specs
+
+
+def _from_file(text: str) -> Callable[..., Any]:
+    file, name = text.rsplit(":", 1)
+    path = Path(file).expanduser().resolve()
+    if not path.is_file():
+        raise UsageError(f"reward '{text}': there is no file {file}")
+    spec = importlib.util.spec_from_file_location(f"cohort_reward_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    # A reward file may import its neighbours, as a script may.
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"reward '{text}': {file} cannot be imported: {type(error).__name__}: {error}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        functions = [k for k, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
+        raise UsageError(f"reward '{text}': {file} has no function '{name}' (it has: {', '.join(functions) or 'none'})")
+    return function

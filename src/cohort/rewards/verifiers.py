@@ -1,0 +1,112 @@
+"""The rewards that cohort brings.
+
+All have the calling convention of a user's function, f(prompts, completions, completion_ids, **columns) -> values: a
+completion is a text, or a list of messages for chat data; a value is a number, or None where the reward does not apply.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cohort.rewards.answers import final_answer, last_number, marked, number
+
+Values = list[float | None]
+
+
+def text_of(completion: str | list[dict[str, Any]]) -> str:
+    """The text of a completion, also where it is a list of messages."""
+    return completion if isinstance(completion, str) else "".join(str(m.get("content", "")) for m in completion)
+
+
+def exact(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> Values:
+    """1 if the final answer is the row's `answer`, up to white space; else 0."""
+    return [
+        float(" ".join(final_answer(text_of(c)).split()) == " ".join(str(a).split()))
+        for c, a in zip(completions, answer, strict=True)
+    ]
+
+
+def numeric(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> Values:
+    """1 if the last number of the final answer equals the row's `answer`; else 0. None if `answer` is no number."""
+    out: Values = []
+    for completion, gold in zip(completions, answer, strict=True):
+        text = text_of(completion)
+        found, want = last_number(marked(text) or text), number(str(gold))
+        out.append(None if want is None else float(found is not None and found == want))
+    return out
+
+
+def math(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> Values:
+    """1 if the completion's answer is mathematically equal to the row's `answer` (math-verify); else 0.
+
+    None if the row's answer cannot be read as mathematics.
+    """
+    from math_verify import parse, verify
+
+    out: Values = []
+    for completion, gold in zip(completions, answer, strict=True):
+        text = str(gold)
+        want = parse(text if "$" in text or "\\boxed" in text else f"${text}$")
+        out.append(float(verify(want, parse(text_of(completion)))) if want else None)
+    return out
+
+
+def task(completions: Sequence[Any], question: Sequence[str], answer: Sequence[Any], metadata: Sequence[Any], **_: Any) -> Values:
+    """The verifier of the reasoning-gym task that the row comes from, on the completion's final answer.
+
+    The final answer is what is marked as such, else the last number where the gold answer is one, else the last line.
+    """
+    from reasoning_gym.factory import get_score_answer_fn
+
+    out: Values = []
+    for completion, asked, gold, data in zip(completions, question, answer, metadata, strict=True):
+        text = text_of(completion)
+        found = marked(text)
+        if found is None and number(str(gold)) is not None:
+            value = last_number(text)
+            found = None if value is None else format(value, "f")
+        elif found is None:
+            found = text.strip().split("\n")[-1]
+        entry = {"question": asked, "answer": gold, "metadata": data}
+        out.append(float(get_score_answer_fn(data["source_dataset"])(found, entry)))  # type: ignore[call-arg, arg-type]
+    return out
+
+
+def format_like(pattern: str) -> Callable[..., Values]:
+    """1 if the completion matches the regular expression somewhere (`.` matches line breaks too); else 0."""
+    expression = re.compile(pattern, re.DOTALL)
+
+    def matches(completions: Sequence[Any], **_: Any) -> Values:
+        return [float(expression.search(text_of(c)) is not None) for c in completions]
+
+    return matches
+
+
+def shortness(limit: int | None) -> Callable[..., Values]:
+    """1 for an empty completion, falling linearly to 0 at `limit` tokens (the generation budget if None).
+
+    Where no token ids are known, white-space separated words are counted.
+    """
+
+    def score(
+        completions: Sequence[Any], completion_ids: Sequence[Sequence[int]] | None, max_new_tokens: Any = None, **_: Any
+    ) -> Values:
+        most = limit or (max_new_tokens[0] if max_new_tokens else None)
+        if not most:
+            raise ValueError("the length reward needs a limit here: write it as length:N")
+        if completion_ids is None:
+            lengths = [len(text_of(c).split()) for c in completions]
+        else:
+            lengths = [len(ids) for ids in completion_ids]
+        return [max(0.0, 1.0 - n / most) for n in lengths]
+
+    return score
+
+
+# Name -> function, for those without an argument.
+PLAIN: dict[str, Callable[..., Values]] = {"exact": exact, "number": numeric, "math": math, "task": task}
+# Those that say whether an answer is right.
+CORRECTNESS = frozenset(PLAIN)
+NAMES = (*PLAIN, "format:REGEX", "length", "length:N")

@@ -1,0 +1,247 @@
+"""From prompts to scored rollouts, and from rollouts to a batch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cohort.axes.tools import Tools
+from cohort.batch import Batch, Message, Prompt, Request, Rollout
+from cohort.engine.base import Completion, Engine, Sampling
+from cohort.method import Method
+from cohort.policies.causal_lm import CausalLM
+from cohort.rewards.scorer import Scorer
+from cohort.training.seeds import derive, generator
+
+# Fields that every batch of rollouts has; the loop adds those that come from scoring.
+ALWAYS = frozenset({"rewards", "reward_components", "accuracy", "row", "truncated", "token_ids", "sampler_logp", "old_entropy"})
+
+
+@dataclass(frozen=True)
+class Grader:
+    """Rewards of rollouts.
+
+    Attributes:
+        scorer: runs the reward functions.
+        accuracy: name of the component that says what is correct.
+        correct_at: value of that component from which a rollout counts as correct.
+        max_new_tokens: generation budget, for rewards that depend on it.
+    """
+
+    scorer: Scorer
+    accuracy: str
+    correct_at: float
+    max_new_tokens: int
+    failures: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: {"reward": 0.0})
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        return tuple(spec.weight for spec in self.scorer.specs)
+
+    def grade(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        """Rollouts with their components, reward and accuracy; those that could not be scored are left out."""
+        if not rollouts:
+            return []
+        columns: dict[str, list[Any]] = {}
+        for name in dict.fromkeys(name for r in rollouts for name in r.prompt.row):
+            if name not in ("prompt", "prompts", "completions", "completion_ids"):
+                columns[name] = [r.prompt.row.get(name) for r in rollouts]
+        columns["max_new_tokens"] = [self.max_new_tokens] * len(rollouts)
+        begin = time.perf_counter()
+        scores = self.scorer.score(
+            [r.prompt.source for r in rollouts],
+            [r.text if isinstance(r.prompt.source, str) else [_assistant(r.text)] for r in rollouts],
+            [r.tokens for r in rollouts],
+            columns,
+        )
+        self.seconds["reward"] += time.perf_counter() - begin
+        self.failures.extend(scores.messages)
+        out = []
+        for i, rollout in enumerate(rollouts):
+            if self.scorer.on_error == "skip" and i in scores.failed:
+                continue
+            components = {name: values[i] for name, values in scores.components.items()}
+            reward = sum(w * (v or 0.0) for w, v in zip(self.weights, components.values(), strict=True))
+            right = components[self.accuracy]
+            accuracy = float(right is not None and right >= self.correct_at)
+            out.append(rollout.but(components=components, reward=reward, accuracy=accuracy))
+        return out
+
+
+def _assistant(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+@dataclass
+class Collector:
+    """Draws rollouts of prompts.
+
+    Attributes:
+        system: system message of the run, for texts rendered while sampling.
+    """
+
+    policy: CausalLM
+    engine: Engine
+    sampling: Sampling
+    grader: Grader
+    max_new_tokens: int
+    system: str | None = None
+    sampled_tokens: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: {"sample": 0.0})
+
+    def generate(self, requests: Sequence[Request]) -> list[Rollout]:
+        """A rollout for every request, in their order; not scored."""
+        begin = time.perf_counter()
+        done: list[Rollout | None] = [None] * len(requests)
+        for place, completion in self.engine.generate(requests, self.sampling):
+            done[place] = self._rollout(requests[place], completion)
+            self.sampled_tokens += len(completion.tokens)
+        self.seconds["sample"] += time.perf_counter() - begin
+        return [rollout for rollout in done if rollout is not None]
+
+    def take_tokens(self) -> int:
+        """Tokens sampled since the last call."""
+        taken, self.sampled_tokens = self.sampled_tokens, 0
+        return taken
+
+    def _rollout(self, request: Request, completion: Completion) -> Rollout:
+        before = [0.0] * len(request.prefix)
+        tokens = [*request.prefix, *completion.tokens]
+        return Rollout(
+            request=request,
+            tokens=tokens,
+            mask=[0] * len(request.prefix) + [1] * len(completion.tokens),
+            sampler_logp=before + completion.logp,
+            sampler_entropy=before + completion.entropy,
+            finished=completion.finished,
+            text=self._text(tokens, completion.finished),
+        )
+
+    def _text(self, tokens: Sequence[int], finished: bool) -> str:
+        return self.policy.decode(tokens[:-1] if finished else tokens)
+
+    def tools(self, method: Method, states: Mapping[str, Any], rng: torch.Generator, seed: int) -> Tools:
+        """What the sampling and guidance axes are lent for a step."""
+
+        def render(source: str | list[Message]) -> tuple[int, ...]:
+            return self.policy.encode(self.policy.render(source, self.system), start=True)
+
+        def draw(requests: Sequence[Request]) -> list[Rollout]:
+            return self.grader.grade(method.run("sampling", states, requests, tools))
+
+        def ask(sources: Sequence[str | list[Message]]) -> list[str]:
+            requests = []
+            for source in sources:
+                context = render(source)
+                asked["count"] += 1
+                prompt = Prompt("asked", str(source), context, source)
+                requests.append(Request(prompt, context, derive(seed, "ask", asked["count"]), self._room(context)))
+            return [rollout.text for rollout in self.generate(requests)]
+
+        def cut(rollout: Rollout, count: int) -> Rollout:
+            tokens = rollout.tokens[:count]
+            return rollout.but(
+                tokens=tokens,
+                mask=rollout.mask[:count],
+                sampler_logp=rollout.sampler_logp[:count],
+                sampler_entropy=rollout.sampler_entropy[:count],
+                finished=False,
+                text=self._text(tokens, False),
+            )
+
+        asked = {"count": 0}
+        tools = Tools(
+            generate=lambda requests: self.generate([self._fitted(r) for r in requests]),
+            draw=draw, ask=ask, render=render, encode=self.policy.encode, cut=cut, rng=rng,
+        )  # fmt: skip
+        return tools
+
+    def _room(self, context: Sequence[int], prefix: Sequence[int] = ()) -> int:
+        """Tokens that may still be drawn after a context and a prefix."""
+        limit = self.policy.context_length or math.inf
+        return int(max(1, min(self.max_new_tokens, limit - len(context) - len(prefix))))
+
+    def _fitted(self, request: Request) -> Request:
+        room = self._room(request.context, request.prefix)
+        return request if request.max_new_tokens <= room else replace(request, max_new_tokens=room)
+
+    def collect(
+        self, method: Method, states: Mapping[str, Any], prompts: Sequence[Prompt], counts: Sequence[int], *, seed: int
+    ) -> list[Rollout]:
+        """Scored rollouts of prompts, `counts` of each, through the method's guidance and sampling."""
+        requests = [
+            Request(prompt, prompt.tokens, derive(seed, prompt.id, k), self.max_new_tokens)
+            for prompt, count in zip(prompts, counts, strict=True)
+            for k in range(count)
+        ]
+        tools = self.tools(method, states, generator(seed, "tools"), seed)
+        rollouts: list[Rollout] = method.run("guidance", states, requests, tools)
+        check_groups(rollouts, requests)
+        return rollouts
+
+
+def check_groups(rollouts: Sequence[Rollout], requests: Sequence[Request]) -> None:
+    """Rollouts belong to the prompts that were asked for, and one identity means one text.
+
+    Raises:
+        RuntimeError: rollouts of different prompts would be compared with each other.
+    """
+    asked = {request.prompt.id: request.prompt.text for request in requests}
+    for rollout in rollouts:
+        if asked.get(rollout.prompt.id) != rollout.prompt.text:
+            raise RuntimeError(
+                f"a rollout of the prompt {rollout.prompt.text!r} came with the identity {rollout.prompt.id}, which "
+                f"belongs to {asked.get(rollout.prompt.id)!r}: its group would be wrong"
+            )
+
+
+def make_batch(
+    rollouts: Sequence[Rollout], rows: Mapping[str, int], *, extra: Iterable[str] = (), notes: Mapping[str, Any] | None = None
+) -> Batch:
+    """Rollouts as tensors on the CPU.
+
+    Args:
+        rows: prompt id -> row of the data set.
+        extra: names of numbers in `Rollout.fields` to take over.
+        notes: what axes may want to know of the run (`max_new_tokens`, `reward_weights`).
+    """
+    width = max((len(r.tokens) for r in rollouts), default=0) or 1
+    groups: dict[str, int] = {}
+
+    def padded(values: Callable[[Rollout], Sequence[float]], dtype: torch.dtype) -> Tensor:
+        out = torch.zeros(len(rollouts), width, dtype=dtype)
+        for i, rollout in enumerate(rollouts):
+            row = values(rollout)
+            out[i, : len(row)] = torch.tensor(row, dtype=dtype)
+        return out
+
+    def per_rollout(values: Iterable[float], dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.tensor(list(values), dtype=dtype)
+
+    names = list(dict.fromkeys(name for r in rollouts for name in r.components))
+    components = [[math.nan if (v := r.components.get(n)) is None else v for n in names] for r in rollouts]
+    return Batch(
+        mask=padded(lambda r: r.mask, torch.bool),
+        tokens={
+            "token_ids": padded(lambda r: r.tokens, torch.int64),
+            "sampler_logp": padded(lambda r: r.sampler_logp, torch.float32),
+            "old_entropy": padded(lambda r: r.sampler_entropy, torch.float32),
+        },
+        rollouts={
+            "group": per_rollout((groups.setdefault(r.prompt.id, len(groups)) for r in rollouts), torch.int64),
+            "row": per_rollout((rows.get(r.prompt.id, -1) for r in rollouts), torch.int64),
+            "rewards": per_rollout(r.reward for r in rollouts),
+            "reward_components": torch.tensor(components, dtype=torch.float32).reshape(len(rollouts), len(names)),
+            "accuracy": per_rollout(r.accuracy for r in rollouts),
+            "truncated": per_rollout(float(not r.finished) for r in rollouts),
+            **{name: per_rollout(r.fields.get(name, math.nan) for r in rollouts) for name in extra},
+        },
+        notes=notes,
+    )

@@ -1,0 +1,207 @@
+"""Everything a run can be told, in one place; the command line, the file and the resolved `config.yaml` all use it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from cohort.errors import UsageError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_assignment=True)
+
+
+class CheckpointConfig(_Section):
+    """When checkpoints are written."""
+
+    every: int = Field(50, ge=1, description="steps between checkpoints")
+    keep: int = Field(2, ge=1, description="checkpoints kept, the newest ones")
+
+
+class TrainConfig(_Section):
+    """Configuration of a training run."""
+
+    # what
+    method: str = Field("grpo", description="a method or a composition, as in dapo+gdpo")
+    model: str = Field("nursery", description="model folder, hub id, or nursery")
+    data: Any = Field(None, description="data file, hub id or reasoning_gym:TASK?...; rows, from Python")
+    reward: list[Any] = Field(default_factory=list, description="rewards, each NAME or WEIGHT*NAME")
+    prompt_field: str | None = Field(None, description="column to use as the prompt")
+    answer_field: str | None = Field(None, description="column to use as the answer")
+    system: str | None = Field(None, description="system message")
+    template: str | None = Field(None, description="prompt text with the row's fields in braces, or a file with it")
+    eval_data: Any = Field(None, description="held-out data")
+    eval_every: int = Field(0, ge=0, description="steps between evaluations on eval_data; 0: only before and after")
+    eval_size: int = Field(200, ge=1, description="most prompts of eval_data that are used")
+
+    # how much
+    steps: int = Field(100, ge=1, description="training steps")
+    prompts_per_step: int = Field(16, ge=1, description="prompts drawn each step")
+    group_size: int = Field(8, ge=1, description="rollouts of each prompt")
+    updates: int = Field(1, ge=1, description="minibatches that a step's rollouts are cut into, an update each")
+    epochs: int = Field(1, ge=1, description="passes over a step's rollouts")
+    micro_tokens: int = Field(16384, ge=1, description="most padded tokens in one forward pass with gradient")
+
+    # sampling
+    max_new_tokens: int = Field(256, ge=1, description="most tokens of a rollout")
+    temperature: float = Field(1.0, gt=0, description="sampling temperature; the trainer scores at the same")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
+    top_k: int = Field(0, ge=0, description="most likely tokens that can be drawn; 0: all")
+    min_p: float = Field(0.0, ge=0, le=1, description="least share of the most likely token's probability")
+    slots: int = Field(128, ge=1, description="rollouts decoded at once")
+    old_logp: Literal["auto", "sampler", "score"] = Field(
+        "auto", description="where old log-probabilities come from when a step has several updates"
+    )
+
+    # optimisation
+    lr: float = Field(1e-6, gt=0, description="learning rate")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    warmup: int = Field(0, ge=0, description="steps over which the learning rate rises")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after the warm-up")
+    grad_clip: float = Field(1.0, gt=0, description="largest gradient norm")
+
+    # the machine
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the model; auto: by device")
+    lora: int = Field(0, ge=0, description="rank of low-rank adapters; 0 trains the whole model")
+    bos: bool = Field(False, description="begin every prompt with the beginning-of-sequence token")
+    trust_remote_code: bool = Field(False, description="run code that comes with the model")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
+
+    # rewards
+    accuracy: str | None = Field(None, description="reward that says what is correct; default: the first verifier")
+    correct_at: float = Field(1.0, description="value of that reward from which a rollout counts as correct")
+    reward_timeout: float = Field(60.0, gt=0, description="seconds that a reward function may take for a batch")
+    on_reward_error: Literal["stop", "zero", "skip"] = Field("stop", description="what to do when one fails")
+
+    # the run
+    seed: int = Field(0, ge=0, description="the same seed gives the same run")
+    out: str | None = Field(None, description="folder of the run; default: runs/ and a name made of the above")
+    checkpoint: CheckpointConfig = Field(default_factory=lambda: CheckpointConfig())
+    record_every: int = Field(1, ge=0, description="steps between recorded rollouts; 0 records none")
+    show_every: int = Field(25, ge=0, description="steps between rollouts shown on screen; 0 shows none")
+    tensorboard: bool = Field(True, description="write TensorBoard events")
+    wandb: str | None = Field(None, description="Weights & Biases project to log to")
+
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) or callable(value) else value
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as numbers, texts and lists, complete.
+
+        What came from Python and has no text (rows, functions) is described, not stored.
+        """
+        out = self.model_dump(mode="python")
+        out["reward"] = [r if isinstance(r, str) else f"<Python function {getattr(r, '__name__', r)}>" for r in self.reward]
+        for key in ("data", "eval_data"):
+            value = out[key]
+            if isinstance(value, Path):
+                out[key] = str(value)
+            elif value is not None and not isinstance(value, str):
+                out[key] = f"<{len(value)} rows given from Python>"
+        return out
+
+    def save(self, path: Path) -> None:
+        """Write the resolved configuration."""
+        path.write_text(yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def keys() -> list[str]:
+    """All configuration keys, sections dotted."""
+    out = []
+    for name, info in TrainConfig.model_fields.items():
+        section = info.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            out += [f"{name}.{inner}" for inner in section.model_fields]
+        else:
+            out.append(name)
+    return out
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        head, _, tail = key.partition(".")
+        if tail:
+            inner = out.setdefault(head, {})
+            if not isinstance(inner, dict):
+                raise UsageError(f"configuration: '{head}' is given both as a whole and as '{key}'")
+            inner[tail] = value
+        elif isinstance(value, Mapping) and isinstance(out.get(head), dict):
+            out[head].update(value)
+        else:
+            out[head] = dict(value) if isinstance(value, Mapping) else value
+    return out
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and key in TrainConfig.model_fields and key not in ("data", "eval_data"):
+            out.update(_flat(value, f"{prefix}{key}."))
+        else:
+            out[prefix + key] = value
+    return out
+
+
+def make_config(*layers: Mapping[str, Any]) -> TrainConfig:
+    """A configuration from layers of keys, later ones winning; sections may be nested or dotted.
+
+    Raises:
+        UsageError: unknown key (with near names), or a value of the wrong type or out of range.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged.update(_flat(layer))
+    known = keys()
+    for key in merged:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"keys are {', '.join(known)}"
+            raise UsageError(f"configuration: there is no key '{key}'; {hint}")
+    try:
+        return TrainConfig(**_nested(merged))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"configuration: {where} = {first.get('input')!r}: {first['msg']}") from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Keys of a configuration file (YAML).
+
+    Raises:
+        UsageError: no such file, or no mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config: {path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"--config: {path} is malformed: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"--config: {path} holds no keys")
+    return values
+
+
+def parse_set(items: list[str]) -> dict[str, Any]:
+    """`KEY=VALUE` texts, values read as YAML.
+
+    Raises:
+        UsageError: no `=`.
+    """
+    out: dict[str, Any] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise UsageError(f"--set {item}: write KEY=VALUE")
+        out[key.strip()] = yaml.safe_load(value)
+    return out

@@ -1,0 +1,105 @@
+"""What a run says on screen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+from cohort.batch import Rollout
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 1:02:03 or 2:03."""
+    minutes, second = divmod(round(max(0.0, seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+class Display:
+    """Live progress on a terminal, lines elsewhere.
+
+    Args:
+        quiet: say nothing.
+        console: where to say it; standard error if None, so that results on standard output stay clean.
+    """
+
+    def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.quiet = quiet
+        self._progress: Progress | None = None
+        self._task = None
+        self._total = 0
+        self._began = 0.0
+        self._first = 0
+        self._every = 1
+
+    def say(self, text: str) -> None:
+        """A line, printed as it is."""
+        if not self.quiet:
+            self.console.print(Text(text))
+
+    def begin(self, what: str, total: int, done: int = 0) -> None:
+        """Start showing a phase of `total` steps."""
+        self._total, self._first, self._began = total, done, time.monotonic()
+        self._every = max(1, (total - done) // 20)
+        if self.quiet:
+            return
+        if self.console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[line]}"),
+                console=self.console, transient=True,
+            )  # fmt: skip
+            self._progress.start()
+            self._task = self._progress.add_task(what, total=total, completed=done, line="")
+
+    def step(self, step: int, values: Mapping[str, float | None], *, rate: str = "tok/s") -> None:
+        """Progress of the phase; `values` are shown in their order, those that are None left out."""
+        if self.quiet:
+            return
+        spent = time.monotonic() - self._began
+        left = spent / max(1, step - self._first) * (self._total - step)
+        shown = "  ".join(f"{name} {_short(value)}" for name, value in values.items() if value is not None)
+        line = f"step {step}/{self._total}  {shown}  left {clock(left)}"
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=step, line=line)
+        if step % self._every == 0 or step in (self._first + 1, self._total):
+            self.say(line)
+
+    def end(self) -> None:
+        """The phase is over."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress, self._task = None, None
+
+    def rollouts(self, step: int, rollouts: Sequence[Rollout]) -> None:
+        """The best and the worst of a few rollouts of one prompt, readable."""
+        if self.quiet or not rollouts:
+            return
+        group = [r for r in rollouts if r.prompt.id == rollouts[0].prompt.id]
+        shown = sorted(group, key=lambda r: -r.reward)
+        shown = shown[:1] if len(shown) == 1 or shown[0].reward == shown[-1].reward else [shown[0], shown[-1]]
+        self.say(f"  at step {step}, of the prompt {_excerpt(question_of(rollouts[0]))}")
+        for rollout in shown:
+            parts = "  ".join(f"{k} {_short(v)}" for k, v in rollout.components.items() if v is not None)
+            self.say(f"    reward {_short(rollout.reward)} ({parts})  {_excerpt(rollout.text)}")
+
+
+def question_of(rollout: Rollout) -> str:
+    source = rollout.prompt.source
+    return source if isinstance(source, str) else str(source[-1]["content"])
+
+
+def _excerpt(text: str, most: int = 160) -> str:
+    return repr(text if len(text) <= most else f"{text[: most - 40]} ... {text[-35:]}")
+
+
+def _short(value: float | None) -> str:
+    if value is None:
+        return "-"
+    if abs(value) >= 1000:
+        return f"{value / 1000:.1f}k"
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}".rstrip("0").rstrip(".")

@@ -1,0 +1,142 @@
+"""How good a policy is: pass@1, pass@k, maj@k, with intervals over problems."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cohort.batch import Prompt, Request, Rollout
+from cohort.rewards.answers import answer_key
+from cohort.training.collect import Collector
+from cohort.training.seeds import derive
+
+
+@dataclass
+class Evaluation:
+    """What came of an evaluation.
+
+    Attributes:
+        metrics: name -> value: `pass@k`, `maj@k`, `reward/mean`, `reward/NAME`, `completion/length_mean`,
+            `completion/truncated`.
+        intervals: name -> (low, high), 95 % bootstrap interval over problems.
+        problems: number of problems; samples: completions of each.
+        rollouts: all completions, those of a problem together.
+    """
+
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    problems: int
+    samples: int
+    rollouts: list[Rollout] = field(repr=False, default_factory=list)
+
+    @property
+    def accuracy(self) -> float:
+        """pass@1: the mean share of correct completions."""
+        return self.metrics["pass@1"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        values = {k: {"value": v, "low": self.intervals[k][0], "high": self.intervals[k][1]} for k, v in self.metrics.items()}
+        return {"problems": self.problems, "samples": self.samples, "metrics": values}
+
+
+def pass_at_k(correct: int, samples: int, k: int) -> float:
+    """Chance that at least one of k completions, drawn without replacement from these, is correct.
+
+    Source: the unbiased estimator of arXiv:2107.03374.
+    """
+    if samples - correct < k:
+        return 1.0
+    return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
+
+
+def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> float:
+    """Share of disjoint runs of k completions whose most frequent answer is correct; the earliest wins a tie.
+
+    Completions without an answer do not vote; a run without any answer is wrong.
+    """
+    runs = [range(start, start + k) for start in range(0, len(answers) - k + 1, k)]
+    right = 0
+    for run in runs:
+        votes = Counter(answer for i in run if (answer := answers[i]) is not None)
+        if votes:
+            winner = votes.most_common(1)[0][0]
+            right += next(correct[i] for i in run if answers[i] == winner)
+    return right / len(runs)
+
+
+def bootstrap(values: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the mean of [P] values, resampled over problems."""
+    if len(values) == 0:
+        return (math.nan, math.nan)
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def powers(samples: int) -> list[int]:
+    """1, 2, 4, ... and `samples` itself."""
+    out = [2**i for i in range(samples.bit_length()) if 2**i <= samples]
+    return out if out[-1] == samples else [*out, samples]
+
+
+def summarise(rollouts: Sequence[Rollout], samples: int) -> Evaluation:
+    """Metrics of graded rollouts, `samples` of each problem, those of a problem together."""
+    problems = [rollouts[i : i + samples] for i in range(0, len(rollouts), samples)]
+    per_problem: dict[str, list[float]] = {}
+
+    def put(name: str, value: float) -> None:
+        per_problem.setdefault(name, []).append(value)
+
+    extractable = any(answer_key(r.text) is not None for r in rollouts)
+    for group in problems:
+        correct = [r.accuracy > 0 for r in group]
+        for k in powers(samples):
+            put(f"pass@{k}", pass_at_k(sum(correct), samples, k))
+        if extractable and samples > 1:
+            answers = [answer_key(r.text) for r in group]
+            for k in powers(samples)[1:]:
+                put(f"maj@{k}", majority_at_k(answers, correct, k))
+        put("reward/mean", float(np.mean([r.reward for r in group])))
+        for name in group[0].components:
+            values = [v for r in group if (v := r.components.get(name)) is not None]
+            if values:
+                put(f"reward/{name}", float(np.mean(values)))
+        put("completion/length_mean", float(np.mean([len(r.tokens) for r in group])))
+        put("completion/truncated", float(np.mean([not r.finished for r in group])))
+    metrics = {name: float(np.mean(values)) for name, values in per_problem.items()}
+    intervals = {name: bootstrap(np.asarray(values)) for name, values in per_problem.items()}
+    return Evaluation(metrics, intervals, len(problems), samples, list(rollouts))
+
+
+def evaluate_prompts(
+    collector: Collector,
+    prompts: Sequence[Prompt],
+    *,
+    samples: int = 1,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Evaluation:
+    """Draw, grade and summarise `samples` completions of every prompt."""
+    chunk = max(1, 256 // samples)
+    rollouts: list[Rollout] = []
+    for start in range(0, len(prompts), chunk):
+        requests = [
+            Request(prompt, prompt.tokens, derive(seed, "evaluate", prompt.id, k), collector.max_new_tokens)
+            for prompt in prompts[start : start + chunk]
+            for k in range(samples)
+        ]
+        graded = collector.grader.grade(collector.generate(requests))
+        if len(graded) != len(requests):
+            # Problems that a reward function could not score (on_reward_error: skip) are left out as a whole.
+            whole = Counter(r.prompt.id for r in graded)
+            graded = [r for r in graded if whole[r.prompt.id] == samples]
+        rollouts += graded
+        progress(min(start + chunk, len(prompts)))
+    return summarise(rollouts, samples)

@@ -1,0 +1,294 @@
+"""The training step. `one_step` reads like the algorithm box of the GRPO paper; no method has a name here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from cohort.axes.groups import group_flat, token_mean
+from cohort.axes.regularizer import k3
+from cohort.batch import Batch, Rollout
+from cohort.policies.sequences import Sequences
+from cohort.training.collect import make_batch
+from cohort.training.precision import MasterWeights
+from cohort.training.refill import refill
+from cohort.training.schedule import factor
+from cohort.training.seeds import derive, generator
+from cohort.training.setup import Setup
+from cohort.training.update import Gradient, gradient, score
+
+# Largest difference between the engine's and the trainer's log-probabilities with which the engine's may stand in for
+# old_logp: of the order of float32 rounding over a deep model, far below what moves a ratio.
+MISMATCH_BOUND = 1e-3
+
+
+@dataclass
+class Progress:
+    """What changes from step to step and goes into a checkpoint.
+
+    Attributes:
+        step: steps completed.
+        states: of the method's stateful functions.
+        tokens: tokens sampled so far.
+        skipped: updates skipped because loss or gradient was not finite; in_a_row: the last ones without a good one.
+        mismatch: largest difference between engine and trainer at the last update.
+    """
+
+    step: int = 0
+    states: dict[str, Any] = field(default_factory=dict)
+    tokens: int = 0
+    skipped: int = 0
+    in_a_row: int = 0
+    mismatch: float = 0.0
+
+
+@dataclass
+class StepResult:
+    """What a step leaves for the record: metrics, all rollouts, and those trained on with their advantages."""
+
+    metrics: dict[str, float]
+    rollouts: list[Rollout]
+    batch: Batch | None = None
+    trained: list[int] = field(default_factory=list)
+
+
+def one_step(setup: Setup, optimizer: MasterWeights, progress: Progress) -> StepResult:
+    """Sample, score, take advantages, update; `progress` moves on by one step at the very end."""
+    config, method = setup.config, setup.method
+    step, states = progress.step + 1, progress.states
+    clock = Clock(setup)
+
+    # for each prompt of the batch, sample G rollouts from the current policy, and reward them
+    sampled, kept, states = sample(setup, states, step)
+    everything = batch_of(setup, sampled)
+    states = method.observe(states, batch=everything, rollouts=sampled)
+
+    # advantages, in the groups that carry a signal
+    batch = provide(setup, progress, batch_of(setup, kept), kept)
+    batch = method.shape(batch, states)
+    row = torch.arange(batch.size)
+    keep = method.keep(batch, states, after_advantage=False)
+    batch, row = method.assign(batch.select(keep), states), row[keep]
+    keep = method.keep(batch, states, after_advantage=True)
+    batch, row = batch.select(keep), row[keep]
+    rollouts = [kept[i] for i in row.tolist()]
+    clock.mark("score")
+
+    # maximise the objective
+    passes: list[Gradient] = []
+    norms: list[float] = []
+    mean_mismatch = 0.0
+    lr = config.lr * factor(step, config.steps, warmup=config.warmup, schedule=config.schedule)
+    optimizer.set_lr(lr)
+    sequences = Sequences.of(rollouts)
+    single = config.updates * config.epochs == 1
+    batch = batch if single or not rollouts else with_old_logp(setup, progress, batch, sequences)
+    for epoch in range(config.epochs if rollouts else 0):
+        for rows in minibatches(batch, config.updates, generator(config.seed, step, epoch)):
+            done = gradient(
+                setup.policy, method, states, batch.select(rows), sequences.select(rows),
+                temperature=config.temperature, micro_tokens=config.micro_tokens, on_policy=single,
+            )  # fmt: skip
+            norm = float(torch.nn.utils.clip_grad_norm_(optimizer.params, config.grad_clip))
+            finite = all(map(torch.isfinite, (torch.tensor(norm), torch.tensor(done.loss))))
+            if finite:
+                optimizer.step()
+            optimizer.zero_grad()
+            progress.in_a_row = 0 if finite else progress.in_a_row + 1
+            progress.skipped += not finite
+            batch = written(batch, rows, done.fields)
+            if not passes:
+                mean_mismatch, progress.mismatch = mismatch(batch.select(rows))
+            passes.append(done)
+            norms.append(norm)
+    setup.collector.engine.sync()
+    states = method.update(states, batch=batch) if rollouts else states
+    clock.mark("update")
+
+    progress.step, progress.states = step, states
+    progress.tokens += setup.collector.take_tokens()
+    metrics = measured(everything, sampled, batch, passes, norms)
+    metrics |= {"mismatch": mean_mismatch, "mismatch_max": progress.mismatch}
+    metrics |= {"tokens": progress.tokens, "lr": lr, "skipped_updates": progress.skipped, **clock.times()}
+    trained = {id(r): i for i, r in enumerate(sampled)}
+    return StepResult(metrics, sampled, batch if rollouts else None, [trained[id(r)] for r in rollouts])
+
+
+def sample(setup: Setup, states: dict[str, Any], step: int) -> tuple[list[Rollout], list[Rollout], dict[str, Any]]:
+    """All rollouts of the step, those of the groups to train on, and the states with the curriculum's advanced.
+
+    Where a filter refills, prompts are drawn again in place of those it removed.
+    """
+    config, method = setup.config, setup.method
+    now, kept_so_far = states, 0
+    filters = any(not stage.declared.after_advantage for stage in method.filter)
+
+    def rounds() -> Any:
+        nonlocal now
+        number = 0
+        while True:
+            seed = derive(config.seed, step, number)
+            missing = config.prompts_per_step - kept_so_far
+            rows, now = method.pick(now, count=missing, rng=generator(seed, "curriculum"))
+            # A prompt drawn twice in a round is one larger group.
+            rows, times = torch.unique(rows, return_counts=True)
+            counts = method.run("budget", now, rows, group_size=config.group_size) * times
+            prompts = [setup.prompts[i] for i in rows.tolist()]
+            rollouts = setup.collector.collect(method, now, prompts, counts.tolist(), seed=seed)
+            groups: dict[str, list[Rollout]] = {}
+            for rollout in rollouts:
+                groups.setdefault(rollout.prompt.id, []).append(rollout)
+            yield list(groups.values())
+            number += 1
+
+    def keep(groups: Sequence[Sequence[Rollout]]) -> list[bool]:
+        nonlocal kept_so_far
+        flat = [rollout for group in groups for rollout in group]
+        if not filters or not flat:
+            return [True] * len(groups)
+        batch = batch_of(setup, flat)
+        if method.needs(loss=False) & {"old_logp", "ref_logp"}:
+            batch = provide(setup, Progress(), batch, flat)
+        kept = method.keep(method.shape(batch, now), now, after_advantage=False)
+        flags = [bool(kept[batch.groups.index == i].any()) for i in range(batch.groups.count)]
+        kept_so_far += sum(flags)
+        return flags
+
+    most = method.refill_rounds if filters else 1
+    drawn = refill(rounds(), keep, target=config.prompts_per_step, max_rounds=most)
+    everything = [rollout for groups in drawn.rounds for group in groups for rollout in group]
+    chosen = [rollout for at, group in drawn.chosen for rollout in drawn.rounds[at][group]]
+    return everything, chosen, now
+
+
+def batch_of(setup: Setup, rollouts: Sequence[Rollout]) -> Batch:
+    """Rollouts as tensors on the policy's device."""
+    notes = {"max_new_tokens": setup.config.max_new_tokens, "reward_weights": setup.collector.grader.weights}
+    batch = make_batch(rollouts, setup.rows, extra=sorted(setup.method.provides), notes=notes)
+    return batch.to(setup.policy.device)
+
+
+def provide(setup: Setup, progress: Progress, batch: Batch, rollouts: Sequence[Rollout]) -> Batch:
+    """The batch with the scored fields that the method reads before or during the update, and no others."""
+    early, late = setup.method.needs(loss=False), setup.method.needs(loss=True)
+    if not rollouts:
+        return batch
+    sequences = Sequences.of(rollouts)
+    if "old_logp" in early:
+        batch = with_old_logp(setup, progress, batch, sequences)
+    if "ref_logp" in early | late:
+        batch = batch.replace(ref_logp=_score(setup, batch, sequences, reference=True))
+    return batch
+
+
+def with_old_logp(setup: Setup, progress: Progress, batch: Batch, sequences: Sequences) -> Batch:
+    """The batch with the log-probabilities of the policy before the update: the engine's own, where they agree with
+    the trainer's, or a pass of their own."""
+    if "old_logp" in batch:
+        return batch
+    choice = setup.config.old_logp
+    exact = setup.collector.engine.exact and setup.policy.dtype == torch.float32 and progress.mismatch < MISMATCH_BOUND
+    if choice == "sampler" or (choice == "auto" and exact):
+        return batch.replace(old_logp=batch["sampler_logp"])
+    return batch.replace(old_logp=_score(setup, batch, sequences))
+
+
+def _score(setup: Setup, batch: Batch, sequences: Sequences, *, reference: bool = False) -> torch.Tensor:
+    config = setup.config
+    return score(
+        setup.policy, sequences, width=batch.mask.shape[1], temperature=config.temperature,
+        micro_tokens=config.micro_tokens, reference=reference,
+    )["logp"]  # fmt: skip
+
+
+def minibatches(batch: Batch, count: int, rng: torch.Generator) -> list[torch.Tensor]:
+    """Rows of `count` minibatches of whole groups, as equal in groups as can be; one minibatch keeps the batch's order."""
+    if count == 1:
+        return [torch.arange(batch.size, device=batch.device)]
+    order = torch.randperm(batch.groups.count, generator=rng).to(batch.device)
+    parts = [part for part in order.tensor_split(count) if part.numel()]
+    return [torch.isin(batch.groups.index, part).nonzero()[:, 0] for part in parts]
+
+
+def written(batch: Batch, rows: torch.Tensor, fields: Mapping[str, torch.Tensor]) -> Batch:
+    """The batch with fields of some of its rows written in."""
+    new = {}
+    for name, value in fields.items():
+        whole = batch[name].clone() if name in batch else value.new_zeros(batch.mask.shape)
+        whole[rows] = value
+        new[name] = whole
+    return batch.with_tokens(**new)
+
+
+def mismatch(batch: Batch) -> tuple[float, float]:
+    """Mean and largest difference between the log-probabilities of engine and trainer, for equal weights."""
+    difference = (batch.logp - batch["sampler_logp"]).abs()[batch.mask]
+    return (float(difference.mean()), float(difference.max())) if difference.numel() else (0.0, 0.0)
+
+
+def measured(
+    everything: Batch, sampled: Sequence[Rollout], batch: Batch, passes: Sequence[Gradient], norms: Sequence[float]
+) -> dict[str, float]:
+    """Metrics of a step; docs/metrics.md says what each is."""
+    out: dict[str, float] = {"reward/mean": float(everything.rewards.mean()) if sampled else float("nan")}
+    for name in dict.fromkeys(name for r in sampled for name in r.components):
+        values = [v for r in sampled if (v := r.components.get(name)) is not None]
+        out[f"reward/{name}"] = sum(values) / len(values) if values else float("nan")
+    if sampled:
+        lengths = everything.mask.sum(1).float()
+        flat = group_flat(everything.rewards, everything.groups).float()
+        out |= {
+            "accuracy": float(everything["accuracy"].mean()),
+            "entropy": float(token_mean(everything["old_entropy"], everything.mask).mean()),
+            "zero_signal_groups": float(flat.mean()),
+            "completion/length_mean": float(lengths.mean()),
+            "completion/truncated": float(everything["truncated"].mean()),
+        }
+    out |= {"rollouts/sampled": float(len(sampled)), "rollouts/trained": float(batch.size if passes else 0)}
+    if passes:
+        push, advantages = batch["policy_gradient"], batch.advantages
+        acting = batch.mask & (advantages != 0)
+        stopped = acting & (push == 0)
+        out |= {
+            "loss": sum(p.loss for p in passes) / len(passes),
+            "loss/policy": sum(p.policy for p in passes) / len(passes),
+            "grad_norm": sum(norms) / len(norms),
+            "clip_fraction": float(stopped.sum()) / max(1, int(acting.sum())),
+            "advantage/abs_mean": float(advantages[batch.mask].abs().mean()) if bool(batch.mask.any()) else 0.0,
+        }
+        for name in passes[0].regularizers:
+            out[f"loss/{name}"] = sum(p.regularizers[name] for p in passes) / len(passes)
+        if "ref_logp" in batch:
+            out["kl"] = float(token_mean(k3(batch.logp, batch.ref_logp), batch.mask).mean())
+    return {**out, **{k: v for k, v in batch.notes.items() if isinstance(v, float)}}
+
+
+class Clock:
+    """Seconds spent in the stages of a step."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.began = self.last = time.perf_counter()
+        self.marks: dict[str, float] = {}
+        setup.collector.seconds["sample"] = setup.collector.grader.seconds["reward"] = 0.0
+
+    def mark(self, name: str) -> None:
+        """The stage that ends now."""
+        now = time.perf_counter()
+        self.marks[name] = now - self.last
+        self.last = now
+
+    def times(self) -> dict[str, float]:
+        sampling = self.setup.collector.seconds["sample"]
+        reward = self.setup.collector.grader.seconds["reward"]
+        return {
+            "time/sample": sampling,
+            "time/reward": reward,
+            "time/score": max(0.0, self.marks.get("score", 0.0) - sampling - reward),
+            "time/update": self.marks.get("update", 0.0),
+            "time/step": time.perf_counter() - self.began,
+        }

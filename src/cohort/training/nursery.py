@@ -1,0 +1,102 @@
+"""The embedded default: warm start of the nursery model, and the task it is trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cohort.data.load import Row
+from cohort.data.prompts import PromptSpec, load_prompts
+from cohort.policies import nursery as model
+from cohort.training import sft
+from cohort.training.config import TrainConfig
+
+Report = Callable[[str, int, int, Mapping[str, float]], None]  # (phase, step, steps, values)
+
+TEMPLATE = "{metadata[expression]} ="
+_TASK = "reasoning_gym:chain_sum?min_terms=4&max_terms=4&min_digits=1&max_digits=1"
+# Seeds far apart: the generator makes task i of seed s from the number s + i.
+TRAIN = f"{_TASK}&size=4000&seed=1"
+TEST = f"{_TASK}&size=260&seed=50000000"
+DEMONSTRATIONS = f"{_TASK}&size=12000&seed=100000000"
+WARM_START = {"steps": 230, "batch_size": 96, "lr": 3e-3, "warmup": 20, "weight_decay": 0.01, "seed": 0}
+CAREFUL = 0.4
+
+DEFAULTS: dict[str, Any] = {
+    "data": TRAIN,
+    "eval_data": TEST,
+    "eval_size": 200,
+    "reward": ["task"],
+    "template": TEMPLATE,
+    "steps": 60,
+    "prompts_per_step": 16,
+    "group_size": 8,
+    "max_new_tokens": 40,
+    "lr": 1e-3,
+    "warmup": 5,
+}
+
+
+def with_defaults(config: TrainConfig) -> TrainConfig:
+    """The nursery's own task and hyperparameters, where the configuration does not name any."""
+    if config.model != "nursery" or config.data is not None:
+        return config
+    given = {name: getattr(config, name) for name in config.model_fields_set}
+    given.pop("data", None)
+    return TrainConfig(**{**DEFAULTS, **given})
+
+
+def worked_out(row: Row) -> str:
+    """Step by step: "4 - 1 + 8 =" -> "4-1=3 3+8=11"."""
+    numbers = row["metadata"]["expression"].split()
+    total, steps = int(numbers[0]), []
+    for sign, term in zip(numbers[1::2], numbers[2::2], strict=True):
+        result = total + int(term) if sign == "+" else total - int(term)
+        steps.append(f"{total}{sign}{term}={result}")
+        total = result
+    return " ".join(steps)
+
+
+def folder(say: Callable[[str], None], report: Report | None = None) -> Path:
+    """The folder of the warm-started model: from the user's cache, or made now."""
+    recipe = json.dumps([WARM_START, CAREFUL, DEMONSTRATIONS, TEST, inspect.getsource(model), inspect.getsource(worked_out)])
+    key = hashlib.sha256(recipe.encode()).hexdigest()[:12]
+    path = cache() / f"nursery-{key}"
+    if (path / "config.json").is_file():
+        return path
+    say("warm start: a short supervised run, kept for the next time")
+    policy = model.nursery(seed=0)
+    spec = PromptSpec(template=TEMPLATE, max_new_tokens=40)
+    test = {prompt.id for prompt in load_prompts(TEST, policy, spec)}
+    prompts = [p for p in load_prompts(DEMONSTRATIONS, policy, spec) if p.id not in test]
+    rng = random.Random(0)
+    pairs = [
+        (p.tokens, sft.completion_tokens(policy, worked_out(dict(p.row)) if rng.random() < CAREFUL else p.row["answer"]))
+        for p in prompts
+    ]
+    steps = int(WARM_START["steps"])
+    sft.fine_tune(
+        policy, pairs, **WARM_START, report=lambda step, values: report and report("warm start", step, steps, values)
+    )
+    # Aside and renamed, so that a kill leaves no half a model in the cache.
+    aside = path.with_name(f".{path.name}-{os.getpid()}")
+    aside.mkdir(parents=True, exist_ok=True)
+    policy.save(aside)
+    if path.exists():
+        shutil.rmtree(path)
+    aside.rename(path)
+    return path
+
+
+def cache() -> Path:
+    """The user's cache folder: COHORT_CACHE, or cohort/ under XDG_CACHE_HOME or ~/.cache."""
+    if os.environ.get("COHORT_CACHE"):
+        return Path(os.environ["COHORT_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cohort"

@@ -1,0 +1,66 @@
+"""Half-precision weights with float32 masters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+
+class MasterWeights:
+    """An optimizer over float32 copies of half-precision parameters.
+
+    An update of 1e-6 times a weight is lost in bfloat16's 8 bits of mantissa; it is kept in the copy, and the parameter
+    is the copy rounded.
+
+    Args:
+        params: the parameters that are trained; those already in float32 are used as they are.
+        make: parameters -> optimizer.
+    """
+
+    def __init__(self, params: Sequence[torch.nn.Parameter], make: Callable[[list[torch.nn.Parameter]], Any]) -> None:
+        self.params = list(params)
+        self.masters = [
+            p if p.dtype not in (torch.bfloat16, torch.float16) else torch.nn.Parameter(p.detach().float())
+            for p in self.params
+        ]
+        self.inner: torch.optim.Optimizer = make(self.masters)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return self.inner.param_groups
+
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate of every group, times the group's own `lr_scale`."""
+        for group in self.inner.param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update from the gradients of the parameters."""
+        for param, master in zip(self.params, self.masters, strict=True):
+            if master is not param:
+                master.grad = None if param.grad is None else param.grad.float()
+        self.inner.step()
+        for param, master in zip(self.params, self.masters, strict=True):
+            if master is not param:
+                param.copy_(master)
+                master.grad = None
+
+    def zero_grad(self) -> None:
+        for param in self.params:
+            param.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state and the float32 copies."""
+        copies = [m.detach() if m is not p else None for p, m in zip(self.params, self.masters, strict=True)]
+        return {"inner": self.inner.state_dict(), "masters": copies}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.inner.load_state_dict(state["inner"])
+        for param, master, copy in zip(self.params, self.masters, state["masters"], strict=True):
+            if copy is not None:
+                master.copy_(copy)
+                param.copy_(master)

@@ -1,0 +1,232 @@
+"""From a configuration to everything that a run needs, checked before a folder is made or a token is drawn."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cohort import registry
+from cohort.batch import Prompt
+from cohort.data.prompts import PromptSpec, load_prompts
+from cohort.engine.base import Sampling
+from cohort.engine.native import NativeEngine
+from cohort.errors import UsageError
+from cohort.method import Method
+from cohort.policies.causal_lm import CausalLM
+from cohort.rewards.scorer import Scorer
+from cohort.rewards.spec import RewardSpec, parse
+from cohort.training import nursery
+from cohort.training.collect import ALWAYS, Collector, Grader
+from cohort.training.config import TrainConfig
+from cohort.training.update import SCORED
+
+Say = Callable[[str], None]
+# Fields that the loop can compute when a method declares them.
+COMPUTED = SCORED | {"old_logp", "ref_logp"}
+
+
+@dataclass
+class Setup:
+    """What a run is made of."""
+
+    config: TrainConfig
+    method: Method
+    policy: CausalLM
+    collector: Collector
+    prompts: list[Prompt]
+    eval_prompts: list[Prompt]
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """prompt id -> row of the data set."""
+        return {prompt.id: row for row, prompt in enumerate(self.prompts)}
+
+    def close(self) -> None:
+        self.collector.grader.scorer.close()
+
+
+def pick_device(name: str) -> torch.device:
+    """The device asked for; "auto" takes a GPU where there is one.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name}: no such kind of device; use cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: torch sees no GPU here; use --device cpu")
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """float32 on a CPU, bfloat16 (with float32 master weights) on a GPU, unless asked otherwise."""
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def load_policy(config: TrainConfig, say: Say, *, report: nursery.Report | None = None) -> CausalLM:
+    """The model that a configuration asks for, on its device, with adapters if asked."""
+    device = pick_device(config.device)
+    dtype = pick_dtype(config.dtype, device)
+    if config.model == "nursery":
+        folder = nursery.folder(say, report)
+        policy = CausalLM.load(str(folder), device=device, dtype=dtype, bos=config.bos)
+    else:
+        policy = CausalLM.load(
+            config.model, device=device, dtype=dtype, trust_remote_code=config.trust_remote_code, bos=config.bos
+        )
+    if config.lora:
+        torch.manual_seed(config.seed)
+        policy.add_lora(config.lora)
+    return policy
+
+
+def make_grader(config: TrainConfig) -> Grader:
+    """Reward functions loaded in their process, and the one that says what is correct."""
+    specs = parse(config.reward)
+    accuracy = accuracy_component(config.accuracy, specs)
+    scorer = Scorer(specs, timeout=config.reward_timeout, on_error=config.on_reward_error)
+    return Grader(scorer, accuracy, config.correct_at, config.max_new_tokens)
+
+
+def accuracy_component(asked: str | None, specs: list[RewardSpec]) -> str:
+    """The reward that says what is correct: the one asked for, else the first verifier, else the first reward."""
+    names = [spec.name for spec in specs]
+    if asked is not None:
+        if asked not in names:
+            raise UsageError(f"accuracy = '{asked}' names no reward of this run ({', '.join(names)})")
+        return asked
+    return next((spec.name for spec in specs if spec.verifies), names[0])
+
+
+def make_collector(config: TrainConfig, policy: CausalLM, grader: Grader) -> Collector:
+    """Policy, engine and grader put together for sampling."""
+    sampling = Sampling(config.temperature, config.top_p, config.top_k, config.min_p)
+    engine = NativeEngine(policy, slots=config.slots)
+    return Collector(policy, engine, sampling, grader, config.max_new_tokens, config.system)
+
+
+def prompt_spec(config: TrainConfig) -> PromptSpec:
+    """How the run's rows become prompts."""
+    return PromptSpec(
+        config.prompt_field, config.answer_field, config.system, config.template, config.max_new_tokens
+    )
+
+
+def prepare(config: TrainConfig, *, say: Say, report: nursery.Report | None = None) -> Setup:
+    """Load and check everything.
+
+    Raises:
+        UsageError: whatever is wrong with what was asked, before any folder is made.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    config = nursery.with_defaults(config)
+    method = registry.method(config.method)
+    check_method(method, config)
+    if config.data is None:
+        raise UsageError("no data was given: --data takes a file, a hub id or reasoning_gym:TASK?...")
+    grader = make_grader(config)
+    try:
+        policy = load_policy(config, say, report=report)
+        spec = prompt_spec(config)
+        prompts = load_prompts(config.data, policy, spec, seed=config.seed, say=say)
+        eval_prompts: list[Prompt] = []
+        if config.eval_data is not None:
+            eval_prompts = load_prompts(config.eval_data, policy, spec, seed=config.seed, say=say)[: config.eval_size]
+            prompts = held_out(prompts, eval_prompts, same=config.eval_data is config.data or config.eval_data == config.data, say=say)
+        check_columns(method, config, grader, prompts, eval_prompts)
+    except BaseException:
+        grader.scorer.close()
+        raise
+    return Setup(config, method, policy, make_collector(config, policy, grader), prompts, eval_prompts)
+
+
+def held_out(prompts: list[Prompt], eval_prompts: list[Prompt], *, same: bool, say: Say) -> list[Prompt]:
+    """Training prompts that are not evaluated on."""
+    if same:
+        say("eval_data is the training data: the evaluation says nothing of unseen prompts")
+        return prompts
+    unseen = {prompt.id for prompt in eval_prompts}
+    kept = [prompt for prompt in prompts if prompt.id not in unseen]
+    if not kept:
+        raise UsageError("every training prompt is also in eval_data: nothing would be left to train on")
+    if len(kept) < len(prompts):
+        say(f"{len(prompts) - len(kept)} training prompts are also in eval_data and were left out of training")
+    return kept
+
+
+def check_method(method: Method, config: TrainConfig) -> None:
+    """The method can be trained as configured.
+
+    Raises:
+        UsageError: it lacks something, its groups are too small, or it needs a field that nothing provides.
+    """
+    if method.lacks:
+        raise UsageError(f"'{method.name}' needs {method.lacks}, which cohort cannot do yet: it cannot be trained here")
+    if config.group_size < method.group_size:
+        raise UsageError(
+            f"group_size is {config.group_size}, but '{method.name}' compares rollouts of a prompt with each other: "
+            f"set group_size to {method.group_size} or more"
+        )
+    early = method.needs(loss=False) - ALWAYS - {"old_logp", "ref_logp"} - method.provides
+    late = method.needs(loss=True) - ALWAYS - COMPUTED - method.provides
+    for name in sorted(early | late):
+        raise UsageError(f"'{method.name}' needs the field '{name}' of every rollout, which nothing here provides")
+
+
+def check_columns(
+    method: Method, config: TrainConfig, grader: Grader, prompts: list[Prompt], eval_prompts: list[Prompt]
+) -> None:
+    """The rows have the columns that rewards and method read."""
+    for prompt in [*prompts, *eval_prompts]:
+        for column, reader in method.columns.items():
+            if prompt.row.get(column) in (None, ""):
+                raise UsageError(
+                    f"'{method.name}' ({reader}) reads the column '{column}', which a row lacks (it has: "
+                    f"{', '.join(prompt.row)}): add it to the data, or name another column in the method"
+                )
+        for spec in grader.scorer.specs:
+            if spec.verifies and "answer" not in prompt.row:
+                raise UsageError(
+                    f"the reward '{spec.name}' compares with the column 'answer', which the data does not have (it has: "
+                    f"{', '.join(prompt.row)}): name the one to use with --answer-field"
+                )
+            if spec.text == "task" and "metadata" not in prompt.row:
+                raise UsageError("the reward 'task' is the verifier of reasoning_gym data; for other data use number or math")
+
+
+def name_of_run(config: TrainConfig) -> str:
+    """A folder name made of method, model and data, without a number."""
+    parts = [config.method, Path(str(config.model)).name]
+    return re.sub(r"[^\w.+-]+", "-", "-".join(parts)).strip("-")
+
+
+def check_space(folder: Path, policy: CausalLM, config: TrainConfig) -> None:
+    """There is room for the run's checkpoints.
+
+    Raises:
+        UsageError: there is not.
+    """
+    trained = sum(p.numel() for p in policy.trainable())
+    # Weights, two float32 moments and, for half precision, float32 masters; one more checkpoint while it is written.
+    each = sum(p.numel() * p.element_size() for p in policy.model.parameters()) + 12 * trained
+    need = each * (config.checkpoint.keep + 1)
+    parent = next(p for p in [folder, *folder.parents] if p.exists())
+    free = shutil.disk_usage(parent).free
+    if free < need:
+        raise UsageError(
+            f"{parent} has {free / 1e9:.1f} GB free, but {config.checkpoint.keep + 1} checkpoints need {need / 1e9:.1f} GB: "
+            "lower checkpoint.keep, or put the run elsewhere with --out"
+        )

@@ -1,0 +1,90 @@
+"""Supervised fine-tuning on pairs of prompt and completion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from cohort.batch import Prompt
+from cohort.errors import UsageError
+from cohort.policies.causal_lm import CausalLM
+from cohort.policies.sequences import Sequences
+from cohort.training.precision import MasterWeights
+from cohort.training.schedule import factor
+from cohort.training.seeds import generator
+
+
+def completion_tokens(policy: CausalLM, text: str) -> tuple[int, ...]:
+    """Token ids of a completion, ended by the policy's stop token."""
+    ids = policy.encode(text)
+    end = policy.tokenizer.eos_token_id
+    return ids if end is None or (ids and ids[-1] == end) else (*ids, end)
+
+
+def pairs_of(policy: CausalLM, prompts: Sequence[Prompt], field: str) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """(context, completion) token ids of prompts whose rows have their completion in a column.
+
+    Raises:
+        UsageError: a row has no such column, or no text in it.
+    """
+    out = []
+    for i, prompt in enumerate(prompts, 1):
+        completion = prompt.row.get(field)
+        if not isinstance(completion, str):
+            raise UsageError(
+                f"row {i}: there is no text in column '{field}' (it has: {', '.join(prompt.row)}); name the completion's "
+                "column with --completion-field"
+            )
+        out.append((prompt.tokens, completion_tokens(policy, completion)))
+    return out
+
+
+def fine_tune(
+    policy: CausalLM,
+    pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+    *,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    seed: int = 0,
+    warmup: int = 0,
+    schedule: str = "cosine",
+    weight_decay: float = 0.0,
+    grad_clip: float = 1.0,
+    micro_tokens: int = 16384,
+    report: Callable[[int, Mapping[str, float]], None] = lambda step, values: None,
+) -> None:
+    """Minimise the mean negative log-likelihood of the completions' tokens.
+
+    Args:
+        pairs: (context, completion) token ids.
+        batch_size: pairs a step, drawn epoch by epoch in an order that the seed fixes.
+        report: called after each step with its number and `loss`, `tokens`.
+    """
+    make: Callable[[list[torch.nn.Parameter]], Any] = lambda params: torch.optim.AdamW(
+        params, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay
+    )
+    optimizer = MasterWeights(policy.trainable(), make)
+    rng = generator(seed, "sft")
+    order: list[int] = []
+    for step in range(1, steps + 1):
+        while len(order) < batch_size:
+            order += torch.randperm(len(pairs), generator=rng).tolist()
+        chosen, order = [pairs[i] for i in order[:batch_size]], order[batch_size:]
+        sequences = Sequences(
+            tuple(torch.tensor(context) for context, _ in chosen), tuple(torch.tensor(done) for _, done in chosen)
+        )
+        tokens = sum(len(done) for _, done in chosen)
+        width = max(len(done) for _, done in chosen)
+        total = 0.0
+        for rows in sequences.micro_batches(micro_tokens):
+            loss = -policy.score(sequences.select(rows), width=width)["logp"].sum() / tokens
+            loss.backward()
+            total += float(loss.detach())
+        torch.nn.utils.clip_grad_norm_(optimizer.params, grad_clip)
+        optimizer.set_lr(lr * factor(step, steps, warmup=warmup, schedule=schedule))
+        optimizer.step()
+        optimizer.zero_grad()
+        report(step, {"loss": total, "tokens": float(sum(sequences.lengths))})

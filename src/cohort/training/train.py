@@ -1,0 +1,387 @@
+"""A run from start to end: set-up, steps, checkpoints, evaluation, what stays on disk."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cohort.errors import UsageError
+from cohort.rewards.scorer import RewardError
+from cohort.training import checkpoint
+from cohort.training.config import TrainConfig
+from cohort.training.display import Display
+from cohort.training.evaluate import Evaluation, evaluate_prompts
+from cohort.training.loop import Progress, one_step
+from cohort.training.precision import MasterWeights
+from cohort.training.recorder import Recorder
+from cohort.training.setup import Setup, check_space, name_of_run, prepare
+
+# Keys that may differ between a run and its continuation: they change what is written or shown, or how long it goes on
+# (a constant learning rate does not depend on the number of steps).
+RESUMABLE = frozenset({"out", "checkpoint", "record_every", "show_every", "tensorboard", "wandb", "eval_every", "threads"})
+NONFINITE_LIMIT = 3
+
+
+class Diverged(RuntimeError):
+    """Loss or gradient was not finite several times in a row."""
+
+
+@dataclass
+class Result:
+    """What a run came to.
+
+    Attributes:
+        folder: of the run.
+        model: folder of the trained model, for `from_pretrained`; None if the run was stopped before its end.
+        metrics: one mapping a step.
+        summary: what stands in summary.json.
+        before, after: evaluations on held-out prompts, where there are any.
+        stopped: True if the run was stopped before its last step.
+    """
+
+    folder: Path
+    model: Path | None
+    metrics: list[dict[str, Any]]
+    summary: dict[str, Any]
+    before: Evaluation | None = None
+    after: Evaluation | None = None
+    stopped: bool = False
+
+    def table(self) -> Any:
+        """The metrics as an Arrow table, a row a step."""
+        import pyarrow as pa
+
+        names = list(dict.fromkeys(name for row in self.metrics for name in row))
+        return pa.table({name: [row.get(name) for row in self.metrics] for name in names})
+
+
+@dataclass
+class _Interrupt:
+    """Set by the first SIGINT; the second one interrupts at once."""
+
+    asked: bool = False
+    said: Callable[[str], None] = field(default=lambda _: None)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        def handler(number: int, frame: object) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = True
+            self.said("stopping after this step (press Ctrl-C again to stop at once)")
+
+        try:
+            before = signal.signal(signal.SIGINT, handler)
+        except ValueError:  # not in the main thread: leave signals to whoever has it
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def train(config: TrainConfig, *, resume: bool = False, display: Display | None = None) -> Result:
+    """Run a training run.
+
+    Args:
+        resume: continue from the newest whole checkpoint of the run's folder; start afresh where there is none.
+
+    Raises:
+        UsageError: what was asked cannot be done; nothing was written.
+        RewardError: a reward function failed and on_reward_error is "stop"; everything so far is saved.
+        Diverged: loss or gradient was not finite three times in a row; a checkpoint is saved.
+    """
+    display = display or Display()
+    torch.manual_seed(config.seed)
+    folder = choose_folder(config, resume)
+    found = checkpoint.newest(folder / "checkpoints", display.say) if resume else None
+    if not resume and folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} already holds something: name another folder with --out, or continue with --resume")
+    setup = prepare(config, say=display.say, report=_warm_start(display))
+    try:
+        check_space(folder, setup.policy, setup.config)
+        if found is not None:
+            check_same_run(folder, setup.config)
+        return _run(setup, folder, found, display)
+    finally:
+        setup.close()
+
+
+def _run(setup: Setup, folder: Path, found: Path | None, display: Display) -> Result:
+    config = setup.config
+    began = time.monotonic()
+    if found is None and folder.exists():
+        # What an attempt without a checkpoint left behind starts afresh.
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    if "ref_logp" in setup.method.needs(loss=True) | setup.method.needs(loss=False):
+        # The reference is the policy as the run began, so it is taken before a checkpoint is loaded.
+        setup.policy.make_reference()
+    optimizer = MasterWeights(
+        setup.policy.trainable(),
+        lambda params: setup.method.stage("optimizer")(params, config.lr, **_decay(setup)),
+    )
+    progress = Progress(states=setup.method.init(size=len(setup.prompts)))
+    extra: dict[str, Any] = {"before": None, "best": None, "seconds": 0.0}
+    if found is not None:
+        extra = _restore(found, setup, optimizer, progress)
+        display.say(f"continuing {folder} after step {progress.step}")
+    else:
+        config.model_copy(update={"out": str(folder)}).save(folder / "config.yaml")
+    recorder = Recorder(folder, config, start=progress.step)
+    interrupt = _Interrupt(said=display.say)
+
+    def save() -> None:
+        extra["seconds"] += time.monotonic() - extra.get("clock", began)
+        extra["clock"] = time.monotonic()
+        state = _state(optimizer, progress, {k: v for k, v in extra.items() if k != "clock"})
+        checkpoint.write(folder / "checkpoints", progress.step, setup.policy.save, state, keep=config.checkpoint.keep)
+
+    try:
+        with interrupt.watching():
+            if setup.eval_prompts and extra["before"] is None:
+                extra["before"] = _evaluate(setup, display, "before").to_dict()
+            display.begin("training", config.steps, progress.step)
+            while progress.step < config.steps and not interrupt.asked:
+                _step(setup, optimizer, progress, recorder, display, folder, extra)
+                if progress.in_a_row >= NONFINITE_LIMIT:
+                    save()
+                    raise Diverged(
+                        f"loss or gradient was not finite at {NONFINITE_LIMIT} updates in a row, the last at step "
+                        f"{progress.step}; the weights before them are saved in {folder}/checkpoints. Lower the learning "
+                        "rate (--lr), or look at the rollouts of these steps"
+                    )
+                if progress.step % config.checkpoint.every == 0 or progress.step == config.steps or interrupt.asked:
+                    save()
+            display.end()
+        stopped = progress.step < config.steps
+        after = None
+        if not stopped:
+            setup.policy.save(folder / "final")
+            if setup.eval_prompts:
+                after = _evaluate(setup, display, "after")
+        extra["seconds"] += time.monotonic() - extra.get("clock", began)
+        summary = _summary(config, progress, extra, after, stopped)
+        checkpoint.write_atomically(
+            folder / "summary.json", lambda path: path.write_text(json.dumps(summary, indent=1) + "\n") and None
+        )
+        before = extra["before"]
+        return Result(
+            folder=folder,
+            model=None if stopped else folder / "final",
+            metrics=[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()],
+            summary=summary,
+            before=None if before is None else _read_evaluation(before),
+            after=after,
+            stopped=stopped,
+        )
+    except RewardError:
+        display.end()
+        save()
+        raise
+    finally:
+        display.end()
+        recorder.close()
+
+
+def _step(
+    setup: Setup,
+    optimizer: MasterWeights,
+    progress: Progress,
+    recorder: Recorder,
+    display: Display,
+    folder: Path,
+    extra: dict[str, Any],
+) -> None:
+    config = setup.config
+    result = one_step(setup, optimizer, progress)
+    step, metrics = progress.step, result.metrics
+    if setup.eval_prompts and config.eval_every and step % config.eval_every == 0 and step < config.steps:
+        evaluation = evaluate_prompts(_greedy(setup), setup.eval_prompts, seed=config.seed)
+        setup.collector.take_tokens()
+        metrics["eval/accuracy"] = evaluation.accuracy
+        display.say(f"  step {step}: accuracy {evaluation.accuracy:.1%} on {evaluation.problems} held-out prompts")
+        if extra["best"] is None or evaluation.accuracy > extra["best"]["accuracy"]:
+            extra["best"] = {"step": step, "accuracy": evaluation.accuracy}
+            _save_aside(setup, folder / "best")
+    recorder.metrics(step, metrics)
+    if config.record_every and step % config.record_every == 0:
+        recorder.rollouts(step, result.rollouts, result.batch, result.trained)
+    for message in _take(setup.collector.grader.failures):
+        display.say(f"  {message}")
+    rate = metrics["rollouts/sampled"] * metrics.get("completion/length_mean", 0.0) / max(1e-9, metrics["time/step"])
+    display.step(
+        step,
+        {
+            "reward": metrics["reward/mean"], "accuracy": metrics.get("accuracy"), "entropy": metrics.get("entropy"),
+            "kl": metrics.get("kl"), "tok/s": rate,
+        },
+    )  # fmt: skip
+    if config.show_every and step % config.show_every == 0:
+        display.rollouts(step, result.rollouts)
+
+
+def _take(messages: list[str]) -> list[str]:
+    taken, messages[:] = list(messages), []
+    return taken
+
+
+def _decay(setup: Setup) -> dict[str, float]:
+    """The run's weight decay, unless the method sets its own."""
+    stage = setup.method.stage("optimizer")
+    return {} if "weight_decay" in stage.hyper else {"weight_decay": setup.config.weight_decay}
+
+
+def _greedy(setup: Setup) -> Any:
+    from dataclasses import replace
+
+    from cohort.engine.base import Sampling
+
+    return replace(setup.collector, sampling=Sampling(temperature=0.0))
+
+
+def _evaluate(setup: Setup, display: Display, when: str) -> Evaluation:
+    evaluation = evaluate_prompts(_greedy(setup), setup.eval_prompts, seed=setup.config.seed)
+    low, high = evaluation.intervals["pass@1"]
+    display.say(
+        f"{when} training: accuracy {evaluation.accuracy:.1%} [{low:.1%}, {high:.1%}] on {evaluation.problems} held-out "
+        "prompts (greedy)"
+    )
+    return evaluation
+
+
+def _read_evaluation(stored: Mapping[str, Any]) -> Evaluation:
+    metrics = {k: v["value"] for k, v in stored["metrics"].items()}
+    intervals = {k: (v["low"], v["high"]) for k, v in stored["metrics"].items()}
+    return Evaluation(metrics, intervals, stored["problems"], stored["samples"])
+
+
+def _save_aside(setup: Setup, folder: Path) -> None:
+    """Replace a model's folder as a whole."""
+    aside = folder.with_name(f".{folder.name}.tmp")
+    if aside.exists():
+        shutil.rmtree(aside)
+    setup.policy.save(aside)
+    if folder.exists():
+        shutil.rmtree(folder)
+    aside.rename(folder)
+
+
+def _summary(
+    config: TrainConfig, progress: Progress, extra: Mapping[str, Any], after: Evaluation | None, stopped: bool
+) -> dict[str, Any]:
+    before = extra["before"]
+    summary: dict[str, Any] = {
+        "method": config.method,
+        "model": config.model,
+        "seed": config.seed,
+        "steps": progress.step,
+        "sampled_tokens": progress.tokens,
+        "seconds": round(extra["seconds"], 2),
+        "skipped_updates": progress.skipped,
+        "stopped": stopped,
+    }
+    if before is not None:
+        summary["accuracy_before"] = before["metrics"]["pass@1"]["value"]
+    if after is not None:
+        summary["accuracy_after"] = after.accuracy
+        summary["evaluation_before"], summary["evaluation_after"] = before, after.to_dict()
+    if extra["best"] is not None:
+        summary["best"] = extra["best"]
+    return summary
+
+
+def choose_folder(config: TrainConfig, resume: bool) -> Path:
+    """The run's folder: the one asked for, or the next free number under runs/; to resume, the newest of that name."""
+    if config.out is not None:
+        return Path(config.out)
+    stem = name_of_run(config)
+    taken = {int(p.name.rsplit("-", 1)[1]): p for p in Path("runs").glob(f"{stem}-*") if p.name.rsplit("-", 1)[1].isdigit()}
+    if resume and taken:
+        return taken[max(taken)]
+    return Path("runs") / f"{stem}-{max(taken, default=0) + 1}"
+
+
+def check_same_run(folder: Path, config: TrainConfig) -> None:
+    """The run in the folder has the same configuration, but for keys that do not change what is computed.
+
+    Raises:
+        UsageError: names the keys that differ.
+    """
+    import yaml
+
+    try:
+        stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError(f"{folder}/config.yaml cannot be read, so the run cannot be continued: {error}") from error
+    now = config.plain()
+    allowed = RESUMABLE | ({"steps"} if config.schedule == "constant" else set())
+    differing = [k for k in now if k not in allowed and stored.get(k) != now[k]]
+    if differing:
+        what = ", ".join(f"{k} (was {stored.get(k)!r}, now {now[k]!r})" for k in differing)
+        raise UsageError(f"{folder} holds a run with another configuration: {what}; name another folder with --out")
+
+
+def _state(optimizer: MasterWeights, progress: Progress, extra: Mapping[str, Any]) -> dict[str, Any]:
+    version, keys, gauss = random.getstate()
+    name, numbers, position, has_gauss, cached = np.random.get_state()
+    return {
+        "optimizer": optimizer.state_dict(),
+        "progress": dict(vars(progress)),
+        "extra": dict(extra),
+        "random": {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "python": [version, list(keys), gauss],
+            "numpy": [name, [int(n) for n in numbers], int(position), int(has_gauss), float(cached)],  # type: ignore[union-attr]
+        },
+    }
+
+
+def _restore(found: Path, setup: Setup, optimizer: MasterWeights, progress: Progress) -> dict[str, Any]:
+    state = checkpoint.read_state(found)
+    setup.policy.load_weights(found / "model")
+    optimizer.load_state_dict(state["optimizer"])
+    for name, value in state["progress"].items():
+        setattr(progress, name, value)
+    generators = state["random"]
+    torch.set_rng_state(generators["torch"])
+    if torch.cuda.is_available() and generators["cuda"]:
+        torch.cuda.set_rng_state_all(generators["cuda"])
+    version, keys, gauss = generators["python"]
+    random.setstate((version, tuple(keys), gauss))
+    name, numbers, position, has_gauss, cached = generators["numpy"]
+    np.random.set_state((name, np.array(numbers, dtype=np.uint32), position, has_gauss, cached))
+    extra: dict[str, Any] = state["extra"]
+    return extra
+
+
+def _warm_start(display: Display) -> Callable[[str, int, int, Mapping[str, float]], None]:
+    began = {"at": 0.0}
+
+    def report(phase: str, step: int, steps: int, values: Mapping[str, float]) -> None:
+        if step == 1:
+            display.begin(phase, steps)
+            began["at"] = time.monotonic()
+        rate = values["tokens"] * step / max(1e-9, time.monotonic() - began["at"]) if step > 1 else None
+        display.step(step, {"loss": values["loss"], "tok/s": rate})
+        if step == steps:
+            display.end()
+
+    return report
+
+
+__all__ = ["Diverged", "Result", "train"]

@@ -1,0 +1,136 @@
+"""The gradient of a minibatch, whatever its size: forward, loss, backward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cohort.batch import Batch
+from cohort.method import Loss, Method
+from cohort.policies.causal_lm import CausalLM
+from cohort.policies.sequences import Sequences
+
+# Fields that a scoring pass of the current policy gives.
+SCORED = frozenset({"logp", "entropy"})
+
+
+@dataclass
+class Gradient:
+    """What a minibatch's forward and backward left behind; the gradients themselves are in the parameters.
+
+    Attributes:
+        loss: total loss; policy: its part from the surrogate or objective; regularizers: name -> part.
+        fields: [n, T] by name, detached: `logp` (and `entropy`, where it was needed) and `policy_gradient`, the
+            derivative of the policy part with respect to `logp`.
+    """
+
+    loss: float = 0.0
+    policy: float = 0.0
+    regularizers: dict[str, float] = field(default_factory=dict)
+    fields: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, loss: Loss) -> None:
+        self.loss += float(loss.total.detach())
+        self.policy += float(loss.policy.detach())
+        for name, value in loss.regularizers.items():
+            self.regularizers[name] = self.regularizers.get(name, 0.0) + float(value.detach())
+
+
+def score(
+    policy: CausalLM,
+    sequences: Sequences,
+    *,
+    width: int,
+    temperature: float,
+    micro_tokens: int,
+    want: frozenset[str] = frozenset({"logp"}),
+    reference: bool = False,
+) -> dict[str, Tensor]:
+    """A pass without gradient over any number of sequences: name -> [n, T]."""
+    out: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for rows in sequences.micro_batches(micro_tokens):
+            part = policy.score(
+                sequences.select(rows), width=width, temperature=temperature, want=want, reference=reference
+            )
+            for name, value in part.items():
+                whole = out.setdefault(name, value.new_zeros(len(sequences), width))
+                whole[rows.to(value.device)] = value
+    return out
+
+
+def gradient(
+    policy: CausalLM,
+    method: Method,
+    states: Mapping[str, Any],
+    minibatch: Batch,
+    sequences: Sequences,
+    *,
+    temperature: float,
+    micro_tokens: int,
+    on_policy: bool,
+) -> Gradient:
+    """Add the gradient of a minibatch's loss to the policy's parameters.
+
+    Where the minibatch does not fit into one forward pass, it is cut into micro-batches. The loss of most methods is a
+    sum over rollouts with weights that the whole minibatch fixes, so its parts add up. Where rollouts are coupled, the
+    log-probabilities of all are computed first, the loss is taken on them, and its derivative is sent back through
+    every part in a second pass.
+
+    Args:
+        on_policy: the policy has not moved since the rollouts were drawn; `old_logp` is then `logp` itself, and needs
+            no pass of its own.
+    """
+    want = (method.needs(loss=True) & SCORED) | {"logp"}
+    how: dict[str, Any] = {"width": minibatch.mask.shape[1], "temperature": temperature, "want": want}
+    parts = sequences.micro_batches(micro_tokens)
+    result = Gradient()
+    if len(parts) == 1 or not method.couples:
+        weight = method.weights(minibatch, states)
+        for rows in parts:
+            here = rows.to(minibatch.device)
+            scored = policy.score(sequences.select(rows), **how)
+            part = minibatch.select(here).replace(weight=weight[here])
+            loss, push = _loss(method, states, part, scored, on_policy)
+            if loss.total.requires_grad:
+                loss.total.backward()
+            _keep(result, minibatch, here, {**scored, "policy_gradient": push})
+            result.add(loss)
+        return result
+    leaves = score(policy, sequences, micro_tokens=micro_tokens, **how)
+    leaves = {name: value.requires_grad_() for name, value in leaves.items()}
+    loss, push = _loss(method, states, minibatch, leaves, on_policy)
+    result.add(loss)
+    everything = torch.arange(minibatch.size, device=minibatch.device)
+    _keep(result, minibatch, everything, {**leaves, "policy_gradient": push})
+    pulls = torch.autograd.grad(loss.total, list(leaves.values()), allow_unused=True, materialize_grads=True)
+    for rows in parts:
+        scored = policy.score(sequences.select(rows), **how)
+        torch.autograd.backward([scored[n] for n in leaves], [pull[rows.to(pull.device)] for pull in pulls])
+    return result
+
+
+def _loss(
+    method: Method, states: Mapping[str, Any], part: Batch, scored: Mapping[str, Tensor], on_policy: bool
+) -> tuple[Loss, Tensor]:
+    """The loss, and the derivative of its policy part with respect to logp [n, T]."""
+    part = part.replace(**scored)
+    if on_policy:
+        part = part.replace(old_logp=scored["logp"].detach())
+    loss = method.loss(part, states)
+    if not loss.policy.requires_grad:
+        return loss, torch.zeros_like(scored["logp"])
+    (push,) = torch.autograd.grad(
+        loss.policy, scored["logp"], retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return loss, push
+
+
+def _keep(result: Gradient, minibatch: Batch, rows: Tensor, values: Mapping[str, Tensor]) -> None:
+    for name, value in values.items():
+        whole = result.fields.setdefault(name, value.new_zeros(minibatch.mask.shape).detach())
+        whole[rows] = value.detach()
