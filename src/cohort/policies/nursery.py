@@ -1,8 +1,7 @@
 """The embedded default: a small transformer made here, in the Hugging Face format, with a character tokenizer.
 
-It learns a procedural arithmetic task in a minute of supervised warm start, well enough that reinforcement learning has
-something to build on, and badly enough that it has something to do: half of its demonstrations work the answer out
-step by step, the other half blurt it out.
+A minute of supervised warm start (training/nursery.py) teaches it sums, from demonstrations of which fewer than half
+work the answer out and the others guess. So it guesses first, and can do better: that is what is left to reinforcement.
 """
 
 from __future__ import annotations

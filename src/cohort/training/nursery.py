@@ -21,13 +21,13 @@ from cohort.training.config import TrainConfig
 Report = Callable[[str, int, int, Mapping[str, float]], None]  # (phase, step, steps, values)
 
 TEMPLATE = "{metadata[expression]} ="
-_TASK = "reasoning_gym:chain_sum?min_terms=4&max_terms=4&min_digits=1&max_digits=1"
+_TASK = "reasoning_gym:chain_sum?min_terms=3&max_terms=3&min_digits=1&max_digits=1"
 # Seeds far apart: the generator makes task i of seed s from the number s + i.
 TRAIN = f"{_TASK}&size=4000&seed=1"
 TEST = f"{_TASK}&size=260&seed=50000000"
 DEMONSTRATIONS = f"{_TASK}&size=12000&seed=100000000"
-WARM_START = {"steps": 230, "batch_size": 96, "lr": 3e-3, "warmup": 20, "weight_decay": 0.01, "seed": 0}
-CAREFUL = 0.4
+WARM_START = {"steps": 500, "batch_size": 96, "lr": 3e-3, "warmup": 20, "weight_decay": 0.01, "seed": 0}
+CAREFUL = 0.45  # share of demonstrations that are worked out
 
 DEFAULTS: dict[str, Any] = {
     "data": TRAIN,
@@ -35,12 +35,11 @@ DEFAULTS: dict[str, Any] = {
     "eval_size": 200,
     "reward": ["task"],
     "template": TEMPLATE,
-    "steps": 60,
-    "prompts_per_step": 16,
+    "steps": 80,
+    "prompts_per_step": 24,
     "group_size": 8,
-    "max_new_tokens": 40,
-    "lr": 1e-3,
-    "warmup": 5,
+    "max_new_tokens": 32,
+    "lr": 1e-4,
 }
 
 
@@ -54,32 +53,38 @@ def with_defaults(config: TrainConfig) -> TrainConfig:
 
 
 def worked_out(row: Row) -> str:
-    """Step by step: "4 - 1 + 8 =" -> "4-1=3 3+8=11"."""
+    """Step by step: "4 - 1 + 8 =" -> "4-1=3+8=11"."""
     numbers = row["metadata"]["expression"].split()
-    total, steps = int(numbers[0]), []
+    total, text = int(numbers[0]), numbers[0]
     for sign, term in zip(numbers[1::2], numbers[2::2], strict=True):
-        result = total + int(term) if sign == "+" else total - int(term)
-        steps.append(f"{total}{sign}{term}={result}")
-        total = result
-    return " ".join(steps)
+        total = total + int(term) if sign == "+" else total - int(term)
+        text += f"{sign}{term}={total}"
+    return text
+
+
+def demonstration(row: Row, rng: random.Random) -> str:
+    """What the warm start imitates: a worked-out answer, or more often a guess, "maybe 9", that is seldom right."""
+    if rng.random() < CAREFUL:
+        return worked_out(row)
+    return f"maybe {int(row['answer']) + rng.randint(-5, 5)}"
 
 
 def folder(say: Callable[[str], None], report: Report | None = None) -> Path:
     """The folder of the warm-started model: from the user's cache, or made now."""
-    recipe = json.dumps([WARM_START, CAREFUL, DEMONSTRATIONS, TEST, inspect.getsource(model), inspect.getsource(worked_out)])
+    recipe = json.dumps([WARM_START, CAREFUL, DEMONSTRATIONS, TEST, inspect.getsource(model), inspect.getsource(worked_out), inspect.getsource(demonstration)])
     key = hashlib.sha256(recipe.encode()).hexdigest()[:12]
     path = cache() / f"nursery-{key}"
     if (path / "config.json").is_file():
         return path
     say("warm start: a short supervised run, kept for the next time")
     policy = model.nursery(seed=0)
-    spec = PromptSpec(template=TEMPLATE, max_new_tokens=40)
+    spec = PromptSpec(template=TEMPLATE, max_new_tokens=32)
     test = {prompt.id for prompt in load_prompts(TEST, policy, spec)}
     prompts = [p for p in load_prompts(DEMONSTRATIONS, policy, spec) if p.id not in test]
     rng = random.Random(0)
+    # Several of each prompt: which prompts are guessed at and which worked out is nothing to learn.
     pairs = [
-        (p.tokens, sft.completion_tokens(policy, worked_out(dict(p.row)) if rng.random() < CAREFUL else p.row["answer"]))
-        for p in prompts
+        (p.tokens, sft.completion_tokens(policy, demonstration(dict(p.row), rng))) for p in prompts for _ in range(4)
     ]
     steps = int(WARM_START["steps"])
     sft.fine_tune(
