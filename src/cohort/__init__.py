@@ -1,0 +1,49 @@
+"""cohort: reinforcement-learning post-training with GRPO and its published variants, composable and verified.
+
+import cohort
+
+result = cohort.train("dapo+gdpo", model="path/to/model", data="train.jsonl", reward="math")
+print(result.after, result.model)
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cohort.api import evaluate as evaluate
+    from cohort.api import train as train
+    from cohort.batch import Batch as Batch
+    from cohort.errors import UsageError as UsageError
+    from cohort.methods import Method as Method
+    from cohort.methods import use as use
+    from cohort.recipes.recipe import recipe as recipe
+    from cohort.registry import method as method
+
+try:
+    __version__ = version("cohort-rl")
+except PackageNotFoundError:  # run from a checkout that is not installed
+    __version__ = "0"
+
+# Loaded when first used: `cohort --help` and the reward process need no torch.
+_WHERE = {
+    "train": "cohort.api",
+    "evaluate": "cohort.api",
+    "Batch": "cohort.batch",
+    "UsageError": "cohort.errors",
+    "Method": "cohort.methods",
+    "use": "cohort.methods",
+    "recipe": "cohort.recipes.recipe",
+    "method": "cohort.registry",
+}
+__all__ = ["Batch", "Method", "UsageError", "__version__", "evaluate", "method", "recipe", "train", "use"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        value = getattr(importlib.import_module(_WHERE[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'cohort' has no attribute '{name}'")

@@ -27,7 +27,7 @@ from types import ModuleType
 from typing import Any
 
 import cohort.recipes
-from cohort.method import Method, MethodError
+from cohort.methods import Method, MethodError
 from cohort.recipes.recipe import Recipe, recipe_of
 
 
@@ -101,34 +101,40 @@ def method(expression: str | Method | Callable[..., Method], **hyper: Any) -> Me
         return expression
     if not isinstance(expression, str):
         return recipe_of(expression)(**hyper)
-    parts = [_Part.parse(text) for text in _split(expression)]
-    if hyper and len(parts) != 1:
+    found = parts(expression)
+    if hyper and len(found) != 1:
         raise MethodError("hyperparameters as keywords go with a single name; write them into the expression")
-    made = [part.make(hyper) for part in parts]
-    return reduce(lambda a, b: a | b, made)
+    return reduce(lambda a, b: a | b, [part.make(hyper) for part in found])
+
+
+def parts(expression: str) -> list[Part]:
+    """The methods that an expression joins."""
+    return [Part.parse(text) for text in _split(expression)]
 
 
 def _split(expression: str) -> list[str]:
-    parts, depth, start = [], 0, 0
+    found, depth, start = [], 0, 0
     for i, char in enumerate(expression):
         depth += (char in "([") - (char in ")]")
         if char == "+" and depth == 0:
-            parts.append(expression[start:i])
+            found.append(expression[start:i])
             start = i + 1
-    parts = [part.strip() for part in [*parts, expression[start:]]]
-    if depth != 0 or not all(parts):
+    found = [part.strip() for part in [*found, expression[start:]]]
+    if depth != 0 or not all(found):
         raise MethodError(f"'{expression}' is no method expression: write names joined by +, as in 'dapo+gdpo'")
-    return parts
+    return found
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
+    """One method of an expression: its name, hyperparameters, and the axes that are picked or (with -) left out."""
+
     name: str
     hyper: dict[str, Any] = field(default_factory=dict)
     axes: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, text: str) -> _Part:
+    def parse(cls, text: str) -> Part:
         match = re.fullmatch(r"(?P<name>(?:[^():]*\.py:)?[^():]+)(?P<args>\(.*\))?(?::(?P<axes>[a-z,\- ]+))?", text)
         if match is None:
             raise MethodError(f"'{text}' is no method: write name, name(hyperparameter=value) or name:axis")

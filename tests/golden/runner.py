@@ -33,7 +33,7 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.batch import Batch
-from cohort.method import Loss, Method
+from cohort.methods import Loss, Method
 
 VECTORS = Path(os.environ.get("COHORT_GOLDEN") or Path(__file__).parent / "vectors")
 

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from cohort.axes.groups import group_max, group_sum
 from cohort.batch import Batch
+from cohort.errors import UsageError
 
 
-class GradedRewardError(ValueError):
+class GradedRewardError(UsageError):
     """A method that is defined for rewards 0 and 1 was given others."""
 
 

@@ -97,7 +97,9 @@ def _csv(path: Path) -> list[Row]:
     import pyarrow.csv
 
     try:
-        return list(pyarrow.csv.read_csv(path, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True)).to_pylist())
+        return list(
+            pyarrow.csv.read_csv(path, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True)).to_pylist()
+        )
     except pa.ArrowInvalid as error:
         raise UsageError(f"{path}: malformed CSV: {error}") from error
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cohort.data.load import Row
-from cohort.rewards.answers import number
+from cohort.rewards.answers import number, plain
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Preset:
 def plain_number(value: Any) -> str:
     """An answer as text: 27.0 -> "27"; other texts as they are."""
     found = number(str(value))
-    return str(value).strip() if found is None else format(found.normalize(), "f")
+    return str(value).strip() if found is None else plain(found)
 
 
 def _gsm8k(row: Row) -> Row:

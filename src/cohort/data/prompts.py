@@ -46,8 +46,32 @@ class PromptSpec:
     max_new_tokens: int = 0
 
 
-def load_prompts(
+@dataclass(frozen=True)
+class Source:
+    """Rows that were read, and what to call them in messages."""
+
+    rows: list[Row]
+    where: str
+
+
+def read_source(
     source: str | Path | Iterable[Mapping[str, Any]],
+    spec: PromptSpec,
+    *,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+) -> Source:
+    """The rows of a data set with their `prompt` and `answer` columns named; needs no policy.
+
+    Raises:
+        UsageError: data that cannot be read, or rows without a prompt.
+    """
+    where = str(source) if isinstance(source, (str, Path)) else "data"
+    return Source(_named(load_rows(source, seed=seed), spec, where, say), where)
+
+
+def load_prompts(
+    source: str | Path | Source | Iterable[Mapping[str, Any]],
     policy: Renderer,
     spec: PromptSpec,
     *,
@@ -59,15 +83,17 @@ def load_prompts(
     Raises:
         UsageError: rows without a prompt, or longer than the policy's context; the message says which row.
     """
-    where = str(source) if isinstance(source, (str, Path)) else "data"
-    rows = _named(load_rows(source, seed=seed), spec, where, say)
+    if not isinstance(source, Source):
+        source = read_source(source, spec, seed=seed, say=say)
     template = _template(spec.template)
     prompts: dict[str, Prompt] = {}
-    for i, row in enumerate(rows, 1):
-        prompt = _prompt(row, policy, spec, template, f"{where}, row {i}")
+    for i, row in enumerate(source.rows, 1):
+        prompt = _prompt(row, policy, spec, template, f"{source.where}, row {i}")
         prompts.setdefault(prompt.id, prompt)
-    if len(prompts) < len(rows):
-        say(f"{where}: {len(rows) - len(prompts)} of {len(rows)} rows repeat a prompt and were left out")
+    # A procedural task repeats itself by nature; in a file it is worth knowing.
+    repeated = len(source.rows) - len(prompts)
+    if repeated and not source.where.startswith("reasoning_gym:"):
+        say(f"{source.where}: {repeated} of {len(source.rows)} rows repeat a prompt and were left out")
     return list(prompts.values())
 
 
@@ -136,7 +162,9 @@ def fill(template: str, row: Row, where: str = "row") -> str:
 def _prompt(row: Row, policy: Renderer, spec: PromptSpec, template: str | None, where: str) -> Prompt:
     source: Any = fill(template, row, where) if template is not None else row["prompt"]
     if not isinstance(source, str) and not _is_chat(source):
-        raise UsageError(f"{where}: the prompt must be a text or a list of messages with role and content, not {source!r}")
+        raise UsageError(
+            f"{where}: the prompt must be a text or a list of messages with role and content, not {source!r}"
+        )
     if not isinstance(source, str):
         source = [dict(message) for message in source]
         if spec.system and source[0]["role"] != "system":

@@ -22,7 +22,7 @@ def allowed(log_probs: Tensor, sampling: Sampling) -> Tensor:
         keep &= log_probs >= floor
     if sampling.top_p < 1.0:
         masked = log_probs.masked_fill(~keep, -torch.inf)
-        ordered, order = masked.sort(-1, descending=True, stable=True)
+        ordered, order = masked.sort(dim=-1, descending=True, stable=True)
         mass = ordered.softmax(-1)
         before = mass.cumsum(-1) - mass
         keep = torch.zeros_like(keep).scatter(1, order, (before < sampling.top_p) & (ordered > -torch.inf))

@@ -58,7 +58,9 @@ class CausalLM:
         config = model.config
         ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None) or config.eos_token_id
         self.stop_ids: frozenset[int] = frozenset(
-            i for i in [*(ends if isinstance(ends, list) else [ends]), getattr(tokenizer, "eos_token_id", None)] if i is not None
+            i
+            for i in [*(ends if isinstance(ends, list) else [ends]), getattr(tokenizer, "eos_token_id", None)]
+            if i is not None
         )
         self.context_length: int | None = getattr(config, "max_position_embeddings", None)
         if bos and getattr(tokenizer, "bos_token_id", None) is None:
@@ -83,7 +85,10 @@ class CausalLM:
             UsageError: no such model, no tokenizer, or weights in another format than safetensors.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
 
+        # Bars for every load and save of a model would bury the run's own progress.
+        logging.disable_progress_bar()
         folder = Path(name)
         if folder.is_dir():
             _check_folder(folder)
@@ -266,3 +271,22 @@ def _check_folder(folder: Path) -> None:
             f"{folder} has no tokenizer (tokenizer.json): save the model's tokenizer into it with "
             "tokenizer.save_pretrained"
         )
+
+
+def merge_adapter(adapter: Path, out: Path, *, trust_remote_code: bool = False) -> None:
+    """Write the whole model that an adapter and its base make, with the tokenizer.
+
+    Raises:
+        UsageError: the folder holds no adapter, or its base cannot be loaded.
+    """
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoTokenizer
+
+    if not (adapter / "adapter_config.json").is_file():
+        raise UsageError(f"{adapter} holds no LoRA adapter (no adapter_config.json)")
+    try:
+        model = AutoPeftModelForCausalLM.from_pretrained(str(adapter), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the base model of {adapter} cannot be loaded: {_first_line(error)}") from error
+    model.merge_and_unload().save_pretrained(out)
+    AutoTokenizer.from_pretrained(str(adapter), trust_remote_code=trust_remote_code).save_pretrained(out)

@@ -23,7 +23,7 @@ from torch import Tensor
 from cohort.axes import aggregation
 from cohort.axes.tools import Tools
 from cohort.batch import Batch, Request, Rollout
-from cohort.method import Method, use
+from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
 

@@ -13,7 +13,7 @@ Defaults: the paper's. L_max is the generation budget of the run and L_cache a f
 from __future__ import annotations
 
 from cohort.axes import aggregation, filters, shaping, surrogate
-from cohort.method import Method, use
+from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
 

@@ -22,7 +22,7 @@ from cohort.axes import ratio as ratios
 from cohort.axes.declare import needs
 from cohort.axes.surrogate import clipped
 from cohort.batch import Batch
-from cohort.method import Method, use
+from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
 

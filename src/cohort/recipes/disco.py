@@ -22,7 +22,7 @@ from cohort.axes.declare import declare, needs
 from cohort.axes.groups import token_mean
 from cohort.axes.objective import binary, contrast, kl_hinge
 from cohort.batch import Batch
-from cohort.method import Method, use
+from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
 

@@ -12,7 +12,7 @@ Defaults: clip 0.2 and no KL are the paper's; L_max is the generation budget (30
 from __future__ import annotations
 
 from cohort.axes import advantage, aggregation, surrogate
-from cohort.method import Method, use
+from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
 

@@ -19,7 +19,7 @@ from cohort.axes.declare import hooks
 from cohort.axes.groups import group_std
 from cohort.axes.surrogate import clipped
 from cohort.batch import Batch
-from cohort.method import Method, MethodError, use
+from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 
 

@@ -23,7 +23,7 @@ from cohort.axes.declare import State, hooks, needs
 from cohort.axes.groups import group_mean
 from cohort.axes.regularizer import k3
 from cohort.batch import Batch
-from cohort.method import Method, use
+from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
 

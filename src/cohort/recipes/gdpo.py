@@ -23,7 +23,7 @@ from cohort.axes.advantage import standardise
 from cohort.axes.declare import declare, needs
 from cohort.axes.groups import batch_std
 from cohort.batch import Batch, Groups
-from cohort.method import Method, Stage, use
+from cohort.methods import Method, Stage, use
 from cohort.recipes.recipe import recipe
 
 

@@ -24,7 +24,7 @@ from cohort.axes.advantage import standardise
 from cohort.axes.aggregation import BY_NAME
 from cohort.axes.declare import declare, needs
 from cohort.batch import Batch
-from cohort.method import Method, use
+from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
 

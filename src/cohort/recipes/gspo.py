@@ -12,7 +12,7 @@ within a rollout. Defaults: the paper's bounds, small because s_i is normalised 
 from __future__ import annotations
 
 from cohort.axes import aggregation, ratio, surrogate
-from cohort.method import Method, use
+from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
 

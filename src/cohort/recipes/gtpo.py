@@ -27,7 +27,7 @@ from cohort.axes import ratio as ratios
 from cohort.axes.declare import State, declare, hooks, needs
 from cohort.axes.groups import token_mean
 from cohort.batch import Batch
-from cohort.method import Method, use
+from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from cohort.axes.declare import State, declare, hooks
 from cohort.axes.groups import group_mean
 from cohort.batch import Batch
-from cohort.method import Method, use
+from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.method import Method, use
+from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from cohort.axes.declare import declare
 from cohort.axes.groups import group_lower_median, group_min, group_size, group_sum
 from cohort.batch import Batch
-from cohort.method import Method, use
+from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cohort.method import Method, MethodError
+from cohort.methods import Method, MethodError
 
 _INTERVAL = re.compile(r"(?P<open>[\[(])\s*(?P<low>-?[\w.]+)\s*,\s*(?P<high>-?[\w.]+)\s*(?P<close>[\])])")
 

@@ -20,7 +20,7 @@ from cohort.axes.declare import declare, needs
 from cohort.axes.regularizer import k1
 from cohort.axes.scan import discounted_sum
 from cohort.batch import Batch
-from cohort.method import Method, use
+from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
 

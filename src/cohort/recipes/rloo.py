@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from cohort.axes import advantage, aggregation, shaping, surrogate
 from cohort.axes import ratio as ratios
-from cohort.method import Method, use
+from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
 

@@ -26,7 +26,7 @@ from cohort.axes.declare import declare, needs
 from cohort.axes.groups import group_order
 from cohort.axes.tools import Tools
 from cohort.batch import Batch, Request, Rollout
-from cohort.method import Method, use
+from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
 EXIT_TEXT = "Time is limited, stop thinking and start answering.\n</think>\n\n"

@@ -23,7 +23,7 @@ from cohort.axes.declare import State, declare, hooks
 from cohort.axes.guidance import question, redress, with_question
 from cohort.axes.tools import Tools
 from cohort.batch import Prompt, Request, Rollout
-from cohort.method import Method, use
+from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
 LEVELS = 3

@@ -56,6 +56,11 @@ def number(text: str) -> Decimal | None:
         return None
 
 
+def plain(value: Decimal) -> str:
+    """A number without exponent, trailing zeros or a sign of zero."""
+    return format(value.normalize() + 0, "f")
+
+
 def answer_key(text: str) -> str | None:
     """A string by which equal final answers are equal: the number of a numeric answer, else the marked text.
 
@@ -64,5 +69,5 @@ def answer_key(text: str) -> str | None:
     found = marked(text)
     value = last_number(text if found is None else found)
     if value is not None:
-        return format(value.normalize(), "f")
+        return plain(value)
     return " ".join(found.split()) if found else None

@@ -95,7 +95,12 @@ class Scorer:
         Raises:
             RewardError: a function failed and on_error is "stop".
         """
-        arguments = {"prompts": list(prompts), "completions": list(completions), "completion_ids": completion_ids, **columns}
+        arguments = {
+            "prompts": list(prompts),
+            "completions": list(completions),
+            "completion_ids": completion_ids,
+            **columns,
+        }
         scores = Scores({})
         for index, spec in enumerate(self.specs):
             reply = self._call(index, arguments, len(completions))
@@ -139,7 +144,7 @@ class Scorer:
         import dill
 
         self.close()
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cohort.rewards.worker"],
             stdin=subprocess.PIPE,
@@ -173,7 +178,10 @@ class Scorer:
         if not ready:
             said = self._said()
             self.close()
-            return {"error": f"no answer within {timeout:g} s (reward_timeout), so its process was ended", "traceback": said}
+            return {
+                "error": f"no answer within {timeout:g} s (reward_timeout), so its process was ended",
+                "traceback": said,
+            }
         try:
             reply: dict[str, Any] = read_frame(self._process.stdout)
             return reply

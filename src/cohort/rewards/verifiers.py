@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cohort.rewards.answers import final_answer, last_number, marked, number
+from cohort.rewards.answers import final_answer, last_number, marked, number, plain
 
 Values = list[float | None]
 
@@ -53,7 +53,9 @@ def math(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> Values:
     return out
 
 
-def task(completions: Sequence[Any], question: Sequence[str], answer: Sequence[Any], metadata: Sequence[Any], **_: Any) -> Values:
+def task(
+    completions: Sequence[Any], question: Sequence[str], answer: Sequence[Any], metadata: Sequence[Any], **_: Any
+) -> Values:
     """The verifier of the reasoning-gym task that the row comes from, on the completion's final answer.
 
     The final answer is what is marked as such, else the last number where the gold answer is one, else the last line.
@@ -66,11 +68,11 @@ def task(completions: Sequence[Any], question: Sequence[str], answer: Sequence[A
         found = marked(text)
         if found is None and number(str(gold)) is not None:
             value = last_number(text)
-            found = None if value is None else format(value, "f")
+            found = None if value is None else plain(value)
         elif found is None:
             found = text.strip().split("\n")[-1]
         entry = {"question": asked, "answer": gold, "metadata": data}
-        out.append(float(get_score_answer_fn(data["source_dataset"])(found, entry)))  # type: ignore[call-arg, arg-type]
+        out.append(float(get_score_answer_fn(data["source_dataset"])(found, entry)))
     return out
 
 

@@ -29,7 +29,7 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under a temporary name and rename it into place."""
     aside = path.with_name(f".{path.name}.tmp")
     write(aside)

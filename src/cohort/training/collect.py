@@ -14,13 +14,15 @@ from torch import Tensor
 from cohort.axes.tools import Tools
 from cohort.batch import Batch, Message, Prompt, Request, Rollout
 from cohort.engine.base import Completion, Engine, Sampling
-from cohort.method import Method
+from cohort.methods import Method
 from cohort.policies.causal_lm import CausalLM
 from cohort.rewards.scorer import Scorer
 from cohort.training.seeds import derive, generator
 
 # Fields that every batch of rollouts has; the loop adds those that come from scoring.
-ALWAYS = frozenset({"rewards", "reward_components", "accuracy", "row", "truncated", "token_ids", "sampler_logp", "old_entropy"})
+ALWAYS = frozenset(
+    {"rewards", "reward_components", "accuracy", "row", "truncated", "token_ids", "sampler_logp", "old_entropy"}
+)
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,11 @@ def check_groups(rollouts: Sequence[Rollout], requests: Sequence[Request]) -> No
 
 
 def make_batch(
-    rollouts: Sequence[Rollout], rows: Mapping[str, int], *, extra: Iterable[str] = (), notes: Mapping[str, Any] | None = None
+    rollouts: Sequence[Rollout],
+    rows: Mapping[str, int],
+    *,
+    extra: Iterable[str] = (),
+    notes: Mapping[str, Any] | None = None,
 ) -> Batch:
     """Rollouts as tensors on the CPU.
 

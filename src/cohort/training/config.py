@@ -83,7 +83,7 @@ class TrainConfig(_Section):
     # the run
     seed: int = Field(0, ge=0, description="the same seed gives the same run")
     out: str | None = Field(None, description="folder of the run; default: runs/ and a name made of the above")
-    checkpoint: CheckpointConfig = Field(default_factory=lambda: CheckpointConfig())
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     record_every: int = Field(1, ge=0, description="steps between recorded rollouts; 0 records none")
     show_every: int = Field(25, ge=0, description="steps between rollouts shown on screen; 0 shows none")
     tensorboard: bool = Field(True, description="write TensorBoard events")
@@ -100,7 +100,9 @@ class TrainConfig(_Section):
         What came from Python and has no text (rows, functions) is described, not stored.
         """
         out = self.model_dump(mode="python")
-        out["reward"] = [r if isinstance(r, str) else f"<Python function {getattr(r, '__name__', r)}>" for r in self.reward]
+        out["reward"] = [
+            r if isinstance(r, str) else f"<Python function {getattr(r, '__name__', r)}>" for r in self.reward
+        ]
         for key in ("data", "eval_data"):
             value = out[key]
             if isinstance(value, Path):

@@ -41,7 +41,9 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
-        values = {k: {"value": v, "low": self.intervals[k][0], "high": self.intervals[k][1]} for k, v in self.metrics.items()}
+        values = {
+            k: {"value": v, "low": self.intervals[k][0], "high": self.intervals[k][1]} for k, v in self.metrics.items()
+        }
         return {"problems": self.problems, "samples": self.samples, "metrics": values}
 
 

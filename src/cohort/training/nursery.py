@@ -26,7 +26,7 @@ _TASK = "reasoning_gym:chain_sum?min_terms=3&max_terms=3&min_digits=1&max_digits
 TRAIN = f"{_TASK}&size=4000&seed=1"
 TEST = f"{_TASK}&size=260&seed=50000000"
 DEMONSTRATIONS = f"{_TASK}&size=12000&seed=100000000"
-WARM_START = {"steps": 500, "batch_size": 96, "lr": 3e-3, "warmup": 20, "weight_decay": 0.01, "seed": 0}
+WARM_START: dict[str, Any] = {"steps": 500, "batch_size": 96, "lr": 3e-3, "warmup": 20, "weight_decay": 0.01, "seed": 0}
 CAREFUL = 0.45  # share of demonstrations that are worked out
 
 DEFAULTS: dict[str, Any] = {
@@ -71,7 +71,17 @@ def demonstration(row: Row, rng: random.Random) -> str:
 
 def folder(say: Callable[[str], None], report: Report | None = None) -> Path:
     """The folder of the warm-started model: from the user's cache, or made now."""
-    recipe = json.dumps([WARM_START, CAREFUL, DEMONSTRATIONS, TEST, inspect.getsource(model), inspect.getsource(worked_out), inspect.getsource(demonstration)])
+    recipe = json.dumps(
+        [
+            WARM_START,
+            CAREFUL,
+            DEMONSTRATIONS,
+            TEST,
+            inspect.getsource(model),
+            inspect.getsource(worked_out),
+            inspect.getsource(demonstration),
+        ]
+    )
     key = hashlib.sha256(recipe.encode()).hexdigest()[:12]
     path = cache() / f"nursery-{key}"
     if (path / "config.json").is_file():

@@ -44,7 +44,7 @@ class Recorder:
     def _drop_after(self, step: int) -> None:
         if self.metrics_path.exists():
             kept = [line for line in _whole_lines(self.metrics_path) if json.loads(line)["step"] <= step]
-            write_atomically(self.metrics_path, lambda path: path.write_text("".join(kept), encoding="utf-8") and None)
+            write_atomically(self.metrics_path, lambda path: path.write_text("".join(kept), encoding="utf-8"))
         for path in self.rollouts_folder.glob("step-*.parquet"):
             if int(path.stem.removeprefix("step-")) > step:
                 path.unlink()
@@ -70,7 +70,8 @@ class Recorder:
         self.rollouts_folder.mkdir(exist_ok=True)
         table = rollout_table(rollouts, batch, trained)
         write_atomically(
-            self.rollouts_folder / f"step-{step:06d}.parquet", lambda path: pq.write_table(table, path, compression="zstd")
+            self.rollouts_folder / f"step-{step:06d}.parquet",
+            lambda path: pq.write_table(table, path, compression="zstd"),
         )
 
     def close(self) -> None:

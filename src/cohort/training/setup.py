@@ -7,17 +7,16 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from cohort import registry
 from cohort.batch import Prompt
-from cohort.data.prompts import PromptSpec, load_prompts
+from cohort.data.prompts import PromptSpec, load_prompts, read_source
 from cohort.engine.base import Sampling
 from cohort.engine.native import NativeEngine
 from cohort.errors import UsageError
-from cohort.method import Method
+from cohort.methods import Method
 from cohort.policies.causal_lm import CausalLM
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import RewardSpec, parse
@@ -119,12 +118,12 @@ def make_collector(config: TrainConfig, policy: CausalLM, grader: Grader) -> Col
 
 def prompt_spec(config: TrainConfig) -> PromptSpec:
     """How the run's rows become prompts."""
-    return PromptSpec(
-        config.prompt_field, config.answer_field, config.system, config.template, config.max_new_tokens
-    )
+    return PromptSpec(config.prompt_field, config.answer_field, config.system, config.template, config.max_new_tokens)
 
 
-def prepare(config: TrainConfig, *, say: Say, report: nursery.Report | None = None) -> Setup:
+def prepare(
+    config: TrainConfig, *, method: Method | None = None, say: Say, report: nursery.Report | None = None
+) -> Setup:
     """Load and check everything.
 
     Raises:
@@ -133,19 +132,24 @@ def prepare(config: TrainConfig, *, say: Say, report: nursery.Report | None = No
     if config.threads:
         torch.set_num_threads(config.threads)
     config = nursery.with_defaults(config)
-    method = registry.method(config.method)
+    method = method if method is not None else registry.method(config.method)
     check_method(method, config)
     if config.data is None:
         raise UsageError("no data was given: --data takes a file, a hub id or reasoning_gym:TASK?...")
     grader = make_grader(config)
     try:
-        policy = load_policy(config, say, report=report)
+        # Data before the model: a mistyped file name should not cost a minute of loading.
         spec = prompt_spec(config)
-        prompts = load_prompts(config.data, policy, spec, seed=config.seed, say=say)
+        source = read_source(config.data, spec, seed=config.seed, say=say)
+        held = config.eval_data
+        eval_source = None if held is None else read_source(held, spec, seed=config.seed, say=say)
+        policy = load_policy(config, say, report=report)
+        prompts = load_prompts(source, policy, spec, say=say)
         eval_prompts: list[Prompt] = []
-        if config.eval_data is not None:
-            eval_prompts = load_prompts(config.eval_data, policy, spec, seed=config.seed, say=say)[: config.eval_size]
-            prompts = held_out(prompts, eval_prompts, same=config.eval_data is config.data or config.eval_data == config.data, say=say)
+        if eval_source is not None:
+            eval_prompts = load_prompts(eval_source, policy, spec, say=say)[: config.eval_size]
+            same = held is config.data or held == config.data
+            prompts = separate(prompts, eval_prompts, same=same, say=say)
         check_columns(method, config, grader, prompts, eval_prompts)
     except BaseException:
         grader.scorer.close()
@@ -153,7 +157,7 @@ def prepare(config: TrainConfig, *, say: Say, report: nursery.Report | None = No
     return Setup(config, method, policy, make_collector(config, policy, grader), prompts, eval_prompts)
 
 
-def held_out(prompts: list[Prompt], eval_prompts: list[Prompt], *, same: bool, say: Say) -> list[Prompt]:
+def separate(prompts: list[Prompt], eval_prompts: list[Prompt], *, same: bool, say: Say) -> list[Prompt]:
     """Training prompts that are not evaluated on."""
     if same:
         say("eval_data is the training data: the evaluation says nothing of unseen prompts")
@@ -204,7 +208,9 @@ def check_columns(
                     f"{', '.join(prompt.row)}): name the one to use with --answer-field"
                 )
             if spec.text == "task" and "metadata" not in prompt.row:
-                raise UsageError("the reward 'task' is the verifier of reasoning_gym data; for other data use number or math")
+                raise UsageError(
+                    "the reward 'task' is the verifier of reasoning_gym data; for other data use number or math"
+                )
 
 
 def name_of_run(config: TrainConfig) -> str:

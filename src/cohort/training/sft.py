@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
 
 import torch
 
@@ -63,9 +63,7 @@ def fine_tune(
         batch_size: pairs a step, drawn epoch by epoch in an order that the seed fixes.
         report: called after each step with its number and `loss`, `tokens`.
     """
-    make: Callable[[list[torch.nn.Parameter]], Any] = lambda params: torch.optim.AdamW(
-        params, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay
-    )
+    make = partial(torch.optim.AdamW, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay)
     optimizer = MasterWeights(policy.trainable(), make)
     rng = generator(seed, "sft")
     order: list[int] = []

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from cohort.errors import UsageError
+from cohort.methods import Method
 from cohort.rewards.scorer import RewardError
 from cohort.training import checkpoint
 from cohort.training.config import TrainConfig
@@ -29,7 +30,9 @@ from cohort.training.setup import Setup, check_space, name_of_run, prepare
 
 # Keys that may differ between a run and its continuation: they change what is written or shown, or how long it goes on
 # (a constant learning rate does not depend on the number of steps).
-RESUMABLE = frozenset({"out", "checkpoint", "record_every", "show_every", "tensorboard", "wandb", "eval_every", "threads"})
+RESUMABLE = frozenset(
+    {"out", "checkpoint", "record_every", "show_every", "tensorboard", "wandb", "eval_every", "threads"}
+)
 NONFINITE_LIMIT = 3
 
 
@@ -92,10 +95,13 @@ class _Interrupt:
             signal.signal(signal.SIGINT, before)
 
 
-def train(config: TrainConfig, *, resume: bool = False, display: Display | None = None) -> Result:
+def train(
+    config: TrainConfig, *, method: Method | None = None, resume: bool = False, display: Display | None = None
+) -> Result:
     """Run a training run.
 
     Args:
+        method: the method, where it is not what `config.method` says but was made in Python.
         resume: continue from the newest whole checkpoint of the run's folder; start afresh where there is none.
 
     Raises:
@@ -109,7 +115,7 @@ def train(config: TrainConfig, *, resume: bool = False, display: Display | None 
     found = checkpoint.newest(folder / "checkpoints", display.say) if resume else None
     if not resume and folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} already holds something: name another folder with --out, or continue with --resume")
-    setup = prepare(config, say=display.say, report=_warm_start(display))
+    setup = prepare(config, method=method, say=display.say, report=_warm_start(display))
     try:
         check_space(folder, setup.policy, setup.config)
         if found is not None:
@@ -176,7 +182,7 @@ def _run(setup: Setup, folder: Path, found: Path | None, display: Display) -> Re
         extra["seconds"] += time.monotonic() - extra.get("clock", began)
         summary = _summary(config, progress, extra, after, stopped)
         checkpoint.write_atomically(
-            folder / "summary.json", lambda path: path.write_text(json.dumps(summary, indent=1) + "\n") and None
+            folder / "summary.json", lambda path: path.write_text(json.dumps(summary, indent=1) + "\n")
         )
         before = extra["before"]
         return Result(
@@ -188,8 +194,15 @@ def _run(setup: Setup, folder: Path, found: Path | None, display: Display) -> Re
             after=after,
             stopped=stopped,
         )
+    except UsageError:
+        # What only the first rewards could show, such as graded rewards for a method of right and wrong.
+        recorder.close()
+        if progress.step == 0:
+            shutil.rmtree(folder)
+        else:
+            save()
+        raise
     except RewardError:
-        display.end()
         save()
         raise
     finally:
@@ -309,7 +322,9 @@ def choose_folder(config: TrainConfig, resume: bool) -> Path:
     if config.out is not None:
         return Path(config.out)
     stem = name_of_run(config)
-    taken = {int(p.name.rsplit("-", 1)[1]): p for p in Path("runs").glob(f"{stem}-*") if p.name.rsplit("-", 1)[1].isdigit()}
+    taken = {
+        int(p.name.rsplit("-", 1)[1]): p for p in Path("runs").glob(f"{stem}-*") if p.name.rsplit("-", 1)[1].isdigit()
+    }
     if resume and taken:
         return taken[max(taken)]
     return Path("runs") / f"{stem}-{max(taken, default=0) + 1}"
@@ -346,7 +361,7 @@ def _state(optimizer: MasterWeights, progress: Progress, extra: Mapping[str, Any
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "python": [version, list(keys), gauss],
-            "numpy": [name, [int(n) for n in numbers], int(position), int(has_gauss), float(cached)],  # type: ignore[union-attr]
+            "numpy": [name, [int(n) for n in numbers], int(position), int(has_gauss), float(cached)],
         },
     }
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cohort.batch import Batch
-from cohort.method import Loss, Method
+from cohort.methods import Loss, Method
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.sequences import Sequences
 

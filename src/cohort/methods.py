@@ -338,9 +338,7 @@ class Method:
     @property
     def columns(self) -> dict[str, str]:
         """Columns that every row of the data set must have -> the function that reads it."""
-        return {
-            str(stage.all_hyper[name]): stage.name for _, stage in self.stages() for name in stage.declared.columns
-        }
+        return {str(stage.all_hyper[name]): stage.name for _, stage in self.stages() for name in stage.declared.columns}
 
     @property
     def group_size(self) -> int:
@@ -365,9 +363,7 @@ class Method:
                 return self._call(key, stage, states, *args, **kwargs)
         raise MethodError(f"the method fills no axis '{axis}'")
 
-    def pick(
-        self, states: Mapping[str, State], *, count: int, rng: torch.Generator
-    ) -> tuple[Tensor, dict[str, State]]:
+    def pick(self, states: Mapping[str, State], *, count: int, rng: torch.Generator) -> tuple[Tensor, dict[str, State]]:
         """Curriculum axis: rows [count] of the data set, and the states with the curriculum's advanced."""
         for key, axis, stage in self._keyed():
             if axis == "curriculum":

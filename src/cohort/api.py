@@ -1,0 +1,108 @@
+"""cohort from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cohort.methods import Method
+from cohort.training.config import make_config
+from cohort.training.display import Display
+from cohort.training.evaluate import Evaluation
+from cohort.training.train import Result
+from cohort.training.train import train as run
+
+Data = str | Path | Iterable[Mapping[str, Any]]
+Reward = str | Callable[..., Any]
+
+
+def train(
+    method: str | Method = "grpo",
+    *,
+    model: str | Path = "nursery",
+    data: Data | None = None,
+    reward: Reward | Sequence[Reward] | None = None,
+    eval_data: Data | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    **config: Any,
+) -> Result:
+    """Post-train a model.
+
+    Args:
+        method: a method or a composition, as in "dapo+gdpo", or a Method.
+        model: a model folder, a hub id, or "nursery", the small embedded model.
+        data: a file, a hub id, `reasoning_gym:TASK?...`, or rows with a `prompt`.
+        reward: one or more of NAME or WEIGHT*NAME (see `cohort score --help`), or functions
+            f(prompts, completions, completion_ids, **columns) -> list of numbers.
+        eval_data: held-out data to evaluate on before and after.
+        resume: continue the run that stands in `out`.
+        quiet: print nothing.
+        config: any further key of the configuration, as `steps=50`; sections as mappings, `checkpoint={"every": 10}`.
+
+    Returns:
+        the run's folder, the trained model's folder, metrics, and evaluations.
+
+    Raises:
+        UsageError: what was asked cannot be done; nothing was written.
+
+    Example:
+        >>> import cohort, tempfile
+        >>> rows = [{"prompt": f"{a} + {b} =", "answer": str(a + b)} for a in range(5) for b in range(5)]
+        >>> result = cohort.train(
+        ...     "grpo", data=rows, reward="number", steps=2, prompts_per_step=2, group_size=4, max_new_tokens=8,
+        ...     out=tempfile.mkdtemp() + "/run", quiet=True,
+        ... )
+        >>> [row["step"] for row in result.metrics]
+        [1, 2]
+        >>> sorted(p.name for p in result.folder.iterdir())
+        ['checkpoints', 'config.yaml', 'final', 'metrics.jsonl', 'rollouts', 'summary.json', 'tensorboard']
+    """
+    layer: dict[str, Any] = {"model": str(model), **config}
+    for name, value in (("data", data), ("reward", reward), ("eval_data", eval_data)):
+        if value is not None:
+            layer[name] = value if isinstance(value, (str, list)) or callable(value) else _listed(value)
+    made: Method | None = method if isinstance(method, Method) else None
+    layer["method"] = made.name or "method" if made is not None else method
+    return run(make_config(layer), method=made, resume=resume, display=Display(quiet=quiet))
+
+
+def _listed(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else list(value)
+
+
+def evaluate(
+    model: str | Path,
+    *,
+    data: Data,
+    reward: Reward | Sequence[Reward],
+    samples: int = 1,
+    limit: int | None = None,
+    **config: Any,
+) -> Evaluation:
+    """Sample completions of every prompt and measure them.
+
+    Args:
+        model, data, reward: as in `train`.
+        samples: completions of each prompt; one is greedy, several are drawn at `temperature` (default 1).
+        limit: most prompts to use.
+        config: further keys of the configuration, as `max_new_tokens=64` or `temperature=0.6`.
+
+    Returns:
+        pass@1, pass@k, maj@k, rewards and lengths, with bootstrap 95 % intervals over problems.
+
+    Raises:
+        UsageError: what was asked cannot be done.
+
+    Example:
+        >>> import cohort
+        >>> rows = [{"prompt": f"{a} + 1 =", "answer": str(a + 1)} for a in range(4)]
+        >>> result = cohort.evaluate("nursery", data=rows, reward="number", samples=2, max_new_tokens=8)
+        >>> result.problems, result.samples, 0.0 <= result.accuracy <= 1.0
+        (4, 2, True)
+    """
+    from cohort.training.evaluation import evaluate_model
+
+    layer = {"model": str(model), "data": data if isinstance(data, str) else _listed(data), "reward": reward, **config}
+    return evaluate_model(make_config(layer), samples=samples, limit=limit)

@@ -1,0 +1,105 @@
+"""Evaluating a model that stands somewhere, and scoring completions that stand in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from cohort.data.load import load_rows
+from cohort.data.presets import apply_preset
+from cohort.data.prompts import load_prompts
+from cohort.engine.base import Sampling
+from cohort.errors import UsageError
+from cohort.rewards.scorer import Scorer
+from cohort.rewards.spec import parse
+from cohort.training import nursery
+from cohort.training.config import TrainConfig
+from cohort.training.evaluate import Evaluation, evaluate_prompts
+from cohort.training.setup import check_columns, load_policy, make_collector, make_grader, prompt_spec
+
+
+def evaluate_model(
+    config: TrainConfig,
+    *,
+    samples: int,
+    limit: int | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Evaluate the configuration's model on its data with its rewards.
+
+    Raises:
+        UsageError: something of it cannot be loaded.
+    """
+    from cohort import registry
+
+    config = nursery.with_defaults(config)
+    grader = make_grader(config)
+    try:
+        policy = load_policy(config, say)
+        prompts = load_prompts(config.data, policy, prompt_spec(config), seed=config.seed, say=say)[:limit]
+        check_columns(registry.method("grpo(kl_beta=0.0)"), config, grader, prompts, [])
+        collector = make_collector(config, policy, grader)
+        if samples == 1:
+            collector = replace(collector, sampling=Sampling(temperature=0.0))
+        return evaluate_prompts(
+            collector, prompts, samples=samples, seed=config.seed, progress=lambda n: progress(n, len(prompts))
+        )
+    finally:
+        grader.scorer.close()
+
+
+def score_rows(
+    data: str,
+    *,
+    completion_field: str,
+    reward: list[str],
+    prompt_field: str | None = None,
+    answer_field: str | None = None,
+    timeout: float = 60.0,
+    on_error: str = "stop",
+) -> Iterator[dict[str, Any]]:
+    """One object for every completion of a file: row, sample, every component, and the weighted sum.
+
+    A row's completion is a text, a list of messages, or a list of texts (several completions).
+
+    Raises:
+        UsageError: a row without the column, or a completion that is no text.
+    """
+    specs = parse(reward)
+    rows, _ = apply_preset(load_rows(data))
+    batch: list[tuple[int, int, Any, dict[str, Any]]] = []
+    for i, row in enumerate(rows, 1):
+        row = dict(row)
+        for name, source in (("prompt", prompt_field), ("answer", answer_field)):
+            if source is not None:
+                if source not in row:
+                    raise UsageError(f"{data}, row {i}: there is no column '{source}' (it has {', '.join(row)})")
+                row[name] = row[source]
+        if completion_field not in row:
+            raise UsageError(
+                f"{data}, row {i}: there is no column '{completion_field}' (it has {', '.join(row)}); name the one that "
+                "holds the completions with --completion-field"
+            )
+        value = row[completion_field]
+        several = isinstance(value, list) and not (value and isinstance(value[0], dict))
+        for k, completion in enumerate(value if several else [value]):
+            if not isinstance(completion, (str, list)):
+                raise UsageError(f"{data}, row {i}: a completion must be a text or messages, not {completion!r}")
+            batch.append((i, k, completion, row))
+    for spec in specs:
+        if spec.verifies and any("answer" not in row for *_, row in batch):
+            raise UsageError(f"the reward '{spec.name}' compares with the column 'answer', which {data} does not have")
+    columns = {
+        name: [row.get(name) for *_, row in batch]
+        for name in dict.fromkeys(name for *_, row in batch for name in row)
+        if name not in ("prompt", "prompts", "completions", "completion_ids", completion_field)
+    }
+    with Scorer(specs, timeout=timeout, on_error=on_error) as scorer:
+        prompts = [row.get("prompt") for *_, row in batch]
+        scores = scorer.score(prompts, [completion for _, _, completion, _ in batch], None, columns)
+    for at, (i, k, _, _) in enumerate(batch):
+        components = {name: values[at] for name, values in scores.components.items()}
+        total = sum(spec.weight * (components[spec.name] or 0.0) for spec in specs)
+        yield {"row": i, "sample": k, "reward": total, **components}
