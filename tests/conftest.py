@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +23,18 @@ def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
     """No network, whatever the machine has."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def nursery_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder with the warm-started nursery model in it, made once a session (a minute)."""
+    from cohort.training import nursery
+
+    folder = Path(os.environ.get("COHORT_TEST_CACHE") or tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COHORT_CACHE", str(folder))
+        nursery.folder(lambda _: None)
+        yield folder
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

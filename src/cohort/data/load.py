@@ -26,7 +26,7 @@ def load_rows(source: str | Path | Iterable[Mapping[str, Any]], *, seed: int = 0
         UsageError: missing or malformed file (with its line), unknown task, or no rows.
     """
     if not isinstance(source, (str, Path)):
-        rows = [dict(row) for row in source]
+        rows = [_given(row, i) for i, row in enumerate(source, 1)]
         where = "the data given"
     else:
         where = str(source)
@@ -36,6 +36,12 @@ def load_rows(source: str | Path | Iterable[Mapping[str, Any]], *, seed: int = 0
     return rows
 
 
+def _given(row: Any, number: int) -> Row:
+    if not isinstance(row, Mapping):
+        raise UsageError(f"data, row {number}: expected a mapping of columns, found {type(row).__name__}")
+    return dict(row)
+
+
 def _read(source: str, seed: int) -> list[Row]:
     path = Path(source).expanduser()
     if path.suffix in FILES:
@@ -43,7 +49,8 @@ def _read(source: str, seed: int) -> list[Row]:
             raise UsageError(f"data: there is no file {source}")
         return _FORMATS[path.suffix](path)
     name, _, query = source.partition("?")
-    options = {k: _value(v) for k, v in parse_qsl(query, keep_blank_values=True)}
+    # A plus is meant as one, as in split=train+test.
+    options = {k: _value(v) for k, v in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)}
     if name.startswith("reasoning_gym:"):
         return _reasoning_gym(name.split(":", 1)[1], {"size": 500, "seed": seed, **options})
     if path.exists():
@@ -52,6 +59,8 @@ def _read(source: str, seed: int) -> list[Row]:
 
 
 def _value(text: str) -> Any:
+    if text in ("True", "False", "None"):
+        return {"True": True, "False": False, "None": None}[text]
     try:
         return json.loads(text)
     except ValueError:
@@ -69,14 +78,16 @@ def _objects(values: Any, path: Path) -> list[Row]:
 
 def _jsonl(path: Path) -> list[Row]:
     rows = []
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for line, text in enumerate(file, 1):
             if not text.strip():
                 continue
             try:
-                row = json.loads(text)
+                row = json.loads(text.decode("utf-8-sig"))
             except ValueError as error:
-                raise UsageError(f"{path}, line {line}: malformed JSON: {error}") from error
+                # The line that a decoder counts is always the first.
+                reason = f"{error.msg} (column {error.colno})" if isinstance(error, json.JSONDecodeError) else error
+                raise UsageError(f"{path}, line {line}: malformed JSON: {reason}") from error
             if not isinstance(row, dict):
                 raise UsageError(f"{path}, line {line}: expected an object with columns, found {type(row).__name__}")
             rows.append(row)
@@ -85,7 +96,7 @@ def _jsonl(path: Path) -> list[Row]:
 
 def _json(path: Path) -> list[Row]:
     try:
-        return _objects(json.loads(path.read_text(encoding="utf-8")), path)
+        return _objects(json.loads(path.read_text(encoding="utf-8-sig")), path)
     except ValueError as error:
         if isinstance(error, UsageError):
             raise

@@ -13,7 +13,7 @@ import torch
 
 from cohort.policies.causal_lm import CausalLM
 
-SPECIAL = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+SPECIAL = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|unknown|>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
@@ -28,15 +28,15 @@ def tokenizer() -> Any:
 
     characters = [*string.printable[:95], "\n"]
     vocabulary = {token: i for i, token in enumerate([*SPECIAL, *characters])}
-    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unknown|>"))
     inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     inner.decoder = decoders.Fuse()
     out = PreTrainedTokenizerFast(
         tokenizer_object=inner,
         pad_token="<|pad|>",
         eos_token="<|end|>",
-        unk_token="?",
-        additional_special_tokens=list(SPECIAL[2:]),
+        unk_token="<|unknown|>",
+        additional_special_tokens=list(SPECIAL[2:5]),
         clean_up_tokenization_spaces=False,
     )
     out.chat_template = CHAT_TEMPLATE

@@ -6,8 +6,11 @@ import re
 from decimal import Decimal, InvalidOperation
 
 _TAG = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL)
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 # A minus sign belongs to the number only where nothing stands before it that it could be subtracted from.
-_NUMBER = re.compile(r"(?<![\w.)])-?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+|\d+(?:,\d{3})*(?:\.\d+)?")
+_NUMBER = re.compile(rf"(?:(?<![\w.)])-)?\$?(?:{_DIGITS})")
+# Commas that separate thousands; those of a list, as in 3,5,7, are not left out.
+_THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
 
 
 def boxed(text: str) -> str | None:
@@ -49,16 +52,21 @@ def last_number(text: str) -> Decimal | None:
 
 
 def number(text: str) -> Decimal | None:
-    """The number that a text is; None if it is none."""
+    """The number that a text is; None if it is none, or several."""
+    text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text.strip().replace("$", "").rstrip("."))
     try:
-        return Decimal(text.strip().replace(",", "").replace("$", "").rstrip("."))
+        value = Decimal(text)
     except InvalidOperation:
         return None
+    return value if value.is_finite() else None
 
 
 def plain(value: Decimal) -> str:
     """A number without exponent, trailing zeros or a sign of zero."""
-    return format(value.normalize() + 0, "f")
+    # Not `normalize`, which rounds to the digits of the context.
+    text = format(value, "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
 
 
 def answer_key(text: str) -> str | None:
@@ -67,7 +75,8 @@ def answer_key(text: str) -> str | None:
     None where the text marks no answer and holds no number.
     """
     found = marked(text)
-    value = last_number(text if found is None else found)
+    # Of a marked answer such as \frac{1}{2}, the last number says too little.
+    value = last_number(text) if found is None else number(found)
     if value is not None:
         return plain(value)
     return " ".join(found.split()) if found else None

@@ -153,7 +153,8 @@ class Scorer:
             start_new_session=True,
         )
         assert self._process.stdin is not None
-        write_frame(self._process.stdin, {"load": dill.dumps(self.specs, recurse=True)})
+        # With the path, for functions of modules that stand next to the user's script.
+        write_frame(self._process.stdin, {"path": sys.path, "load": dill.dumps(self.specs, recurse=True)})
         # Importing a user's file may load a model; that is not a call that hangs.
         reply = self._receive(max(self.timeout, 300.0))
         if "error" in reply:
@@ -202,5 +203,7 @@ class Scorer:
 
 
 def _short(value: Any, most: int = 60) -> str:
-    text = value if isinstance(value, str) else str(value[-1].get("content", "")) if value else ""
+    if isinstance(value, list) and value and isinstance(value[-1], dict):
+        value = value[-1].get("content")
+    text = "" if value is None else str(value)
     return repr(text if len(text) <= most else text[: most - 3] + "...")

@@ -53,7 +53,7 @@ class RewardSpec:
             except re.error as error:
                 raise UsageError(f"reward '{self.text}': no regular expression: {error}") from error
         if kind == "length":
-            if argument and not argument.isdigit():
+            if argument and not (argument.isdecimal() and int(argument)):
                 raise UsageError(f"reward '{self.text}': write length or length:N, with N a number of tokens")
             return verifiers.shortness(int(argument) if argument else None)
         if ".py:" in self.text:
@@ -76,7 +76,8 @@ def parse(texts: Sequence[str | Callable[..., Any]]) -> list[RewardSpec]:
         if callable(text):
             name, written, weight, function = getattr(text, "__name__", "reward"), "", 1.0, text
         else:
-            match = re.fullmatch(r"\s*(?:(?P<weight>[-+]?[\d.]+(?:e-?\d+)?)\s*\*)?\s*(?P<what>.+?)\s*", text)
+            weighted = r"\s*(?:(?P<weight>[-+]?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*\*)?\s*(?P<what>\S(?:.*\S)?)\s*"
+            match = re.fullmatch(weighted, text, re.DOTALL)
             if match is None:
                 raise UsageError(f"reward '{text}': write NAME or WEIGHT*NAME, as in 0.2*format:^<think>")
             weight, written, function = float(match["weight"] or 1.0), match["what"], None
@@ -103,7 +104,7 @@ def _from_file(text: str) -> Callable[..., Any]:
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"reward '{text}': {file} cannot be imported: {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):

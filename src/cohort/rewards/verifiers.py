@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cohort.rewards.answers import final_answer, last_number, marked, number, plain
+from cohort.rewards.answers import boxed, final_answer, last_number, marked, number, plain
 
 Values = list[float | None]
 
@@ -33,7 +33,7 @@ def numeric(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> Valu
     out: Values = []
     for completion, gold in zip(completions, answer, strict=True):
         text = text_of(completion)
-        found, want = last_number(marked(text) or text), number(str(gold))
+        found, want = last_number(final_answer(text)), number(str(gold))
         out.append(None if want is None else float(found is not None and found == want))
     return out
 
@@ -49,8 +49,16 @@ def math(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> Values:
     for completion, gold in zip(completions, answer, strict=True):
         text = str(gold)
         want = parse(text if "$" in text or "\\boxed" in text else f"${text}$")
-        out.append(float(verify(want, parse(text_of(completion)))) if want else None)
+        right = any(verify(want, parse(reading)) for reading in _readings(text_of(completion))) if want else None
+        out.append(None if right is None else float(right))
     return out
+
+
+def _readings(text: str) -> list[str]:
+    """What math-verify is given to read: what stands in tags or after ####, as it is and as a formula, else all."""
+    found = marked(text)
+    # Boxes it finds itself.
+    return [text] if found is None or found == boxed(text) else [found, f"${found}$"]
 
 
 def task(
@@ -72,7 +80,12 @@ def task(
         elif found is None:
             found = text.strip().split("\n")[-1]
         entry = {"question": asked, "answer": gold, "metadata": data}
-        out.append(float(get_score_answer_fn(data["source_dataset"])(found, entry)))
+        verifier = get_score_answer_fn(data["source_dataset"])
+        try:
+            out.append(float(verifier(found, entry)))
+        except Exception:
+            # Some of them raise on what they cannot read, which is a wrong answer and no fault of the verifier.
+            out.append(0.0)
     return out
 
 

@@ -1,7 +1,7 @@
 """The process in which reward functions run: `python -m cohort.rewards.worker`.
 
 It reads calls from standard input and writes results to standard output, both as length-prefixed pickles between a
-parent and its own child. What reward functions print goes to standard error.
+parent and its own child. What reward functions print goes to standard error; they find standard input empty.
 """
 
 from __future__ import annotations
@@ -102,8 +102,10 @@ def main() -> None:
 
     from cohort.rewards.spec import RewardSpec
 
-    requests = sys.stdin.buffer
+    # Neither what a reward function prints nor what it or a child of it reads may touch the messages.
+    requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     faulthandler.enable()
     functions: list[Callable[..., Any]] = []
@@ -113,6 +115,7 @@ def main() -> None:
         except EOFError:
             return
         if "load" in message:
+            sys.path += [entry for entry in message["path"] if entry not in sys.path]
             try:
                 specs: list[RewardSpec] = dill.loads(message["load"])
                 functions = [spec.load() for spec in specs]

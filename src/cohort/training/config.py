@@ -83,7 +83,7 @@ class TrainConfig(_Section):
     # the run
     seed: int = Field(0, ge=0, description="the same seed gives the same run")
     out: str | None = Field(None, description="folder of the run; default: runs/ and a name made of the above")
-    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig, description="checkpoints")
     record_every: int = Field(1, ge=0, description="steps between recorded rollouts; 0 records none")
     show_every: int = Field(25, ge=0, description="steps between rollouts shown on screen; 0 shows none")
     tensorboard: bool = Field(True, description="write TensorBoard events")

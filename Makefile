@@ -1,0 +1,61 @@
+# Everything sets itself up: `make train` and `make test` need Python 3.11 or newer, make and git, and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install train test test-fast test-exhaustive lint golden docs clean
+
+help:
+	@echo "make install          a virtual environment in $(VENV) with cohort and all it needs"
+	@echo "make train            the main job: post-train the embedded model, in about three minutes"
+	@echo "make test             lint, types and the whole test suite"
+	@echo "make test-fast        the test suite without its slow runs"
+	@echo "make test-exhaustive  long sweeps that are not part of the suite"
+	@echo "make lint             lint and types alone"
+	@echo "make docs             the reference from docstrings, in build/docs"
+	@echo "make golden           the test vectors alone (COHORT_GOLDEN=FOLDER for others)"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "== setting up $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cohort needs Python 3.11 or newer; name one with make PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# torch first and by itself: a range for it would bring the build for GPUs, several GB of it.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+	@echo "== done: $(BIN)/cohort"
+
+train: install
+	@echo "== post-training the embedded model with GRPO"
+	@$(BIN)/cohort train
+
+lint: install
+	@echo "== ruff"
+	@$(BIN)/ruff format --check src tests docs
+	@$(BIN)/ruff check src tests docs
+	@echo "== mypy"
+	@$(BIN)/mypy
+
+test: lint
+	@echo "== tests"
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-fast: install
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not exhaustive"
+
+test-exhaustive: install
+	@$(BIN)/python -m pytest -m exhaustive
+
+golden: install
+	@$(BIN)/python -m pytest tests/golden
+
+docs: install
+	@$(BIN)/python docs/generate.py
+	@$(BIN)/python -m pdoc --docformat google --output-directory build/docs cohort
+	@echo "== build/docs/index.html"
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,93 @@
+"""Write the pages that are made from the code: docs/methods.md and docs/configuration.md.
+
+python docs/generate.py           writes them
+python docs/generate.py --check   fails if they are not up to date
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from cohort import registry
+from cohort.explain import costs, overview
+from cohort.methods import AXES
+from cohort.training.config import CheckpointConfig, TrainConfig
+
+HERE = Path(__file__).parent
+NOTE = "<!-- Made by docs/generate.py from the code; edit the code instead. -->\n\n"
+
+
+def methods_page() -> str:
+    """The table of all methods, and what each says of itself."""
+    rows = overview()
+    lines = [
+        "# Methods",
+        "",
+        f"{len(rows)} methods. A method fills some axes of the training step; an axis it leaves alone keeps GRPO's default.",
+        "`cohort explain NAME` prints a method with its equations, defaults and sources; `cohort train A+B` combines two.",
+        "",
+        "| method | paper | idea | axes | specification | extra cost | needs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        made = registry.recipe(row["name"])()
+        cost = "; ".join(text.split(":")[0] for text in costs(made) if not text.startswith(("old_logp", "old_entropy")))
+        needs = ", ".join([*(f"column `{c}`" for c in made.columns), *([row["lacks"]] if row["lacks"] else [])])
+        lines.append(
+            f"| `{row['name']}` | {row['paper']} | {row['idea']} | {row['axes']} | {row['confidence']} | {cost or '-'} "
+            f"| {needs or '-'} |"
+        )
+    lines += ["", "## By axis", ""]
+    for axis, (question, kind) in AXES.items():
+        names = [f"`{row['name']}`" for row in rows if axis in row["axes"].split(", ")]
+        lines.append(f"- **{axis}** ({question}; takes {kind}): {', '.join(names) or '-'}")
+    lines += ["", "## Each method", ""]
+    for row in rows:
+        recipe = registry.recipe(row["name"])
+        lines += [f"### {row['name']}", "", "```text", recipe.doc.strip(), "```", ""]
+    return "\n".join(lines)
+
+
+def configuration_page() -> str:
+    """Every key of the configuration."""
+    lines = [
+        "# Configuration",
+        "",
+        "Every key can be given in a file (`--config run.yaml`), as `--set KEY=VALUE`, or from Python as a keyword of",
+        "`cohort.train`; the most used ones have an option of their own (`cohort train --help`). A run's `config.yaml`",
+        "holds all of them, resolved, and runs the run again.",
+        "",
+        "| key | default | meaning |",
+        "|---|---|---|",
+    ]
+    for name, info in TrainConfig.model_fields.items():
+        if name == "checkpoint":
+            for inner, field in CheckpointConfig.model_fields.items():
+                lines.append(f"| `checkpoint.{inner}` | `{field.default}` | {field.description} |")
+            continue
+        default = "[]" if name == "reward" else repr(info.default)
+        lines.append(f"| `{name}` | `{default}` | {info.description} |")
+    return "\n".join([*lines, ""])
+
+
+PAGES = {"methods.md": methods_page, "configuration.md": configuration_page}
+
+
+def main() -> int:
+    """Write the pages, or check them."""
+    stale = []
+    for name, make in PAGES.items():
+        text, path = NOTE + make(), HERE / name
+        if "--check" in sys.argv:
+            if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                stale.append(name)
+        else:
+            path.write_text(text, encoding="utf-8")
+    if stale:
+        print(f"not up to date: {', '.join(stale)}; run python docs/generate.py", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

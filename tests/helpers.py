@@ -1,0 +1,123 @@
+"""Small models and batches that tests make for themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cohort.batch import Batch, Prompt, Request, Rollout
+from cohort.policies.causal_lm import CausalLM
+from cohort.policies.nursery import tokenizer
+
+SIZES = {
+    "vocab_size": 102, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 128, "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": 2,
+}  # fmt: skip
+
+
+def tiny_config(kind: str) -> Any:
+    """Configuration of a random model of a few thousand parameters."""
+    import transformers as tf
+
+    if kind == "gpt2":
+        return tf.GPT2Config(
+            vocab_size=102, n_embd=32, n_layer=2, n_head=4, n_positions=128, eos_token_id=1, bos_token_id=2,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        )  # fmt: skip
+    makers = {
+        "llama": tf.LlamaConfig, "qwen2": tf.Qwen2Config, "qwen3": tf.Qwen3Config, "gemma": tf.GemmaConfig,
+        "gemma2": tf.Gemma2Config, "gemma3": tf.Gemma3TextConfig, "mistral": tf.MistralConfig, "phi3": tf.Phi3Config,
+    }  # fmt: skip
+    extra: dict[str, Any] = {}
+    if kind in ("qwen3", "gemma", "gemma2", "gemma3"):
+        extra["head_dim"] = 8
+    if kind in ("gemma2", "gemma3", "mistral"):
+        extra["sliding_window"] = 6
+    return makers[kind](**SIZES, **extra)
+
+
+def tiny_policy(kind: str = "qwen3", *, seed: int = 0, dtype: torch.dtype = torch.float32) -> CausalLM:
+    """A random model of a kind of transformers, with the character tokenizer."""
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(tiny_config(kind)).to(dtype)
+    # As initialised, logits are near 0 and everything is nearly uniform; larger weights make differences show.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(4.0)
+    return CausalLM(model, tokenizer(), name=f"tiny {kind}")
+
+
+def prompt_of(policy: CausalLM, text: str, **row: Any) -> Prompt:
+    rendered = policy.render(text)
+    return Prompt(rendered, rendered, policy.encode(rendered, start=True), text, row)
+
+
+def request_of(prompt: Prompt, *, seed: int = 0, count: int = 12, prefix: tuple[int, ...] = ()) -> Request:
+    return Request(prompt, prompt.tokens, seed, count, prefix)
+
+
+def random_batch(
+    seed: int = 0,
+    *,
+    groups: tuple[int, ...] = (4, 4, 4),
+    width: int = 6,
+    binary: bool = True,
+    dtype: torch.dtype = torch.float64,
+    interleave: bool = True,
+    empty: bool = True,
+    drift: float = 0.3,
+    components: int = 2,
+) -> Batch:
+    """A batch with every core field, interleaved groups, holes in the mask and garbage under it."""
+    g = torch.Generator().manual_seed(seed)
+    count = sum(groups)
+    group = torch.cat([torch.full((n,), i) for i, n in enumerate(groups)])
+    if interleave:
+        group = group[torch.randperm(count, generator=g)]
+    lengths = torch.randint(1, width + 1, (count,), generator=g)
+    if empty and count > 2:
+        lengths[int(torch.randint(count, (1,), generator=g))] = 0
+    mask = torch.arange(width) < lengths[:, None]
+    holes = torch.rand(count, width, generator=g) < 0.1
+    holes[:, 0] = False
+    mask = mask & ~holes
+
+    def tokens(scale: float, shift: float = 0.0) -> Tensor:
+        return torch.randn(count, width, generator=g, dtype=dtype) * scale + shift
+
+    old = -tokens(0.7).abs() - 0.05
+    garbage = torch.where(mask, torch.zeros((), dtype=dtype), torch.tensor(1e6, dtype=dtype))
+    rewards = torch.randint(0, 2, (count,), generator=g).to(dtype)
+    parts = torch.rand(count, components, generator=g, dtype=dtype)
+    parts[:, 0] = rewards
+    entropy = tokens(0.5).abs() + garbage
+    batch = Batch.of(
+        mask,
+        group=group,
+        rewards=rewards if binary else torch.randn(count, generator=g, dtype=dtype),
+        accuracy=rewards,
+        reward_components=parts,
+        logp=old + drift * tokens(1.0) + garbage,
+        old_logp=old - garbage,
+        ref_logp=old + 0.2 * tokens(1.0) - garbage,
+        sampler_logp=old + garbage,
+        entropy=entropy,
+        old_entropy=entropy.clone(),
+        token_ids=torch.randint(0, 5, (count, width), generator=g),
+        truncated=torch.zeros(count, dtype=dtype),
+    )
+    batch = batch.with_rollouts(
+        row=group.clone(), exit_position=torch.randint(1, width + 1, (count,), generator=g).to(dtype)
+    )
+    return batch.note(max_new_tokens=width, reward_weights=(1.0,) * components)
+
+
+def rollout_of(request: Request, tokens: list[int], **changes: Any) -> Rollout:
+    """A rollout with made-up numbers."""
+    count = len(tokens)
+    return Rollout(request, tokens, [1] * count, [-1.0] * count, [0.5] * count, True, **changes)

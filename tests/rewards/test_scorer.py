@@ -1,0 +1,360 @@
+"""Rewards in a process of their own: the calling convention, and what becomes of every way to fail."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from cohort.errors import UsageError
+from cohort.rewards.scorer import RewardError, Scorer
+from cohort.rewards.spec import parse
+
+ROWS = ["good", "bad", "fine"]
+SHORT = 0.7  # seconds, of which a call that does not hang takes next to none
+
+
+def score(scorer, completions, *, ids=None, **columns):
+    return scorer.score([f"prompt of {c}" for c in completions], completions, ids, columns)
+
+
+def failing(kind):
+    """A reward function that gives every completion 1 and fails in some way where one is "bad"."""
+
+    def reward(completions):
+        import ctypes
+        import faulthandler
+        import os
+        import sys
+        import time
+
+        if "bad" not in completions:
+            return [1.0] * len(completions)
+        values = [1.0] * len(completions)
+        at = completions.index("bad")
+        if kind == "exception":
+            raise ZeroDivisionError("made up")
+        elif kind == "hang":
+            time.sleep(600)
+        elif kind == "exit":
+            os._exit(7)
+        elif kind == "sys.exit":
+            sys.exit(9)
+        elif kind == "segfault":
+            ctypes.string_at(0)
+        elif kind == "segfault of a library":
+            faulthandler._sigsegv()
+        elif kind == "nan":
+            values[at] = float("nan")
+        elif kind == "inf":
+            values[at] = float("inf")
+        elif kind == "text":
+            values[at] = "high"
+        elif kind == "too many":
+            values.append(1.0)
+        elif kind == "no list":
+            return (v for v in values)
+        elif kind == "nothing":
+            return None
+        return values
+
+    return reward
+
+
+# Kind of failure -> what the message says of it, and what its traceback shows (None: there is none).
+FAILURES = {
+    "exception": ("ZeroDivisionError: made up", "in reward"),
+    "hang": (f"no answer within {SHORT} s (reward_timeout)", "in reward"),
+    "exit": ("its process died (exit status 7)", None),
+    "sys.exit": ("its process died (exit status 9)", None),
+    "segfault": ("its process died (signal SIGSEGV)", "in reward"),
+    "segfault of a library": ("its process died (signal SIGSEGV)", "in reward"),
+    "nan": ("it returned nan for completion 0", None),
+    "inf": ("it returned inf for completion 0", None),
+    "text": ("it returned 'high' for completion 0, which is no number", None),
+    "too many": ("it returned 2 values for 1 completions", None),
+    "no list": ("it returned generator, not a list of 1 numbers", None),
+    "nothing": ("it returned NoneType, not a list of 1 numbers", None),
+}
+
+
+def of_kind(kind, on_error):
+    timeout = SHORT if kind == "hang" else 60.0
+    return Scorer(parse([failing(kind)]), timeout=timeout, on_error=on_error)
+
+
+def check_message(message, kind):
+    what, trace = FAILURES[kind]
+    assert "reward 'reward' failed on row 1 (prompt 'prompt of bad', completion 'bad')" in message
+    assert what in message
+    if trace is not None:
+        assert trace in message
+        assert "test_scorer.py" in message
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_stop_raises_with_the_function_the_row_and_the_traceback(kind):
+    with of_kind(kind, "stop") as scorer:
+        with pytest.raises(RewardError) as error:
+            score(scorer, ROWS)
+        check_message(str(error.value), kind)
+        # The process is there again, or still, for the next call.
+        assert score(scorer, ["good", "fine"]).components == {"reward": [1.0, 1.0]}
+
+
+@pytest.mark.parametrize(("on_error", "instead"), [("zero", 0.0), ("skip", None)])
+@pytest.mark.parametrize("kind", FAILURES)
+def test_zero_and_skip_keep_the_other_rows_and_report_the_failed_one(kind, on_error, instead):
+    with of_kind(kind, on_error) as scorer:
+        scores = score(scorer, ROWS)
+        assert scores.components == {"reward": [1.0, instead, 1.0]}
+        assert scores.failed == {1}
+        assert len(scores.messages) == 1
+        check_message(scores.messages[0], kind)
+        after = score(scorer, ["good", "fine"])
+        assert after.components == {"reward": [1.0, 1.0]}
+        assert (after.failed, after.messages) == (set(), [])
+
+
+@pytest.mark.parametrize("kind", ["exception", "exit"])
+def test_every_row_may_fail(kind):
+    with of_kind(kind, "skip") as scorer:
+        scores = score(scorer, ["bad", "bad"])
+    assert scores.components == {"reward": [None, None]}
+    assert scores.failed == {0, 1}
+    assert len(scores.messages) == 2
+
+
+def test_a_failure_of_one_reward_leaves_the_others_alone():
+    with Scorer(parse([failing("exit"), "number", failing("nan")]), on_error="skip") as scorer:
+        scores = score(scorer, ["1", "bad", "2"], answer=["1", "1", "1"])
+    assert scores.components == {
+        "reward": [1.0, None, 1.0],
+        "number": [1.0, 0.0, 0.0],
+        "reward_2": [1.0, None, 1.0],
+    }
+    assert scores.failed == {1}
+
+
+def failing_together(completions):
+    if len(completions) > 1:
+        raise RuntimeError("one at a time")
+    return [0.5]
+
+
+def test_a_batch_that_fails_though_no_row_does_is_reported_with_its_values_kept():
+    with Scorer(parse([failing_together]), on_error="zero") as scorer:
+        scores = score(scorer, ROWS)
+    assert scores.components == {"failing_together": [0.5, 0.5, 0.5]}
+    assert scores.failed == set()
+    assert "failed on a batch of 3, though on no row by itself: RuntimeError: one at a time" in scores.messages[0]
+    with (
+        Scorer(parse([failing_together])) as scorer,
+        pytest.raises(RewardError, match="though on no row by itself"),
+    ):
+        score(scorer, ROWS)
+
+
+def test_long_texts_are_shortened_in_a_message():
+    with Scorer(parse(["number"]), on_error="zero") as scorer:
+        scores = scorer.score(["p" * 500], [[{"role": "assistant", "content": "c" * 500}]], None, {})
+    head = scores.messages[0].split("\n")[0]
+    assert "p" * 57 + "..." in head
+    assert "c" * 57 + "..." in head
+    assert "p" * 58 not in head
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [(None, "''"), (5, "'5'"), ([[1]], "'[[1]]'"), ([{"role": "user"}], "''"), ([{"content": "q"}], "'q'")],
+)
+def test_a_failure_is_reported_whatever_the_prompt_is(prompt, shown):
+    with Scorer(parse(["number"]), on_error="zero") as scorer:
+        scores = scorer.score([prompt], ["c"], None, {})
+    assert f"failed on row 0 (prompt {shown}, completion 'c'): TypeError" in scores.messages[0]
+
+
+# the calling convention ------------------------------------------------------------------------------------------
+
+
+def test_a_function_is_called_as_in_trl(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "def full(prompts, completions, completion_ids, **columns):\n"
+        "    assert prompts == ['prompt of a', 'prompt of b']\n"
+        "    assert completions == ['a', 'b']\n"
+        "    assert completion_ids == [[1], [2, 3]]\n"
+        "    assert columns == {'answer': ['x', 'y'], 'level': [1, 2]}\n"
+        "    return [1.0, 0.5]\n\n\n"
+        "def some(completions, level):\n"
+        "    return [level[0], len(completions)]\n\n\n"
+        "async def later(completions, **_):\n"
+        "    import asyncio\n"
+        "    return await asyncio.gather(*(asyncio.sleep(0.01, len(c)) for c in completions))\n\n\n"
+        "def partly(completions):\n"
+        "    return [None if c == 'a' else True for c in completions]\n\n\n"
+        "def arrays(completions):\n"
+        "    import numpy\n"
+        "    return numpy.linspace(0, 1, len(completions), dtype='float32')\n"
+    )
+    names = ["full", "some", "later", "partly", "arrays"]
+    with Scorer(parse([f"{file}:{name}" for name in names])) as scorer:
+        scores = score(scorer, ["a", "b"], ids=[[1], [2, 3]], answer=["x", "y"], level=[1, 2])
+    assert scores.components == {
+        "full": [1.0, 0.5],
+        "some": [1.0, 2.0],
+        "later": [1.0, 1.0],
+        "partly": [None, 1.0],
+        "arrays": [0.0, 1.0],
+    }
+    assert scores.messages == []
+
+
+def test_chat_completions_arrive_as_messages():
+    def words(prompts, completions):
+        assert prompts[0] == [{"role": "user", "content": "q"}]
+        return [len(c[0]["content"].split()) for c in completions]
+
+    with Scorer(parse([words, "number"])) as scorer:
+        scores = scorer.score(
+            [[{"role": "user", "content": "q"}]], [[{"role": "assistant", "content": "it is 4"}]], None, {"answer": [4]}
+        )
+    assert scores.components == {"words": [3.0], "number": [1.0]}
+
+
+def test_an_asynchronous_function_fails_like_any_other():
+    async def later(completions):
+        if "bad" in completions:
+            raise OSError("no such judge")
+        return [1.0] * len(completions)
+
+    with Scorer(parse([later]), on_error="zero") as scorer:
+        scores = score(scorer, ROWS)
+    assert scores.components == {"later": [1.0, 0.0, 1.0]}
+    assert "OSError: no such judge" in scores.messages[0]
+
+
+def test_a_closure_brings_what_it_closes_over():
+    best = {"a": 0.25}
+
+    def lookup(completions):
+        return [best.get(c, 0.0) for c in completions]
+
+    with Scorer(parse([lookup, lambda completions: [len(best)] * len(completions)])) as scorer:
+        assert score(scorer, ["a", "b"]).components == {"lookup": [0.25, 0.0], "<lambda>": [1.0, 1.0]}
+
+
+def test_a_function_of_a_module_next_to_the_user_s_script_is_found(tmp_path, monkeypatch):
+    (tmp_path / "rewards_next_to_a_script.py").write_text(
+        "def one(completions):\n    return [1.0] * len(completions)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    from rewards_next_to_a_script import one
+
+    with Scorer(parse([one])) as scorer:
+        assert score(scorer, ["a"]).components == {"one": [1.0]}
+
+
+def test_the_state_of_a_reward_file_lives_from_call_to_call(tmp_path):
+    file = tmp_path / "counts.py"
+    file.write_text("CALLS = []\n\n\ndef count(completions):\n    CALLS.append(1)\n    return [len(CALLS)]\n")
+    with Scorer(parse([f"{file}:count"])) as scorer:
+        assert [score(scorer, ["a"]).components["count"] for _ in range(3)] == [[1.0], [2.0], [3.0]]
+
+
+# the process -----------------------------------------------------------------------------------------------------
+
+
+def test_what_a_function_prints_or_reads_does_not_disturb_the_messages(capfd):
+    def noisy(completions):
+        import os
+        import subprocess
+        import sys
+
+        print("printed", flush=True)
+        os.write(1, b"\x00\x00\x00\x00\x00\x00\x00\x01x")
+        sys.stderr.write("said\n")
+        subprocess.run(["sh", "-c", "echo from a child; cat"], check=True)
+        assert sys.stdin.read() == ""
+        return [1.0] * len(completions)
+
+    with Scorer(parse([noisy]), timeout=20.0) as scorer:
+        for _ in range(2):
+            assert score(scorer, ["a", "b"]).components == {"noisy": [1.0, 1.0]}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_large_batches_pass():
+    with Scorer(parse([lambda completions: [len(c) for c in completions]])) as scorer:
+        assert score(scorer, ["x" * 5000] * 400).components["<lambda>"] == [5000.0] * 400
+
+
+def test_no_completions_have_no_scores():
+    with Scorer(parse(["format:a", "exact"])) as scorer:
+        assert scorer.score([], [], [], {"answer": []}).components == {"format": [], "exact": []}
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_process_that_hangs_is_ended_and_one_that_is_closed_too(tmp_path):
+    log = tmp_path / "pids"
+
+    def who(completions):
+        import os
+        import pathlib
+        import time
+
+        path = pathlib.Path(completions[0])
+        with path.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        if len(path.read_text().split()) <= 2:
+            time.sleep(600)
+        return [1.0]
+
+    def pids():
+        return [int(line) for line in log.read_text().split()]
+
+    begin = time.monotonic()
+    with Scorer(parse([who]), timeout=SHORT, on_error="zero") as scorer:
+        assert score(scorer, [str(log)]).components == {"who": [0.0]}
+        assert time.monotonic() - begin < 20
+        # Called once as a batch and once as a row, each in a process of its own.
+        assert len(set(pids())) == 2
+        assert not any(alive(pid) for pid in pids())
+        assert score(scorer, [str(log)]).components == {"who": [1.0]}
+        assert alive(pids()[-1])
+    assert not alive(pids()[-1])
+
+
+# what cannot even begin ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nmber", "there is no reward 'nmber': builtin are exact, number"),
+        ("gone.py:f", "there is no file gone.py"),
+        ("format:(", "no regular expression"),
+        ("length:x", "write length or length:N"),
+        ("{here}/ends.py:f", "cannot be imported: SystemExit"),
+        ("{here}/ends.py", "there is no reward"),
+        ("{here}/has.py:g", r"has no function 'g' \(it has: f\)"),
+    ],
+)
+def test_a_reward_that_cannot_be_loaded_is_said_at_once(tmp_path, text, message):
+    (tmp_path / "ends.py").write_text("raise SystemExit(1)\n")
+    (tmp_path / "has.py").write_text("def f(completions): ...\n")
+    with pytest.raises(UsageError, match=message):
+        Scorer(parse([text.format(here=tmp_path)]))
+
+
+def test_an_unknown_choice_for_errors_is_refused():
+    with pytest.raises(UsageError, match="on_reward_error is 'ignore', but must be one of stop, zero, skip"):
+        Scorer(parse(["exact"]), on_error="ignore")

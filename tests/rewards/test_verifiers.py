@@ -1,0 +1,196 @@
+"""The rewards that cohort brings, on texts and on chat completions."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from cohort.rewards import verifiers
+from cohort.rewards.verifiers import exact, format_like, math, numeric, shortness, task, text_of
+
+
+def chat(text):
+    return [{"role": "assistant", "content": text}]
+
+
+def both(function, text, **columns):
+    """The value of a completion, which must be the same for a text and for a message with that text."""
+    (plain,) = function(completions=[text], **columns)
+    (message,) = function(completions=[chat(text)], **columns)
+    assert plain == message
+    return plain
+
+
+def test_text_of_joins_the_contents_of_messages():
+    messages = [{"role": "assistant", "content": "a"}, {"role": "tool"}, {"role": "assistant", "content": "b"}]
+    assert text_of(messages) == "ab"
+    assert text_of("ab") == "ab"
+    assert text_of([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer", "expected"),
+    [
+        ("yes", "yes", 1.0),
+        (" yes\n", "yes", 1.0),
+        ("a  b", "a b", 1.0),
+        ("Yes", "yes", 0.0),
+        ("I say <answer>yes</answer>", "yes", 1.0),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}", 1.0),
+        (r"\boxed{0.5}", r"\frac{1}{2}", 0.0),
+        ("#### 18", 18, 1.0),
+        ("it is 18", "18", 0.0),
+        ("", "18", 0.0),
+    ],
+)
+def test_exact_compares_the_final_answer_up_to_white_space(completion, answer, expected):
+    assert both(exact, completion, answer=[answer]) == expected
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer", "expected"),
+    [
+        ("4-1=3", "3", 1.0),
+        ("5-9=-4", "-4", 1.0),
+        ("5-9=-4", "4", 0.0),
+        ("2+3", "5", 0.0),
+        ("it is $1,234.00", "1234", 1.0),
+        ("it is 1234", "$1,234", 1.0),
+        ("<answer>3</answer> and not 4", "3", 1.0),
+        ("3 <answer></answer>", "3", 0.0),
+        (r"\boxed{3 \text{ apples}}", 3.0, 1.0),
+        ("none", "3", 0.0),
+        ("", "3", 0.0),
+        ("3", "three", None),
+        ("7", "3,5,7", None),
+    ],
+)
+def test_number_compares_the_last_number_of_the_final_answer(completion, answer, expected):
+    assert both(numeric, completion, answer=[answer]) == expected
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer", "expected"),
+    [
+        (r"\boxed{\frac{1}{2}}", "0.5", 1.0),
+        (r"so $\frac{2}{4}$", r"\frac{1}{2}", 1.0),
+        (r"\boxed{\sqrt{8}}", r"$2\sqrt{2}$", 1.0),
+        (r"\boxed{x^2+2x+1}", "(x+1)^2", 1.0),
+        (r"\boxed{(1,2)}", "(1,2)", 1.0),
+        (r"\boxed{(2,1)}", "(1,2)", 0.0),
+        (r"\boxed{70,000}", "70000", 1.0),
+        (r"<answer>\frac{1}{2}</answer>", "0.5", 1.0),
+        ("<answer>1/2</answer>", "0.5", 1.0),
+        ("<answer>5</answer>, though 7 came close", "5", 1.0),
+        ("<answer>7</answer>, though 5 came close", "5", 0.0),
+        ("#### 5\n", "5", 1.0),
+        ("the answer is 5", "5", 1.0),
+        ("4-1=3", "3", 1.0),
+        (r"\boxed{0.333}", r"\frac{1}{3}", 0.0),
+        ("no idea", "5", 0.0),
+        ("", "5", 0.0),
+        (r"\boxed{\frac{1}{", "5", 0.0),
+        (r"\boxed{5}", "", None),
+    ],
+)
+def test_math_compares_by_mathematical_equality(completion, answer, expected):
+    assert both(math, completion, answer=[answer]) == expected
+
+
+@pytest.fixture(scope="module")
+def chain_sum():
+    from cohort.data.load import load_rows
+
+    (row,) = load_rows("reasoning_gym:chain_sum?size=1&seed=3")
+    return row
+
+
+def test_task_asks_the_verifier_of_the_row_s_own_task(chain_sum):
+    answer = chain_sum["answer"]
+    columns = {name: [chain_sum[name]] for name in ("question", "answer", "metadata")}
+    assert both(task, answer, **columns) == 1.0
+    assert both(task, f"<answer>{answer}</answer> for sure", **columns) == 1.0
+    assert both(task, f"I add and get {answer}", **columns) == 1.0
+    wrong = both(task, str(int(answer) + 1), **columns)
+    assert wrong < 1.0
+    assert both(task, "no idea", **columns) < 1.0
+    assert both(task, "", **columns) < 1.0
+
+
+def test_task_takes_the_last_line_where_the_answer_is_no_number():
+    from cohort.data.load import load_rows
+
+    (row,) = load_rows("reasoning_gym:word_sorting?size=1&seed=1")
+    columns = {name: [row[name]] for name in ("question", "answer", "metadata")}
+    assert both(task, f"I sort them.\n{row['answer']}", **columns) == 1.0
+    assert both(task, f"{row['answer']}\nor so", **columns) < 1.0
+
+
+@pytest.mark.parametrize("text", ["", "abc", "[1,", "2 x", "9" * 400, '{"a": 1}', "[[1, 2], [3]]"])
+@pytest.mark.parametrize("name", ["prime_factorization", "boxnet", "coin_flip", "game_of_life"])
+def test_task_gives_no_credit_for_what_a_task_s_verifier_cannot_read(name, text):
+    from cohort.data.load import load_rows
+
+    (row,) = load_rows(f"reasoning_gym:{name}?size=1&seed=1")
+    columns = {key: [row[key]] for key in ("question", "answer", "metadata")}
+    assert 0.0 <= both(task, text, **columns) < 1.0
+    assert 0.0 <= both(task, f"<answer>{text}</answer>", **columns) < 1.0
+
+
+def test_task_mixes_tasks_in_a_batch(chain_sum):
+    from cohort.data.load import load_rows
+
+    (other,) = load_rows("reasoning_gym:word_sorting?size=1&seed=1")
+    rows = [chain_sum, other]
+    columns = {name: [row[name] for row in rows] for name in ("question", "answer", "metadata")}
+    assert task(completions=[row["answer"] for row in rows], **columns) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "completion", "expected"),
+    [
+        ("^<think>", "<think> hm", 1.0),
+        ("^<think>", "well, <think>", 0.0),
+        ("<think>.*</think>", "<think>one\ntwo</think> 3", 1.0),
+        (r"\d+$", "no digits", 0.0),
+        ("", "anything", 1.0),
+    ],
+)
+def test_format_searches_and_lets_a_dot_match_line_breaks(pattern, completion, expected):
+    assert both(format_like(pattern), completion) == expected
+
+
+def test_format_refuses_a_malformed_expression():
+    with pytest.raises(re.error):
+        format_like("(")
+
+
+def test_length_falls_from_one_to_zero_at_the_limit():
+    ids = [[], [1] * 5, [1] * 10, [1] * 20]
+    assert shortness(10)(completions=["x"] * 4, completion_ids=ids) == [1.0, 0.5, 0.0, 0.0]
+
+
+def test_length_without_a_limit_takes_the_generation_budget():
+    values = shortness(None)(completions=["x", "x"], completion_ids=[[1] * 2, [1] * 8], max_new_tokens=[8, 8])
+    assert values == [0.75, 0.0]
+
+
+def test_length_counts_words_where_there_are_no_token_ids():
+    assert both(shortness(4), "one two", completion_ids=None) == 0.5
+
+
+def test_length_says_that_it_needs_a_limit():
+    with pytest.raises(ValueError, match="length:N"):
+        shortness(None)(completions=["x"], completion_ids=None)
+
+
+def test_rewards_keep_the_order_of_the_batch():
+    answers = ["1", "2", "x"]
+    assert numeric(completions=["1", "1", "1"], answer=answers) == [1.0, 0.0, None]
+    assert exact(completions=["1", chat("2"), "y"], answer=answers) == [1.0, 1.0, 0.0]
+
+
+def test_what_is_listed_as_builtin_is_builtin():
+    assert set(verifiers.PLAIN) <= set(verifiers.NAMES)
+    assert set(verifiers.PLAIN) == set(verifiers.CORRECTNESS) == {"exact", "number", "math", "task"}

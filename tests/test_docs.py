@@ -1,0 +1,90 @@
+"""Documentation: examples run, pages made from the code are up to date, links lead somewhere."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import cohort.api
+from cohort import registry
+from cohort.training.config import keys
+
+ROOT = Path(__file__).parent.parent
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pages_made_from_the_code_are_up_to_date() -> None:
+    made = generator()
+    for name, make in made.PAGES.items():
+        assert (ROOT / "docs" / name).read_text() == made.NOTE + make(), f"run python docs/generate.py ({name})"
+
+
+@pytest.mark.parametrize(
+    "page", sorted(p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+)
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#\s]+)\)", text):
+        if not target.startswith("http"):
+            assert ((ROOT / page).parent / target).exists(), target
+
+
+def test_methods_and_options_that_are_mentioned_exist() -> None:
+    from typer.main import get_command
+
+    from cohort.cli import app
+
+    train = get_command(app).commands["train"]  # type: ignore[attr-defined]
+    options = {name for command in get_command(app).commands.values() for p in command.params for name in p.opts}  # type: ignore[attr-defined]
+    assert "--prompts-per-step" in {name for p in train.params for name in p.opts}
+    for page in ("README.md", "docs/tutorial.md", "CONTRIBUTING.md"):
+        text = (ROOT / page).read_text()
+        for option in re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text):
+            assert option in options | {"--check"}, (page, option)
+        for names in re.findall(r"cohort (?:train|explain) ([a-z][a-z0-9+-]*)", text):
+            for name in names.split("+"):
+                assert name in {*registry.names(), "my-method", "path"}, (page, name)
+
+
+def test_every_metric_is_documented(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    documented = set(re.findall(r"`([a-z_/]+)`", text))
+    source = (ROOT / "src/cohort/training/loop.py").read_text() + (ROOT / "src/cohort/training/train.py").read_text()
+    for name in re.findall(r'"((?:reward|completion|rollouts|time|eval|advantage)/[a-z_]+)"', source):
+        assert name in documented, name
+
+
+def test_every_configuration_key_is_documented() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    assert all(f"`{key}`" in text for key in keys())
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("nursery")
+def test_examples_in_docstrings_run(nursery_cache: Path) -> None:
+    result = doctest.testmod(cohort.api, verbose=False)
+    assert result.attempted > 5
+    assert result.failed == 0
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("nursery")
+def test_the_tutorials_python_runs(nursery_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(import cohort\n.*?)```", (ROOT / "docs/tutorial.md").read_text(), re.DOTALL)
+    namespace: dict[str, object] = {"__name__": "tutorial"}
+    exec(compile(code, "tutorial", "exec"), namespace)
+    assert (tmp_path / "runs/from-python/final/config.json").is_file()

@@ -1,0 +1,199 @@
+"""pass@k, maj@k and their intervals."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cohort.batch import Prompt, Request
+from cohort.training.evaluate import bootstrap, majority_at_k, pass_at_k, powers, summarise
+from tests.helpers import rollout_of
+
+
+@st.composite
+def outcomes(draw):
+    """Right and wrong completions of a problem, and how many of them are looked at."""
+    correct = draw(st.lists(st.booleans(), min_size=1, max_size=9))
+    return correct, draw(st.integers(1, len(correct)))
+
+
+@settings(deadline=None)
+@given(outcomes())
+def test_pass_at_k_is_the_share_of_subsets_with_a_correct_completion(case):
+    correct, k = case
+    subsets = list(itertools.combinations(correct, k))
+    share = sum(any(subset) for subset in subsets) / len(subsets)
+    assert pass_at_k(sum(correct), len(correct), k) == pytest.approx(share, abs=1e-12)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 200), st.data())
+def test_pass_at_k_begins_at_the_mean_and_rises_with_k(samples, data):
+    correct = data.draw(st.integers(0, samples))
+    values = [pass_at_k(correct, samples, k) for k in range(1, samples + 1)]
+    assert values[0] == pytest.approx(correct / samples)
+    assert values[-1] == float(correct > 0)
+    assert all(0.0 <= low <= high <= 1.0 for low, high in itertools.pairwise(values))
+
+
+@pytest.mark.parametrize(
+    ("answers", "correct", "k", "expected"),
+    [
+        # one vote
+        (["1"], [True], 1, 1.0),
+        (["2"], [False], 1, 0.0),
+        # the most frequent answer wins, right or wrong
+        (["1", "2", "1", "3"], [True, False, True, False], 4, 1.0),
+        (["1", "2", "2", "3"], [True, False, False, False], 4, 0.0),
+        # the earliest wins a tie
+        (["1", "2", "2", "1"], [True, False, False, True], 4, 1.0),
+        (["2", "1", "1", "2"], [False, True, True, False], 4, 0.0),
+        (["1", "2"], [True, False], 2, 1.0),
+        # completions without an answer do not vote
+        ([None, None, None, "1"], [False, False, False, True], 4, 1.0),
+        ([None, None, "2", "1"], [False, False, False, True], 4, 0.0),
+        ([None, None], [False, False], 2, 0.0),
+        # several runs of k, and what is left over is not used
+        (["1", "1", "2", "2"], [True, True, False, False], 2, 0.5),
+        (["1", "1", "2", "2", "1"], [True, True, False, False, True], 2, 0.5),
+        (["2", "1", "1", "2", "1", "1"], [False, True, True, False, True, True], 3, 1.0),
+    ],
+)
+def test_majority_at_k(answers, correct, k, expected):
+    assert majority_at_k(answers, correct, k) == expected
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["1", "2", "3", None]), min_size=1, max_size=12))
+def test_majority_at_one_is_the_share_of_correct_completions(answers):
+    correct = [answer == "1" for answer in answers]
+    assert majority_at_k(answers, correct, 1) == pytest.approx(sum(correct) / len(correct))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(0, 5))
+def test_the_interval_contains_the_mean_and_stays_in_range(values, seed):
+    array = np.array(values)
+    low, high = bootstrap(array, seed=seed)
+    assert array.min() - 1e-9 <= low <= array.mean() + 1e-9
+    assert array.mean() - 1e-9 <= high <= array.max() + 1e-9
+
+
+def test_the_interval_is_reproducible_and_needs_no_global_state():
+    values = np.random.default_rng(0).random(50)
+    first = bootstrap(values)
+    np.random.seed(1)
+    assert bootstrap(values) == first
+    assert bootstrap(values, seed=1) != first
+
+
+def test_the_interval_shrinks_as_the_root_of_the_number_of_problems():
+    def width(count):
+        low, high = bootstrap(np.tile([0.0, 1.0], count // 2))
+        return high - low
+
+    few, more, many = width(80), width(320), width(1280)
+    assert few > more > many
+    # 2 x 1.96 x 0.5 / sqrt(n), as for a proportion of one half.
+    assert many == pytest.approx(2 * 1.96 * 0.5 / math.sqrt(1280), rel=0.1)
+    assert few / more == pytest.approx(2.0, rel=0.15)
+
+
+def test_the_interval_of_equal_values_is_a_point_and_of_none_unknown():
+    assert bootstrap(np.full(7, 0.25)) == (0.25, 0.25)
+    assert all(math.isnan(end) for end in bootstrap(np.array([])))
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (4, [1, 2, 4]), (8, [1, 2, 4, 8]), (12, [1, 2, 4, 8, 12])],
+)
+def test_powers_end_with_the_number_of_samples(samples, expected):
+    assert powers(samples) == expected
+
+
+def graded(problem, text, right, *, reward=None, length=3, finished=True, **components):
+    prompt = Prompt(f"id {problem}", f"problem {problem}", (1, 2), f"problem {problem}")
+    request = Request(prompt, prompt.tokens, 0, 8)
+    return rollout_of(request, [5] * length).but(
+        text=text,
+        accuracy=float(right),
+        reward=float(right) if reward is None else reward,
+        finished=finished,
+        components={"number": float(right), **components},
+    )
+
+
+def test_summarise_counts_problems_not_completions():
+    rollouts = [
+        graded(1, "1", True), graded(1, "2", False), graded(1, "1", True), graded(1, "1", True),
+        graded(2, "7", False), graded(2, "8", False), graded(2, "8", False), graded(2, "9", True),
+    ]  # fmt: skip
+    result = summarise(rollouts, 4)
+    assert (result.problems, result.samples, result.rollouts) == (2, 4, rollouts)
+    assert result.accuracy == result.metrics["pass@1"] == pytest.approx((3 / 4 + 1 / 4) / 2)
+    assert result.metrics["pass@2"] == pytest.approx((1 + 1 / 2) / 2)
+    assert result.metrics["pass@4"] == 1.0
+    # First pairs: 1 (a tie, the earliest) and 1; 7 (a tie) and 8.
+    assert result.metrics["maj@2"] == pytest.approx((1 + 0) / 2)
+    assert result.metrics["maj@4"] == pytest.approx((1 + 0) / 2)
+    assert "maj@1" not in result.metrics
+    assert result.metrics["reward/mean"] == result.metrics["reward/number"] == 0.5
+
+
+def test_summarise_of_single_completions_has_no_votes():
+    result = summarise([graded(1, "1", True), graded(2, "2", False)], 1)
+    assert set(result.metrics) == {
+        "pass@1", "reward/mean", "reward/number", "completion/length_mean", "completion/truncated",
+    }  # fmt: skip
+    assert result.accuracy == 0.5
+
+
+def test_summarise_has_no_votes_where_no_answer_can_be_read():
+    result = summarise([graded(1, "none", True), graded(1, "none", True)], 2)
+    assert not [name for name in result.metrics if name.startswith("maj@")]
+    assert result.metrics["pass@2"] == 1.0
+
+
+def test_summarise_measures_rewards_lengths_and_truncation():
+    rollouts = [
+        graded(1, "1", True, reward=1.5, length=2, format=0.5),
+        graded(1, "1", True, reward=0.5, length=4, format=None, finished=False),
+        graded(2, "1", False, reward=-1.0, length=0, format=None),
+        graded(2, "1", False, reward=0.0, length=6, format=None),
+    ]
+    result = summarise(rollouts, 2)
+    assert result.metrics["reward/mean"] == pytest.approx((1.0 - 0.5) / 2)
+    assert result.metrics["completion/length_mean"] == 3.0
+    assert result.metrics["completion/truncated"] == 0.25
+    # Where a reward does not apply it counts for nothing, here for the whole second problem.
+    assert result.metrics["reward/format"] == 0.5
+
+
+def test_every_metric_has_an_interval_around_it_and_goes_into_json():
+    rng = np.random.default_rng(0)
+    rollouts = [graded(p, str(rng.integers(3)), bool(rng.integers(2))) for p in range(20) for _ in range(4)]
+    result = summarise(rollouts, 4)
+    assert set(result.intervals) == set(result.metrics)
+    for name, value in result.metrics.items():
+        low, high = result.intervals[name]
+        assert low - 1e-9 <= value <= high + 1e-9
+    stored = json.loads(json.dumps(result.to_dict()))
+    assert (stored["problems"], stored["samples"]) == (20, 4)
+    low, high = result.intervals["pass@2"]
+    assert stored["metrics"]["pass@2"] == {"value": result.metrics["pass@2"], "low": low, "high": high}
+
+
+def test_more_problems_make_narrower_intervals():
+    def width(problems):
+        rollouts = [graded(p, "1", p % 2 == 0) for p in range(problems)]
+        low, high = summarise(rollouts, 1).intervals["pass@1"]
+        return high - low
+
+    assert width(400) < width(100) < width(20)

@@ -1,0 +1,83 @@
+"""Learning, end to end: real runs whose success rises well above what chance allows."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cohort.training.config import make_config
+from cohort.training.display import Display
+from cohort.training.train import Result, train
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("nursery")]
+
+
+def run(tmp_path: Path, **changes: Any) -> Result:
+    config = {"steps": 24, "prompts_per_step": 16, "tensorboard": False, "show_every": 0, "record_every": 0, **changes}
+    return train(make_config({**config, "out": str(tmp_path / "run")}), display=Display(quiet=True))
+
+
+def rise(result: Result, steps: int = 6) -> float:
+    """Mean accuracy of the last sampled rollouts minus that of the first; about 800 rollouts each."""
+    accuracy = [row["accuracy"] for row in result.metrics]
+    return sum(accuracy[-steps:]) / steps - sum(accuracy[:steps]) / steps
+
+
+@pytest.mark.parametrize(
+    ("method", "least"),
+    [
+        ("grpo", 0.12),
+        ("dapo+gdpo", 0.12),
+        ("sage(solution='answer')", 0.12),
+        ("disco", 0.12),
+    ],
+)
+def test_sampled_accuracy_rises(nursery_cache: Path, tmp_path: Path, method: str, least: float) -> None:
+    """The standard error of a difference between two means of 768 rollouts is below 0.026: 0.12 is beyond chance."""
+    reward = ["task", "0.1*length"] if "gdpo" in method else ["task"]
+    result = run(tmp_path, method=method, reward=reward)
+    assert rise(result) > least
+
+
+def test_the_command_without_arguments(nursery_cache: Path, tmp_path: Path) -> None:
+    """The main job: greedy accuracy on unseen problems rises by at least 25 points, to at least 70 %."""
+    environment = {**os.environ, "COHORT_CACHE": str(nursery_cache), "HF_HUB_OFFLINE": "1"}
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "cohort.cli", "train"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 600
+    import json
+
+    summary = json.loads((tmp_path / "runs/grpo-nursery-1/summary.json").read_text())
+    assert summary["accuracy_after"] >= 0.7
+    assert summary["accuracy_after"] - summary["accuracy_before"] >= 0.25
+    for part in ("unseen problems", "the run: runs/grpo-nursery-1", "cohort eval"):
+        assert part in done.stdout
+    assert "step 80/80" in done.stderr
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_main_job_on_other_seeds(nursery_cache: Path, tmp_path: Path, seed: int) -> None:
+    result = train(make_config({"seed": seed, "out": str(tmp_path / "run")}), display=Display(quiet=True))
+    assert result.summary["accuracy_after"] >= 0.7
+    assert result.summary["accuracy_after"] - result.summary["accuracy_before"] >= 0.25
+
+
+def test_training_and_test_problems_do_not_overlap(nursery_cache: Path) -> None:
+    from cohort.training.setup import prepare
+
+    setup = prepare(make_config({}), say=lambda _: None)
+    try:
+        assert len(setup.eval_prompts) == 200
+        assert not {p.id for p in setup.prompts} & {p.id for p in setup.eval_prompts}
+    finally:
+        setup.close()
