@@ -53,5 +53,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("vectors")
         for slug in sorted({*passed, *failed}):
             terminalreporter.write_line(f"{slug}: {passed[slug]} passed, {failed[slug]} failed")
-        for slug in sorted(missing):
-            terminalreporter.write_line(f"{slug}: missing (vectors, but no such method)")
+        if missing:
+            terminalreporter.write_line(f"missing (vectors, but no such method): {', '.join(sorted(missing))}")

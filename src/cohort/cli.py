@@ -186,8 +186,9 @@ def sft(
     from cohort.training.setup import load_policy, prompt_spec
     from cohort.training.sft import fine_tune, pairs_of
 
-    if out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out} already holds something: name another folder with --out")
+    _free(out)
+    if schedule not in ("constant", "cosine"):
+        raise UsageError(f"--schedule {schedule}: it is constant or cosine")
     display = Display(quiet=quiet)
     config = make_config(
         _layer(
@@ -286,6 +287,8 @@ def score(
     """Apply rewards to completions that stand in a file; one object a completion, with every component."""
     from cohort.training.evaluation import score_rows
 
+    if json_out is not None and (json_out.is_dir() or not json_out.resolve().parent.is_dir()):
+        raise UsageError(f"--json {json_out}: name a file in a folder that exists")
     rows = list(
         score_rows(
             data, completion_field=completion_field, reward=reward, prompt_field=prompt_field, answer_field=answer_field,
@@ -341,10 +344,15 @@ def merge(
     """Make a whole model of a LoRA adapter and the model it was trained on."""
     from cohort.policies.causal_lm import merge_adapter
 
-    if out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out} already holds something: name another folder with --out")
+    _free(out)
     merge_adapter(adapter, out, trust_remote_code=trust_remote_code)
     _say(f"the model: {out}")
+
+
+def _free(folder: Path) -> None:
+    """Nothing stands where a model is to be written."""
+    if folder.is_file() or (folder.exists() and any(folder.iterdir())):
+        raise UsageError(f"{folder} already holds something: name another folder with --out")
 
 
 def _say(text: str) -> None:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from cohort.rewards import verifiers
-from cohort.rewards.verifiers import exact, format_like, math, numeric, shortness, task, text_of
+from cohort.rewards.verifiers import exact, format_like, math, numeric, partial_task, shortness, task, text_of
 
 
 def chat(text):
@@ -138,6 +138,13 @@ def test_task_gives_no_credit_for_what_a_task_s_verifier_cannot_read(name, text)
     assert 0.0 <= both(task, f"<answer>{text}</answer>", **columns) < 1.0
 
 
+def test_partial_credit_is_the_verifiers_own():
+    columns = {"question": ["3 + 4 ="], "answer": ["7"], "metadata": [{"source_dataset": "chain_sum"}]}
+    assert partial_task(completions=["17"], **columns) == [0.5]
+    assert task(completions=["17"], **columns) == [0.0]
+    assert partial_task(completions=["7"], **columns) == task(completions=["7"], **columns) == [1.0]
+
+
 def test_task_mixes_tasks_in_a_batch(chain_sum):
     from cohort.data.load import load_rows
 
@@ -193,4 +200,4 @@ def test_rewards_keep_the_order_of_the_batch():
 
 def test_what_is_listed_as_builtin_is_builtin():
     assert set(verifiers.PLAIN) <= set(verifiers.NAMES)
-    assert set(verifiers.PLAIN) == set(verifiers.CORRECTNESS) == {"exact", "number", "math", "task"}
+    assert set(verifiers.PLAIN) == set(verifiers.CORRECTNESS) == {"exact", "number", "math", "task", "task:partial"}

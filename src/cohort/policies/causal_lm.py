@@ -84,6 +84,7 @@ class CausalLM:
         Raises:
             UsageError: no such model, no tokenizer, or weights in another format than safetensors.
         """
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
@@ -102,7 +103,7 @@ class CausalLM:
             model = AutoModelForCausalLM.from_pretrained(
                 name, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise UsageError(f"model '{name}' cannot be loaded: {_first_line(error)}") from error
         return cls(model.to(device), tokenizer, bos=bos, name=name)
 

@@ -36,6 +36,11 @@ class RewardSpec:
         """True if it says whether an answer is right."""
         return self.text in verifiers.CORRECTNESS
 
+    @property
+    def asks_task(self) -> bool:
+        """True if it is the verifier of the reasoning-gym task that a row comes from."""
+        return self.text.partition(":")[0] == "task"
+
     def load(self) -> Callable[..., Any]:
         """The function.
 

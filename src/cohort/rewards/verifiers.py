@@ -61,12 +61,13 @@ def _readings(text: str) -> list[str]:
     return [text] if found is None or found == boxed(text) else [found, f"${found}$"]
 
 
-def task(
+def partial_task(
     completions: Sequence[Any], question: Sequence[str], answer: Sequence[Any], metadata: Sequence[Any], **_: Any
 ) -> Values:
-    """The verifier of the reasoning-gym task that the row comes from, on the completion's final answer.
+    """What the verifier of the row's reasoning-gym task gives the final answer, from 0 to 1.
 
     The final answer is what is marked as such, else the last number where the gold answer is one, else the last line.
+    Many of these verifiers give a wrong answer partial credit, for instance for containing the right one.
     """
     from reasoning_gym.factory import get_score_answer_fn
 
@@ -87,6 +88,14 @@ def task(
             # Some of them raise on what they cannot read, which is a wrong answer and no fault of the verifier.
             out.append(0.0)
     return out
+
+
+def task(
+    completions: Sequence[Any], question: Sequence[str], answer: Sequence[Any], metadata: Sequence[Any], **_: Any
+) -> Values:
+    """1 if the verifier of the row's reasoning-gym task gives the final answer full marks; else 0."""
+    values = partial_task(completions, question, answer, metadata)
+    return [float(value is not None and value >= 1.0) for value in values]
 
 
 def format_like(pattern: str) -> Callable[..., Values]:
@@ -121,7 +130,13 @@ def shortness(limit: int | None) -> Callable[..., Values]:
 
 
 # Name -> function, for those without an argument.
-PLAIN: dict[str, Callable[..., Values]] = {"exact": exact, "number": numeric, "math": math, "task": task}
+PLAIN: dict[str, Callable[..., Values]] = {
+    "exact": exact,
+    "number": numeric,
+    "math": math,
+    "task": task,
+    "task:partial": partial_task,
+}
 # Those that say whether an answer is right.
 CORRECTNESS = frozenset(PLAIN)
 NAMES = (*PLAIN, "format:REGEX", "length", "length:N")

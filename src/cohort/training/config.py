@@ -187,9 +187,11 @@ def read_config(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"--config: {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--config: {path} is no text in UTF-8") from error
     except yaml.YAMLError as error:
         raise UsageError(f"--config: {path} is malformed: {error}") from error
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UsageError(f"--config: {path} holds no keys")
     return values
 
@@ -205,5 +207,10 @@ def parse_set(items: list[str]) -> dict[str, Any]:
         key, equals, value = item.partition("=")
         if not equals:
             raise UsageError(f"--set {item}: write KEY=VALUE")
-        out[key.strip()] = yaml.safe_load(value)
+        try:
+            out[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(
+                f"--set {item}: the value cannot be read as YAML; quote a text that holds brackets"
+            ) from error
     return out

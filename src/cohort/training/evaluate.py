@@ -12,6 +12,7 @@ import numpy as np
 
 from cohort.batch import Prompt, Request, Rollout
 from cohort.rewards.answers import answer_key
+from cohort.rewards.scorer import RewardError
 from cohort.training.collect import Collector
 from cohort.training.seeds import derive
 
@@ -89,7 +90,13 @@ def powers(samples: int) -> list[int]:
 
 
 def summarise(rollouts: Sequence[Rollout], samples: int) -> Evaluation:
-    """Metrics of graded rollouts, `samples` of each problem, those of a problem together."""
+    """Metrics of graded rollouts, `samples` of each problem, those of a problem together.
+
+    Raises:
+        RewardError: there are none, since no completion could be scored.
+    """
+    if not rollouts:
+        raise RewardError("no completion could be scored, so there is nothing to report; look at the reward function")
     problems = [rollouts[i : i + samples] for i in range(0, len(rollouts), samples)]
     per_problem: dict[str, list[float]] = {}
 

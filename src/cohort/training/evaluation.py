@@ -16,7 +16,7 @@ from cohort.rewards.spec import parse
 from cohort.training import nursery
 from cohort.training.config import TrainConfig
 from cohort.training.evaluate import Evaluation, evaluate_prompts
-from cohort.training.setup import check_columns, load_policy, make_collector, make_grader, prompt_spec
+from cohort.training.setup import TASK_ONLY, check_columns, load_policy, make_collector, make_grader, prompt_spec
 
 
 def evaluate_model(
@@ -88,7 +88,11 @@ def score_rows(
             if not isinstance(completion, (str, list)):
                 raise UsageError(f"{data}, row {i}: a completion must be a text or messages, not {completion!r}")
             batch.append((i, k, completion, row))
+    if not batch:
+        raise UsageError(f"{data}: no row has a completion in '{completion_field}'")
     for spec in specs:
+        if spec.asks_task and any("metadata" not in row for *_, row in batch):
+            raise UsageError(TASK_ONLY)
         if spec.verifies and any("answer" not in row for *_, row in batch):
             raise UsageError(f"the reward '{spec.name}' compares with the column 'answer', which {data} does not have")
     columns = {

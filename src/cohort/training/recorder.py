@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 
 from cohort.batch import Batch, Rollout
+from cohort.errors import UsageError
 from cohort.training.checkpoint import write_atomically
 from cohort.training.config import TrainConfig
 
@@ -39,7 +40,9 @@ class Recorder:
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
         self._wandb: Any = None
         if config.wandb:
-            self._wandb = _start_wandb(config, folder)
+            self._wandb = require_wandb().init(
+                project=config.wandb, name=folder.name, config=config.plain(), dir=str(folder)
+            )
 
     def _drop_after(self, step: int) -> None:
         if self.metrics_path.exists():
@@ -138,11 +141,14 @@ def _number(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _start_wandb(config: TrainConfig, folder: Path) -> Any:
-    from cohort.errors import UsageError
+def require_wandb() -> Any:
+    """The wandb module.
 
+    Raises:
+        UsageError: it is not installed.
+    """
     try:
         import wandb
     except ImportError as error:
         raise UsageError("--wandb needs Weights & Biases: pip install 'cohort-rl[wandb]'") from error
-    return wandb.init(project=config.wandb, name=folder.name, config=config.plain(), dir=str(folder))
+    return wandb

@@ -62,8 +62,14 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"--device {name}: no such kind of device; use cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"--device {name}: cohort trains on cpu, cuda, cuda:N and mps")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError(f"--device {name}: torch sees no Apple GPU here; use --device cpu")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"--device {name}: torch sees no GPU here; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}: torch sees {torch.cuda.device_count()} GPUs here, counted from 0")
     return device
 
 
@@ -190,27 +196,31 @@ def check_method(method: Method, config: TrainConfig) -> None:
         raise UsageError(f"'{method.name}' needs the field '{name}' of every rollout, which nothing here provides")
 
 
+TASK_ONLY = "the reward 'task' is the verifier of reasoning_gym data; for other data use number or math"
+
+
 def check_columns(
     method: Method, config: TrainConfig, grader: Grader, prompts: list[Prompt], eval_prompts: list[Prompt]
 ) -> None:
     """The rows have the columns that rewards and method read."""
-    for prompt in [*prompts, *eval_prompts]:
+    named = [(f"training row {i}", prompt) for i, prompt in enumerate(prompts, 1)]
+    named += [(f"held-out row {i}", prompt) for i, prompt in enumerate(eval_prompts, 1)]
+    for where, prompt in named:
+        held = ", ".join(prompt.row)
         for column, reader in method.columns.items():
             if prompt.row.get(column) in (None, ""):
                 raise UsageError(
-                    f"'{method.name}' ({reader}) reads the column '{column}', which a row lacks (it has: "
-                    f"{', '.join(prompt.row)}): add it to the data, or name another column in the method"
+                    f"'{method.name}' ({reader}) reads the column '{column}', which {where} lacks (it has: {held}): add it "
+                    "to the data, or name another column in the method"
                 )
         for spec in grader.scorer.specs:
             if spec.verifies and "answer" not in prompt.row:
                 raise UsageError(
-                    f"the reward '{spec.name}' compares with the column 'answer', which the data does not have (it has: "
-                    f"{', '.join(prompt.row)}): name the one to use with --answer-field"
+                    f"the reward '{spec.name}' compares with the column 'answer', which {where} lacks (it has: {held}): "
+                    "name the one to use with --answer-field"
                 )
-            if spec.text == "task" and "metadata" not in prompt.row:
-                raise UsageError(
-                    "the reward 'task' is the verifier of reasoning_gym data; for other data use number or math"
-                )
+            if spec.asks_task and "metadata" not in prompt.row:
+                raise UsageError(TASK_ONLY)
 
 
 def name_of_run(config: TrainConfig) -> str:

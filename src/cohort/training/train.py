@@ -25,7 +25,7 @@ from cohort.training.display import Display
 from cohort.training.evaluate import Evaluation, evaluate_prompts
 from cohort.training.loop import Progress, one_step
 from cohort.training.precision import MasterWeights
-from cohort.training.recorder import Recorder
+from cohort.training.recorder import Recorder, require_wandb
 from cohort.training.setup import Setup, check_space, name_of_run, prepare
 
 # Keys that may differ between a run and its continuation: they change what is written or shown, or how long it goes on
@@ -112,6 +112,8 @@ def train(
     display = display or Display()
     torch.manual_seed(config.seed)
     folder = choose_folder(config, resume)
+    if folder.is_file():
+        raise UsageError(f"--out {folder} is a file; name a folder")
     found = checkpoint.newest(folder / "checkpoints", display.say) if resume else None
     if not resume and folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} already holds something: name another folder with --out, or continue with --resume")
@@ -132,6 +134,8 @@ def _run(setup: Setup, folder: Path, found: Path | None, display: Display) -> Re
         # What an attempt without a checkpoint left behind starts afresh.
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if config.wandb:
+        require_wandb()
     folder.mkdir(parents=True, exist_ok=True)
     if "ref_logp" in setup.method.needs(loss=True) | setup.method.needs(loss=False):
         # The reference is the policy as the run began, so it is taken before a checkpoint is loaded.
