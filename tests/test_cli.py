@@ -328,7 +328,8 @@ BAD = {
     ),
     "no beginning of sequence": Bad("--bos", says=["--bos: the tokenizer of", "has no beginning-of-sequence token"]),
     "no solutions": Bad(
-        method="sage", says=["'sage' (hint_search) reads the column 'solution', which training row 1 lacks (it has: prompt, answer)"]
+        method="sage",
+        says=["'sage' (hint_search) reads the column 'solution', which training row 1 lacks (it has: prompt, answer)"],
     ),
     "prompt too long": Bad(
         prepare=lines(json.dumps(SUMS[0]) + "\n" + json.dumps({"prompt": "x" * 150, "answer": "1"}) + "\n"),
