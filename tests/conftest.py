@@ -18,6 +18,12 @@ def _threads() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def micro_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the policy of tests/micro.py is kept."""
+    return tmp_path_factory.mktemp("micro")
+
+
 @pytest.fixture(autouse=True)
 def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
     """No network, whatever the machine has."""

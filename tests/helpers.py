@@ -111,10 +111,12 @@ def random_batch(
         token_ids=torch.randint(0, 5, (count, width), generator=g),
         truncated=torch.zeros(count, dtype=dtype),
     )
-    batch = batch.with_rollouts(
-        row=group.clone(), exit_position=torch.randint(1, width + 1, (count,), generator=g).to(dtype)
-    )
-    return batch.note(max_new_tokens=width, reward_weights=(1.0,) * components)
+    batch = batch.with_rollouts(row=group.clone())
+    names = tuple(f"reward{i}" for i in range(components))
+    return batch.note(
+        max_new_tokens=width, reward_weights=(1.0,) * components, reward_names=names, step=3, steps=10, seed=0,
+        learning_rate=1e-3,
+    )  # fmt: skip
 
 
 def rollout_of(request: Request, tokens: list[int], **changes: Any) -> Rollout:

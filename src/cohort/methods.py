@@ -20,6 +20,8 @@ from torch import Tensor
 
 from cohort.axes import advantage, aggregation, budget, curriculum, guidance, optimizer, ratio, sampling, surrogate
 from cohort.axes.declare import Declaration, State, declaration
+from cohort.axes.memory import Recall
+from cohort.axes.tools import Probe
 from cohort.batch import Batch
 from cohort.errors import UsageError
 
@@ -42,6 +44,9 @@ AXES: dict[str, tuple[str, str]] = {
 }
 ONE = tuple(name for name, (_, kind) in AXES.items() if kind == "one")
 MANY = tuple(name for name, (_, kind) in AXES.items() if kind == "many")
+HOOKS = ("init", "observe", "attach", "annotate", "recall", "update")
+# Axes whose functions draw rollouts; what they provide stands in the rollouts themselves.
+DRAWING_AXES = ("guidance", "sampling")
 # Axes whose functions run while the loss is taken, on a minibatch and with gradient.
 LOSS_AXES = ("ratio", "surrogate", "objective", "regularizer", "aggregation")
 
@@ -109,7 +114,8 @@ class Stage:
 
     def _hooks(self) -> tuple[Callable[..., Any], ...]:
         declared = self.declared
-        return tuple(h for h in (declared.init, declared.observe, declared.annotate, declared.update) if h is not None)
+        found = (getattr(declared, name) for name in HOOKS)
+        return tuple(hook for hook in found if hook is not None)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.fn(*args, **_accepted(self.fn, kwargs), **_accepted(self.fn, self.hyper))
@@ -332,8 +338,14 @@ class Method:
 
     @property
     def provides(self) -> frozenset[str]:
-        """Fields that the method's own sampling or guidance puts into its rollouts."""
+        """Fields that the method makes for itself: in its rollouts, or with an `attach` hook."""
         return frozenset(name for _, stage in self.stages() for name in stage.declared.provides)
+
+    @property
+    def drawn(self) -> frozenset[str]:
+        """Fields that the method's sampling or guidance puts into its rollouts."""
+        drawing = (stage for axis, stage in self.stages() if axis in DRAWING_AXES)
+        return frozenset(name for stage in drawing for name in stage.declared.provides)
 
     @property
     def columns(self) -> dict[str, str]:
@@ -341,14 +353,44 @@ class Method:
         return {str(stage.all_hyper[name]): stage.name for _, stage in self.stages() for name in stage.declared.columns}
 
     @property
+    def components(self) -> dict[str, str]:
+        """Rewards that the run must have -> the function that reads it."""
+        named = (
+            (stage.all_hyper[name], stage.name) for _, stage in self.stages() for name in stage.declared.components
+        )
+        return {str(component): reader for component, reader in named if component is not None}
+
+    @property
+    def offline(self) -> bool:
+        """True if the method can learn from completions that somebody else wrote."""
+        return any(stage.declared.offline for _, stage in self.stages())
+
+    def _declared_with(self, trait: str) -> Stage | None:
+        return next((stage for _, stage in self.stages() if getattr(stage.declared, trait)), None)
+
+    @property
+    def critic(self) -> Mapping[str, Any] | None:
+        """Hyperparameters of the value function that the method trains; None if it trains none."""
+        stage = self._declared_with("critic")
+        return None if stage is None else stage.all_hyper
+
+    @property
+    def teacher(self) -> Mapping[str, Any] | None:
+        """Hyperparameters of the slowly moving copy of the policy that the method needs; None if it needs none."""
+        stage = self._declared_with("teacher")
+        return None if stage is None else stage.all_hyper
+
+    @property
     def group_size(self) -> int:
         """The smallest group with which the method makes sense."""
         return max(stage.declared.group_size for _, stage in self.stages())
 
-    def init(self, *, size: int) -> dict[str, State]:
-        """States at the start of training, for a data set of `size` prompts."""
+    def init(self, *, size: int, steps: int = 1) -> dict[str, State]:
+        """States at the start of a run of `steps` steps on a data set of `size` prompts."""
         return {
-            key: stage.hook("init", size=size) for key, _, stage in self._keyed() if stage.declared.init is not None
+            key: stage.hook("init", size=size, steps=steps)
+            for key, _, stage in self._keyed()
+            if stage.declared.init is not None
         }
 
     def _call(self, key: str, stage: Stage, states: Mapping[str, State], *args: Any, **kwargs: Any) -> Any:
@@ -383,8 +425,24 @@ class Method:
         return self._advance("observe", states, **given)
 
     def update(self, states: Mapping[str, State], **given: Any) -> dict[str, State]:
-        """New states after the step's last update."""
+        """New states after the step's last update; `given` holds batch, rollouts, probe."""
         return self._advance("update", states, **given)
+
+    def attach(self, batch: Batch, probe: Probe, states: Mapping[str, State]) -> Batch:
+        """The batch with the fields that the method makes of its rollouts."""
+        for key, _, stage in self._keyed():
+            if stage.declared.attach is not None:
+                batch = stage.hook("attach", batch, probe, state=states.get(key))
+        return batch
+
+    def recall(self, states: Mapping[str, State]) -> list[Recall]:
+        """Rollouts of earlier steps that are trained on as well."""
+        found = [
+            stage.hook("recall", state=states.get(key))
+            for key, _, stage in self._keyed()
+            if stage.declared.recall is not None
+        ]
+        return [recall for recall in found if recall is not None]
 
     def shape(self, batch: Batch, states: Mapping[str, State]) -> Batch:
         """Shaping axis: the batch with its rewards shaped."""
@@ -395,12 +453,16 @@ class Method:
         return batch
 
     def keep(self, batch: Batch, states: Mapping[str, State], *, after_advantage: bool) -> Tensor:
-        """Filter axis: keep [N] bool, of the filters that come before or after the advantage."""
-        keep = torch.ones(batch.size, dtype=torch.bool, device=batch.device)
+        """Filter axis: rows [n] int64 that the filters before or after the advantage leave, in the order to train on.
+
+        A filter gives keep [N] bool, or rows [n] int64 where it moves or repeats rollouts.
+        """
+        rows = torch.arange(batch.size, device=batch.device)
         for key, axis, stage in self._keyed():
             if axis == "filter" and stage.declared.after_advantage == after_advantage:
-                keep = keep & self._call(key, stage, states, batch)
-        return keep
+                out = self._call(key, stage, states, batch)
+                rows = rows[out[rows]] if out.dtype == torch.bool else out[torch.isin(out, rows)]
+        return rows
 
     @property
     def refill_rounds(self) -> int:

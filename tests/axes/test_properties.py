@@ -13,32 +13,30 @@ from torch import Tensor
 from cohort import registry
 from cohort.batch import Batch
 from cohort.methods import Method
-from tests.helpers import random_batch
+from tests.traits import batch_for, gradients, trait, with_leaves
 
-# Methods that refuse a batch by design, with what they refuse.
-EVERY = [name for name in registry.names() if not registry.recipe(name)().lacks]
+EVERY = registry.names()
 SHAPES = st.sampled_from([(4, 4, 4), (2, 5, 3), (3,), (2, 2, 2, 2, 2), (6, 2)])
 
 
-def run(method: Method, batch: Batch) -> tuple[Tensor, Tensor, Batch]:
-    """Loss and its gradient with respect to logp [N, T], through every stage of the update."""
-    leaf = batch._tokens["logp"].clone().requires_grad_()
-    batch = batch.replace(logp=leaf)
+Gradients = dict[str, Tensor]
+
+
+def run(method: Method, batch: Batch) -> tuple[Tensor, Gradients, Batch]:
+    """Loss and its gradient with respect to what the forward pass gives, through every stage of the update."""
+    batch, leaves = with_leaves(method, batch)
     states = method.init(size=int(batch["row"].max()) + 1)
     states = method.observe(states, batch=batch, rollouts=[])
     ready = method.prepare(batch, states)
-    if ready.size == 0:
-        return torch.zeros((), dtype=leaf.dtype), torch.zeros_like(leaf), ready
-    loss = method.loss(ready, states).total
-    (grad,) = (
-        torch.autograd.grad(loss, leaf, allow_unused=True, materialize_grads=True)
-        if loss.requires_grad
-        else (torch.zeros_like(leaf),)
-    )
-    return loss.detach(), grad, ready
+    loss = method.loss(ready, states).total if ready.size else torch.zeros((), dtype=batch.dtype)
+    return loss.detach(), gradients(loss, leaves), ready
 
 
-def close(a: Tensor, b: Tensor) -> bool:
+def close(a: Tensor | Gradients, b: Tensor | Gradients) -> bool:
+    if isinstance(a, dict):
+        assert isinstance(b, dict)
+        return set(a) == set(b) and all(close(a[name], b[name]) for name in a)
+    assert isinstance(b, Tensor)
     return bool(torch.allclose(a, b, rtol=1e-9, atol=1e-10))
 
 
@@ -47,19 +45,22 @@ def close(a: Tensor, b: Tensor) -> bool:
 @given(seed=st.integers(0, 10_000), groups=SHAPES, extra=st.integers(1, 4))
 def test_padding_changes_nothing(name: str, seed: int, groups: tuple[int, ...], extra: int) -> None:
     method = registry.method(name)
-    batch = random_batch(seed, groups=groups)
-    garbage = torch.full((batch.size, extra), -7.5e5, dtype=torch.float64)
+    batch = batch_for(name, seed=seed, groups=groups)
+
+    def padded(x: Tensor) -> Tensor:
+        return torch.cat([x, torch.full((batch.size, extra, *x.shape[2:]), -7.5e5, dtype=torch.float64).to(x.dtype)], 1)
+
     wider = Batch(
         mask=torch.cat([batch.mask, torch.zeros(batch.size, extra, dtype=torch.bool)], 1),
-        tokens={k: torch.cat([v, garbage.to(v.dtype)], 1) for k, v in batch._tokens.items()},
+        tokens={k: padded(v) for k, v in batch._tokens.items()},
         rollouts=batch._rollouts,
         notes=batch.notes,
     )
     loss, grad, _ = run(method, batch)
     loss_wider, grad_wider, _ = run(method, wider)
     assert close(loss, loss_wider)
-    assert close(grad, grad_wider[:, : batch.mask.shape[1]])
-    assert not grad_wider[:, batch.mask.shape[1] :].any()
+    assert close(grad, {k: v[:, : batch.mask.shape[1]] for k, v in grad_wider.items()})
+    assert not any(v[:, batch.mask.shape[1] :].any() for v in grad_wider.values())
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -67,44 +68,35 @@ def test_padding_changes_nothing(name: str, seed: int, groups: tuple[int, ...], 
 @given(seed=st.integers(0, 10_000), groups=SHAPES)
 def test_what_stands_under_the_mask_never_matters(name: str, seed: int, groups: tuple[int, ...]) -> None:
     method = registry.method(name)
-    batch = random_batch(seed, groups=groups)
-    other = batch.replace(
-        **{
-            k: torch.where(
-                batch.mask, v, torch.full_like(v, 3) if k == "token_ids" else torch.full_like(v, float("nan"))
-            )
-            for k, v in batch._tokens.items()
-        }
-    )
+    batch = batch_for(name, seed=seed, groups=groups)
+
+    def spoilt(x: Tensor) -> Tensor:
+        garbage = torch.full_like(x, float("nan") if x.is_floating_point() else 3)
+        return torch.where(batch.mask.reshape(*batch.mask.shape, *[1] * (x.ndim - 2)), x, garbage)
+
+    other = batch.with_tokens(**{k: spoilt(v) for k, v in batch._tokens.items()})
     loss, grad, _ = run(method, batch)
     loss_other, grad_other, _ = run(method, other)
     assert close(loss, loss_other)
     assert close(grad, grad_other)
-    assert not grad[~batch.mask].any()
+    assert not any(v[~batch.mask].any() for v in grad.values())
 
 
-# Methods whose rule breaks a tie by the order of rollouts; the tie is part of the paper's rule.
-ORDERED = frozenset({"mc-grpo"})
-
-
-@pytest.mark.parametrize("name", sorted(set(EVERY) - ORDERED))
+@pytest.mark.parametrize("name", [name for name in EVERY if not trait(name, "ORDERED")])
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10_000), groups=SHAPES)
 def test_order_of_rollouts_and_groups_does_not_matter(name: str, seed: int, groups: tuple[int, ...]) -> None:
     method = registry.method(name)
-    batch = random_batch(seed, groups=groups)
-    if "exit_position" in batch:
-        # Members of a serial group stand at distinct positions.
-        batch = batch.with_rollouts(exit_position=torch.arange(batch.size, dtype=torch.float64))
+    batch = batch_for(name, seed=seed, groups=groups)
     order = torch.randperm(batch.size, generator=torch.Generator().manual_seed(seed + 1))
     loss, grad, _ = run(method, batch)
     loss_moved, grad_moved, _ = run(method, batch.select(order))
     assert close(loss, loss_moved)
-    assert close(grad[order], grad_moved)
+    assert close({k: v[order] for k, v in grad.items()}, grad_moved)
 
 
-def edge_batches(seed: int) -> dict[str, Batch]:
-    base = random_batch(seed, groups=(4, 3, 2))
+def edge_batches(name: str, seed: int) -> dict[str, Batch]:
+    base = batch_for(name, seed=seed, groups=(4, 3, 2))
     ones, zeros = torch.ones_like(base.rewards), torch.zeros_like(base.rewards)
 
     def rewarded(values: Tensor) -> Batch:
@@ -136,7 +128,7 @@ def edge_batches(seed: int) -> dict[str, Batch]:
     }
 
 
-@pytest.mark.parametrize("edge", list(edge_batches(0)))
+@pytest.mark.parametrize("edge", list(edge_batches("grpo", 0)))
 @pytest.mark.parametrize("name", EVERY)
 def test_loss_and_gradient_are_finite(name: str, edge: str) -> None:
     """On every valid batch; or the method refuses with a message that says what to do."""
@@ -145,24 +137,23 @@ def test_loss_and_gradient_are_finite(name: str, edge: str) -> None:
     method = registry.method(name)
     for seed in range(3):
         try:
-            loss, grad, _ = run(method, edge_batches(seed)[edge])
+            loss, grad, _ = run(method, edge_batches(name, seed)[edge])
         except (UsageError, ValueError) as refusal:
             assert edge in ("groups of one", "all equal 0.7", "huge rewards"), refusal
             assert "group_size" in str(refusal) or "threshold" in str(refusal)
             return
         assert torch.isfinite(loss), edge
-        assert torch.isfinite(grad).all(), edge
+        assert all(torch.isfinite(v).all() for v in grad.values()), edge
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_state_survives_a_checkpoint(name: str, tmp_path: Any) -> None:
     method = registry.method(name)
-    batch = random_batch(3)
+    batch = batch_for(name, seed=3)
     states = method.observe(method.init(size=4), batch=batch, rollouts=[])
     torch.save(states, tmp_path / "states.pt")
     loaded = torch.load(tmp_path / "states.pt", weights_only=True)
-    leaf = batch._tokens["logp"].clone().requires_grad_()
-    first, second = (method.loss(method.prepare(batch.replace(logp=leaf), s), s).total for s in (states, loaded))
+    first, second = (method.loss(method.prepare(batch, s), s).total for s in (states, loaded))
     assert torch.equal(first, second)
     assert str(states) == str(loaded)
 
@@ -173,8 +164,8 @@ def test_a_method_reads_only_what_it_declares(name: str) -> None:
     from cohort.training.collect import ALWAYS
 
     method = registry.method(name)
-    batch = random_batch(5)
-    declared = method.needs(loss=True) | method.needs(loss=False) | ALWAYS | {"logp", "group", "exit_position"}
+    batch = batch_for(name, seed=5)
+    declared = method.needs(loss=True) | method.needs(loss=False) | ALWAYS | {"logp", "group"} | method.provides
     fields = {k for k in batch.names if k in declared}
     bare = Batch(
         mask=batch.mask,

@@ -191,7 +191,7 @@ class Run:
     @cached_property
     def kept(self) -> Tensor:
         """Rows that the filters before the advantage keep."""
-        return self.method.keep(self.shaped, self.states, after_advantage=False).nonzero()[:, 0]
+        return self.method.keep(self.shaped, self.states, after_advantage=False)
 
     @cached_property
     def assigned(self) -> Batch:

@@ -122,7 +122,7 @@ def test_the_nursery_is_the_same_for_the_same_seed_and_leaves_the_random_state_a
 
 def test_the_reference_stays_where_the_policy_was() -> None:
     policy, sequences = tiny_policy(), ragged()
-    with pytest.raises(RuntimeError, match="make_reference"), policy.reference_model():
+    with pytest.raises(RuntimeError, match="make_reference"), policy.model_of("reference"):
         pass
     policy.make_reference()
     before = policy.score(sequences, width=7)["logp"].detach()
@@ -130,7 +130,7 @@ def test_the_reference_stays_where_the_policy_was() -> None:
         for parameter in policy.trainable():
             parameter.add_(0.1)
     after = policy.score(sequences, width=7)["logp"].detach()
-    assert torch.equal(policy.score(sequences, width=7, reference=True)["logp"].detach(), before)
+    assert torch.equal(policy.score(sequences, width=7, model="reference")["logp"].detach(), before)
     assert not torch.allclose(after, before)
 
 
@@ -150,7 +150,7 @@ def test_adapters_train_few_weights_and_their_reference_is_the_base(tmp_path: Pa
             parameter.add_(0.05)
     moved = policy.score(sequences, width=7)["logp"].detach()
     assert not torch.allclose(moved, before, atol=1e-3)
-    assert torch.allclose(policy.score(sequences, width=7, reference=True)["logp"], before, atol=1e-6)
+    assert torch.allclose(policy.score(sequences, width=7, model="reference")["logp"], before, atol=1e-6)
 
     policy.save(tmp_path / "adapter")
     fresh = CausalLM.load(str(tmp_path / "base"))

@@ -98,6 +98,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(base: dict[st
 @pytest.mark.parametrize("method", ["grpo", "fg-expo+knapsack+lion", "gtpo"])
 def test_a_stopped_run_continues_bit_for_bit(base: dict[str, Any], tmp_path: Path, method: str) -> None:
     """Stopped after a step by SIGINT, then resumed: final weights and metrics of the uninterrupted run."""
+    handler = signal.getsignal(signal.SIGINT)
     whole = run(base, method=method, steps=5, out=str(tmp_path / "whole"))
     display = Display(quiet=True)
     display.step = lambda step, *a, **k: signal.raise_signal(signal.SIGINT) if step == 3 else None  # type: ignore[method-assign]
@@ -114,7 +115,7 @@ def test_a_stopped_run_continues_bit_for_bit(base: dict[str, Any], tmp_path: Pat
         assert {k: v for k, v in a.items() if not k.startswith("time/")} == {
             k: v for k, v in b.items() if not k.startswith("time/")
         }
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_resume_without_a_checkpoint_starts_afresh(base: dict[str, Any], tmp_path: Path) -> None:

@@ -24,8 +24,11 @@ class Declaration:
         needs: field -> None, or a predicate over the hyperparameters that says whether the field is needed.
         init: hyperparameters -> state at the start of training.
         observe: (batch, state) -> state, once a step, with all scored rollouts before any filter.
+        attach: (batch, probe, state) -> batch, as soon as rollouts are scored: fields made of texts, columns or further
+            passes of a model, which `provides` names.
         annotate: (batch, state) -> batch, after credit, with the whole batch, before it is cut into minibatches.
-        update: (batch, state) -> state, after the step's last update, with `logp` of the updated minibatches.
+        recall: (state) -> Recall or None: rollouts of earlier steps to train on as well (see `cohort.axes.memory`).
+        update: (batch, state, rollouts, probe) -> state, after the step's last update, with `logp` as it was in it.
         couples: True if the value at one rollout depends on the log-probabilities of another, so that the loss of a
             minibatch is not the sum of the losses of its parts.
         whole_batch: True if it takes statistics over the whole batch; data-parallel training must gather first.
@@ -33,14 +36,21 @@ class Declaration:
         after_advantage: (filters) it removes rollouts after advantages were taken in the full group.
         refill: (filters) name of the hyperparameter with the most rounds of sampling that may replace what it removed.
         binary: True if it is defined for rewards 0 and 1 only.
+        offline: True if it can learn from completions that somebody else wrote, as a file of pairs holds them.
+        critic: True if it trains a value function; its hyperparameters `critic` and `critic_lr` say which and how fast.
+        teacher: True if it needs a slowly moving copy of the policy; its hyperparameters `teacher_decay` and
+            `teacher_every` say how slowly.
         columns: hyperparameters that name a column of the data set, which every row must have.
-        provides: (sampling, guidance) fields that it puts into `Rollout.fields`, for other axes to read.
+        components: hyperparameters that name a reward of the run (with weight 0 if it should not count by itself).
+        provides: fields that its `attach` hook adds, or that sampling or guidance puts into `Rollout.fields`.
     """
 
     needs: dict[str, Callable[..., bool] | None] = field(default_factory=dict)
     init: Callable[..., State] | None = None
     observe: Callable[..., State] | None = None
+    attach: Callable[..., Any] | None = None
     annotate: Callable[..., Any] | None = None
+    recall: Callable[..., Any] | None = None
     update: Callable[..., State] | None = None
     couples: bool = False
     whole_batch: bool = False
@@ -48,7 +58,11 @@ class Declaration:
     after_advantage: bool = False
     refill: str | None = None
     binary: bool = False
+    offline: bool = False
+    critic: bool = False
+    teacher: bool = False
     columns: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()
     provides: tuple[str, ...] = ()
 
 
@@ -79,16 +93,24 @@ def hooks(
     *,
     init: Callable[..., State] | None = None,
     observe: Callable[..., State] | None = None,
+    attach: Callable[..., Any] | None = None,
     annotate: Callable[..., Any] | None = None,
+    recall: Callable[..., Any] | None = None,
     update: Callable[..., State] | None = None,
 ) -> Callable[[F], F]:
-    """Declare the functions that keep a stateful axis function's state, or attach fields to the whole batch."""
+    """Declare what else of an axis function the loop calls, and when (see `Declaration`).
 
-    def decorate(fn: F) -> F:
-        given = {"init": init, "observe": observe, "annotate": annotate, "update": update}
-        return _amend(fn, **{k: v for k, v in given.items() if v is not None})
-
-    return decorate
+    A hook names the keyword arguments it wants; hyperparameters are its keyword-only ones.
+    """
+    given = {
+        "init": init,
+        "observe": observe,
+        "attach": attach,
+        "annotate": annotate,
+        "recall": recall,
+        "update": update,
+    }
+    return lambda fn: _amend(fn, **{k: v for k, v in given.items() if v is not None})
 
 
 def declare(
@@ -99,22 +121,17 @@ def declare(
     after_advantage: bool | None = None,
     refill: str | None = None,
     binary: bool | None = None,
+    offline: bool | None = None,
+    critic: bool | None = None,
+    teacher: bool | None = None,
     columns: tuple[str, ...] | None = None,
+    components: tuple[str, ...] | None = None,
     provides: tuple[str, ...] | None = None,
 ) -> Callable[[F], F]:
     """Declare the traits of a function (see `Declaration`)."""
-
-    def decorate(fn: F) -> F:
-        given = {
-            "couples": couples,
-            "whole_batch": whole_batch,
-            "group_size": group_size,
-            "after_advantage": after_advantage,
-            "refill": refill,
-            "binary": binary,
-            "columns": columns,
-            "provides": provides,
-        }
-        return _amend(fn, **{k: v for k, v in given.items() if v is not None})
-
-    return decorate
+    given = {
+        "couples": couples, "whole_batch": whole_batch, "group_size": group_size, "after_advantage": after_advantage,
+        "refill": refill, "binary": binary, "offline": offline, "critic": critic, "teacher": teacher,
+        "columns": columns, "components": components, "provides": provides,
+    }  # fmt: skip
+    return lambda fn: _amend(fn, **{k: v for k, v in given.items() if v is not None})

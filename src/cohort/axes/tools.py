@@ -1,11 +1,13 @@
-"""What the loop lends to the sampling and guidance axes."""
+"""What the loop lends to axis functions that draw rollouts or look at them more closely."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from cohort.batch import Message, Request, Rollout
 
@@ -22,6 +24,7 @@ class Tools:
         encode: text -> token ids, nothing added.
         cut: a rollout shortened to its first tokens, unfinished, its text renewed.
         rng: randomness of this step.
+        step, steps: steps completed, and steps of the run.
     """
 
     generate: Callable[[Sequence[Request]], list[Rollout]]
@@ -31,3 +34,38 @@ class Tools:
     encode: Callable[[str], tuple[int, ...]]
     cut: Callable[[Rollout, int], Rollout]
     rng: torch.Generator
+    step: int = 0
+    steps: int = 1
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the loop lends to `attach` and `update` hooks: the rollouts behind a batch, and passes of the models.
+
+    Attributes:
+        rollouts: the rollout of each row of the batch, with its text, its prompt and the prompt's columns.
+        score: (contexts, completions, *, model, temperature, want) -> name -> [n, T'], without gradient, in
+            micro-batches. `contexts` and `completions` are n sequences of token ids each (a context has at least one
+            token); `model` is "policy", "reference" or "teacher"; `temperature` None is the run's own; `want` holds
+            "logp", "entropy", "values" [n, T'], or "logits", "hidden" [n, T', ...]. Token t of the result belongs to
+            token t of the completion.
+        states: (contexts, *, layer) -> n tensors [C, d], the hidden states of a layer at every token of a context.
+        head: weights [V, d] of the output layer.
+        encode, decode: text -> token ids, and back.
+        render: messages or plain text -> context token ids, through the chat template.
+        step, steps: steps completed, and steps of the run.
+    """
+
+    rollouts: Sequence[Rollout]
+    score: Callable[..., dict[str, Tensor]]
+    states: Callable[..., list[Tensor]]
+    head: Callable[[], Tensor]
+    encode: Callable[[str], tuple[int, ...]]
+    decode: Callable[[Sequence[int]], str]
+    render: Callable[[str | list[Message]], tuple[int, ...]]
+    step: int = 0
+    steps: int = 1
+
+    def column(self, name: str) -> list[Any]:
+        """What the data set's column holds for each row of the batch; None where it is missing."""
+        return [rollout.prompt.row.get(name) for rollout in self.rollouts]

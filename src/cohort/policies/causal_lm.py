@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cohort.batch import Message
 from cohort.errors import UsageError
+from cohort.policies.critic import Critic
 from cohort.policies.sequences import Sequences
 
 
@@ -55,6 +56,8 @@ class CausalLM:
         self.bos = bos
         self.forwards = 0
         self._reference: Any = None
+        self._teacher: Any = None
+        self.critic: Critic | None = None
         config = model.config
         ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None) or config.eos_token_id
         self.stop_ids: frozenset[int] = frozenset(
@@ -194,21 +197,21 @@ class CausalLM:
         width: int,
         temperature: float = 1.0,
         want: frozenset[str] = frozenset({"logp"}),
-        reference: bool = False,
+        model: str = "policy",
     ) -> dict[str, Tensor]:
-        """What the policy gives to the completion tokens, in one forward pass with the gradient that is on.
+        """What a model gives to the completion tokens, in one forward pass with the gradient that is on.
 
         Args:
             sequences: n of them; right padded inside, which a causal model does not see.
             width: T, the number of columns of the result; tokens beyond a completion are 0.
             temperature: of the distribution, as when sampling.
-            want: "logp", "entropy".
-            reference: score under the reference policy instead.
+            want: "logp", "entropy" [n, T]; "values" [n, T] of the critic, before each token; "logits" [n, T, V], divided
+                by the temperature; "hidden" [n, T, d], the last hidden state, from which each token was predicted.
+            model: "policy", "reference" or "teacher".
 
         Returns:
-            name -> [n, T] in float32 (float64 for a float64 model), on the policy's device.
+            name -> tensor in float32 (float64 for a float64 model), on the policy's device.
         """
-        rows = len(sequences)
         device = self.device
         starts = torch.tensor([len(c) for c in sequences.context], device=device)
         counts = torch.tensor([len(o) for o in sequences.completion], device=device)
@@ -216,22 +219,93 @@ class CausalLM:
         ids = torch.nn.utils.rnn.pad_sequence(whole, batch_first=True).to(device)
         first = int(starts.min()) - 1
         keep = {"logits_to_keep": ids.shape[1] - first} if self.keeps_logits else {}
-        self.forwards += 1
-        with self.reference_model() if reference else contextlib.nullcontext(self.model) as model:
-            logits = model(input_ids=ids, use_cache=False, **keep).logits
-        if not self.keeps_logits:
-            logits = logits[:, first:]
+        own = self.critic is not None and self.critic.backbone is None
+        states = bool("hidden" in want or ("values" in want and own))
         place = torch.arange(width, device=device)
         inside = place < counts[:, None]
         at = torch.where(inside, starts[:, None] + place, starts[:, None])
         tokens = ids.gather(1, at.clamp(max=ids.shape[1] - 1))
-        index = (at - 1 - first).clamp(max=logits.shape[1] - 1)
-        logits = logits.gather(1, index[..., None].expand(rows, width, logits.shape[-1]))
-        logp, entropy = token_statistics(logits, tokens, temperature=temperature, entropy="entropy" in want)
-        out = {"logp": torch.where(inside, logp, torch.zeros_like(logp))}
-        if entropy is not None:
-            out["entropy"] = torch.where(inside, entropy, torch.zeros_like(entropy))
-        return out
+
+        def chosen(x: Tensor, offset: int) -> Tensor:
+            """[n, T, ...] of [n, positions, ...]: what stands where each token was predicted; 0 outside completions."""
+            index = (at - 1 - offset).clamp(min=0, max=x.shape[1] - 1)
+            picked = x.gather(1, index[..., None].expand(*index.shape, x.shape[-1]))
+            return torch.where(inside[..., None], picked, torch.zeros((), dtype=x.dtype, device=device))
+
+        out: dict[str, Tensor] = {}
+        hidden: Tensor | None = None
+        if want - {"values"} or own:
+            self.forwards += 1
+            with self.model_of(model) as scored:
+                result = scored(input_ids=ids, use_cache=False, output_hidden_states=states, **keep)
+            hidden = chosen(result.hidden_states[-1], 0) if states else None
+            logits = chosen(result.logits, first if self.keeps_logits else 0)
+            logp, entropy = token_statistics(logits, tokens, temperature=temperature, entropy="entropy" in want)
+            out["logp"] = torch.where(inside, logp, torch.zeros_like(logp))
+            if entropy is not None:
+                out["entropy"] = torch.where(inside, entropy, torch.zeros_like(entropy))
+            if "logits" in want:
+                out["logits"] = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
+            if "hidden" in want and hidden is not None:
+                out["hidden"] = hidden if hidden.dtype == torch.float64 else hidden.float()
+        if "values" in want:
+            if self.critic is None:
+                raise RuntimeError("no critic was made; call make_critic before training")
+            if self.critic.backbone is not None:
+                self.forwards += 1
+                result = self.critic.backbone(input_ids=ids, use_cache=False, output_hidden_states=True)
+                hidden = chosen(result.hidden_states[-1], 0)
+            assert hidden is not None
+            values = self.critic(hidden)
+            out["values"] = torch.where(inside, values, torch.zeros_like(values))
+        return {name: value for name, value in out.items() if name in want}
+
+    @torch.no_grad()
+    def hidden_states(self, contexts: Sequence[Sequence[int]], *, layer: int = -1) -> list[Tensor]:
+        """[C, d] for each context: the hidden states of a layer (as transformers counts them) at its tokens."""
+        ids = [torch.tensor(list(context), dtype=torch.int64) for context in contexts]
+        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(self.device)
+        self.forwards += 1
+        states = self.model(input_ids=padded, use_cache=False, output_hidden_states=True).hidden_states[layer]
+        return [row[: len(own)] for row, own in zip(states, ids, strict=True)]
+
+    @property
+    def vocabulary(self) -> int:
+        """V, the number of logits."""
+        return int(self.base.get_output_embeddings().weight.shape[0])
+
+    @property
+    def head_weight(self) -> Tensor:
+        """Weights [V, d] of the output layer."""
+        weight: Tensor = self.base.get_output_embeddings().weight.detach()
+        return weight if weight.dtype == torch.float64 else weight.float()
+
+    # other models beside the policy --------------------------------------------------------------------------------
+
+    def make_critic(self, kind: str) -> None:
+        """Have a value function: a "head" on the policy's hidden states, or a "model" of its own."""
+        self.critic = Critic.beside(self.model, kind)
+
+    def make_teacher(self) -> None:
+        """Keep a copy of the policy that `update_teacher` moves slowly after it."""
+        self._teacher = copy.deepcopy(self.model).requires_grad_(False)
+
+    @torch.no_grad()
+    def update_teacher(self, decay: float) -> None:
+        """teacher <- decay * teacher + (1 - decay) * policy, parameter by parameter."""
+        for mine, theirs in zip(self.model.parameters(), self._teacher.parameters(), strict=True):
+            theirs.lerp_(mine, 1.0 - decay)
+
+    def side_state(self) -> dict[str, Any]:
+        """Weights of critic and teacher, for a checkpoint."""
+        models = {"critic": self.critic, "teacher": self._teacher}
+        return {name: model.state_dict() for name, model in models.items() if model is not None}
+
+    def load_side_state(self, state: dict[str, Any]) -> None:
+        """Take over what `side_state` gave."""
+        for name, model in (("critic", self.critic), ("teacher", self._teacher)):
+            if model is not None:
+                model.load_state_dict(state[name])
 
     def make_reference(self) -> None:
         """Keep the policy as it is now as the reference: a frozen copy, or the base model under the adapters."""
@@ -239,9 +313,15 @@ class CausalLM:
             self._reference = copy.deepcopy(self.model).requires_grad_(False)
 
     @contextlib.contextmanager
-    def reference_model(self) -> Iterator[Any]:
-        """The reference model, for scoring."""
-        if self.is_adapter:
+    def model_of(self, which: str) -> Iterator[Any]:
+        """The model to score under."""
+        if which == "policy":
+            yield self.model
+        elif which == "teacher":
+            if self._teacher is None:
+                raise RuntimeError("no teacher was made; call make_teacher before training")
+            yield self._teacher
+        elif self.is_adapter:
             with self.model.disable_adapter():
                 yield self.model
         else:

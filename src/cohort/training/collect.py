@@ -47,6 +47,10 @@ class Grader:
     def weights(self) -> tuple[float, ...]:
         return tuple(spec.weight for spec in self.scorer.specs)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.scorer.specs)
+
     def grade(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """Rollouts with their components, reward and accuracy; those that could not be scored are left out."""
         if not rollouts:
@@ -129,7 +133,9 @@ class Collector:
     def _text(self, tokens: Sequence[int], finished: bool) -> str:
         return self.policy.decode(tokens[:-1] if finished else tokens)
 
-    def tools(self, method: Method, states: Mapping[str, Any], rng: torch.Generator, seed: int) -> Tools:
+    def tools(
+        self, method: Method, states: Mapping[str, Any], rng: torch.Generator, seed: int, step: int = 0, steps: int = 1
+    ) -> Tools:
         """What the sampling and guidance axes are lent for a step."""
 
         def render(source: str | list[Message]) -> tuple[int, ...]:
@@ -162,6 +168,7 @@ class Collector:
         tools = Tools(
             generate=lambda requests: self.generate([self._fitted(r) for r in requests]),
             draw=draw, ask=ask, render=render, encode=self.policy.encode, cut=cut, rng=rng,
+            step=step, steps=steps,
         )  # fmt: skip
         return tools
 
@@ -175,15 +182,27 @@ class Collector:
         return request if request.max_new_tokens <= room else replace(request, max_new_tokens=room)
 
     def collect(
-        self, method: Method, states: Mapping[str, Any], prompts: Sequence[Prompt], counts: Sequence[int], *, seed: int
+        self,
+        method: Method,
+        states: Mapping[str, Any],
+        prompts: Sequence[Prompt],
+        counts: Sequence[int],
+        *,
+        seed: int,
+        step: int = 0,
+        steps: int = 1,
     ) -> list[Rollout]:
-        """Scored rollouts of prompts, `counts` of each, through the method's guidance and sampling."""
+        """Scored rollouts of prompts, `counts` of each, through the method's guidance and sampling.
+
+        Args:
+            step, steps: steps completed, and steps of the run.
+        """
         requests = [
             Request(prompt, prompt.tokens, derive(seed, prompt.id, k), self.max_new_tokens)
             for prompt, count in zip(prompts, counts, strict=True)
             for k in range(count)
         ]
-        tools = self.tools(method, states, generator(seed, "tools"), seed)
+        tools = self.tools(method, states, generator(seed, "tools"), seed, step, steps)
         rollouts: list[Rollout] = method.run("guidance", states, requests, tools)
         check_groups(rollouts, requests)
         return rollouts

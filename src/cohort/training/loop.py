@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,9 @@ from typing import Any
 import torch
 
 from cohort.axes.groups import group_flat, token_mean
+from cohort.axes.memory import Recall, concat
 from cohort.axes.regularizer import k3
+from cohort.axes.tools import Probe
 from cohort.batch import Batch, Rollout
 from cohort.policies.sequences import Sequences
 from cohort.training.collect import make_batch
@@ -34,6 +37,7 @@ class Progress:
         step: steps completed.
         states: of the method's stateful functions.
         tokens: tokens sampled so far.
+        updates: updates made so far.
         skipped: updates skipped because loss or gradient was not finite; in_a_row: the last ones without a good one.
         mismatch: largest difference between engine and trainer at the last update.
     """
@@ -41,6 +45,7 @@ class Progress:
     step: int = 0
     states: dict[str, Any] = field(default_factory=dict)
     tokens: int = 0
+    updates: int = 0
     skipped: int = 0
     in_a_row: int = 0
     mismatch: float = 0.0
@@ -64,58 +69,113 @@ def one_step(setup: Setup, optimizer: MasterWeights, progress: Progress) -> Step
 
     # for each prompt of the batch, sample G rollouts from the current policy, and reward them
     sampled, kept, states = sample(setup, states, step)
-    everything = batch_of(setup, sampled)
+    everything = attached(setup, states, batch_of(setup, sampled, step), sampled, step)
     states = method.observe(states, batch=everything, rollouts=sampled)
 
     # advantages, in the groups that carry a signal
-    batch = provide(setup, progress, batch_of(setup, kept), kept)
+    place = {id(rollout): i for i, rollout in enumerate(sampled)}
+    batch = everything.select(torch.tensor([place[id(rollout)] for rollout in kept], dtype=torch.int64))
+    batch = provide(setup, progress, batch, kept)
     batch = method.shape(batch, states)
-    row = torch.arange(batch.size)
-    keep = method.keep(batch, states, after_advantage=False)
-    batch, row = method.assign(batch.select(keep), states), row[keep]
+    row = method.keep(batch, states, after_advantage=False)
+    batch = method.assign(batch.select(row), states)
     keep = method.keep(batch, states, after_advantage=True)
     batch, row = batch.select(keep), row[keep]
     rollouts = [kept[i] for i in row.tolist()]
     clock.mark("score")
 
     # maximise the objective
-    passes: list[Gradient] = []
-    norms: list[float] = []
-    mean_mismatch = 0.0
     lr = config.lr * factor(step, config.steps, warmup=config.warmup, schedule=config.schedule)
     optimizer.set_lr(lr)
+    recalls = method.recall(states)
     sequences = Sequences.of(rollouts)
-    single = config.updates * config.epochs == 1
+    single = config.updates * config.epochs == 1 and not recalls
     batch = batch if single or not rollouts else with_old_logp(setup, progress, batch, sequences)
-    for epoch in range(config.epochs if rollouts else 0):
-        for rows in minibatches(batch, config.updates, generator(config.seed, step, epoch)):
-            done = gradient(
-                setup.policy, method, states, batch.select(rows), sequences.select(rows),
-                temperature=config.temperature, micro_tokens=config.micro_tokens, on_policy=single,
-            )  # fmt: skip
-            norm = float(torch.nn.utils.clip_grad_norm_(optimizer.params, config.grad_clip))
-            finite = all(map(torch.isfinite, (torch.tensor(norm), torch.tensor(done.loss))))
-            if finite:
-                optimizer.step()
-            optimizer.zero_grad()
-            progress.in_a_row = 0 if finite else progress.in_a_row + 1
-            progress.skipped += not finite
-            batch = written(batch, rows, done.fields)
-            if not passes:
-                mean_mismatch, progress.mismatch = mismatch(batch.select(rows))
-            passes.append(done)
-            norms.append(norm)
+    passes = Passes(setup, optimizer, progress, states)
+    for recall in recalls:
+        if recall.before:
+            passes.update(recall.batch.to(batch.device), remembered(recall), on_policy=False)
+    trained, sequences = together(batch, sequences, [recall for recall in recalls if not recall.before])
+    for epoch in range(config.epochs if trained.size else 0):
+        for rows in minibatches(trained, config.updates, generator(config.seed, step, epoch)):
+            done = passes.update(trained.select(rows), sequences.select(rows), on_policy=single)
+            trained = written(trained, rows, done.fields)
+            if passes.mismatch is None:
+                passes.mismatch, progress.mismatch = mismatch(trained.select(rows))
+    batch = trained.select(torch.arange(batch.size, device=batch.device)) if trained.size else batch
     setup.collector.engine.sync()
-    states = method.update(states, batch=batch) if rollouts else states
+    if rollouts:
+        states = method.update(states, batch=batch, rollouts=rollouts, probe=probe(setup, rollouts, step))
     clock.mark("update")
 
     progress.step, progress.states = step, states
     progress.tokens += setup.collector.take_tokens()
-    metrics = measured(everything, sampled, batch, passes, norms)
-    metrics |= {"mismatch": mean_mismatch, "mismatch_max": progress.mismatch}
+    metrics = measured(everything, sampled, batch, passes.done, passes.norms)
+    metrics |= {"mismatch": passes.mismatch or 0.0, "mismatch_max": progress.mismatch}
     metrics |= {"tokens": progress.tokens, "lr": lr, "skipped_updates": progress.skipped, **clock.times()}
-    trained = {id(r): i for i, r in enumerate(sampled)}
-    return StepResult(metrics, sampled, batch if rollouts else None, [trained[id(r)] for r in rollouts])
+    return StepResult(metrics, sampled, batch if rollouts else None, [place[id(r)] for r in rollouts])
+
+
+@dataclass
+class Passes:
+    """The updates of a step."""
+
+    setup: Setup
+    optimizer: MasterWeights
+    progress: Progress
+    states: Mapping[str, Any]
+    done: list[Gradient] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    mismatch: float | None = None
+
+    def update(self, minibatch: Batch, sequences: Sequences, *, on_policy: bool) -> Gradient:
+        """One update; skipped and counted where loss or gradient is not finite."""
+        setup, optimizer, progress = self.setup, self.optimizer, self.progress
+        done = gradient(
+            setup.policy, setup.method, self.states, minibatch, sequences,
+            temperature=setup.config.temperature, micro_tokens=setup.config.micro_tokens, on_policy=on_policy,
+        )  # fmt: skip
+        norm = float(torch.nn.utils.clip_grad_norm_(optimizer.params, setup.config.grad_clip))
+        finite = math.isfinite(norm) and math.isfinite(done.loss)
+        if finite:
+            optimizer.step()
+            progress.updates += 1
+            follow(setup, progress)
+        optimizer.zero_grad()
+        progress.in_a_row = 0 if finite else progress.in_a_row + 1
+        progress.skipped += not finite
+        self.done.append(done)
+        self.norms.append(norm)
+        return done
+
+
+def follow(setup: Setup, progress: Progress) -> None:
+    """Move the teacher after the policy, where the method has one."""
+    teacher = setup.method.teacher
+    if teacher is not None and progress.updates % int(teacher["teacher_every"]) == 0:
+        setup.policy.update_teacher(float(teacher["teacher_decay"]))
+
+
+def remembered(recall: Recall) -> Sequences:
+    """The token sequences of recalled rollouts."""
+    lengths = recall.batch.mask.int().mul(torch.arange(1, recall.batch.mask.shape[1] + 1)).amax(1)
+    tokens = recall.batch["token_ids"]
+    return Sequences(
+        tuple(torch.tensor(context, dtype=torch.int64) for context in recall.contexts),
+        tuple(row[: int(length)].cpu() for row, length in zip(tokens, lengths, strict=True)),
+    )
+
+
+def together(batch: Batch, sequences: Sequences, recalls: Sequence[Recall]) -> tuple[Batch, Sequences]:
+    """The step's batch with recalled rollouts after its own."""
+    if not recalls:
+        return batch, sequences
+    parts = [remembered(recall) for recall in recalls]
+    whole = concat([batch, *(recall.batch.to(batch.device) for recall in recalls)])
+    return whole, Sequences(
+        sum((part.context for part in parts), sequences.context),
+        sum((part.completion for part in parts), sequences.completion),
+    )
 
 
 def sample(setup: Setup, states: dict[str, Any], step: int) -> tuple[list[Rollout], list[Rollout], dict[str, Any]]:
@@ -138,7 +198,9 @@ def sample(setup: Setup, states: dict[str, Any], step: int) -> tuple[list[Rollou
             rows, times = torch.unique(rows, return_counts=True)
             counts = method.run("budget", now, rows, group_size=config.group_size) * times
             prompts = [setup.prompts[i] for i in rows.tolist()]
-            rollouts = setup.collector.collect(method, now, prompts, counts.tolist(), seed=seed)
+            rollouts = setup.collector.collect(
+                method, now, prompts, counts.tolist(), seed=seed, step=step - 1, steps=config.steps
+            )
             groups: dict[str, list[Rollout]] = {}
             for rollout in rollouts:
                 groups.setdefault(rollout.prompt.id, []).append(rollout)
@@ -150,11 +212,11 @@ def sample(setup: Setup, states: dict[str, Any], step: int) -> tuple[list[Rollou
         flat = [rollout for group in groups for rollout in group]
         if not filters or not flat:
             return [True] * len(groups)
-        batch = batch_of(setup, flat)
+        batch = attached(setup, now, batch_of(setup, flat, step), flat, step)
         if method.needs(loss=False) & {"old_logp", "ref_logp"}:
             batch = provide(setup, Progress(), batch, flat)
         kept = method.keep(method.shape(batch, now), now, after_advantage=False)
-        flags = [bool(kept[batch.groups.index == i].any()) for i in range(batch.groups.count)]
+        flags = torch.isin(torch.arange(batch.groups.count), batch.groups.index[kept].cpu()).tolist()
         kept_so_far += sum(flags)
         return flags
 
@@ -165,11 +227,52 @@ def sample(setup: Setup, states: dict[str, Any], step: int) -> tuple[list[Rollou
     return everything, chosen, now
 
 
-def batch_of(setup: Setup, rollouts: Sequence[Rollout]) -> Batch:
+def batch_of(setup: Setup, rollouts: Sequence[Rollout], step: int = 1) -> Batch:
     """Rollouts as tensors on the policy's device."""
-    notes = {"max_new_tokens": setup.config.max_new_tokens, "reward_weights": setup.collector.grader.weights}
-    batch = make_batch(rollouts, setup.rows, extra=sorted(setup.method.provides), notes=notes)
+    config, grader = setup.config, setup.collector.grader
+    lr = config.lr * factor(step, config.steps, warmup=config.warmup, schedule=config.schedule)
+    notes = {
+        "max_new_tokens": config.max_new_tokens, "reward_weights": grader.weights, "reward_names": grader.names,
+        "step": step - 1, "steps": config.steps, "seed": config.seed, "learning_rate": lr,
+    }  # fmt: skip
+    batch = make_batch(rollouts, setup.rows, extra=sorted(setup.method.drawn), notes=notes)
     return batch.to(setup.policy.device)
+
+
+def probe(setup: Setup, rollouts: Sequence[Rollout], step: int) -> Probe:
+    """What hooks that look at rollouts more closely are lent."""
+    config, policy = setup.config, setup.policy
+
+    def passes(
+        contexts: Sequence[Sequence[int]],
+        completions: Sequence[Sequence[int]],
+        *,
+        model: str = "policy",
+        temperature: float | None = None,
+        want: frozenset[str] = frozenset({"logp"}),
+    ) -> dict[str, torch.Tensor]:
+        sequences = Sequences(
+            tuple(torch.tensor(list(c), dtype=torch.int64) for c in contexts),
+            tuple(torch.tensor(list(c), dtype=torch.int64) for c in completions),
+        )
+        return score(
+            policy, sequences, width=max((len(c) for c in completions), default=0) or 1,
+            temperature=config.temperature if temperature is None else temperature,
+            micro_tokens=config.micro_tokens, want=want, model=model,
+        )  # fmt: skip
+
+    def render(source: Any) -> tuple[int, ...]:
+        return policy.encode(policy.render(source, config.system), start=True)
+
+    return Probe(
+        rollouts, passes, policy.hidden_states, lambda: policy.head_weight, policy.encode, policy.decode, render,
+        step - 1, config.steps,
+    )  # fmt: skip
+
+
+def attached(setup: Setup, states: Mapping[str, Any], batch: Batch, rollouts: Sequence[Rollout], step: int) -> Batch:
+    """The batch with the fields that the method makes of its rollouts."""
+    return setup.method.attach(batch, probe(setup, rollouts, step), states) if rollouts else batch
 
 
 def provide(setup: Setup, progress: Progress, batch: Batch, rollouts: Sequence[Rollout]) -> Batch:
@@ -181,7 +284,9 @@ def provide(setup: Setup, progress: Progress, batch: Batch, rollouts: Sequence[R
     if "old_logp" in early:
         batch = with_old_logp(setup, progress, batch, sequences)
     if "ref_logp" in early | late:
-        batch = batch.replace(ref_logp=_score(setup, batch, sequences, reference=True))
+        batch = batch.replace(ref_logp=_score(setup, batch, sequences, model="reference"))
+    if "old_values" in early | late:
+        batch = batch.with_tokens(old_values=_score(setup, batch, sequences, want="values"))
     return batch
 
 
@@ -197,12 +302,14 @@ def with_old_logp(setup: Setup, progress: Progress, batch: Batch, sequences: Seq
     return batch.replace(old_logp=_score(setup, batch, sequences))
 
 
-def _score(setup: Setup, batch: Batch, sequences: Sequences, *, reference: bool = False) -> torch.Tensor:
+def _score(
+    setup: Setup, batch: Batch, sequences: Sequences, *, model: str = "policy", want: str = "logp"
+) -> torch.Tensor:
     config = setup.config
     return score(
         setup.policy, sequences, width=batch.mask.shape[1], temperature=config.temperature,
-        micro_tokens=config.micro_tokens, reference=reference,
-    )["logp"]  # fmt: skip
+        micro_tokens=config.micro_tokens, want=frozenset({want}), model=model,
+    )[want]  # fmt: skip
 
 
 def minibatches(batch: Batch, count: int, rng: torch.Generator) -> list[torch.Tensor]:

@@ -16,16 +16,26 @@ class MasterWeights:
 
     Args:
         params: the parameters that are trained; those already in float32 are used as they are.
-        make: parameters -> optimizer.
+        make: parameters, or groups of parameters, -> optimizer.
+        scaled: further parameters, and what their learning rate is times that of the others.
     """
 
-    def __init__(self, params: Sequence[torch.nn.Parameter], make: Callable[[list[torch.nn.Parameter]], Any]) -> None:
-        self.params = list(params)
+    def __init__(
+        self,
+        params: Sequence[torch.nn.Parameter],
+        make: Callable[[list[Any]], Any],
+        *,
+        scaled: tuple[Sequence[torch.nn.Parameter], float] = ((), 1.0),
+    ) -> None:
+        self.params = [*params, *scaled[0]]
         self.masters = [
             p if p.dtype not in (torch.bfloat16, torch.float16) else torch.nn.Parameter(p.detach().float())
             for p in self.params
         ]
-        self.inner: torch.optim.Optimizer = make(self.masters)
+        own, further = self.masters[: len(params)], self.masters[len(params) :]
+        # An optimizer may know no more of groups than that they have parameters, so it is given them only where needed.
+        groups = [{"params": own}, {"params": further, "lr_scale": scaled[1]}] if further else own
+        self.inner: torch.optim.Optimizer = make(groups)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:

@@ -23,11 +23,13 @@ from cohort.rewards.spec import RewardSpec, parse
 from cohort.training import nursery
 from cohort.training.collect import ALWAYS, Collector, Grader
 from cohort.training.config import TrainConfig
-from cohort.training.update import SCORED
+from cohort.training.precision import MasterWeights
+from cohort.training.update import SCORED, TAUGHT
 
 Say = Callable[[str], None]
 # Fields that the loop can compute when a method declares them.
-COMPUTED = SCORED | {"old_logp", "ref_logp"}
+EARLY = frozenset({"old_logp", "ref_logp", "old_values"})
+COMPUTED = SCORED | TAUGHT | EARLY
 
 
 @dataclass
@@ -163,6 +165,29 @@ def prepare(
     return Setup(config, method, policy, make_collector(config, policy, grader), prompts, eval_prompts)
 
 
+def optimizer_of(setup: Setup) -> MasterWeights:
+    """The method's optimizer over everything that is trained, and the models that it needs beside the policy.
+
+    They are copies of the policy as the run begins, so this comes before a checkpoint is loaded.
+    """
+    config, method, policy = setup.config, setup.method, setup.policy
+    if "ref_logp" in method.needs(loss=True) | method.needs(loss=False):
+        policy.make_reference()
+    if method.teacher is not None:
+        policy.make_teacher()
+    stage = method.stage("optimizer")
+    # The run's weight decay, unless the method sets its own.
+    decay = {} if "weight_decay" in stage.hyper else {"weight_decay": config.weight_decay}
+    scaled: tuple[list[torch.nn.Parameter], float] = ([], 1.0)
+    trained = policy.trainable()
+    if method.critic is not None:
+        torch.manual_seed(config.seed)
+        policy.make_critic(str(method.critic["critic"]))
+        assert policy.critic is not None
+        scaled = (list(policy.critic.parameters()), float(method.critic["critic_lr"] or config.lr) / config.lr)
+    return MasterWeights(trained, lambda params: stage(params, config.lr, **decay), scaled=scaled)
+
+
 def separate(prompts: list[Prompt], eval_prompts: list[Prompt], *, same: bool, say: Say) -> list[Prompt]:
     """Training prompts that are not evaluated on."""
     if same:
@@ -190,7 +215,7 @@ def check_method(method: Method, config: TrainConfig) -> None:
             f"group_size is {config.group_size}, but '{method.name}' compares rollouts of a prompt with each other: "
             f"set group_size to {method.group_size} or more"
         )
-    early = method.needs(loss=False) - ALWAYS - {"old_logp", "ref_logp"} - method.provides
+    early = method.needs(loss=False) - ALWAYS - EARLY - method.provides
     late = method.needs(loss=True) - ALWAYS - COMPUTED - method.provides
     for name in sorted(early | late):
         raise UsageError(f"'{method.name}' needs the field '{name}' of every rollout, which nothing here provides")
@@ -202,7 +227,14 @@ TASK_ONLY = "the reward 'task' is the verifier of reasoning_gym data; for other 
 def check_columns(
     method: Method, config: TrainConfig, grader: Grader, prompts: list[Prompt], eval_prompts: list[Prompt]
 ) -> None:
-    """The rows have the columns that rewards and method read."""
+    """The rows have the columns that rewards and method read, and the run the rewards."""
+    for component, reader in method.components.items():
+        if component not in grader.names:
+            raise UsageError(
+                f"'{method.name}' ({reader}) reads the reward '{component}', which this run lacks (it has: "
+                f"{', '.join(grader.names)}): add a function of that name with --reward '0*path.py:{component}' (a weight "
+                "of 0 keeps it out of the sum), or name another reward in the method"
+            )
     named = [(f"training row {i}", prompt) for i, prompt in enumerate(prompts, 1)]
     named += [(f"held-out row {i}", prompt) for i, prompt in enumerate(eval_prompts, 1)]
     for where, prompt in named:

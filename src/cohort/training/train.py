@@ -26,7 +26,7 @@ from cohort.training.evaluate import Evaluation, evaluate_prompts
 from cohort.training.loop import Progress, one_step
 from cohort.training.precision import MasterWeights
 from cohort.training.recorder import Recorder, require_wandb
-from cohort.training.setup import Setup, check_space, name_of_run, prepare
+from cohort.training.setup import Setup, check_space, name_of_run, optimizer_of, prepare
 
 # Keys that may differ between a run and its continuation: they change what is written or shown, or how long it goes on
 # (a constant learning rate does not depend on the number of steps).
@@ -137,14 +137,8 @@ def _run(setup: Setup, folder: Path, found: Path | None, display: Display) -> Re
     if config.wandb:
         require_wandb()
     folder.mkdir(parents=True, exist_ok=True)
-    if "ref_logp" in setup.method.needs(loss=True) | setup.method.needs(loss=False):
-        # The reference is the policy as the run began, so it is taken before a checkpoint is loaded.
-        setup.policy.make_reference()
-    optimizer = MasterWeights(
-        setup.policy.trainable(),
-        lambda params: setup.method.stage("optimizer")(params, config.lr, **_decay(setup)),
-    )
-    progress = Progress(states=setup.method.init(size=len(setup.prompts)))
+    optimizer = optimizer_of(setup)
+    progress = Progress(states=setup.method.init(size=len(setup.prompts), steps=config.steps))
     extra: dict[str, Any] = {"before": None, "best": None, "seconds": 0.0}
     if found is not None:
         extra = _restore(found, setup, optimizer, progress)
@@ -157,7 +151,7 @@ def _run(setup: Setup, folder: Path, found: Path | None, display: Display) -> Re
     def save() -> None:
         extra["seconds"] += time.monotonic() - extra.get("clock", began)
         extra["clock"] = time.monotonic()
-        state = _state(optimizer, progress, {k: v for k, v in extra.items() if k != "clock"})
+        state = _state(setup, optimizer, progress, {k: v for k, v in extra.items() if k != "clock"})
         checkpoint.write(folder / "checkpoints", progress.step, setup.policy.save, state, keep=config.checkpoint.keep)
 
     try:
@@ -256,12 +250,6 @@ def _take(messages: list[str]) -> list[str]:
     return taken
 
 
-def _decay(setup: Setup) -> dict[str, float]:
-    """The run's weight decay, unless the method sets its own."""
-    stage = setup.method.stage("optimizer")
-    return {} if "weight_decay" in stage.hyper else {"weight_decay": setup.config.weight_decay}
-
-
 def _greedy(setup: Setup) -> Any:
     from dataclasses import replace
 
@@ -354,11 +342,12 @@ def check_same_run(folder: Path, config: TrainConfig) -> None:
         raise UsageError(f"{folder} holds a run with another configuration: {what}; name another folder with --out")
 
 
-def _state(optimizer: MasterWeights, progress: Progress, extra: Mapping[str, Any]) -> dict[str, Any]:
+def _state(setup: Setup, optimizer: MasterWeights, progress: Progress, extra: Mapping[str, Any]) -> dict[str, Any]:
     version, keys, gauss = random.getstate()
     name, numbers, position, has_gauss, cached = np.random.get_state()
     return {
         "optimizer": optimizer.state_dict(),
+        "side": setup.policy.side_state(),
         "progress": dict(vars(progress)),
         "extra": dict(extra),
         "random": {
@@ -373,6 +362,7 @@ def _state(optimizer: MasterWeights, progress: Progress, extra: Mapping[str, Any
 def _restore(found: Path, setup: Setup, optimizer: MasterWeights, progress: Progress) -> dict[str, Any]:
     state = checkpoint.read_state(found)
     setup.policy.load_weights(found / "model")
+    setup.policy.load_side_state(state["side"])
     optimizer.load_state_dict(state["optimizer"])
     for name, value in state["progress"].items():
         setattr(progress, name, value)

@@ -14,8 +14,10 @@ from cohort.methods import Loss, Method
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.sequences import Sequences
 
-# Fields that a scoring pass of the current policy gives.
-SCORED = frozenset({"logp", "entropy"})
+# Fields that a scoring pass of the current policy gives, with gradient.
+SCORED = frozenset({"logp", "entropy", "logits", "hidden", "values"})
+# Fields that take a pass of the teacher over a micro-batch, since they are too large to be kept for a whole step.
+TAUGHT = frozenset({"teacher_logits"})
 
 
 @dataclass
@@ -48,17 +50,15 @@ def score(
     temperature: float,
     micro_tokens: int,
     want: frozenset[str] = frozenset({"logp"}),
-    reference: bool = False,
+    model: str = "policy",
 ) -> dict[str, Tensor]:
     """A pass without gradient over any number of sequences: name -> [n, T]."""
     out: dict[str, Tensor] = {}
     with torch.no_grad():
         for rows in sequences.micro_batches(micro_tokens):
-            part = policy.score(
-                sequences.select(rows), width=width, temperature=temperature, want=want, reference=reference
-            )
+            part = policy.score(sequences.select(rows), width=width, temperature=temperature, want=want, model=model)
             for name, value in part.items():
-                whole = out.setdefault(name, value.new_zeros(len(sequences), width))
+                whole = out.setdefault(name, value.new_zeros(len(sequences), *value.shape[1:]))
                 whole[rows.to(value.device)] = value
     return out
 
@@ -95,6 +95,7 @@ def gradient(
             here = rows.to(minibatch.device)
             scored = policy.score(sequences.select(rows), **how)
             part = minibatch.select(here).replace(weight=weight[here])
+            part = taught(policy, method, part, sequences.select(rows), temperature=temperature)
             loss, push = _loss(method, states, part, scored, on_policy)
             if loss.total.requires_grad:
                 loss.total.backward()
@@ -103,6 +104,7 @@ def gradient(
         return result
     leaves = score(policy, sequences, micro_tokens=micro_tokens, **how)
     leaves = {name: value.requires_grad_() for name, value in leaves.items()}
+    minibatch = taught(policy, method, minibatch, sequences, temperature=temperature)
     loss, push = _loss(method, states, minibatch, leaves, on_policy)
     result.add(loss)
     everything = torch.arange(minibatch.size, device=minibatch.device)
@@ -112,6 +114,28 @@ def gradient(
         scored = policy.score(sequences.select(rows), **how)
         torch.autograd.backward([scored[n] for n in leaves], [pull[rows.to(pull.device)] for pull in pulls])
     return result
+
+
+def taught(policy: CausalLM, method: Method, part: Batch, sequences: Sequences, *, temperature: float) -> Batch:
+    """The rows with `teacher_logits` [n, T, V], if the method reads them: the teacher's, without gradient, in the
+    context of the field `teacher_context` [n, C] (token ids, then -1; a row of -1 has no teacher and gets zeros)."""
+    if not method.needs(loss=True) & TAUGHT:
+        return part
+    contexts = part["teacher_context"].cpu()
+    rows = (contexts[:, 0] >= 0).nonzero()[:, 0]
+    own = Sequences(
+        tuple(contexts[i][contexts[i] >= 0] for i in rows.tolist()),
+        tuple(sequences.completion[i] for i in rows.tolist()),
+    )
+    width = part.mask.shape[1]
+    dtype = torch.float64 if policy.dtype == torch.float64 else torch.float32
+    logits = torch.zeros(part.size, width, policy.vocabulary, dtype=dtype, device=policy.device)
+    if rows.numel():
+        want = frozenset({"logits"})
+        with torch.no_grad():
+            given = policy.score(own, width=width, temperature=temperature, want=want, model="teacher")["logits"]
+        logits[rows.to(logits.device)] = given
+    return part.with_tokens(teacher_logits=logits)
 
 
 def _loss(
@@ -132,5 +156,7 @@ def _loss(
 
 def _keep(result: Gradient, minibatch: Batch, rows: Tensor, values: Mapping[str, Tensor]) -> None:
     for name, value in values.items():
+        if value.ndim > 2:
+            continue  # logits and hidden states are too large to be kept
         whole = result.fields.setdefault(name, value.new_zeros(minibatch.mask.shape).detach())
         whole[rows] = value.detach()

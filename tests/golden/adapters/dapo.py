@@ -18,7 +18,8 @@ def KIND_filter(case):
         flat = torch.tensor(accuracy, dtype=torch.float64).flatten()
         group = torch.arange(len(accuracy)).repeat_interleave(len(accuracy[0]))
         batch = Batch.of(torch.ones(len(flat), 1), group=group, accuracy=flat, rewards=flat)
-        return method.keep(batch, {}, after_advantage=False).reshape(len(accuracy), -1).all(1).tolist()
+        rows = method.keep(batch, {}, after_advantage=False)
+        return torch.isin(torch.arange(len(flat)), rows).reshape(len(accuracy), -1).all(1).tolist()
 
     rounds = case["inputs"]["accuracy"]
     done = refill(iter(rounds), keep, target=case["config"]["target_prompts"], max_rounds=len(rounds))

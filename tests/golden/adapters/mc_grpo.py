@@ -1,3 +1,7 @@
+import torch
+
 # group_size says how the data were made: one more than it stands in each group.
 IGNORE = ("group_size",)
-OUTPUTS = {"keep": lambda run: run.kept_after}
+# The pivot among equal rewards is the first of them.
+ORDERED = True
+OUTPUTS = {"keep": lambda run: torch.isin(torch.arange(run.assigned.size), run.kept_after)}
