@@ -52,6 +52,31 @@ def tiny_policy(kind: str = "qwen3", *, seed: int = 0, dtype: torch.dtype = torc
     return CausalLM(model, tokenizer(), name=f"tiny {kind}")
 
 
+class _Norm(torch.nn.Module):
+    """RMS normalisation in the precision of its input; transformers' own casts to float32."""
+
+    def __init__(self, norm: Any, offset: float) -> None:
+        super().__init__()
+        self.weight, self.offset = norm.weight, offset
+        self.eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * (self.offset + self.weight)
+
+
+def in_float64(policy: CausalLM) -> CausalLM:
+    """The policy in float64 throughout, also where transformers would cast to float32."""
+    policy.model.double()
+    if policy.critic is not None:
+        policy.critic.double()
+    for parent in list(policy.model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child).__name__.endswith("RMSNorm"):
+                # Gemma's weights are offsets from 1.
+                setattr(parent, name, _Norm(child, 1.0 if type(child).__name__.startswith("Gemma") else 0.0))
+    return policy
+
+
 def prompt_of(policy: CausalLM, text: str, **row: Any) -> Prompt:
     rendered = policy.render(text)
     return Prompt(rendered, rendered, policy.encode(rendered, start=True), text, row)

@@ -1,7 +1,8 @@
 """A task and a policy small enough to train with every method in a test: the loop and its parts are the real ones.
 
 A prompt is one letter; the answer that is right is one digit, fixed for each letter. The policy starts from demonstrations
-that are right with probability START and otherwise name some other digit, with more or less work before the answer.
+that are often right and otherwise name some digit, and succeeds in rather less than half of its attempts. With
+`thought=True` it puts one to four tildes, its thought, before the answer, for methods that act on thoughts and lengths.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from cohort.training.setup import Setup, optimizer_of, prepare
 from tests.traits import trait
 
 LETTERS = "abcdefgh"
-START = 0.55
+# Nothing that could be read as part of the number after it.
+THOUGHT = "~"
 
 
 def answer(letter: str) -> str:
@@ -44,29 +46,42 @@ CONFIG: dict[str, Any] = {
     "lr": 6e-3, "grad_clip": 1.0, "tensorboard": False, "show_every": 0, "seed": 1,
 }  # fmt: skip
 
+THINKING: dict[str, Any] = {"reward": ["number"], "max_new_tokens": 8}
+
+
+# (right with probability, fewest and most tildes, steps, learning rate) of the demonstrations, phase by phase. Which
+# digit belongs to a letter is learnt slowly across a thought and from wrong answers: the thinking policy sees neither first.
+PHASES = {
+    False: ((0.55, (0, 0), 120, 1e-2),),
+    True: ((1.0, (0, 0), 70, 1e-2), (1.0, (0, 4), 100, 1e-2), (0.4, (1, 4), 60, 5e-3)),
+}
+
 
 @cache
-def folder(root: Path) -> Path:
+def folder(root: Path, thought: bool = False) -> Path:
     """The warm-started policy, made once a folder."""
-    path = root / "micro"
+    path = root / ("thinking" if thought else "micro")
     if not (path / "config.json").is_file():
-        policy = nursery(seed=0, hidden=32, layers=1, heads=2)
+        policy = nursery(seed=0, hidden=48 if thought else 32, layers=1, heads=2)
         rng = random.Random(0)
-        pairs = []
-        for _ in range(60):
-            for letter in LETTERS:
-                said = answer(letter) if rng.random() < START else str(rng.randrange(8))
-                context = policy.encode(policy.render(letter), start=True)
-                pairs.append((context, sft.completion_tokens(policy, said)))
-        sft.fine_tune(policy, pairs, steps=120, batch_size=48, lr=1e-2, warmup=5)
+        for start, (fewest, most), steps, lr in PHASES[thought]:
+            pairs = []
+            for _ in range(60):
+                for letter in LETTERS:
+                    thinks = THOUGHT * rng.randint(fewest, most) if most else ""
+                    said = answer(letter) if rng.random() < start else str(rng.randrange(8))
+                    context = policy.encode(policy.render(letter), start=True)
+                    pairs.append((context, sft.completion_tokens(policy, thinks + said)))
+            sft.fine_tune(policy, pairs, steps=steps, batch_size=48, lr=lr, warmup=5)
         policy.save(path)
     return path
 
 
 @contextmanager
-def ready(root: Path, method: str, **changes: Any) -> Iterator[tuple[Setup, MasterWeights, Progress]]:
+def ready(root: Path, method: str, *, thought: bool = False, **changes: Any) -> Iterator[tuple[Setup, MasterWeights, Progress]]:
     """Everything for training the micro policy with a method."""
-    config = make_config({**CONFIG, "model": str(folder(root)), "method": method, **changes})
+    given = {**THINKING, **changes} if thought else changes
+    config = make_config({**CONFIG, "model": str(folder(root, thought)), "method": method, **given})
     setup = prepare(config, say=lambda _: None)
     try:
         optimizer = optimizer_of(setup)
@@ -84,13 +99,21 @@ def method_ready(root: Path, name: str, **changes: Any) -> Iterator[tuple[Setup,
 
 
 @torch.no_grad()
-def success(policy: CausalLM, ending: bool = True) -> float:
-    """The true success rate: probability of drawing the right answer and, with `ending`, stopping there, mean over prompts."""
-    right = [sft.completion_tokens(policy, answer(letter)) for letter in LETTERS]
-    contexts = [policy.encode(policy.render(letter), start=True) for letter in LETTERS]
-    sequences = Sequences(tuple(torch.tensor(c) for c in contexts), tuple(torch.tensor(r) for r in right))
-    logp = policy.score(sequences, width=max(map(len, right)))["logp"]
-    return float((logp.sum(1) if ending else logp[:, 0]).exp().mean())
+def outcomes(policy: CausalLM, most: int = 7) -> tuple[float, float]:
+    """(true success rate, expected tokens of a right answer) of fewer than `most` tildes, the right digit and the end of the
+    completion, mean over prompts."""
+    said = [(letter, THOUGHT * tildes + answer(letter)) for letter in LETTERS for tildes in range(most)]
+    right = [torch.tensor(sft.completion_tokens(policy, text)) for _, text in said]
+    contexts = [torch.tensor(policy.encode(policy.render(letter), start=True)) for letter, _ in said]
+    logp = policy.score(Sequences(tuple(contexts), tuple(right)), width=max(map(len, right)))["logp"]
+    probability = logp.sum(1).exp()
+    lengths = torch.tensor([float(len(tokens)) for tokens in right])
+    return float(probability.sum() / len(LETTERS)), float((probability * lengths).sum() / probability.sum())
+
+
+def success(policy: CausalLM) -> float:
+    """The true success rate."""
+    return outcomes(policy)[0]
 
 
 def train(setup: Setup, optimizer: MasterWeights, progress: Progress) -> list[StepResult]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cohort import registry
@@ -15,6 +15,11 @@ COSTS: Mapping[str, str] = {
     "old_logp": "nothing on-policy; with several updates a step, the engine's own numbers or one forward pass",
     "entropy": "the full distribution at every token of the update's forward pass",
     "old_entropy": "nothing: the engine reports it",
+    "old_values": "one forward pass of the value function over every rollout",
+    "values": "the value function's part of the update's forward pass",
+    "logits": "the update keeps the whole vocabulary's logits of every token of a micro-batch",
+    "hidden": "the last hidden state of every token of a micro-batch",
+    "teacher_logits": "a forward pass of the teacher over every rollout that it teaches, and its logits",
 }
 
 
@@ -65,11 +70,25 @@ def costs(method: Method) -> list[str]:
     for name in sorted(method.needs(loss=True) | method.needs(loss=False)):
         if name in COSTS:
             out.append(f"{name}: {COSTS[name]}")
+    if method.critic is not None:
+        out.append("value function: its weights, their gradient and two moments; a whole model with critic='model'")
+    if method.teacher is not None:
+        out.append("teacher: a second copy of the policy's weights")
+    for _, stage in method.stages():
+        hook = stage.declared.attach
+        if hook is not None:
+            out.append(f"{', '.join(stage.declared.provides)}: {_first_line(hook)}")
+        if stage.declared.recall is not None:
+            out.append(f"{stage.name}: {_first_line(stage.declared.recall)}")
     if method.couples:
         out.append("rollouts are coupled: a minibatch larger than micro_tokens takes one more forward pass")
     if method.refill_rounds > 1:
         out.append(f"up to {method.refill_rounds} rounds of sampling a step, in place of filtered groups")
     return out
+
+
+def _first_line(fn: Callable[..., Any]) -> str:
+    return (inspect.getdoc(fn) or fn.__name__).split("\n")[0].rstrip(".")
 
 
 def _parts(expression: str) -> list[str]:

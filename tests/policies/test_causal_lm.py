@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from cohort.errors import UsageError
-from cohort.policies.causal_lm import CausalLM, merge_adapter, token_statistics
+from cohort.policies.causal_lm import CausalLM, merge_adapter
+from cohort.policies.head import statistics_of
 from cohort.policies.nursery import nursery
 from cohort.policies.sequences import Sequences
 from tests.helpers import tiny_policy
@@ -45,9 +46,9 @@ def test_scores_equal_those_of_each_sequence_by_itself(kind: str) -> None:
 def test_statistics_are_taken_in_float32() -> None:
     logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(0)) * 10
     tokens = torch.tensor([1, 2, 3])
-    half, _ = token_statistics(logits.bfloat16(), tokens, temperature=1.0, entropy=False)
+    half, _ = statistics_of(logits.bfloat16(), tokens, 1.0, False)
     assert half.dtype == torch.float32
-    wide, _ = token_statistics(logits.bfloat16().double(), tokens, temperature=1.0, entropy=False)
+    wide, _ = statistics_of(logits.bfloat16().double(), tokens, 1.0, False)
     assert torch.allclose(half.double(), wide, atol=1e-5)
 
 

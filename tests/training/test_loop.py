@@ -21,7 +21,7 @@ from cohort.training.seeds import generator
 from cohort.training.setup import Setup, optimizer_of, prepare
 from cohort.training.update import gradient
 from tests import micro
-from tests.helpers import prompt_of, random_batch, request_of, rollout_of, tiny_policy
+from tests.helpers import in_float64, prompt_of, random_batch, request_of, rollout_of, tiny_policy
 
 
 @contextmanager
@@ -83,9 +83,7 @@ def test_the_loop_computes_what_is_declared_and_nothing_else(
 def test_micro_batches_do_not_change_the_gradient(micro_root: Path, name: str) -> None:
     """One forward pass over everything, and one a rollout, give the same gradient to rounding."""
     with micro.method_ready(micro_root, name, prompts_per_step=3, group_size=4) as (setup, _, progress):
-        setup.policy.model.double()
-        if setup.policy.critic is not None:
-            setup.policy.critic.double()
+        in_float64(setup.policy)
         sampled, _, states = sample(setup, progress.states, 1)
         batch = attached(setup, states, batch_of(setup, sampled), sampled, 1)
         states = setup.method.observe(states, batch=batch, rollouts=sampled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,29 +15,11 @@ from torch import Tensor
 
 from cohort.batch import Message
 from cohort.errors import UsageError
+from cohort.policies.attention import packed
 from cohort.policies.critic import Critic
+from cohort.policies.head import head_of, token_statistics
+from cohort.policies.packing import Packed, pack, packs
 from cohort.policies.sequences import Sequences
-
-
-def token_statistics(
-    logits: Tensor, tokens: Tensor, *, temperature: float, entropy: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Log-probability of the chosen tokens and entropy of the distributions, in float32 or wider, in nats.
-
-    Args:
-        logits: [..., V], of the model.
-        tokens: [...] int64.
-        temperature: the logits are divided by it, as when sampling; 1 leaves them.
-
-    Returns:
-        logp [...] and, if asked for, entropy [...].
-    """
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    if temperature != 1.0:
-        logits = logits / temperature
-    log_probs = logits.log_softmax(-1)
-    logp = log_probs.gather(-1, tokens[..., None])[..., 0]
-    return logp, -(log_probs.exp() * log_probs).sum(-1) if entropy else None
 
 
 class CausalLM:
@@ -201,8 +184,10 @@ class CausalLM:
     ) -> dict[str, Tensor]:
         """What a model gives to the completion tokens, in one forward pass with the gradient that is on.
 
+        Sequences with the same context share it where the model allows (see `way`).
+
         Args:
-            sequences: n of them; right padded inside, which a causal model does not see.
+            sequences: n of them.
             width: T, the number of columns of the result; tokens beyond a completion are 0.
             temperature: of the distribution, as when sampling.
             want: "logp", "entropy" [n, T]; "values" [n, T] of the critic, before each token; "logits" [n, T, V], divided
@@ -212,53 +197,43 @@ class CausalLM:
         Returns:
             name -> tensor in float32 (float64 for a float64 model), on the policy's device.
         """
-        device = self.device
-        starts = torch.tensor([len(c) for c in sequences.context], device=device)
-        counts = torch.tensor([len(o) for o in sequences.completion], device=device)
-        whole = [torch.cat(pair) for pair in zip(sequences.context, sequences.completion, strict=True)]
-        ids = torch.nn.utils.rnn.pad_sequence(whole, batch_first=True).to(device)
-        first = int(starts.min()) - 1
-        keep = {"logits_to_keep": ids.shape[1] - first} if self.keeps_logits else {}
+        row = pack(sequences, self.device)
+        flat: dict[str, Tensor] = {}
         own = self.critic is not None and self.critic.backbone is None
-        states = bool("hidden" in want or ("values" in want and own))
-        place = torch.arange(width, device=device)
-        inside = place < counts[:, None]
-        at = torch.where(inside, starts[:, None] + place, starts[:, None])
-        tokens = ids.gather(1, at.clamp(max=ids.shape[1] - 1))
-
-        def chosen(x: Tensor, offset: int) -> Tensor:
-            """[n, T, ...] of [n, positions, ...]: what stands where each token was predicted; 0 outside completions."""
-            index = (at - 1 - offset).clamp(min=0, max=x.shape[1] - 1)
-            picked = x.gather(1, index[..., None].expand(*index.shape, x.shape[-1]))
-            return torch.where(inside[..., None], picked, torch.zeros((), dtype=x.dtype, device=device))
-
-        out: dict[str, Tensor] = {}
-        hidden: Tensor | None = None
         if want - {"values"} or own:
-            self.forwards += 1
             with self.model_of(model) as scored:
-                result = scored(input_ids=ids, use_cache=False, output_hidden_states=states, **keep)
-            hidden = chosen(result.hidden_states[-1], 0) if states else None
-            logits = chosen(result.logits, first if self.keeps_logits else 0)
-            logp, entropy = token_statistics(logits, tokens, temperature=temperature, entropy="entropy" in want)
-            out["logp"] = torch.where(inside, logp, torch.zeros_like(logp))
-            if entropy is not None:
-                out["entropy"] = torch.where(inside, entropy, torch.zeros_like(entropy))
-            if "logits" in want:
-                out["logits"] = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
-            if "hidden" in want and hidden is not None:
-                out["hidden"] = hidden if hidden.dtype == torch.float64 else hidden.float()
-        if "values" in want:
+                hidden, logits = self._forward(scored, row, sequences, states=bool(want & {"hidden", "values"}))
+                head = head_of(scored)
+            flat = token_statistics(head, hidden, logits, row.tokens, temperature=temperature, want=want)
+            if hidden is not None and want & {"hidden", "values"}:
+                flat["hidden"] = hidden if hidden.dtype == torch.float64 else hidden.float()
+                if self.critic is not None and own:
+                    flat["values"] = self.critic(hidden)
+        if "values" in want and not own:
             if self.critic is None:
                 raise RuntimeError("no critic was made; call make_critic before training")
-            if self.critic.backbone is not None:
-                self.forwards += 1
-                result = self.critic.backbone(input_ids=ids, use_cache=False, output_hidden_states=True)
-                hidden = chosen(result.hidden_states[-1], 0)
+            hidden, _ = self._forward(self.critic.backbone, row, sequences, states=True)
             assert hidden is not None
-            values = self.critic(hidden)
-            out["values"] = torch.where(inside, values, torch.zeros_like(values))
-        return {name: value for name, value in out.items() if name in want}
+            flat["values"] = self.critic(hidden)
+        return {name: row.padded(flat[name], len(sequences), width) for name in want}
+
+    def _forward(
+        self, scored: Any, row: Packed, sequences: Sequences, *, states: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Hidden states [M, d] from which the completion tokens are predicted, or, where `way` is "whole", logits [M, V]
+        (and the hidden states if `states`)."""
+        self.forwards += 1
+        return forward(scored, row, sequences, self.way, states=states)
+
+    @functools.cached_property
+    def way(self) -> str:
+        """How sequences are scored, found by trying on a few tokens: "shared", a shared context only once; "padded", each
+        sequence by itself, the output layer apart; "whole", the model's own logits."""
+        return way_of(self.model)
+
+    def micro_batches(self, sequences: Sequences, max_tokens: int) -> list[Tensor]:
+        """Rows [n] int64 of micro-batches of at most `max_tokens` tokens to compute (at least one sequence each)."""
+        return packs(sequences, max_tokens) if self.way == "shared" else sequences.micro_batches(max_tokens)
 
     @torch.no_grad()
     def hidden_states(self, contexts: Sequence[Sequence[int]], *, layer: int = -1) -> list[Tensor]:
@@ -328,6 +303,51 @@ class CausalLM:
             if self._reference is None:
                 raise RuntimeError("no reference policy was made; call make_reference before training")
             yield self._reference
+
+
+def forward(
+    scored: Any, row: Packed, sequences: Sequences, way: str, *, states: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """A forward pass of a transformers model over packed sequences; see `CausalLM._forward`."""
+    base = scored.get_base_model() if hasattr(scored, "get_base_model") else scored
+    if way == "shared":
+        with packed(base, row.layout):
+            positions = row.layout.positions()[None]
+            out = base.base_model(input_ids=row.ids[None], position_ids=positions, use_cache=False)
+        return out.last_hidden_state[0, row.source], None
+    whole = [torch.cat(pair) for pair in zip(sequences.context, sequences.completion, strict=True)]
+    ids = torch.nn.utils.rnn.pad_sequence(whole, batch_first=True).to(row.ids.device)
+    starts = torch.tensor([len(context) for context in sequences.context], device=ids.device)
+    at = starts[row.row] + row.column - 1
+    if way == "padded":
+        return base.base_model(input_ids=ids, use_cache=False).last_hidden_state[row.row, at], None
+    out = scored(input_ids=ids, use_cache=False, output_hidden_states=states)
+    hidden = out.hidden_states[-1][row.row, at] if states else None
+    return hidden, out.logits[row.row, at]
+
+
+@torch.no_grad()
+def way_of(model: Any) -> str:
+    """The fastest way of scoring that gives the model's own logits (see `CausalLM.way`)."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    device = next(model.parameters()).device
+    # Two rollouts of one prompt and one of another, of tokens that every vocabulary has.
+    tokens = torch.arange(2, 8)
+    probe = Sequences((tokens[:4], tokens[:4], tokens[2:5]), (tokens[1:4], tokens[3:6], tokens[:2]))
+    row = pack(probe, device)
+    _, right = forward(model, row, probe, "whole", states=False)
+    assert right is not None
+    near = {torch.float64: 1e-6, torch.float32: 1e-3}.get(right.dtype, 0.05) * (1.0 + float(right.abs().max()))
+    for way in ("shared", "padded"):
+        try:
+            hidden, _ = forward(model, row, probe, way, states=False)
+            assert hidden is not None
+            logits = head_of(base)(hidden)
+        except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError):
+            continue
+        if logits.shape == right.shape and float((logits - right).abs().max()) <= near:
+            return way
+    return "whole"
 
 
 def _first_line(error: BaseException) -> str:

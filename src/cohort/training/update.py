@@ -55,7 +55,7 @@ def score(
     """A pass without gradient over any number of sequences: name -> [n, T]."""
     out: dict[str, Tensor] = {}
     with torch.no_grad():
-        for rows in sequences.micro_batches(micro_tokens):
+        for rows in policy.micro_batches(sequences, micro_tokens):
             part = policy.score(sequences.select(rows), width=width, temperature=temperature, want=want, model=model)
             for name, value in part.items():
                 whole = out.setdefault(name, value.new_zeros(len(sequences), *value.shape[1:]))
@@ -87,7 +87,7 @@ def gradient(
     """
     want = (method.needs(loss=True) & SCORED) | {"logp"}
     how: dict[str, Any] = {"width": minibatch.mask.shape[1], "temperature": temperature, "want": want}
-    parts = sequences.micro_batches(micro_tokens)
+    parts = policy.micro_batches(sequences, micro_tokens)
     result = Gradient()
     if len(parts) == 1 or not method.couples:
         weight = method.weights(minibatch, states)

@@ -14,5 +14,5 @@ def random_fields(batch, generator):
     return batch.with_rollouts(exit_position=place)
 
 
-TRAIN = {"max_new_tokens": 8}
+TRAIN = {"thought": True, "lr": 3e-3, "steps": 40}
 HYPER_TRAIN = "(exit_text='', end_of_thinking='<')"

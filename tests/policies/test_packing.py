@@ -1,0 +1,192 @@
+"""Shared-prefix scoring equals scoring every sequence by itself, in value and gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from cohort.policies import attention, head
+from cohort.policies.attention import Layout, Share, shared_prefix_attention
+from cohort.policies.causal_lm import CausalLM
+from cohort.policies.packing import pack, packs
+from cohort.policies.sequences import Sequences
+from tests.helpers import in_float64, tiny_policy
+
+KINDS = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "mistral", "phi3", "gpt2")
+
+
+def dense(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, softcap: float | None, window: int | None
+) -> Tensor:
+    """Every query against the keys it may see, by one large mask: [N, H, D]."""
+    repeats = q.shape[0] // k.shape[0]
+    k, v = k.repeat_interleave(repeats, 0), v.repeat_interleave(repeats, 0)
+    seen = torch.zeros(q.shape[1], q.shape[1], dtype=torch.bool)
+    for share in layout.shares:
+        for i in range(share.start, share.middle):
+            seen[i, share.start : i + 1] = True
+        at = share.middle
+        for count in share.suffixes:
+            for i in range(at, at + count):
+                seen[i, share.start : share.middle] = True
+                seen[i, at : i + 1] = True
+            at += count
+    positions = layout.positions()
+    if window is not None:
+        seen &= positions[:, None] - positions < window
+    scores = q @ k.transpose(1, 2) * scale
+    scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+    return (scores.masked_fill(~seen, -torch.inf).softmax(-1) @ v).transpose(0, 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    shares=st.lists(
+        st.tuples(st.integers(1, 6), st.lists(st.integers(0, 5), min_size=1, max_size=4)), min_size=1, max_size=3
+    ),
+    heads=st.sampled_from([(4, 4), (4, 2), (3, 1)]),
+    softcap=st.sampled_from([None, 2.0]),
+    window=st.sampled_from([None, 1, 3, 7]),
+)
+def test_attention_is_that_of_each_rollout_alone(
+    seed: int, shares: list[tuple[int, list[int]]], heads: tuple[int, int], softcap: float | None, window: int | None
+) -> None:
+    at, made = 0, []
+    for length, suffixes in shares:
+        made.append(Share(at, length, tuple(suffixes)))
+        at = made[-1].end
+    layout = Layout(tuple(made), torch.device("cpu"))
+    g = torch.Generator().manual_seed(seed)
+    q, k, v = (
+        torch.randn(n, at, 4, generator=g, dtype=torch.float64).requires_grad_() for n in (heads[0], heads[1], heads[1])
+    )
+    token = attention._layout.set(layout)
+    # Small blocks, so that their borders are crossed.
+    before, attention.QUERY_BLOCK, attention.MOST_SCORES = (attention.QUERY_BLOCK, attention.MOST_SCORES), 2, 20
+    try:
+        out, _ = shared_prefix_attention(
+            None, q[None], k[None], v[None], None, scaling=0.4, softcap=softcap, sliding_window=window
+        )
+        expected = dense(q, k, v, layout, 0.4, softcap, window)
+        probe = torch.randn(out[0].shape, generator=g, dtype=torch.float64)
+        got = torch.autograd.grad((out[0] * probe).sum(), (q, k, v))
+    finally:
+        attention.QUERY_BLOCK, attention.MOST_SCORES = before
+        attention._layout.reset(token)
+    want = torch.autograd.grad((expected * probe).sum(), (q, k, v))
+    assert torch.allclose(out[0], expected, atol=1e-10)
+    assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(got, want, strict=True))
+
+
+def sequences(seed: int = 0) -> Sequences:
+    """Rollouts of three prompts, interleaved, of unequal number and length, one of them empty."""
+    g = torch.Generator().manual_seed(seed)
+    contexts = [torch.randint(6, 90, (n,), generator=g) for n in (9, 1, 12)]
+    lengths = (7, 3, 11, 4, 1, 0, 5)
+    return Sequences(
+        tuple(contexts[i] for i in (0, 1, 0, 2, 0, 1, 1)),
+        tuple(torch.randint(6, 90, (n,), generator=g) for n in lengths),
+    )
+
+
+def scored(policy: CausalLM, way: str, given: Sequences) -> tuple[dict[str, Tensor], list[Tensor]]:
+    vars(policy)["way"] = way
+    out = policy.score(given, width=12, temperature=0.8, want=frozenset({"logp", "entropy"}))
+    g = torch.Generator().manual_seed(1)
+    loss = sum(
+        (torch.randn(v.shape, generator=g, dtype=torch.float64).to(v.dtype) * v).sum() for _, v in sorted(out.items())
+    )
+    assert isinstance(loss, Tensor)
+    grads = torch.autograd.grad(loss, policy.trainable(), allow_unused=True, materialize_grads=True)
+    return {name: value.detach() for name, value in out.items()}, list(grads)
+
+
+def largest(pairs: Any) -> float:
+    """Largest difference, relative to the largest value."""
+    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-3)) for a, b in pairs)
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_shared_scoring_equals_the_models_own(kind: str, lora: bool) -> None:
+    policy = tiny_policy(kind)
+    if lora:
+        torch.manual_seed(0)
+        policy.add_lora(2)
+        for name, parameter in policy.model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
+    in_float64(policy)
+    assert policy.way == "shared"
+    whole, whole_grads = scored(policy, "whole", sequences())
+    # The eager attention that Gemma 2 needs for its soft cap takes its softmax in float32.
+    near = 1e-6 if kind == "gemma2" else 1e-9
+    for way in ("shared", "padded"):
+        got, grads = scored(policy, way, sequences())
+        assert largest((got[name], whole[name]) for name in whole) < near, way
+        assert largest(zip(grads, whole_grads, strict=True)) < near, way
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_float32_they_agree_to_rounding(kind: str) -> None:
+    policy = tiny_policy(kind)
+    whole, whole_grads = scored(policy, "whole", sequences(3))
+    got, grads = scored(policy, "shared", sequences(3))
+    assert largest((got[name], whole[name]) for name in whole) < 1e-5
+    assert largest(zip(grads, whole_grads, strict=True)) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "mistral"])
+def test_a_group_cut_by_a_filter_scores_as_before(kind: str) -> None:
+    policy = in_float64(tiny_policy(kind))
+    rows = torch.tensor([4, 0, 3])
+    whole = policy.score(sequences(), width=12)["logp"]
+    assert torch.allclose(policy.score(sequences().select(rows), width=12)["logp"], whole[rows], atol=1e-9)
+
+
+def test_a_context_is_held_once() -> None:
+    row = pack(sequences(), torch.device("cpu"))
+    # The last token of a completion predicts nothing, so it is left out.
+    assert len(row.ids) == (9 + 1 + 12) + (7 + 11 + 1 + 3 + 5 + 4) - 6
+    assert len(row.tokens) == 7 + 3 + 11 + 4 + 1 + 5
+    assert row.layout.positions().tolist()[:16] == [*range(9), *range(9, 15), 9]
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 1000), budget=st.integers(1, 80))
+def test_packs_hold_every_sequence_once_within_the_budget(seed: int, budget: int) -> None:
+    given_ = sequences(seed)
+    made = packs(given_, budget)
+    assert sorted(i for rows in made for i in rows.tolist()) == list(range(len(given_)))
+    for rows in made:
+        held = given_.select(rows)
+        contexts = {c.numpy().tobytes(): len(c) for c in held.context}
+        assert len(rows) == 1 or sum(contexts.values()) + sum(map(len, held.completion)) <= budget
+    assert len(packs(given_, 10**6)) == 1
+
+
+def test_the_output_layer_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = in_float64(tiny_policy("llama"))
+    whole, whole_grads = scored(policy, "shared", sequences())
+    monkeypatch.setattr(head, "MOST_LOGITS", 3 * 102)
+    chunks, grads = scored(policy, "shared", sequences())
+    assert largest((chunks[name], whole[name]) for name in whole) < 1e-12
+    assert largest(zip(grads, whole_grads, strict=True)) < 1e-12
+
+
+def test_a_model_that_shares_nothing_is_scored_by_itself() -> None:
+    """Where positions mix outside attention, the tokens tried give it away."""
+    policy = in_float64(tiny_policy("gpt2"))
+    layer = policy.model.transformer.h[0].mlp
+    inner = layer.forward
+    layer.forward = lambda x: inner(x + torch.nn.functional.pad(x, (0, 0, 1, 0))[:, :-1])
+    assert policy.way == "padded"
+    whole, _ = scored(policy, "whole", sequences())
+    got, _ = scored(policy, "padded", sequences())
+    assert largest((got[name], whole[name]) for name in whole) < 1e-12
