@@ -1,0 +1,124 @@
+"""BRPO: Optimizing Anytime Reasoning via Budget Relative Policy Optimization (AnytimeReasoner). arXiv:2505.13438.
+
+Code sail-sg/AnytimeReasoner. Confidence: exact (official code).
+
+A thought is cut at budgets b_1 < ... < b_S and each cut is answered by a few summaries; r_gs is the mean score of the
+summaries of trace g at budget s, P_s how much that budget counts (uniform, proportional to b_s, or only the last):
+
+    R_gs  = sum_{j >= s} P_j r_gj                            what thinking between the budgets s-1 and s can still change
+    V1_gs = (sum_{j < s} 2^j r_gj / sum_{j < s} 2^j) sum_{j >= s} P_j            the trace's own earlier budgets
+    V2_s  = mean_g R_gs
+    A_gs  = R_gs - (s V1 + (S - s) V2) / S                   thinking tokens (s from 0)
+    A     = x - mean of the trace's summaries of the same cut                    summary tokens
+    loss  = sum of the clipped token losses / (N L)
+
+With one summary a budget its baseline is the mean over the traces. Cutting thoughts at budgets and summarising them needs a
+sampler that there is not yet, so this is the update part. Defaults: 4 budgets of 2,000 tokens each, decay 2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cohort.axes import aggregation
+from cohort.axes.declare import declare, needs
+from cohort.axes.groups import group_mean, group_size
+from cohort.batch import Batch, Groups
+from cohort.methods import Method, MethodError, use
+from cohort.recipes.recipe import recipe
+
+PRIORS = ("uniform", "linear", "base")
+MODES = ("brpo", "v2only", "v1only", "none")
+
+
+def prior_of(name: str, budgets: Tensor) -> Tensor:
+    """[S] P_s: how much each budget counts."""
+    if name == "uniform":
+        return torch.full_like(budgets, 1 / budgets.numel())
+    return budgets / budgets.sum() if name == "linear" else (budgets == budgets.max()).to(budgets.dtype)
+
+
+def thinking_advantages(
+    scores: Tensor, prior: Tensor, groups: Groups, *, decay: float = 2.0, mode: str = "brpo"
+) -> Tensor:
+    """[N, S] A_gs of scores r [N, S] and prior [S]."""
+    count = scores.shape[1]
+    later = (prior * scores).flip(1).cumsum(1).flip(1)
+    weight = decay ** torch.arange(count, dtype=scores.dtype, device=scores.device)
+    before = (weight * scores).cumsum(1) - weight * scores
+    own = before / (weight.cumsum(0) - weight).clamp(min=1) * prior.flip(0).cumsum(0).flip(0)
+    # A trace alone has no others to be compared with.
+    several = (group_size(groups, scores.dtype) > 1)[groups.index, None]
+    others = torch.where(several, group_mean(later, groups)[groups.index], torch.zeros_like(later))
+    share = torch.arange(count, dtype=scores.dtype, device=scores.device) / count
+    baseline = {"brpo": share * own + (1 - share) * others, "v2only": others, "v1only": own, "none": 0.0}[mode]
+    return later - baseline
+
+
+def summary_advantages(scores: Tensor, split: Tensor, groups: Groups, *, single: bool) -> Tensor:
+    """[N, K] x - mean of the trace's summaries of the same cut, or, with one a budget, of the traces' at that place.
+
+    Args:
+        scores: [N, K] x; split: [N, K] which cut each answers.
+    """
+    if single:
+        return scores - group_mean(scores, groups)[groups.index]
+    same = (split[:, :, None] == split[:, None, :]).to(scores.dtype)
+    return scores - (same * scores[:, None, :]).sum(2) / same.sum(2)
+
+
+def last_summary_only(scores: Tensor, groups: Groups) -> Tensor:
+    """[N, K] the GRPO baseline: only the summary at the largest budget is trained."""
+    gain = scores - group_mean(scores, groups)[groups.index]
+    return torch.cat([torch.zeros_like(gain[:, :-1]), gain[:, -1:]], 1)
+
+
+@needs("summary_scores", "summary_split", "thinking_segment", "summary_index")
+@declare(group_size=2)
+def budget_relative(
+    batch: Batch,
+    *,
+    budgets: tuple[int, ...] = (2000, 4000, 6000, 8000),
+    prior: str = "uniform",
+    decay: float = 2.0,
+    mode: str = "brpo",
+) -> Tensor:
+    """A_gs at thinking tokens, x - baseline at summary tokens, 0 elsewhere: [N, T]. Source: arXiv:2505.13438.
+
+    Fields: summary_scores, summary_split [N, K]; thinking_segment [N, T], the budgets already passed, -1 outside the
+    thought; summary_index [N, T], which summary a token belongs to, -1 outside.
+    """
+    scores = batch["summary_scores"].to(batch.dtype)
+    count = len(budgets)
+    score = scores.unflatten(1, (count, -1)).mean(2)
+    weight = prior_of(prior, torch.tensor(budgets, dtype=batch.dtype, device=batch.device))
+    thinking = thinking_advantages(score, weight, batch.groups, decay=decay, mode=mode)
+    single = scores.shape[1] == count
+    summary = summary_advantages(scores, batch["summary_split"], batch.groups, single=single)
+    segment, index = batch["thinking_segment"].long(), batch["summary_index"].long()
+    zero = torch.zeros(batch.mask.shape, dtype=batch.dtype, device=batch.device)
+    out = torch.where(segment >= 0, thinking.gather(1, segment.clamp(min=0)), zero)
+    out = torch.where(index >= 0, summary.gather(1, index.clamp(min=0)), out)
+    return torch.where(batch.mask, out, zero)
+
+
+@recipe(
+    title="Optimizing Anytime Reasoning via Budget Relative Policy Optimization",
+    paper="arXiv:2505.13438",
+    idea="rewarded at several thinking budgets, each stretch of thought for what it still changes",
+    confidence="exact",
+    ranges={"prior": PRIORS, "mode": MODES, "decay": "(0, inf)", "max_tokens": "[1, inf)"},
+)
+def brpo(
+    *,
+    budgets: tuple[int, ...] = (2000, 4000, 6000, 8000),
+    prior: str = "uniform",
+    decay: float = 2.0,
+    mode: str = "brpo",
+    max_tokens: int | None = None,
+) -> Method:
+    if not budgets or list(budgets) != sorted(set(budgets)) or min(budgets) < 1:
+        raise MethodError(f"'brpo': budgets={budgets!r} must be rising numbers of tokens, such as (2000, 4000)")
+    gain = use(budget_relative, budgets=tuple(budgets), prior=prior, decay=decay, mode=mode)
+    return Method(advantage=gain, aggregation=use(aggregation.constant, max_tokens=max_tokens), lacks="sampling")

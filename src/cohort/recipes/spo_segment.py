@@ -1,0 +1,126 @@
+"""SPO: Segment Policy Optimization: Effective Segment-Level Credit Assignment in RL for LLMs. arXiv:2505.23564.
+
+Code AIFrameResearch/SPO. Confidence: exact (official code).
+
+Chain: a rollout is cut before every m-th uncertain token (probability below p0); V(c) is the mean reward of K continuations
+from the cut; a token's advantage is what its segment gained:
+
+    A_t = V(next cut) - V(last cut),  R - V(last cut) after the last one,  0 before the first and where the policy was sure
+    loss = sum_t M_t l_t / sum_t M_t   over the whole batch,  M_t = 1[pi_old(o_t) < p0],  l the PPO clip
+
+Over its segments A telescopes to R - V(first cut). Tree: V(node) = mean V(children), A(edge) = V(child) - V(parent); each
+edge is a training sample, edges with A = 0 are dropped, and a buffer keeps unused ones for a while. The tree needs a
+sampler that branches, which there is not yet: variant="tree" takes advantages of edges (axes/tree.py) and refuses to train.
+
+Whitening (on in the released configurations) takes mean and variance over the uncertain tokens and gives all tokens a value.
+Defaults: p0 0.9, m 5, K 9 (GSM8K). K continuations a cut are what the method costs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from cohort.axes import aggregation
+from cohort.axes.declare import declare, needs
+from cohort.axes.tools import Tools
+from cohort.batch import Batch, Request, Rollout
+from cohort.methods import Method, use
+from cohort.recipes.recipe import recipe
+
+
+def cuts(old_logp: Tensor, mask: Tensor, *, interval: int, prob_threshold: float) -> Tensor:
+    """[N, T] bool: tokens that a cut stands just before, every `interval`-th uncertain one from the first on."""
+    unsure = mask & (old_logp < math.log(prob_threshold))
+    return unsure & ((unsure.cumsum(1) - 1) % interval == 0)
+
+
+@declare(provides=("cut_value",))
+def valued_cuts(
+    requests: Sequence[Request], tools: Tools, *, interval: int = 5, prob_threshold: float = 0.9, continuations: int = 9
+) -> list[Rollout]:
+    """Rollouts with `cut_value` [L]: the mean reward of continuations from just before a token; NaN where no cut is."""
+    paths = tools.generate(requests)
+    asked: list[Request] = []
+    for i, path in enumerate(paths):
+        logp, mask = torch.tensor([path.sampler_logp]), torch.tensor([path.mask], dtype=torch.bool)
+        for t in cuts(logp, mask, interval=interval, prob_threshold=prob_threshold)[0].nonzero()[:, 0].tolist():
+            for k in range(continuations):
+                seed = path.request.seed + 1 + t * continuations + k
+                asked.append(replace(path.request, prefix=tuple(path.tokens[:t]), seed=seed, meta={"cut": (i, t)}))
+    found: dict[tuple[int, int], list[float]] = {}
+    for end in tools.grade(tools.generate(asked)):
+        found.setdefault(end.request.meta["cut"], []).append(end.reward)
+    values = [[math.nan] * len(path.tokens) for path in paths]
+    for (i, t), rewards in found.items():
+        values[i][t] = sum(rewards) / len(rewards)
+    return [path.but(fields={**path.fields, "cut_value": row}) for path, row in zip(paths, values, strict=True)]
+
+
+def segment_gains(batch: Batch, *, prob_threshold: float) -> Tensor:
+    """[N, T] value gained by each token's segment; 0 before the first cut and at tokens that the policy was sure of."""
+    value, width = batch["cut_value"], batch.mask.shape[1]
+    marked = batch.mask & ~value.isnan()
+    value = torch.where(marked, value, torch.zeros_like(value))
+    place = torch.arange(width, device=batch.device).expand_as(value)
+    last = torch.where(marked, place, -1).cummax(1).values
+    following = torch.where(marked, place, width).flip(1).cummin(1).values.flip(1)
+    following = torch.cat([following[:, 1:], torch.full_like(following[:, :1], width)], 1)
+    after = torch.where(following < width, value.gather(1, following.clamp(max=width - 1)), batch.rewards[:, None])
+    gain = after - value.gather(1, last.clamp(min=0))
+    sure = batch.old_logp > math.log(prob_threshold)
+    return torch.where(batch.mask & (last >= 0) & ~sure, gain, torch.zeros_like(gain))
+
+
+@needs("cut_value", "old_logp")
+@declare(whole_batch=True)
+def segments(batch: Batch, *, prob_threshold: float = 0.9, whiten_advantages: bool = True) -> Batch:
+    """A_t = V(next cut) - V(last cut) on uncertain tokens, which alone are trained. Source: section 4, arXiv:2505.23564."""
+    gain = segment_gains(batch, prob_threshold=prob_threshold)
+    unsure = batch.mask & (batch.old_logp < math.log(prob_threshold))
+    if whiten_advantages:
+        count, kept = unsure.sum(), torch.where(unsure, gain, torch.zeros_like(gain))
+        mean = kept.sum() / count.clamp(min=1)
+        spread = torch.where(unsure, (gain - mean) ** 2, torch.zeros_like(gain)).sum() / (count - 1).clamp(min=1)
+        white = (gain - mean) / (spread + 1e-8).sqrt()
+        # Equal advantages stay equal: their rounding is nothing to blow up.
+        scale = torch.where(unsure, gain.abs(), torch.zeros_like(gain)).amax() if gain.numel() else mean
+        white = torch.where(spread > 1e-20 * scale**2, white, torch.zeros_like(white))
+        gain = torch.where(batch.mask, white, torch.zeros_like(white))
+    return batch.replace(advantages=gain, loss_mask=unsure)
+
+
+@needs("edge_advantage")
+def edges(batch: Batch) -> Tensor:
+    """A of the edge that each rollout is: [N]."""
+    return batch["edge_advantage"]
+
+
+@recipe(
+    title="Segment Policy Optimization: Effective Segment-Level Credit Assignment in RL for Large Language Models",
+    paper="arXiv:2505.23564",
+    idea="the value of each segment by rolling on from its ends; only uncertain tokens are trained",
+    confidence="exact",
+    ranges={
+        "variant": ("chain", "tree"), "interval": "[1, inf)", "prob_threshold": "(0, 1)", "continuations": "[1, inf)",
+        "whiten_advantages": (True, False),
+    },
+)  # fmt: skip
+def spo_segment(
+    *,
+    variant: str = "chain",
+    interval: int = 5,
+    prob_threshold: float = 0.9,
+    continuations: int = 9,
+    whiten_advantages: bool = True,
+) -> Method:
+    loss = use(aggregation.token_mean)
+    if variant == "tree":
+        return Method(advantage=use(edges), aggregation=loss, lacks="sampling")
+    draw = use(valued_cuts, interval=interval, prob_threshold=prob_threshold, continuations=continuations)
+    advantage = use(segments, prob_threshold=prob_threshold, whiten_advantages=whiten_advantages)
+    return Method(sampling=draw, advantage=advantage, aggregation=loss)
