@@ -48,9 +48,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     passed: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     missing: list[str] = []
+    sweep: list[str] = []
     for outcome in ("passed", "failed", "error"):
         for report in terminalreporter.stats.get(outcome, []):
             properties = dict(getattr(report, "user_properties", []))
+            if "sweep" in properties and report.when == "call":
+                sweep.append(properties["sweep"])
             if "golden" in properties and (report.when == "call" or outcome == "error"):
                 (passed if outcome == "passed" else failed)[properties["golden"]] += 1
             elif "golden-missing" in properties and report.when == "call":
@@ -61,3 +64,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             terminalreporter.write_line(f"{slug}: {passed[slug]} passed, {failed[slug]} failed")
         if missing:
             terminalreporter.write_line(f"missing (vectors, but no such method): {', '.join(sorted(missing))}")
+    if sweep:
+        terminalreporter.section("ten steps with every method")
+        for line in sorted(sweep):
+            terminalreporter.write_line(line)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cohort.axes.tools import Probe
 from cohort.batch import Batch, Prompt, Request, Rollout
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.nursery import tokenizer
@@ -66,10 +68,10 @@ class _Norm(torch.nn.Module):
 
 def in_float64(policy: CausalLM) -> CausalLM:
     """The policy in float64 throughout, also where transformers would cast to float32."""
-    policy.model.double()
-    if policy.critic is not None:
-        policy.critic.double()
-    for parent in list(policy.model.modules()):
+    models = [model for model in (policy.model, policy._teacher, policy.critic) if model is not None]
+    for model in models:
+        model.double()
+    for parent in [module for model in models for module in model.modules()]:
         for name, child in list(parent.named_children()):
             if type(child).__name__.endswith("RMSNorm"):
                 # Gemma's weights are offsets from 1.
@@ -144,7 +146,50 @@ def random_batch(
     )  # fmt: skip
 
 
+def with_rewards(batch: Batch, **named: Tensor) -> Batch:
+    """The batch with further reward components of weight 0, by name."""
+    parts = torch.cat([batch["reward_components"], *(value[:, None] for value in named.values())], 1)
+    names, weights = (batch.notes.get(key, ()) for key in ("reward_names", "reward_weights"))
+    batch = batch.replace(reward_components=parts)
+    return batch.note(reward_names=(*names, *named), reward_weights=(*weights, *[0.0] * len(named)))
+
+
 def rollout_of(request: Request, tokens: list[int], **changes: Any) -> Rollout:
     """A rollout with made-up numbers."""
     count = len(tokens)
     return Rollout(request, tokens, [1] * count, [-1.0] * count, [0.5] * count, True, **changes)
+
+
+def probe_of(
+    texts: Sequence[str],
+    *,
+    groups: Sequence[int] | None = None,
+    columns: Sequence[dict[str, Any]] | None = None,
+    score: Any = None,
+) -> Probe:
+    """What an `attach` hook is lent for completions with these texts, written by the character tokenizer, and ended.
+
+    Args:
+        groups: label of each completion's prompt; one prompt for all if None.
+        columns: further columns of each completion's row.
+        score: stands in for passes of the models.
+    """
+    words = tokenizer()
+    labels = list(groups or [0] * len(texts))
+    extra = list(columns or [{}] * len(texts))
+
+    def encode(text: str) -> tuple[int, ...]:
+        return tuple(words(text, add_special_tokens=False)["input_ids"])
+
+    def decode(tokens: Sequence[int]) -> str:
+        return str(words.decode(list(tokens), skip_special_tokens=True))
+
+    rollouts = []
+    for text, label, row in zip(texts, labels, extra, strict=True):
+        context = encode(f"question {label}")
+        prompt = Prompt(str(label), f"question {label}", context, f"question {label}", row)
+        rollouts.append(rollout_of(request_of(prompt), [*encode(text), words.eos_token_id], text=text))
+    return Probe(
+        rollouts=rollouts, score=score, states=lambda *_, **__: [], head=lambda: torch.empty(0), encode=encode,
+        decode=decode, render=lambda _: encode("q"),
+    )  # fmt: skip

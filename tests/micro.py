@@ -78,7 +78,9 @@ def folder(root: Path, thought: bool = False) -> Path:
 
 
 @contextmanager
-def ready(root: Path, method: str, *, thought: bool = False, **changes: Any) -> Iterator[tuple[Setup, MasterWeights, Progress]]:
+def ready(
+    root: Path, method: str, *, thought: bool = False, **changes: Any
+) -> Iterator[tuple[Setup, MasterWeights, Progress]]:
     """Everything for training the micro policy with a method."""
     given = {**THINKING, **changes} if thought else changes
     config = make_config({**CONFIG, "model": str(folder(root, thought)), "method": method, **given})

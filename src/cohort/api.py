@@ -22,6 +22,7 @@ def train(
     *,
     model: str | Path = "nursery",
     data: Data | None = None,
+    pairs: Data | None = None,
     reward: Reward | Sequence[Reward] | None = None,
     eval_data: Data | None = None,
     resume: bool = False,
@@ -34,6 +35,8 @@ def train(
         method: a method or a composition, as in "dapo+gdpo", or a Method.
         model: a model folder, a hub id, or "nursery", the small embedded model.
         data: a file, a hub id, `reasoning_gym:TASK?...`, or rows with a `prompt`.
+        pairs: completions to learn from in place of rollouts (beside them, where the method takes both): a file, a hub
+            id, or rows with a `prompt` and either `chosen` and `rejected`, or `completion` and `label`.
         reward: one or more of NAME or WEIGHT*NAME (see `cohort score --help`), or functions
             f(prompts, completions, completion_ids, **columns) -> list of numbers.
         eval_data: held-out data to evaluate on before and after.
@@ -60,7 +63,7 @@ def train(
         ['checkpoints', 'config.yaml', 'final', 'metrics.jsonl', 'rollouts', 'summary.json', 'tensorboard']
     """
     layer: dict[str, Any] = {"model": str(model), **config}
-    for name, value in (("data", data), ("reward", reward), ("eval_data", eval_data)):
+    for name, value in (("data", data), ("pairs", pairs), ("reward", reward), ("eval_data", eval_data)):
         if value is not None:
             layer[name] = value if isinstance(value, (str, list)) or callable(value) else _listed(value)
     made: Method | None = method if isinstance(method, Method) else None

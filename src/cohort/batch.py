@@ -67,6 +67,8 @@ class Request:
         prefix: completion tokens that already stand there; the engine continues after them.
         max_new_tokens: most tokens to draw in this call.
         meta: what the method that made the request wants to find again at the rollout (exit position, hint level).
+        adaptive: (tau, median, std, pos_max, neg_min) for a temperature that follows the entropy of every next token
+            (`cohort.axes.entropy.entropy_temperature`, around the temperature of the call); None draws all at one.
     """
 
     prompt: Prompt
@@ -75,6 +77,7 @@ class Request:
     max_new_tokens: int
     prefix: tuple[int, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+    adaptive: tuple[float, float, float, float, float] | None = None
 
 
 @dataclass
@@ -92,7 +95,7 @@ class Rollout:
         components: reward component -> value (None: the component does not apply).
         reward: weighted sum of the components; set by scoring.
         accuracy: 1.0 if the verifier calls it correct, else 0.0; set by scoring.
-        fields: further numbers by field name, for methods that declare that they need them.
+        fields: further values by field name, for methods that declare that they need them: a number, or one a token.
     """
 
     request: Request
@@ -105,7 +108,7 @@ class Rollout:
     components: dict[str, float | None] = field(default_factory=dict)
     reward: float = 0.0
     accuracy: float = 0.0
-    fields: dict[str, float] = field(default_factory=dict)
+    fields: dict[str, float | list[float]] = field(default_factory=dict)
 
     @property
     def prompt(self) -> Prompt:

@@ -66,6 +66,10 @@ def train(
     data: Annotated[
         str | None, typer.Option(help=".jsonl, .json, .csv, .parquet, hub id, or reasoning_gym:TASK?...")
     ] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(help="Completions to learn from instead: rows with chosen and rejected, or completion and label."),
+    ] = None,
     reward: RewardOption = None,
     steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
     prompts_per_step: Annotated[int | None, typer.Option(help="Prompts drawn each step.")] = None,
@@ -107,9 +111,10 @@ def train(
     from cohort.training.train import train as run
 
     options = _layer(
-        method=method, model=model, data=data, reward=reward or None, steps=steps, prompts_per_step=prompts_per_step,
-        group_size=group_size, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, lr=lr, seed=seed,
-        device=device, dtype=dtype, lora=lora, micro_tokens=micro_tokens, prompt_field=prompt_field,
+        method=method, model=model, data=data, pairs=pairs, reward=reward or None, steps=steps,
+        prompts_per_step=prompts_per_step, group_size=group_size, max_new_tokens=max_new_tokens,
+        temperature=temperature, top_p=top_p, lr=lr, seed=seed, device=device, dtype=dtype, lora=lora,
+        micro_tokens=micro_tokens, prompt_field=prompt_field,
         answer_field=answer_field, system=system, template=template, eval_data=eval_data, eval_every=eval_every,
         bos=bos, trust_remote_code=trust_remote_code, on_reward_error=on_reward_error, wandb=wandb, out=out,
     )  # fmt: skip
@@ -144,7 +149,7 @@ def _farewell(result: Any, config: Any) -> None:
     }
     if config.lora:
         steps = {f"cohort merge {result.model} --out {result.folder}/merged": "a whole model of the adapter", **steps}
-    else:
+    elif config.data is not None or config.eval_data is not None or config.pairs is None:
         command = f"cohort eval {result.model} --config {result.folder}/config.yaml --samples 8"
         steps = {command: "pass@k and maj@k", **steps}
     print("what next:")
@@ -246,7 +251,7 @@ def eval_(
     stored = read_config(config) if config else {}
     if stored.get("eval_data"):
         stored["data"], limit = stored["eval_data"], limit or stored.get("eval_size")
-    for key in ("eval_data", "out", "lora"):
+    for key in ("eval_data", "out", "lora", "pairs"):
         stored.pop(key, None)
     options = _layer(
         model=model, data=data, reward=reward or None, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p,

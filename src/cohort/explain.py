@@ -80,6 +80,8 @@ def costs(method: Method) -> list[str]:
             out.append(f"{', '.join(stage.declared.provides)}: {_first_line(hook)}")
         if stage.declared.recall is not None:
             out.append(f"{stage.name}: {_first_line(stage.declared.recall)}")
+    for _, name, call, _ in method.functions:
+        out.append(f"{name}: a function of yours, {call}")
     if method.couples:
         out.append("rollouts are coupled: a minibatch larger than micro_tokens takes one more forward pass")
     if method.refill_rounds > 1:

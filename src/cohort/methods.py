@@ -10,7 +10,7 @@ computes stands in `axes/` and `recipes/`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, NamedTuple
@@ -98,6 +98,11 @@ class Stage:
                 if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty:
                     out.setdefault(name, parameter.default)
         return {**out, **self.hyper}
+
+    def has_default(self, name: str) -> bool:
+        """True if the function or a hook has a default for a hyperparameter."""
+        taken = (_parameters(fn).get(name) for fn in (self.fn, *self._hooks()))
+        return any(each is not None and each.default is not each.empty for each in taken)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -350,7 +355,8 @@ class Method:
     @property
     def columns(self) -> dict[str, str]:
         """Columns that every row of the data set must have -> the function that reads it."""
-        return {str(stage.all_hyper[name]): stage.name for _, stage in self.stages() for name in stage.declared.columns}
+        named = ((stage.all_hyper[name], stage.name) for _, stage in self.stages() for name in stage.declared.columns)
+        return {str(column): reader for column, reader in named if column is not None}
 
     @property
     def components(self) -> dict[str, str]:
@@ -359,6 +365,16 @@ class Method:
             (stage.all_hyper[name], stage.name) for _, stage in self.stages() for name in stage.declared.components
         )
         return {str(component): reader for component, reader in named if component is not None}
+
+    @property
+    def functions(self) -> list[tuple[str, str, str, Any]]:
+        """(axis function, hyperparameter, how it is called, its value) of what the user writes for the method."""
+        return [
+            (stage.name, name, call, stage.hyper.get(name))
+            for _, stage in self.stages()
+            for name, call in stage.declared.functions.items()
+            if stage.hyper.get(name) is not None or not stage.has_default(name)
+        ]
 
     @property
     def offline(self) -> bool:
@@ -385,10 +401,10 @@ class Method:
         """The smallest group with which the method makes sense."""
         return max(stage.declared.group_size for _, stage in self.stages())
 
-    def init(self, *, size: int, steps: int = 1) -> dict[str, State]:
-        """States at the start of a run of `steps` steps on a data set of `size` prompts."""
+    def init(self, *, size: int, steps: int = 1, rows: Sequence[Mapping[str, Any]] = ()) -> dict[str, State]:
+        """States at the start of a run of `steps` steps on a data set of `size` prompts, whose columns `rows` holds."""
         return {
-            key: stage.hook("init", size=size, steps=steps)
+            key: stage.hook("init", size=size, steps=steps, rows=rows)
             for key, _, stage in self._keyed()
             if stage.declared.init is not None
         }

@@ -9,6 +9,7 @@ a method stands in `adapters/<slug>.py`, which may define
     IGNORE     configuration keys that describe the data, not the method
     FIELDS     input -> (field of the batch, "token" | "rollout"), where the shape alone does not tell
     OUTPUTS    expected key -> function of the Run, for intermediate results
+    hyper(case)        further hyperparameters, where they stand among the inputs
     batch(case)        the batch of a loss case, where the inputs are laid out in another way
     KIND_<kind>(case)  outputs of a case of another kind, by calling the recipe's own functions
 
@@ -50,6 +51,7 @@ VALUES = {
         "token-mean": "token", "sum-tokens-mean-rollouts": "token-sum",
         "seq-mean-token-mean over kept rollouts": "seq",
     },
+    "entropy_high": {"log(G)": None},
 }  # fmt: skip
 # Input -> field of the batch, where the names differ.
 FIELDS = {
@@ -73,7 +75,8 @@ def load(path: Path) -> dict[str, Any]:
 def tensor(values: Any) -> Tensor:
     """float64 (or int64, bool) tensor of nested lists."""
     out = torch.as_tensor(values)
-    return out.double() if out.is_floating_point() else out
+    # Anew from the numbers: torch reads Python floats as float32 unless told otherwise.
+    return torch.as_tensor(values, dtype=torch.float64) if out.is_floating_point() else out
 
 
 def hyperparameters(
@@ -163,7 +166,8 @@ class Run:
 
     @cached_property
     def method(self) -> Method:
-        return make_method(self.slug, self.config, self.extra)
+        more = getattr(self.extra, "hyper", lambda case: {})(self.case)
+        return make_method(self.slug, {**self.config, **more}, self.extra)
 
     @cached_property
     def _made(self) -> tuple[Batch, dict[str, Tensor]]:

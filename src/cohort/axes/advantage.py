@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cohort.axes.declare import declare
-from cohort.axes.groups import group_flat, group_mean, group_size, group_std, group_sum
+from cohort.axes.groups import group_flat, group_mean, group_size, group_std, group_sum, token_mean
 from cohort.batch import Batch, Groups
 
 
@@ -68,3 +68,12 @@ def leave_one_out(batch: Batch) -> Tensor:
     others = (group_sum(rewards, groups)[groups.index] - rewards) / (size - 1)
     flat = group_flat(rewards, groups)[groups.index]
     return torch.where(flat, torch.zeros_like(rewards), rewards - others)
+
+
+def of_rollouts(batch: Batch) -> Tensor:
+    """The mean advantage of each rollout's tokens, for losses of whole rollouts: [N].
+
+    Of a rollout without tokens, what the advantage axis gave it; 0 where that gave each token its own.
+    """
+    mean, outcome = token_mean(batch.advantages, batch.mask), batch.get("outcome_advantage")
+    return mean if outcome is None else torch.where(batch.mask.any(1), mean, outcome)

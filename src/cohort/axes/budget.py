@@ -9,3 +9,8 @@ from torch import Tensor
 def equal(rows: Tensor, *, group_size: int) -> Tensor:
     """`group_size` rollouts for every prompt."""
     return torch.full_like(rows, group_size)
+
+
+def single(rows: Tensor) -> Tensor:
+    """One rollout for every prompt, whatever the run's group size."""
+    return torch.ones_like(rows)

@@ -6,7 +6,7 @@ reads it and computes what the composed method declares, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ class Declaration:
 
     Attributes:
         needs: field -> None, or a predicate over the hyperparameters that says whether the field is needed.
-        init: hyperparameters -> state at the start of training.
+        init: hyperparameters -> state at the start of training; also of `size`, `steps`, and `rows`, the data's columns.
         observe: (batch, state) -> state, once a step, with all scored rollouts before any filter.
         attach: (batch, probe, state) -> batch, as soon as rollouts are scored: fields made of texts, columns or further
             passes of a model, which `provides` names.
@@ -42,6 +42,8 @@ class Declaration:
             `teacher_every` say how slowly.
         columns: hyperparameters that name a column of the data set, which every row must have.
         components: hyperparameters that name a reward of the run (with weight 0 if it should not count by itself).
+        functions: hyperparameters that name a function of the user's, as path.py:function -> how it is called, and what
+            it returns. It is optional where the parameter has a default.
         provides: fields that its `attach` hook adds, or that sampling or guidance puts into `Rollout.fields`.
     """
 
@@ -63,6 +65,7 @@ class Declaration:
     teacher: bool = False
     columns: tuple[str, ...] = ()
     components: tuple[str, ...] = ()
+    functions: Mapping[str, str] = field(default_factory=dict)
     provides: tuple[str, ...] = ()
 
 
@@ -126,12 +129,13 @@ def declare(
     teacher: bool | None = None,
     columns: tuple[str, ...] | None = None,
     components: tuple[str, ...] | None = None,
+    functions: Mapping[str, str] | None = None,
     provides: tuple[str, ...] | None = None,
 ) -> Callable[[F], F]:
     """Declare the traits of a function (see `Declaration`)."""
     given = {
         "couples": couples, "whole_batch": whole_batch, "group_size": group_size, "after_advantage": after_advantage,
         "refill": refill, "binary": binary, "offline": offline, "critic": critic, "teacher": teacher,
-        "columns": columns, "components": components, "provides": provides,
+        "columns": columns, "components": components, "functions": functions, "provides": provides,
     }  # fmt: skip
     return lambda fn: _amend(fn, **{k: v for k, v in given.items() if v is not None})

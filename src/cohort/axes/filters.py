@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from cohort.axes.declare import declare
-from cohort.axes.groups import group_flat
+from cohort.axes.groups import group_flat, group_order, group_size
 from cohort.batch import Batch
 
 
@@ -21,3 +22,21 @@ def mixed_accuracy(batch: Batch, *, max_rounds: int = 10) -> Tensor:
     Source: dynamic sampling, arXiv:2503.14476 eq. 11.
     """
     return ~group_flat(batch["accuracy"], batch.groups)[batch.groups.index]
+
+
+def first_of_group(batch: Batch, *, count: int | None = None) -> Tensor:
+    """Keep the first `count` rollouts of every group, in the order of the batch.
+
+    Args:
+        count: None keeps half of them, rounded up, but two where there are two.
+
+    Returns:
+        [N] bool.
+
+    Source: votes and training samples of arXiv:2504.16084.
+    """
+    groups = batch.groups
+    _, place, _ = group_order(torch.zeros_like(groups.index), groups)
+    if count is not None:
+        return place < count
+    return place < (group_size(groups, torch.float64) / 2).ceil().clamp(min=2)[groups.index]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cohort.axes.declare import State
+from cohort.axes.tools import Probe
 from cohort.batch import Batch, Rollout
 
 
@@ -34,7 +35,9 @@ def pack(batch: Batch, rollouts: Sequence[Rollout], fields: Iterable[str] = ()) 
         rollouts: the rollout of each row.
         fields: further fields to keep, where the batch has them.
     """
-    wanted = ["group", "row", "rewards", "accuracy", "token_ids", "sampler_logp", "old_logp", "advantages", *fields]
+    wanted = [
+        "group", "row", "rewards", "accuracy", "preference", "token_ids", "sampler_logp", "old_logp", "advantages", *fields,
+    ]  # fmt: skip
     held = [name for name in dict.fromkeys(wanted) if name in batch]
     return {
         "mask": batch.mask.cpu(),
@@ -49,6 +52,24 @@ def unpack(state: State, device: torch.device | str = "cpu") -> tuple[Batch, tup
     """What `pack` kept: the batch, and the context of each row."""
     batch = Batch(mask=state["mask"], tokens=state["tokens"], rollouts=state["rollouts"], notes=state["notes"])
     return batch.to(device), tuple(tuple(context.tolist()) for context in state["contexts"])
+
+
+# Fields that the loss writes anew in every pass.
+FRESH = frozenset({"logp", "entropy", "values", "policy_gradient"})
+
+
+def pack_step(batch: Batch, rollouts: Sequence[Rollout]) -> State:
+    """`pack` for an `update` hook: all that the step's batch holds, but what the next pass over it writes anew."""
+    # A step of a single update has no old_logp of its own: what it scored is that of the policy that drew the rollouts.
+    batch = batch if "old_logp" in batch else batch.replace(old_logp=batch.logp)
+    return pack(batch, rollouts, sorted(set(batch.names) - FRESH))
+
+
+def completions(batch: Batch) -> list[list[int]]:
+    """The tokens of each rollout up to the last with mask 1, for a pass of a model over what was kept."""
+    place = torch.arange(1, batch.mask.shape[1] + 1, device=batch.device)
+    lengths = (batch.mask * place).amax(1).tolist()
+    return [row[:length] for row, length in zip(batch["token_ids"].tolist(), lengths, strict=True)]
 
 
 def concat(batches: Sequence[Batch]) -> Batch:
@@ -71,3 +92,28 @@ def concat(batches: Sequence[Batch]) -> Batch:
         rollouts={**rollouts, "group": torch.cat(groups)},
         notes=batches[0].notes,
     )
+
+
+def remembered(rollout: Rollout, logp: Tensor) -> State:
+    """One rollout as a state: its context, tokens and mask, and log-probabilities `logp` [L]."""
+    return {
+        "context": torch.tensor(rollout.request.context, dtype=torch.int32),
+        "tokens": torch.tensor(rollout.tokens, dtype=torch.int32),
+        "mask": torch.tensor(rollout.mask, dtype=torch.bool),
+        # A copy, since a slice would take the whole batch with it into a checkpoint.
+        "logp": logp[: len(rollout.tokens)].cpu().clone(),
+    }
+
+
+def rescored(held: Sequence[State], rollouts: Sequence[Rollout], probe: Probe) -> tuple[Tensor, Tensor]:
+    """Log-probabilities now, [n, T] each: of rollouts that `remembered` kept, and of others, in one go."""
+    contexts = [each["context"].tolist() for each in held] + [list(r.request.context) for r in rollouts]
+    tokens = [each["tokens"].tolist() for each in held] + [r.tokens for r in rollouts]
+    logp = probe.score(contexts, tokens)["logp"].cpu()
+    return logp[: len(held)], logp[len(held) :]
+
+
+def drift_of(held: State, logp: Tensor) -> Tensor:
+    """Mean absolute change from a remembered rollout's log-probabilities to `logp` [T] over its tokens with mask 1."""
+    mask = held["mask"]
+    return ((held["logp"] - logp[: len(mask)]).abs() * mask).sum() / mask.sum().clamp(min=1)

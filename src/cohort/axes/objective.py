@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
-from cohort.axes.groups import group_max, group_sum
+from cohort.axes.groups import group_max, group_sum, group_table, token_sum
+from cohort.axes.regularizer import k1
 from cohort.batch import Batch
 from cohort.errors import UsageError
 
@@ -82,3 +84,27 @@ def kl_hinge(batch: Batch, *, delta: float, beta: float, kl_type: str = "kl") ->
     count = batch.mask.sum().clamp(min=1)
     estimate = torch.where(batch.mask, per_token, torch.zeros_like(per_token)).sum() / count
     return estimate, 0.5 * beta * (estimate - delta).clamp(min=0) ** 2
+
+
+def sequence_log_ratio(batch: Batch) -> Tensor:
+    """sum_t (logp_it - ref_logp_it), with gradient: [N]; 0 for a rollout without tokens."""
+    return token_sum(k1(batch.logp, batch.ref_logp), batch.mask)
+
+
+def preferred_pairs(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Rows (better, worse), each [K] int64: any two rollouts of a group with different rewards, the higher one first."""
+    rows, there = group_table(batch.groups)
+    rewards = batch.rewards[rows]
+    better = (rewards[:, :, None] > rewards[:, None, :]) & there[:, :, None] & there[:, None, :]
+    group, first, second = better.nonzero(as_tuple=True)
+    return rows[group, first], rows[group, second]
+
+
+def logistic(margin: Tensor, flipped: float | Tensor = 0.0) -> Tensor:
+    """-(1 - s) log sigmoid(margin) - s log sigmoid(-margin), s = `flipped`: the chance that a preference is the other way."""
+    return -(1 - flipped) * logsigmoid(margin) - flipped * logsigmoid(-margin)
+
+
+def mean_of_pairs(values: Tensor) -> Tensor:
+    """The mean of [K] values; 0, attached to the graph, where there is no pair."""
+    return values.sum() / max(1, values.numel())

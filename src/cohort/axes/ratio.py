@@ -23,6 +23,16 @@ def token(batch: Batch) -> Tensor:
 
 
 @needs("old_logp")
+def token_bounded(batch: Batch, *, log_limit: float = 20.0) -> Tensor:
+    """rho_it = exp(clip(logp_it - old_logp_it, -log_limit, log_limit)), for losses that nothing else bounds.
+
+    Returns:
+        [N, T], 1 at masked positions; no gradient beyond the limit.
+    """
+    return (batch.logp - batch.old_logp).clamp(-log_limit, log_limit).exp()
+
+
+@needs("old_logp")
 def sequence(batch: Batch, *, gradient: str = "sequence") -> Tensor:
     """s_i = exp( (1/L_i) sum_t (logp_it - old_logp_it) ), the geometric mean of the token ratios, at every token.
 

@@ -24,7 +24,13 @@ def k3(logp: Tensor, ref_logp: Tensor) -> Tensor:
     return log_ratio.exp() - log_ratio - 1
 
 
-ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
+def k3_clamped(logp: Tensor, ref_logp: Tensor) -> Tensor:
+    """k3 with the log ratio clipped to 20 and the estimate to 10: one odd token cannot carry the sum, nor a gradient."""
+    log_ratio = (ref_logp - logp).clamp(-20, 20)
+    return (log_ratio.exp() - log_ratio - 1).clamp(-10, 10)
+
+
+ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3, "k3-clamped": k3_clamped}
 
 
 @needs("ref_logp")
@@ -33,7 +39,7 @@ def kl(batch: Batch, *, beta: float, estimator: str = "k3") -> Tensor:
 
     Args:
         beta: coefficient, at least 0.
-        estimator: "k1", "k2" or "k3".
+        estimator: "k1", "k2", "k3" or "k3-clamped".
 
     Returns:
         [N, T].
@@ -41,3 +47,15 @@ def kl(batch: Batch, *, beta: float, estimator: str = "k3") -> Tensor:
     Source: arXiv:2402.03300 eq. 4 (k3); estimators after Schulman's note on approximating KL divergence.
     """
     return beta * ESTIMATORS[estimator](batch.logp, batch.ref_logp)
+
+
+@needs("entropy")
+def entropy_bonus(batch: Batch, *, coef: float) -> Tensor:
+    """-coef H_it: keeps the policy open, differentiated through the whole distribution of every token.
+
+    Returns:
+        [N, T].
+
+    Source: arXiv:1707.06347 eq. 9.
+    """
+    return -coef * batch["entropy"]

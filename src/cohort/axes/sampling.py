@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from cohort.axes.declare import State, declare, hooks
+from cohort.axes.entropy import entropy_scale
 from cohort.axes.tools import Tools
-from cohort.batch import Request, Rollout
+from cohort.batch import Batch, Request, Rollout
 
 
 def independent(requests: Sequence[Request], tools: Tools) -> list[Rollout]:
     """Every rollout drawn by itself from its context."""
     return tools.generate(requests)
+
+
+def _remember_entropies(batch: Batch, state: State, *, entropy_pivot: float = 0.8) -> State:
+    scale = entropy_scale(batch["old_entropy"], batch.mask, pivot=entropy_pivot)
+    return state if scale is None else {"scale": [float(x) for x in scale]}
+
+
+@hooks(init=lambda: {"scale": None}, observe=_remember_entropies)
+@declare(whole_batch=True)
+def by_entropy(
+    requests: Sequence[Request], tools: Tools, state: State, *, temperature_tau: float = 0.05
+) -> list[Rollout]:
+    """T = T0 (1 + tau clip(h, -1, 1)) at every token, h its entropy on the scale of the step before (see `axes.entropy`).
+
+    The first step has no scale and draws at T0, the temperature of the run, at which entropies are taken throughout.
+    """
+    if state["scale"] is None:
+        return tools.generate(requests)
+    return tools.generate([replace(r, adaptive=(temperature_tau, *state["scale"])) for r in requests])

@@ -39,6 +39,28 @@ def ppo_clip(batch: Batch, ratio: Tensor, advantages: Tensor, *, low: float = 0.
     return clipped(ratio, advantages, low, high)
 
 
+def dual_clipped(ratio: Tensor, advantages: Tensor, low: float | Tensor, high: float | Tensor, cap: float) -> Tensor:
+    """The clipped loss, and at most -cap A where A < 0, so that a ratio far above 1 does not push without end."""
+    loss = clipped(ratio, advantages, low, high)
+    return torch.where(advantages < 0, torch.minimum(loss, -cap * advantages), loss)
+
+
+def dual_clip(
+    batch: Batch, ratio: Tensor, advantages: Tensor, *, low: float = 0.2, high: float = 0.2, cap: float = 3.0
+) -> Tensor:
+    """l_it = -min(rho A, clip(rho, 1 - low, 1 + high) A), and at most -cap A where A < 0.
+
+    Args:
+        cap: ratio from which a negative advantage no longer pushes, above 1 + high.
+
+    Returns:
+        [N, T].
+
+    Source: arXiv:1912.09729.
+    """
+    return dual_clipped(ratio, advantages, low, high, cap)
+
+
 def reinforce(batch: Batch, ratio: Tensor, advantages: Tensor) -> Tensor:
     """l_it = -A_it logp_it; the ratio is not used.
 
@@ -57,3 +79,20 @@ def unclipped(batch: Batch, ratio: Tensor, advantages: Tensor) -> Tensor:
         [N, T].
     """
     return -ratio * advantages
+
+
+def soft_gate(
+    batch: Batch, ratio: Tensor, advantages: Tensor, *, tau_pos: float = 1.0, tau_neg: float = 1.05
+) -> Tensor:
+    """l_it = -(4 / tau) sigmoid(tau (rho - 1)) A, tau by the sign of A: a clip without corners, of slope 1 at rho = 1.
+
+    Args:
+        tau_pos, tau_neg: how fast the push fades away from rho = 1, for A > 0 and for the others.
+
+    Returns:
+        [N, T].
+
+    Source: SAPO (Soft Adaptive Policy Optimization), as arXiv:2602.10687 uses it.
+    """
+    tau = torch.where(advantages > 0, tau_pos, tau_neg).to(ratio.dtype)
+    return -4 / tau * torch.sigmoid(tau * (ratio - 1)) * advantages

@@ -19,6 +19,8 @@ class Tools:
     Attributes:
         generate: draw one rollout per request, continuing after its prefix; not scored.
         draw: draw by the method's sampling axis, and score.
+        grade: rollouts with their rewards, where sampling itself needs to know them; a rollout that could not be scored
+            is left out.
         ask: have the current policy answer messages (or plain texts) in text; not trained on.
         render: messages or plain text -> context token ids, through the chat template.
         encode: text -> token ids, nothing added.
@@ -29,6 +31,7 @@ class Tools:
 
     generate: Callable[[Sequence[Request]], list[Rollout]]
     draw: Callable[[Sequence[Request]], list[Rollout]]
+    grade: Callable[[Sequence[Rollout]], list[Rollout]]
     ask: Callable[[Sequence[str | list[Message]]], list[str]]
     render: Callable[[str | list[Message]], tuple[int, ...]]
     encode: Callable[[str], tuple[int, ...]]
@@ -54,6 +57,8 @@ class Probe:
         encode, decode: text -> token ids, and back.
         render: messages or plain text -> context token ids, through the chat template.
         step, steps: steps completed, and steps of the run.
+        temperature: the run's own, at which rollouts are drawn and scored.
+        context_length: most tokens of context and completion together that the model takes; None if it has no limit.
     """
 
     rollouts: Sequence[Rollout]
@@ -65,6 +70,8 @@ class Probe:
     render: Callable[[str | list[Message]], tuple[int, ...]]
     step: int = 0
     steps: int = 1
+    temperature: float = 1.0
+    context_length: int | None = None
 
     def column(self, name: str) -> list[Any]:
         """What the data set's column holds for each row of the batch; None where it is missing."""

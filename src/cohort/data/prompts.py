@@ -85,10 +85,10 @@ def load_prompts(
     """
     if not isinstance(source, Source):
         source = read_source(source, spec, seed=seed, say=say)
-    template = _template(spec.template)
+    template = template_of(spec.template)
     prompts: dict[str, Prompt] = {}
     for i, row in enumerate(source.rows, 1):
-        prompt = _prompt(row, policy, spec, template, f"{source.where}, row {i}")
+        prompt = make_prompt(row, policy, spec, template, f"{source.where}, row {i}")
         prompts.setdefault(prompt.id, prompt)
     # A procedural task repeats itself by nature; in a file it is worth knowing.
     repeated = len(source.rows) - len(prompts)
@@ -121,7 +121,8 @@ def _named(rows: list[Row], spec: PromptSpec, where: str, say: Callable[[str], N
     return out
 
 
-def _template(text: str | None) -> str | None:
+def template_of(text: str | None) -> str | None:
+    """The text of a template, from its file if it names one."""
     if text is None:
         return None
     path = Path(text)
@@ -159,9 +160,18 @@ def fill(template: str, row: Row, where: str = "row") -> str:
     return text
 
 
-def _prompt(row: Row, policy: Renderer, spec: PromptSpec, template: str | None, where: str) -> Prompt:
+def make_prompt(row: Row, policy: Renderer, spec: PromptSpec, template: str | None, where: str) -> Prompt:
+    """The prompt of a row.
+
+    Args:
+        template: its text (see `template_of`).
+        where: what to call the row in messages.
+
+    Raises:
+        UsageError: a prompt that is none, is empty, or is longer than the policy's context.
+    """
     source: Any = fill(template, row, where) if template is not None else row["prompt"]
-    if not isinstance(source, str) and not _is_chat(source):
+    if not isinstance(source, str) and not is_chat(source):
         raise UsageError(
             f"{where}: the prompt must be a text or a list of messages with role and content, not {source!r}"
         )
@@ -186,7 +196,8 @@ def prompt_id(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _is_chat(source: Any) -> bool:
+def is_chat(source: Any) -> bool:
+    """True for messages with role and content."""
     return (
         isinstance(source, Sequence)
         and len(source) > 0

@@ -45,7 +45,7 @@ class Completion:
         tokens: token ids; a stop token that ended it is the last.
         logp: log-probabilities (nats) at the sampling temperature, before truncation by top-p, top-k or min-p, in
             float32: what the trainer's scoring gives for the same weights.
-        sampled_logp: log-probabilities of the distribution sampled from, truncation included.
+        sampled_logp: log-probabilities of the distribution sampled from, adaptive temperature and truncation included.
         entropy: entropies (nats) at the sampling temperature, before truncation.
         finished: True if a stop token ended it.
     """

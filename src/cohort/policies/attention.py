@@ -87,6 +87,20 @@ class Layout:
 _layout: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout", default=None)
 
 
+_keys: contextvars.ContextVar[list[tuple[Tensor, Tensor]] | None] = contextvars.ContextVar("keys", default=None)
+
+
+@contextlib.contextmanager
+def kept_keys() -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Keep the keys and values [K, N, D] of every layer of the pass that is made inside."""
+    kept: list[tuple[Tensor, Tensor]] = []
+    token = _keys.set(kept)
+    try:
+        yield kept
+    finally:
+        _keys.reset(token)
+
+
 @contextlib.contextmanager
 def packed(model: Any, layout: Layout) -> Iterator[None]:
     """Have a transformers model attend in a packed row of this layout."""
@@ -124,6 +138,9 @@ def shared_prefix_attention(
     # One block of queries for each key head: those that share it stand side by side.
     heads = key.shape[1]
     q, k, v = query[0].unflatten(0, (heads, -1)), key[0], value[0]
+    kept = _keys.get()
+    if kept is not None:
+        kept.append((k, v))
     parts: list[Tensor] = []
     for which, share in enumerate(layout.shares):
         begin, middle, end = share.start, share.middle, share.end

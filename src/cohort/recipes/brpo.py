@@ -52,8 +52,8 @@ def thinking_advantages(
     several = (group_size(groups, scores.dtype) > 1)[groups.index, None]
     others = torch.where(several, group_mean(later, groups)[groups.index], torch.zeros_like(later))
     share = torch.arange(count, dtype=scores.dtype, device=scores.device) / count
-    baseline = {"brpo": share * own + (1 - share) * others, "v2only": others, "v1only": own, "none": 0.0}[mode]
-    return later - baseline
+    mixed = share * own + (1 - share) * others
+    return later - {"brpo": mixed, "v2only": others, "v1only": own, "none": torch.zeros_like(own)}[mode]
 
 
 def summary_advantages(scores: Tensor, split: Tensor, groups: Groups, *, single: bool) -> Tensor:

@@ -80,3 +80,15 @@ def answer_key(text: str) -> str | None:
     if value is not None:
         return plain(value)
     return " ".join(found.split()) if found else None
+
+
+def repeats(answer: str, question: str, share: float = 0.8) -> bool:
+    """The answer stands in the question, or more than a share of its words do in the same order (ROUGE-L precision)."""
+    mine, theirs = (re.findall(r"\w+", text.lower()) for text in (answer, question))
+    # Longest common subsequence of the words so far and the first k words of the question.
+    longest = [0] * (len(theirs) + 1)
+    for word in mine:
+        before, longest = longest, [0]
+        for k, other in enumerate(theirs):
+            longest.append(before[k] + 1 if word == other else max(before[k + 1], longest[k]))
+    return bool(answer) and (answer in question or longest[-1] > share * len(mine))

@@ -58,7 +58,8 @@ class Scorer:
         self.specs, self.timeout, self.on_error = list(specs), timeout, on_error
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None
-        self._start()
+        if self.specs:
+            self._start()
 
     def __enter__(self) -> Scorer:
         return self

@@ -62,7 +62,7 @@ class RewardSpec:
                 raise UsageError(f"reward '{self.text}': write length or length:N, with N a number of tokens")
             return verifiers.shortness(int(argument) if argument else None)
         if ".py:" in self.text:
-            return _from_file(self.text)
+            return from_file(self.text)
         raise UsageError(
             f"there is no reward '{self.text}': builtin are {', '.join(verifiers.NAMES)}; your own is path/to/file.py:function"
         )
@@ -95,12 +95,17 @@ def parse(texts: Sequence[str | Callable[..., Any]]) -> list[RewardSpec]:
     return specs
 
 
-def _from_file(text: str) -> Callable[..., Any]:
+def from_file(text: str, kind: str = "reward") -> Callable[..., Any]:
+    """The function that `path.py:function` names; `kind` is what it is, for messages.
+
+    Raises:
+        UsageError: no such file or function, or the file cannot be imported.
+    """
     file, name = text.rsplit(":", 1)
     path = Path(file).expanduser().resolve()
     if not path.is_file():
-        raise UsageError(f"reward '{text}': there is no file {file}")
-    spec = importlib.util.spec_from_file_location(f"cohort_reward_{path.stem}", path)
+        raise UsageError(f"{kind} '{text}': there is no file {file}")
+    spec = importlib.util.spec_from_file_location(f"cohort_{kind}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -110,9 +115,9 @@ def _from_file(text: str) -> Callable[..., Any]:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"reward '{text}': {file} cannot be imported: {type(error).__name__}: {error}") from error
+        raise UsageError(f"{kind} '{text}': {file} cannot be imported: {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):
         functions = [k for k, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
-        raise UsageError(f"reward '{text}': {file} has no function '{name}' (it has: {', '.join(functions) or 'none'})")
+        raise UsageError(f"{kind} '{text}': {file} has no function '{name}' (it has: {', '.join(functions) or 'none'})")
     return function

@@ -7,6 +7,7 @@ completion is a text, or a list of messages for chat data; a value is a number, 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,6 +60,17 @@ def _readings(text: str) -> list[str]:
     found = marked(text)
     # Boxes it finds itself.
     return [text] if found is None or found == boxed(text) else [found, f"${found}$"]
+
+
+def reads_as_math(text: str) -> bool:
+    """True if an answer is found in the text and math-verify can read it, whatever it is."""
+    from math_verify import parse
+
+    # Its time limit works by a signal, which only the main thread may set.
+    limit = 5 if threading.current_thread() is threading.main_thread() else None
+    found = (each for reading in _readings(text) for each in parse(reading, parsing_timeout=limit))
+    # What was found but not understood comes back as text.
+    return any(not isinstance(each, str) for each in found)
 
 
 def partial_task(

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -102,6 +103,25 @@ class Collector:
     sampled_tokens: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"sample": 0.0})
 
+    @property
+    def samples(self) -> bool:
+        """True if its rollouts are drawn from the policy as it is."""
+        return True
+
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        """Of the components of its rollouts' rewards."""
+        return self.grader.names
+
+    @property
+    def reward_weights(self) -> tuple[float, ...]:
+        return self.grader.weights
+
+    @property
+    def budget(self) -> int:
+        """Most tokens of a rollout."""
+        return self.max_new_tokens
+
     def generate(self, requests: Sequence[Request]) -> list[Rollout]:
         """A rollout for every request, in their order; not scored."""
         begin = time.perf_counter()
@@ -167,7 +187,7 @@ class Collector:
         asked = {"count": 0}
         tools = Tools(
             generate=lambda requests: self.generate([self._fitted(r) for r in requests]),
-            draw=draw, ask=ask, render=render, encode=self.policy.encode, cut=cut, rng=rng,
+            draw=draw, grade=self.grader.grade, ask=ask, render=render, encode=self.policy.encode, cut=cut, rng=rng,
             step=step, steps=steps,
         )  # fmt: skip
         return tools
@@ -234,10 +254,11 @@ def make_batch(
 
     Args:
         rows: prompt id -> row of the data set.
-        extra: names of numbers in `Rollout.fields` to take over.
+        extra: names in `Rollout.fields` to take over: a number of each rollout, or one of each of its tokens.
         notes: what axes may want to know of the run (`max_new_tokens`, `reward_weights`).
     """
     width = max((len(r.tokens) for r in rollouts), default=0) or 1
+    lists = {name for r in rollouts for name, value in r.fields.items() if not isinstance(value, (int, float))}
     groups: dict[str, int] = {}
 
     def padded(values: Callable[[Rollout], Sequence[float]], dtype: torch.dtype) -> Tensor:
@@ -258,6 +279,7 @@ def make_batch(
             "token_ids": padded(lambda r: r.tokens, torch.int64),
             "sampler_logp": padded(lambda r: r.sampler_logp, torch.float32),
             "old_entropy": padded(lambda r: r.sampler_entropy, torch.float32),
+            **{name: padded(partial(_numbers, name), torch.float32) for name in extra if name in lists},
         },
         rollouts={
             "group": per_rollout((groups.setdefault(r.prompt.id, len(groups)) for r in rollouts), torch.int64),
@@ -266,7 +288,18 @@ def make_batch(
             "reward_components": torch.tensor(components, dtype=torch.float32).reshape(len(rollouts), len(names)),
             "accuracy": per_rollout(r.accuracy for r in rollouts),
             "truncated": per_rollout(float(not r.finished) for r in rollouts),
-            **{name: per_rollout(r.fields.get(name, math.nan) for r in rollouts) for name in extra},
+            # 1 and -1: the better and the worse of stored completions; 0: drawn.
+            "preference": per_rollout(_number(r.fields.get("preference", 0.0)) for r in rollouts),
+            **{name: per_rollout(_number(r.fields.get(name)) for r in rollouts) for name in extra if name not in lists},
         },
         notes=notes,
     )
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else value
+
+
+def _numbers(name: str, rollout: Rollout) -> Sequence[float]:
+    found = rollout.fields.get(name)
+    return [math.nan] * len(rollout.tokens) if not isinstance(found, Sequence) else found

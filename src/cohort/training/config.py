@@ -31,6 +31,9 @@ class TrainConfig(_Section):
     method: str = Field("grpo", description="a method or a composition, as in dapo+gdpo")
     model: str = Field("nursery", description="model folder, hub id, or nursery")
     data: Any = Field(None, description="data file, hub id or reasoning_gym:TASK?...; rows, from Python")
+    pairs: Any = Field(
+        None, description="file of completions with preferences or labels, to learn from; rows, from Python"
+    )
     reward: list[Any] = Field(default_factory=list, description="rewards, each NAME or WEIGHT*NAME")
     prompt_field: str | None = Field(None, description="column to use as the prompt")
     answer_field: str | None = Field(None, description="column to use as the answer")
@@ -103,7 +106,7 @@ class TrainConfig(_Section):
         out["reward"] = [
             r if isinstance(r, str) else f"<Python function {getattr(r, '__name__', r)}>" for r in self.reward
         ]
-        for key in ("data", "eval_data"):
+        for key in ("data", "pairs", "eval_data"):
             value = out[key]
             if isinstance(value, Path):
                 out[key] = str(value)
@@ -147,7 +150,7 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping) and key in TrainConfig.model_fields and key not in ("data", "eval_data"):
+        if isinstance(value, Mapping) and key in TrainConfig.model_fields and key not in ("data", "pairs", "eval_data"):
             out.update(_flat(value, f"{prefix}{key}."))
         else:
             out[prefix + key] = value

@@ -17,6 +17,7 @@ from cohort.axes.tools import Probe
 from cohort.batch import Batch, Rollout
 from cohort.policies.sequences import Sequences
 from cohort.training.collect import make_batch
+from cohort.training.offline import SAMPLED
 from cohort.training.precision import MasterWeights
 from cohort.training.refill import refill
 from cohort.training.schedule import factor
@@ -87,7 +88,7 @@ def one_step(setup: Setup, optimizer: MasterWeights, progress: Progress) -> Step
     # maximise the objective
     lr = config.lr * factor(step, config.steps, warmup=config.warmup, schedule=config.schedule)
     optimizer.set_lr(lr)
-    recalls = method.recall(states)
+    recalls = method.recall(states) + beside(setup, progress, states, batch, step)
     sequences = Sequences.of(rollouts)
     single = config.updates * config.epochs == 1 and not recalls
     batch = batch if single or not rollouts else with_old_logp(setup, progress, batch, sequences)
@@ -100,8 +101,9 @@ def one_step(setup: Setup, optimizer: MasterWeights, progress: Progress) -> Step
         for rows in minibatches(trained, config.updates, generator(config.seed, step, epoch)):
             done = passes.update(trained.select(rows), sequences.select(rows), on_policy=single)
             trained = written(trained, rows, done.fields)
-            if passes.mismatch is None:
-                passes.mismatch, progress.mismatch = mismatch(trained.select(rows))
+            fresh = rows[rows < batch.size]
+            if passes.mismatch is None and fresh.numel():
+                passes.mismatch, progress.mismatch = mismatch(trained.select(fresh))
     batch = trained.select(torch.arange(batch.size, device=batch.device)) if trained.size else batch
     setup.collector.engine.sync()
     if rollouts:
@@ -171,7 +173,9 @@ def together(batch: Batch, sequences: Sequences, recalls: Sequence[Recall]) -> t
     if not recalls:
         return batch, sequences
     parts = [remembered(recall) for recall in recalls]
-    whole = concat([batch, *(recall.batch.to(batch.device) for recall in recalls)])
+    # A step without rollouts has no fields that they would share.
+    own = [batch] if batch.size else []
+    whole = concat([*own, *(recall.batch.to(batch.device) for recall in recalls)])
     return whole, Sequences(
         sum((part.context for part in parts), sequences.context),
         sum((part.completion for part in parts), sequences.completion),
@@ -229,11 +233,12 @@ def sample(setup: Setup, states: dict[str, Any], step: int) -> tuple[list[Rollou
 
 def batch_of(setup: Setup, rollouts: Sequence[Rollout], step: int = 1) -> Batch:
     """Rollouts as tensors on the policy's device."""
-    config, grader = setup.config, setup.collector.grader
+    config, collector = setup.config, setup.collector
     lr = config.lr * factor(step, config.steps, warmup=config.warmup, schedule=config.schedule)
     notes = {
-        "max_new_tokens": config.max_new_tokens, "reward_weights": grader.weights, "reward_names": grader.names,
-        "step": step - 1, "steps": config.steps, "seed": config.seed, "learning_rate": lr,
+        "max_new_tokens": collector.budget, "reward_weights": collector.reward_weights,
+        "reward_names": collector.reward_names, "step": step - 1, "steps": config.steps, "seed": config.seed,
+        "learning_rate": lr,
     }  # fmt: skip
     batch = make_batch(rollouts, setup.rows, extra=sorted(setup.method.drawn), notes=notes)
     return batch.to(setup.policy.device)
@@ -266,7 +271,7 @@ def probe(setup: Setup, rollouts: Sequence[Rollout], step: int) -> Probe:
 
     return Probe(
         rollouts, passes, policy.hidden_states, lambda: policy.head_weight, policy.encode, policy.decode, render,
-        step - 1, config.steps,
+        step - 1, config.steps, config.temperature, policy.context_length,
     )  # fmt: skip
 
 
@@ -290,14 +295,36 @@ def provide(setup: Setup, progress: Progress, batch: Batch, rollouts: Sequence[R
     return batch
 
 
+def beside(setup: Setup, progress: Progress, states: Mapping[str, Any], batch: Batch, step: int) -> list[Recall]:
+    """Stored completions to train on together with the step's rollouts, where the run has any (`pairs`): as many prompts
+    as a step has. Fields that only rollouts have are 0 for them."""
+    config, method = setup.config, setup.method
+    if setup.pairs is None:
+        return []
+    rollouts = setup.pairs.draw(config.prompts_per_step, seed=config.seed, step=step)
+    stored = attached(setup, states, batch_of(setup, rollouts, step), rollouts, step)
+    if "old_logp" in method.needs(loss=True) | method.needs(loss=False):
+        stored = stored.replace(old_logp=_score(setup, stored, Sequences.of(rollouts)))
+    stored = provide(setup, progress, stored, rollouts)
+    tokens, others = {}, {}
+    for name, value in batch.items():
+        known = stored[name] if name in stored else None
+        if name in batch.token_names and (known is None or name in SAMPLED):
+            tokens[name] = value.new_zeros(*stored.mask.shape, *value.shape[2:])
+        elif name not in batch.token_names and (known is None or known.shape[1:] != value.shape[1:]):
+            others[name] = value.new_zeros(stored.size, *value.shape[1:])
+    contexts = tuple(rollout.request.context for rollout in rollouts)
+    return [Recall(stored.with_tokens(**tokens).with_rollouts(**others).to("cpu"), contexts)]
+
+
 def with_old_logp(setup: Setup, progress: Progress, batch: Batch, sequences: Sequences) -> Batch:
     """The batch with the log-probabilities of the policy before the update: the engine's own, where they agree with
     the trainer's, or a pass of their own."""
     if "old_logp" in batch:
         return batch
-    choice = setup.config.old_logp
-    exact = setup.collector.engine.exact and setup.policy.dtype == torch.float32 and progress.mismatch < MISMATCH_BOUND
-    if choice == "sampler" or (choice == "auto" and exact):
+    choice, collector = setup.config.old_logp, setup.collector
+    exact = collector.engine.exact and setup.policy.dtype == torch.float32 and progress.mismatch < MISMATCH_BOUND
+    if collector.samples and (choice == "sampler" or (choice == "auto" and exact)):
         return batch.replace(old_logp=batch["sampler_logp"])
     return batch.replace(old_logp=_score(setup, batch, sequences))
 

@@ -45,7 +45,7 @@ DEFAULTS: dict[str, Any] = {
 
 def with_defaults(config: TrainConfig) -> TrainConfig:
     """The nursery's own task and hyperparameters, where the configuration does not name any."""
-    if config.model != "nursery" or config.data is not None:
+    if config.model != "nursery" or config.data is not None or config.pairs is not None:
         return config
     given = {name: getattr(config, name) for name in config.model_fields_set}
     given.pop("data", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,18 +12,22 @@ import torch
 
 from cohort import registry
 from cohort.batch import Prompt
+from cohort.data.pairs import load_pairs, read_pairs
 from cohort.data.prompts import PromptSpec, load_prompts, read_source
 from cohort.engine.base import Sampling
 from cohort.engine.native import NativeEngine
 from cohort.errors import UsageError
 from cohort.methods import Method
 from cohort.policies.causal_lm import CausalLM
+from cohort.rewards.judge import load_judge
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import RewardSpec, parse
 from cohort.training import nursery
 from cohort.training.collect import ALWAYS, Collector, Grader
 from cohort.training.config import TrainConfig
+from cohort.training.offline import LABEL, OfflineCollector, Store, check_labels, check_pairs, is_offline
 from cohort.training.precision import MasterWeights
+from cohort.training.sft import completion_tokens
 from cohort.training.update import SCORED, TAUGHT
 
 Say = Callable[[str], None]
@@ -34,7 +38,12 @@ COMPUTED = SCORED | TAUGHT | EARLY
 
 @dataclass
 class Setup:
-    """What a run is made of."""
+    """What a run is made of.
+
+    Attributes:
+        prompts: those that a step picks from.
+        pairs: stored completions that stand beside the step's rollouts, for methods that learn from both.
+    """
 
     config: TrainConfig
     method: Method
@@ -42,6 +51,7 @@ class Setup:
     collector: Collector
     prompts: list[Prompt]
     eval_prompts: list[Prompt]
+    pairs: Store | None = None
 
     @property
     def rows(self) -> dict[str, int]:
@@ -101,6 +111,10 @@ def load_policy(config: TrainConfig, say: Say, *, report: nursery.Report | None 
 
 def make_grader(config: TrainConfig) -> Grader:
     """Reward functions loaded in their process, and the one that says what is correct."""
+    if is_offline(config) and not config.reward:
+        if config.eval_data is not None:
+            raise UsageError("eval_data was given, but no reward to measure it with: name one with --reward")
+        return Grader(Scorer([]), "", config.correct_at, config.max_new_tokens)
     specs = parse(config.reward)
     accuracy = accuracy_component(config.accuracy, specs)
     scorer = Scorer(specs, timeout=config.reward_timeout, on_error=config.on_reward_error)
@@ -117,10 +131,12 @@ def accuracy_component(asked: str | None, specs: list[RewardSpec]) -> str:
     return next((spec.name for spec in specs if spec.verifies), names[0])
 
 
-def make_collector(config: TrainConfig, policy: CausalLM, grader: Grader) -> Collector:
-    """Policy, engine and grader put together for sampling."""
+def make_collector(config: TrainConfig, policy: CausalLM, grader: Grader, store: Store | None = None) -> Collector:
+    """Policy, engine and grader put together for sampling, or for taking rollouts from a store."""
     sampling = Sampling(config.temperature, config.top_p, config.top_k, config.min_p)
     engine = NativeEngine(policy, slots=config.slots)
+    if store is not None:
+        return OfflineCollector(policy, engine, sampling, grader, config.max_new_tokens, config.system, store=store)
     return Collector(policy, engine, sampling, grader, config.max_new_tokens, config.system)
 
 
@@ -142,27 +158,41 @@ def prepare(
     config = nursery.with_defaults(config)
     method = method if method is not None else registry.method(config.method)
     check_method(method, config)
-    if config.data is None:
+    if config.data is None and config.pairs is None:
         raise UsageError("no data was given: --data takes a file, a hub id or reasoning_gym:TASK?...")
+    offline = is_offline(config)
     grader = make_grader(config)
     try:
         # Data before the model: a mistyped file name should not cost a minute of loading.
         spec = prompt_spec(config)
-        source = read_source(config.data, spec, seed=config.seed, say=say)
+        source = None if config.data is None else read_source(config.data, spec, seed=config.seed, say=say)
+        written = None if config.pairs is None else read_pairs(config.pairs, spec, seed=config.seed, say=say)
         held = config.eval_data
         eval_source = None if held is None else read_source(held, spec, seed=config.seed, say=say)
         policy = load_policy(config, say, report=report)
-        prompts = load_prompts(source, policy, spec, say=say)
+        prompts = [] if source is None else load_prompts(source, policy, spec, say=say)
+        store: Store | None = None
+        if written is not None:
+            preferences = load_pairs(written, policy, spec, lambda text: completion_tokens(policy, text))
+            store = Store.of(preferences)
+            if offline:
+                check_labels(method, preferences, written.where)
         eval_prompts: list[Prompt] = []
         if eval_source is not None:
             eval_prompts = load_prompts(eval_source, policy, spec, say=say)[: config.eval_size]
-            same = held is config.data or held == config.data
-            prompts = separate(prompts, eval_prompts, same=same, say=say)
-        check_columns(method, config, grader, prompts, eval_prompts)
+            if prompts:
+                same = held is config.data or held == config.data
+                prompts = separate(prompts, eval_prompts, same=same, say=say)
+            if store is not None:
+                store = store.only(separate(store.prompts, eval_prompts, same=held == config.pairs, say=say))
+        asked = store.prompts if store is not None else []
+        check_columns(method, config, grader, prompts, eval_prompts, asked)
     except BaseException:
         grader.scorer.close()
         raise
-    return Setup(config, method, policy, make_collector(config, policy, grader), prompts, eval_prompts)
+    if offline:
+        return Setup(config, method, policy, make_collector(config, policy, grader, store), asked, eval_prompts)
+    return Setup(config, method, policy, make_collector(config, policy, grader), prompts, eval_prompts, store)
 
 
 def optimizer_of(setup: Setup) -> MasterWeights:
@@ -193,8 +223,8 @@ def separate(prompts: list[Prompt], eval_prompts: list[Prompt], *, same: bool, s
     if same:
         say("eval_data is the training data: the evaluation says nothing of unseen prompts")
         return prompts
-    unseen = {prompt.id for prompt in eval_prompts}
-    kept = [prompt for prompt in prompts if prompt.id not in unseen]
+    unseen = {prompt.text for prompt in eval_prompts}
+    kept = [prompt for prompt in prompts if prompt.text not in unseen]
     if not kept:
         raise UsageError("every training prompt is also in eval_data: nothing would be left to train on")
     if len(kept) < len(prompts):
@@ -210,13 +240,22 @@ def check_method(method: Method, config: TrainConfig) -> None:
     """
     if method.lacks:
         raise UsageError(f"'{method.name}' needs {method.lacks}, which cohort cannot do yet: it cannot be trained here")
-    if config.group_size < method.group_size:
+    check_pairs(method, config)
+    if config.group_size < method.group_size and not is_offline(config):
         raise UsageError(
             f"group_size is {config.group_size}, but '{method.name}' compares rollouts of a prompt with each other: "
             f"set group_size to {method.group_size} or more"
         )
-    early = method.needs(loss=False) - ALWAYS - EARLY - method.provides
-    late = method.needs(loss=True) - ALWAYS - COMPUTED - method.provides
+    for reader, name, call, value in method.functions:
+        if value is None:
+            raise UsageError(
+                f"'{method.name}' ({reader}) asks a function of yours, {call}: write it into a file and name it in the "
+                f"method, as {name}='path.py:function'"
+            )
+        load_judge(value)
+    given = ALWAYS | {"preference"}
+    early = method.needs(loss=False) - given - EARLY - method.provides
+    late = method.needs(loss=True) - given - COMPUTED - method.provides
     for name in sorted(early | late):
         raise UsageError(f"'{method.name}' needs the field '{name}' of every rollout, which nothing here provides")
 
@@ -225,19 +264,30 @@ TASK_ONLY = "the reward 'task' is the verifier of reasoning_gym data; for other 
 
 
 def check_columns(
-    method: Method, config: TrainConfig, grader: Grader, prompts: list[Prompt], eval_prompts: list[Prompt]
+    method: Method,
+    config: TrainConfig,
+    grader: Grader,
+    prompts: list[Prompt],
+    eval_prompts: list[Prompt],
+    pairs: Sequence[Prompt] = (),
 ) -> None:
     """The rows have the columns that rewards and method read, and the run the rewards."""
     for component, reader in method.components.items():
-        if component not in grader.names:
+        if is_offline(config) and component != LABEL:
+            raise UsageError(
+                f"'{method.name}' ({reader}) reads the reward '{component}', but the completions of --pairs have none but "
+                f"their label: leave that part of the method out"
+            )
+        if component not in grader.names and not is_offline(config):
             raise UsageError(
                 f"'{method.name}' ({reader}) reads the reward '{component}', which this run lacks (it has: "
                 f"{', '.join(grader.names)}): add a function of that name with --reward '0*path.py:{component}' (a weight "
                 "of 0 keeps it out of the sum), or name another reward in the method"
             )
     named = [(f"training row {i}", prompt) for i, prompt in enumerate(prompts, 1)]
-    named += [(f"held-out row {i}", prompt) for i, prompt in enumerate(eval_prompts, 1)]
-    for where, prompt in named:
+    held_out = [(f"held-out row {i}", prompt) for i, prompt in enumerate(eval_prompts, 1)]
+    stored = [(f"prompt {i} of the pairs", prompt) for i, prompt in enumerate(pairs, 1)]
+    for where, prompt in named + ([] if is_offline(config) else held_out) + stored:
         held = ", ".join(prompt.row)
         for column, reader in method.columns.items():
             if prompt.row.get(column) in (None, ""):
@@ -245,6 +295,9 @@ def check_columns(
                     f"'{method.name}' ({reader}) reads the column '{column}', which {where} lacks (it has: {held}): add it "
                     "to the data, or name another column in the method"
                 )
+    # Stored completions are not rewarded: their labels are.
+    for where, prompt in named + held_out:
+        held = ", ".join(prompt.row)
         for spec in grader.scorer.specs:
             if spec.verifies and "answer" not in prompt.row:
                 raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 import signal
@@ -138,7 +139,8 @@ def _run(setup: Setup, folder: Path, found: Path | None, display: Display) -> Re
         require_wandb()
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = optimizer_of(setup)
-    progress = Progress(states=setup.method.init(size=len(setup.prompts), steps=config.steps))
+    rows = [prompt.row for prompt in setup.prompts]
+    progress = Progress(states=setup.method.init(size=len(rows), steps=config.steps, rows=rows))
     extra: dict[str, Any] = {"before": None, "best": None, "seconds": 0.0}
     if found is not None:
         extra = _restore(found, setup, optimizer, progress)
@@ -237,12 +239,17 @@ def _step(
     display.step(
         step,
         {
-            "reward": metrics["reward/mean"], "accuracy": metrics.get("accuracy"), "entropy": metrics.get("entropy"),
+            "reward": metrics["reward/mean"], "accuracy": metrics.get("accuracy"), "entropy": _defined(metrics, "entropy"),
             "kl": metrics.get("kl"), "tok/s": rate,
         },
     )  # fmt: skip
     if config.show_every and step % config.show_every == 0:
         display.rollouts(step, result.rollouts)
+
+
+def _defined(metrics: Mapping[str, float], name: str) -> float | None:
+    value = metrics.get(name)
+    return None if value is None or math.isnan(value) else value
 
 
 def _take(messages: list[str]) -> list[str]:

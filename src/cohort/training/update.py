@@ -142,7 +142,7 @@ def _loss(
     method: Method, states: Mapping[str, Any], part: Batch, scored: Mapping[str, Tensor], on_policy: bool
 ) -> tuple[Loss, Tensor]:
     """The loss, and the derivative of its policy part with respect to logp [n, T]."""
-    part = part.replace(**scored)
+    part = part.with_tokens(**scored)
     if on_policy:
         part = part.replace(old_logp=scored["logp"].detach())
     loss = method.loss(part, states)

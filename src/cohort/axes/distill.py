@@ -1,0 +1,158 @@
+"""Learning from a teacher's whole next-token distribution: divergences, and a teacher that was shown more than the student."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cohort.axes.groups import group_min
+from cohort.axes.guidance import question, with_question
+from cohort.axes.tools import Probe
+from cohort.batch import Batch, Groups
+
+SOLUTION = "\n\nCorrect solution:\n\n{}"
+FEEDBACK = "\n\nThe following is feedback from your unsuccessful earlier attempt:\n\n{}"
+ENDING = "\n\nCorrectly solve the original question."
+
+# The whole mass cannot be told from slightly less than it, and the log of what is left over must stay finite.
+FULL_MASS = -1e-7
+
+
+def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def divergence(log_p: Tensor, log_q: Tensor, *, alpha: float) -> Tensor:
+    """[...] between student p and teacher q, both [..., V] as log-probabilities.
+
+    Args:
+        alpha: 0 gives KL(q || p), 1 gives KL(p || q), between them (1 - alpha) KL(p || m) + alpha KL(q || m) with
+            m = (1 - alpha) p + alpha q, the Jensen-Shannon divergence at 1/2.
+    """
+    if alpha == 0.0:
+        return _kl(log_q, log_p)
+    if alpha == 1.0:
+        return _kl(log_p, log_q)
+    share = torch.tensor([1 - alpha, alpha], dtype=log_p.dtype, device=log_p.device).log()
+    log_m = torch.logaddexp(log_p + share[0], log_q + share[1])
+    return (1 - alpha) * _kl(log_p, log_m) + alpha * _kl(log_q, log_m)
+
+
+def top_buckets(log_p: Tensor, log_q: Tensor, *, k: int, tail: bool) -> tuple[Tensor, Tensor]:
+    """Both distributions on the student's k most likely tokens: [..., k + 1] with what is left over as one more bucket, or
+    [..., k] renormalised."""
+    index = log_p.topk(min(k, log_p.shape[-1]), -1).indices
+
+    def bucketed(log_x: Tensor) -> Tensor:
+        top = log_x.gather(-1, index)
+        if not tail:
+            return top.log_softmax(-1)
+        mass = top.logsumexp(-1, keepdim=True).clamp(max=FULL_MASS)
+        return torch.cat([top, (-torch.expm1(mass)).log()], -1)
+
+    return bucketed(log_p), bucketed(log_q)
+
+
+def distilled(
+    batch: Batch, keep: Tensor, *, alpha: float, mode: str = "full_logits", topk: int = 100, add_tail: bool = True
+) -> Tensor:
+    """Losses [N, T] of the student's tokens against the teacher's distribution, which has no gradient; 0 outside `keep`.
+
+    Args:
+        keep: [N, T] bool, the tokens that are distilled.
+        mode: "full_logits", "topk_logits" (see `top_buckets`), or "sampled_token": stopgrad(logp - log q(y)) logp, whose
+            expected gradient is that of KL(p || q).
+    """
+    out = torch.zeros(batch.mask.shape, dtype=batch.logp.dtype, device=batch.device)
+    log_q = batch["teacher_logits"][keep].detach().log_softmax(-1)
+    if mode == "sampled_token":
+        logp = batch.logp[keep]
+        taught = log_q.gather(-1, batch["token_ids"][keep][:, None])[:, 0]
+        loss = (logp - taught).detach() * logp
+    else:
+        log_p = batch["logits"][keep].log_softmax(-1)
+        if mode == "topk_logits":
+            log_p, log_q = top_buckets(log_p, log_q, k=topk, tail=add_tail)
+        loss = divergence(log_p, log_q, alpha=alpha)
+    out[keep] = loss.to(out.dtype)
+    return out
+
+
+def demonstrations(correct: Tensor, groups: Groups, *, exclude_self: bool = True) -> Tensor:
+    """[N] int64: the row of the first correct rollout of the group, another one where `exclude_self`; -1 if there is none."""
+    count = correct.numel()
+    place = torch.arange(count, device=correct.device)
+    first = group_min(torch.where(correct, place, count), groups)[groups.index]
+    if exclude_self:
+        second = group_min(torch.where(correct & (place != first), place, count), groups)[groups.index]
+        first = torch.where(first == place, second, first)
+    return torch.where(first < count, first, -1)
+
+
+def informed(
+    correct: Tensor,
+    groups: Groups,
+    has_feedback: Tensor,
+    *,
+    exclude_self: bool = True,
+    feedback_only_without_solution: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """What the teacher of each rollout is shown: (row of a demonstration or -1, [N] bool: its feedback)."""
+    demonstration = demonstrations(correct, groups, exclude_self=exclude_self)
+    alone = demonstration < 0 if feedback_only_without_solution else torch.ones_like(has_feedback)
+    return demonstration, has_feedback & alone
+
+
+def teacher_contexts(
+    batch: Batch,
+    probe: Probe,
+    *,
+    threshold: float = 1.0,
+    wrong_only: bool = False,
+    exclude_self: bool = True,
+    feedback: str | None = None,
+    feedback_only_without_solution: bool = True,
+    solution_text: str = SOLUTION,
+    feedback_text: str = FEEDBACK,
+    ending: str = ENDING,
+    strip_thought: bool = False,
+) -> Batch:
+    """The batch with `teacher_context` [N, C] int64: the question, after it what the teacher is shown, then -1.
+
+    A row of -1 has no teacher: there is nothing to show it, it is correct and only wrong ones are taught, it is empty, or
+    it would not fit into the model's context with what is shown.
+
+    Args:
+        threshold: reward from which a rollout is correct, and can be shown as a solution.
+        feedback: column of the data with feedback on wrong attempts.
+        solution_text, feedback_text: what introduces each, with {} in its place; ending: what comes last.
+        strip_thought: show a solution without what comes before its last </think>.
+    """
+    correct = batch.rewards >= threshold
+    comments = [str(text or "") for text in probe.column(feedback)] if feedback else [""] * batch.size
+    has_feedback = torch.tensor([bool(text) for text in comments], device=correct.device)
+    how = {"exclude_self": exclude_self, "feedback_only_without_solution": feedback_only_without_solution}
+    demonstration, use_feedback = informed(correct, batch.groups, has_feedback, **how)
+    wanted = batch.mask.any(1) & ((demonstration >= 0) | use_feedback) & ~(correct & wrong_only)
+    contexts: list[tuple[int, ...]] = []
+    for i, rollout in enumerate(probe.rollouts):
+        context: tuple[int, ...] = ()
+        if wanted[i]:
+            shown = question(rollout.prompt)
+            if demonstration[i] >= 0:
+                solution = probe.rollouts[int(demonstration[i])].text
+                shown += solution_text.replace("{}", solution.rpartition("</think>")[2] if strip_thought else solution)
+            if use_feedback[i]:
+                shown += feedback_text.replace("{}", comments[i])
+            context = probe.render(with_question(rollout.prompt, shown + ending))
+            if probe.context_length is not None and len(context) + len(rollout.tokens) > probe.context_length:
+                context = ()
+        contexts.append(context)
+    width = max([1, *(len(context) for context in contexts)])
+    padded = [[*context, *[-1] * (width - len(context))] for context in contexts]
+    return batch.with_rollouts(teacher_context=torch.tensor(padded, dtype=torch.int64, device=batch.device))
+
+
+def taught(batch: Batch) -> Tensor:
+    """[N] bool: the rollouts that a teacher has a context of its own for."""
+    return batch["teacher_context"][:, 0] >= 0

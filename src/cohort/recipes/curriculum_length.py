@@ -1,0 +1,128 @@
+"""Train Long, Think Short: Curriculum Learning for Efficient Reasoning. arXiv:2508.08940.
+
+Code hammoudhasan/curriculum_grpo. Confidence: exact (lambda_f, alpha_think, alpha_answer, r_cor, r_max, the test for a
+well-formed tag and the rounding of the budget are inferred).
+
+    r_i = lambda_c r_cor c_i + lambda_l R_len(l_i) + lambda_f (alpha_think I_think + alpha_answer I_answer)
+    R_len = r_max l / L (1 in the band) up to the budget L, falling linearly to 0 at 2 L, and 0 beyond
+    L = max(1, floor(start decay^floor(t / interval)))                       schedule="exponential"
+    L = floor(start (end / start)^(k / n))                                   "stepwise"
+    L = floor(start + (end - start) k / n)                                   "linear"
+
+t: steps before this one; k = min(n, floor(t (n + 1) / total)), n drops. I is 1 where a tag opens and closes exactly
+once, in this order, and the two spans do not overlap. c_i is the verifier's 0 or 1; of other rewards nothing counts.
+The budget also stands in the prompt that rollouts are drawn from and trained on; evaluation goes without it.
+
+Defaults: 256 tokens, times 0.7 every 150 steps, and the length-heavy weights 0.3, 0.6 (paper; correctness-heavy 0.6,
+0.3); total: the run's steps.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cohort.axes.declare import declare, hooks, needs
+from cohort.axes.guidance import question, redress
+from cohort.axes.tools import Probe, Tools
+from cohort.batch import Batch, Request, Rollout
+from cohort.methods import Method, MethodError, use
+from cohort.recipes.recipe import recipe
+
+SENTENCE = "\n\nThe response should use exactly {budget} tokens."
+
+
+def budget(
+    step: int, *, schedule: str, start: float, decay: float, interval: int, end: float, drops: int, total: int | None,
+    steps: int = 1,
+) -> int:  # fmt: skip
+    """L in tokens, at a step counted from 0; total None is the run's `steps`."""
+    if schedule == "exponential":
+        return max(1, math.floor(start * decay ** (step // interval) + 1e-9))
+    share = min(drops, step * (drops + 1) // (total or steps)) / drops
+    value = start * (end / start) ** share if schedule == "stepwise" else start + (end - start) * share
+    return math.floor(value + 1e-9)
+
+
+def length_reward(lengths: Tensor, *, target: float, r_max: float, shape: str) -> Tensor:
+    """R_len of lengths [N] for a budget of `target` tokens."""
+    relative = lengths / target
+    rising = torch.ones_like(relative) if shape == "band" else relative
+    return r_max * torch.where(relative <= 1, rising, (2 - relative).clamp(min=0))
+
+
+def spans(text: str) -> tuple[bool, bool]:
+    """(I_think, I_answer) of a completion."""
+    found = {}
+    for tag in ("think", "answer"):
+        opened, closed = ([m.span() for m in re.finditer(f"<{slash}{tag}>", text)] for slash in ("", "/"))
+        if len(opened) == len(closed) == 1 and opened[0][1] <= closed[0][0]:
+            found[tag] = (opened[0][0], closed[0][1])
+    if len(found) == 2 and max(a for a, _ in found.values()) < min(b for _, b in found.values()):
+        return False, False
+    return "think" in found, "answer" in found
+
+
+def find_spans(batch: Batch, probe: Probe) -> Batch:
+    """The batch with `has_think` and `has_answer` [N], read in the texts."""
+    think, answer = torch.tensor([spans(rollout.text) for rollout in probe.rollouts], device=batch.device).float().T
+    return batch.with_rollouts(has_think=think, has_answer=answer)
+
+
+def budget_in_prompt(
+    requests: Sequence[Request], tools: Tools, *, plan: Mapping[str, Any], sentence: str = SENTENCE
+) -> list[Rollout]:
+    """The prompts with a sentence that says how many tokens to use. Source: arXiv:2508.08940."""
+    if not sentence:
+        return tools.draw(requests)
+    said = sentence.replace("{budget}", str(budget(tools.step, steps=tools.steps, **plan)))
+    return tools.draw([redress(request, question(request.prompt) + said, tools) for request in requests])
+
+
+@needs("has_think", "has_answer")
+@hooks(attach=find_spans)
+@declare(provides=("has_think", "has_answer"))
+def budgeted_reward(
+    batch: Batch, *, plan: Mapping[str, Any], weights: tuple[float, float, float], r_cor: float = 1.0, r_max: float = 1.0,
+    alpha_think: float = 0.5, alpha_answer: float = 0.5, shape: str = "triangle",
+) -> Tensor:  # fmt: skip
+    """lambda_c r_cor c_i + lambda_l R_len(l_i) + lambda_f R_fmt: [N]. Source: arXiv:2508.08940."""
+    target = budget(batch.notes.get("step", 0), steps=batch.notes.get("steps", 1), **plan)
+    form = alpha_think * batch["has_think"].to(batch.dtype) + alpha_answer * batch["has_answer"].to(batch.dtype)
+    length = length_reward(batch.lengths, target=target, r_max=r_max, shape=shape)
+    return weights[0] * r_cor * batch["accuracy"] + weights[1] * length + weights[2] * form
+
+
+@recipe(
+    title="Train Long, Think Short: Curriculum Learning for Efficient Reasoning",
+    paper="arXiv:2508.08940",
+    idea="a token budget that shrinks over training, in the prompt and in the reward",
+    confidence="exact",
+    ranges={
+        "schedule": ("exponential", "stepwise", "linear"), "shape": ("triangle", "band"), "start": "[1, inf)",
+        "decay": "(0, 1]", "interval": "[1, inf)", "end": "[1, inf)", "drops": "[1, inf)", "total": "[1, inf)",
+        "lambda_c": "[0, inf)", "lambda_l": "[0, inf)", "lambda_f": "[0, inf)", "r_cor": "[0, inf)", "r_max": "[0, inf)",
+        "alpha_think": "[0, inf)", "alpha_answer": "[0, inf)",
+    },
+)  # fmt: skip
+def curriculum_length(
+    *, schedule: str = "exponential", start: float = 256, decay: float = 0.7, interval: int = 150, end: float = 87,
+    drops: int = 3, total: int | None = None, lambda_c: float = 0.3, lambda_l: float = 0.6, lambda_f: float = 0.1,
+    r_cor: float = 1.0, r_max: float = 1.0, alpha_think: float = 0.5, alpha_answer: float = 0.5, shape: str = "triangle",
+    sentence: str = SENTENCE,
+) -> Method:  # fmt: skip
+    if sentence and "{budget}" not in sentence:
+        raise MethodError(f"'curriculum-length': sentence={sentence!r} must say the {{budget}}, or be empty")
+    plan = {
+        "schedule": schedule, "start": start, "decay": decay, "interval": interval, "end": end, "drops": drops, "total": total
+    }  # fmt: skip
+    form = {"r_cor": r_cor, "r_max": r_max, "alpha_think": alpha_think, "alpha_answer": alpha_answer, "shape": shape}
+    return Method(
+        guidance=use(budget_in_prompt, plan=plan, sentence=sentence),
+        shaping=(use(budgeted_reward, plan=plan, weights=(lambda_c, lambda_l, lambda_f), **form),),
+    )

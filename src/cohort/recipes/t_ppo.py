@@ -1,0 +1,121 @@
+"""T-PPO: Truncated Proximal Policy Optimization. arXiv:2506.15050.
+
+Confidence: reconstructed: which tokens train policy and values, lambda and window, the value loss. Known: generation
+limited to a window with a rolling batch, V(s_l) = V(s_l-1) for unfinished rollouts, separate tokens for the two losses.
+
+Every slot of the batch generates at most `window` tokens a step; a rollout that ended makes room for the next prompt, the
+others go on in the next step (`rolling_batch`). With V_t the value before token t and l tokens so far:
+
+    d_t   = r_t + gamma V_t+1 - V_t,   r_l-1 = R if finished, V_l = 0 if finished and V_l-1 if not
+    A_t   = d_t + gamma lam A_t+1
+    loss  = mean of -min(rho A, clip(rho) A)        over the tokens of this window
+            + value_coef mean of (V_t - gamma^(l-1-t) R)^2 / 2      over all tokens of rollouts that ended in this step
+
+A rollout cut at its largest length counts as finished. The fields `finished` [N] (1 or 0) and `window_start` [N], the index
+of the window's first token, come from sampling in windows, which cohort cannot do yet.
+
+Defaults: gamma 1, lam 0.95, clip 0.2 are the specification's; the paper's values were not recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from cohort.axes import aggregation, surrogate
+from cohort.axes import critic as critics
+from cohort.axes.declare import declare, hooks, needs
+from cohort.axes.groups import token_sum
+from cohort.batch import Batch
+from cohort.methods import Method, use
+from cohort.recipes.recipe import recipe
+
+Turn = tuple[int, int, int, bool]
+
+
+def rolling_batch(lengths: Sequence[int], *, window: int, slots: int, max_length: int, steps: int) -> list[list[Turn]]:
+    """What each step generates: (prompt, first token, end, finished) for every slot.
+
+    Args:
+        lengths: tokens that each prompt's rollout would have in the end, in the order of the queue.
+
+    Returns:
+        a list a step; rollouts that go on keep their order, new ones come after them while there are any.
+    """
+    out: list[list[Turn]] = []
+    going: list[tuple[int, int]] = []
+    queue = iter(range(len(lengths)))
+    for _ in range(steps):
+        going += [(prompt, 0) for prompt in islice(queue, slots - len(going))]
+        turns = []
+        for prompt, start in going:
+            last = min(lengths[prompt], max_length)
+            end = min(start + window, last)
+            turns.append((prompt, start, end, end == last))
+        going = [(prompt, end) for prompt, _, end, finished in turns if not finished]
+        out.append(turns)
+    return out
+
+
+@needs("old_values", "finished", "window_start")
+def extended_gae(batch: Batch, *, gamma: float = 1.0, lam: float = 0.95) -> Batch:
+    """A of every token so far, and `loss_mask` on those of the window: [N, T]. Source: arXiv:2506.15050."""
+    values, mask, finished = batch["old_values"], batch.mask, batch["finished"].bool()
+    last = token_sum(values, critics.last_valid(mask))
+    rewards = torch.where(finished[:, None], critics.token_rewards(batch), torch.zeros_like(values))
+    end = torch.where(finished, torch.zeros_like(last), last)
+    advantages = critics.gae(rewards, values, mask, gamma=gamma, lam=lam, end=end)
+    new = torch.arange(mask.shape[1], device=mask.device) >= batch["window_start"][:, None]
+    return batch.replace(advantages=advantages, loss_mask=batch.loss_mask & new)
+
+
+def value_targets(batch: Batch, *, gamma: float = 1.0) -> Batch:
+    """The batch with `value_mask`, all tokens of finished rollouts, and there `value_target` gamma^(l-1-t) R: [N, T]."""
+    mask = batch.mask & batch["finished"].bool()[:, None]
+    after = mask.flip(1).cumsum(1).flip(1) - 1
+    target = batch.rewards[:, None] * gamma ** after.clamp(min=0).to(batch.dtype)
+    return batch.with_tokens(value_mask=mask, value_target=torch.where(mask, target, torch.zeros_like(target)))
+
+
+@needs("values", "finished")
+@hooks(annotate=value_targets)
+@declare(critic=True, couples=True)
+def finished_value_loss(
+    batch: Batch, *, coef: float = 1.0, critic: str = "model", critic_lr: float | None = None
+) -> Tensor:
+    """coef mean of (V - target)^2 / 2 over the tokens of `value_mask`: scalar. Source: arXiv:2506.15050."""
+    mask, error = batch["value_mask"], (batch["values"] - batch["value_target"]) ** 2
+    return 0.5 * coef * token_sum(error, mask).sum() / mask.sum().clamp(min=1)
+
+
+@recipe(
+    title="Truncated Proximal Policy Optimization",
+    paper="arXiv:2506.15050",
+    idea="train on what a fixed window generated; unfinished rollouts go on in the next step",
+    confidence="reconstructed: which tokens train policy and values, lambda, the value loss",
+    ranges={
+        "gamma": "[0, 1]", "gae_lambda": "[0, 1]", "clip_low": "[0, 1]", "clip_high": "[0, inf)",
+        "value_coef": "(0, inf)", "critic": ("model", "head"), "critic_lr": "(0, inf)",
+    },
+)  # fmt: skip
+def t_ppo(
+    *,
+    gamma: float = 1.0,
+    gae_lambda: float = 0.95,
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    value_coef: float = 1.0,
+    critic: str = "model",
+    critic_lr: float | None = None,
+) -> Method:
+    value = {"coef": value_coef, "critic": critic, "critic_lr": critic_lr, "gamma": gamma}
+    return Method(
+        advantage=use(extended_gae, gamma=gamma, lam=gae_lambda),
+        surrogate=use(surrogate.ppo_clip, low=clip_low, high=clip_high),
+        regularizer=(use(finished_value_loss, **value),),
+        aggregation=use(aggregation.token_mean),
+        lacks="sampling",
+    )

@@ -1,0 +1,196 @@
+"""Training on completions that somebody else wrote: they take the place of rollouts, or stand beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from cohort import registry
+from cohort.batch import Prompt, Request, Rollout
+from cohort.data.pairs import Preference
+from cohort.errors import UsageError
+from cohort.methods import Method, Stage
+from cohort.training.collect import Collector
+from cohort.training.config import TrainConfig
+from cohort.training.seeds import generator
+
+# The reward of a stored completion: its label.
+LABEL = "label"
+# Fields that only the policy's own sampling knows.
+SAMPLED = frozenset({"sampler_logp", "old_entropy"})
+
+
+@dataclass(frozen=True)
+class Store:
+    """Stored completions by the identity of their prompt."""
+
+    preferences: Mapping[str, Preference]
+
+    @classmethod
+    def of(cls, preferences: Sequence[Preference]) -> Store:
+        return cls({preference.prompt.id: preference for preference in preferences})
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        return [preference.prompt for preference in self.preferences.values()]
+
+    def only(self, prompts: Sequence[Prompt]) -> Store:
+        """Those of some prompts."""
+        return Store({prompt.id: self.preferences[prompt.id] for prompt in prompts})
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest completion."""
+        return max(len(each.tokens) for stored in self.preferences.values() for each in stored.completions)
+
+    def rollouts(self, prompts: Sequence[Prompt]) -> list[Rollout]:
+        """Their completions as rollouts of reward 1 or 0, which nobody sampled: what sampling would say of them is NaN.
+
+        The field `preference` is 1 for a good one and -1 for a bad one.
+        """
+        out = []
+        for prompt in prompts:
+            for written in self.preferences[prompt.id].completions:
+                count = len(written.tokens)
+                unknown = [math.nan] * count
+                out.append(
+                    Rollout(
+                        Request(prompt, prompt.tokens, 0, count), list(written.tokens), [1] * count, unknown, unknown,
+                        finished=True, text=written.text, components={LABEL: written.label}, reward=written.label,
+                        accuracy=written.label, fields={"preference": 2 * written.label - 1},
+                    )
+                )  # fmt: skip
+        return out
+
+    def draw(self, count: int, *, seed: int, step: int) -> list[Rollout]:
+        """The completions of a step (1, 2, ...), of `count` prompts: each once an epoch, in an order shuffled anew.
+
+        It depends on seed and step alone, so that a run that is continued draws what it would have drawn.
+        """
+        prompts, size = self.prompts, len(self.preferences)
+        places = range((step - 1) * count, step * count)
+        orders = {
+            epoch: torch.randperm(size, generator=generator(seed, "pairs", epoch)).tolist()
+            for epoch in {place // size for place in places}
+        }
+        rows = dict.fromkeys(orders[place // size][place % size] for place in places)
+        return self.rollouts([prompts[row] for row in rows])
+
+
+@dataclass
+class OfflineCollector(Collector):
+    """Gives stored completions of the prompts that a step asks for; samples only where a prompt is evaluated."""
+
+    store: Store = field(default_factory=lambda: Store({}))
+
+    @property
+    def samples(self) -> bool:
+        return False
+
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        return (LABEL,)
+
+    @property
+    def reward_weights(self) -> tuple[float, ...]:
+        return (1.0,)
+
+    @property
+    def budget(self) -> int:
+        return max(self.max_new_tokens, self.store.longest)
+
+    def collect(
+        self,
+        method: Method,
+        states: Mapping[str, Any],
+        prompts: Sequence[Prompt],
+        counts: Sequence[int],
+        *,
+        seed: int,
+        step: int = 0,
+        steps: int = 1,
+    ) -> list[Rollout]:
+        """All stored completions of the prompts, however many were asked for."""
+        return self.store.rollouts(prompts)
+
+
+def is_offline(config: TrainConfig) -> bool:
+    """True if the run learns from stored completions alone."""
+    return config.pairs is not None and config.data is None
+
+
+def _learners(method: Method) -> list[Stage]:
+    return [stage for _, stage in method.stages() if stage.declared.offline]
+
+
+def _compares(method: Method) -> bool:
+    """True if single completions teach it nothing."""
+    return all(stage.declared.group_size > 1 for stage in _learners(method))
+
+
+def _offline_methods(*, single: bool = False) -> str:
+    made = ((name, registry.method(name)) for name in registry.names())
+    return ", ".join(name for name, each in made if each.offline and not (single and _compares(each)))
+
+
+def check_pairs(method: Method, config: TrainConfig) -> None:
+    """The method can learn from the completions that the configuration names, and has those that it needs.
+
+    Raises:
+        UsageError: it cannot, or part of what was asked would have no effect; the message says what to use instead.
+    """
+    both = "preference" in method.needs(loss=True) | method.needs(loss=False)
+    if config.pairs is None:
+        if both:
+            raise UsageError(
+                f"'{method.name}' learns from a preference batch beside its rollouts: name its file with --pairs"
+            )
+        return
+    early, late = method.needs(loss=False), method.needs(loss=True)
+    if not is_offline(config):
+        if not both:
+            raise UsageError(
+                f"'{method.name}' learns from one batch a step, but both --data and --pairs were given: leave one out"
+            )
+        refused = late & SAMPLED
+    elif not method.offline:
+        if both:
+            raise UsageError(f"'{method.name}' draws rollouts as well: name their prompts with --data, and a --reward")
+        raise UsageError(
+            f"'{method.name}' learns from rollouts of its own, not from completions that somebody else wrote (--pairs): "
+            f"name prompts with --data, or take one of {_offline_methods()}"
+        )
+    else:
+        refused = (early | late) & SAMPLED
+        for axis in ("budget", "guidance", "sampling"):
+            if axis in method.filled:
+                raise UsageError(
+                    f"'{method.name}' fills the axis '{axis}' ({method.stage(axis).name}), which draws rollouts, but with "
+                    f"--pairs none are drawn: leave it out, as in 'NAME:-{axis}'"
+                )
+        if config.old_logp == "sampler":
+            raise UsageError("old_logp = sampler: the completions of --pairs were not sampled; use auto or score")
+    for name in sorted(refused):
+        reader = next(stage.name for _, stage in method.stages() if name in stage.needs)
+        raise UsageError(
+            f"'{method.name}' ({reader}) reads '{name}', what the sampling policy said of its rollouts, which is not known "
+            "of the completions of --pairs: leave that part of the method out"
+        )
+
+
+def check_labels(method: Method, preferences: Sequence[Preference], where: str) -> None:
+    """The labels have something to teach the method.
+
+    Raises:
+        UsageError: it compares completions of a prompt, but no prompt has a good and a bad one.
+    """
+    if _compares(method) and not any(preference.decided for preference in preferences):
+        raise UsageError(
+            f"'{method.name}' compares completions of one prompt, but no prompt of {where} has a good and a bad one: give "
+            "rows with 'chosen' and 'rejected', or take a method that learns from single completions "
+            f"({_offline_methods(single=True)})"
+        )

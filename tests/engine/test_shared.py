@@ -1,0 +1,82 @@
+"""Decoding over shared prefixes gives the tokens of decoding with transformers' own cache, whatever shares a step."""
+
+from __future__ import annotations
+
+import pytest
+
+from cohort.batch import Request
+from cohort.engine import shared
+from cohort.engine.base import Sampling
+from cohort.engine.cached import CachedDecoder
+from cohort.engine.native import NativeEngine
+from cohort.policies.causal_lm import CausalLM
+from tests.helpers import prompt_of, request_of, tiny_policy
+
+KINDS = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "mistral", "phi3", "gpt2")
+
+
+def orders(policy: CausalLM) -> list[Request]:
+    """Requests of five prompts of unequal length and number, for rollouts of unequal length, some with a prefix."""
+    prompts = [prompt_of(policy, text) for text in ("ab", "hello there you", "x", "12+34=", "what is it")]
+    return [
+        request_of(prompts[i % 5], seed=i, count=3 + (i * 5) % 17, prefix=(9, 8) if i % 7 == 3 else ())
+        for i in range(16)
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokens_and_log_probabilities_agree(kind: str) -> None:
+    policy = tiny_policy(kind)
+    assert policy.way == "shared"
+    requests, sampling = orders(policy), Sampling(temperature=0.8, top_p=0.95)
+    own = dict(CachedDecoder(policy, slots=64).generate(requests, sampling))
+    for slots in (64, 3):
+        got = dict(NativeEngine(policy, slots=slots).generate(requests, sampling))
+        assert sorted(got) == sorted(own) == list(range(16))
+        for place, completion in own.items():
+            assert got[place].tokens == completion.tokens
+            assert got[place].finished == completion.finished
+            for name in ("logp", "sampled_logp", "entropy"):
+                assert getattr(got[place], name) == pytest.approx(getattr(completion, name), abs=2e-5), name
+
+
+def test_waiting_rollouts_take_the_places_of_finished_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = tiny_policy("qwen3")
+    busy: list[int] = []
+    forward = shared.SharedDecoder._forward
+    monkeypatch.setattr(shared.SharedDecoder, "_forward", lambda self: busy.append(len(self.owner)) or forward(self))
+    requests = orders(policy)
+    done = dict(NativeEngine(policy, slots=4).generate(requests, Sampling()))
+    assert max(busy) == 4
+    # One step a token but the first, which comes with the context; more rows a step, fewer steps.
+    assert sum(busy) == sum(len(c.tokens) - 1 for c in done.values())
+
+
+def test_a_context_is_encoded_once_and_dropped_with_its_last_rollout(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = tiny_policy("qwen3")
+    encoded: list[tuple[int, ...]] = []
+    encode, held = shared.SharedDecoder._encode, []
+
+    def counted(self: shared.SharedDecoder, contexts: list[tuple[int, ...]]) -> None:
+        encoded.extend(contexts)
+        encode(self, contexts)
+        held.append(len(self.stored))
+
+    monkeypatch.setattr(shared.SharedDecoder, "_encode", counted)
+    requests = orders(policy)
+    list(NativeEngine(policy, slots=2).generate(requests, Sampling()))
+    assert len(encoded) == len(set(encoded)) == len({(*r.context, *r.prefix) for r in requests})
+    assert max(held) <= 3
+
+
+def test_a_model_that_cannot_share_is_decoded_with_its_own_cache() -> None:
+    policy = tiny_policy("llama")
+    vars(policy)["way"] = "whole"
+    requests = orders(policy)
+    own = dict(CachedDecoder(policy, slots=8).generate(requests, Sampling()))
+    got = dict(NativeEngine(policy, slots=8).generate(requests, Sampling()))
+    assert {i: c.tokens for i, c in got.items()} == {i: c.tokens for i, c in own.items()}
+
+
+def test_nothing_asked_for_gives_nothing() -> None:
+    assert list(NativeEngine(tiny_policy("llama")).generate([], Sampling())) == []

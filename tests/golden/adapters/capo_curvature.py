@@ -1,0 +1,75 @@
+from types import SimpleNamespace
+
+import torch
+
+from cohort import registry
+from cohort.recipes.capo_curvature import shifts
+from tests.golden.runner import make_batch, tensor
+
+KEY = "credit/curvature_gate"
+STATE = ("adam_m", "adam_v", "adam_t")
+FIELDS = dict.fromkeys(("hidden", "weight", *STATE))
+# The run says the learning rate.
+IGNORE = ("lr",)
+# The whole vocabulary.
+HYPER = {"top_k": None}
+
+
+def probe_of(inputs):
+    """A policy with the case's hidden states and output layer; the context of a rollout is its row."""
+    hidden, weight = tensor(inputs["hidden"]), tensor(inputs["weight"])
+    rollouts = [
+        SimpleNamespace(request=SimpleNamespace(context=(i,)), tokens=row) for i, row in enumerate(inputs["actions"])
+    ]
+
+    def score(contexts, completions, *, want):
+        return {"hidden": hidden[torch.tensor([context[0] for context in contexts])]}
+
+    return SimpleNamespace(rollouts=rollouts, score=score, head=lambda: weight, temperature=1.0)
+
+
+def batch(case):
+    inputs = case["inputs"]
+    made, leaves = make_batch({k: v for k, v in inputs.items() if k not in FIELDS})
+    made = made.note(learning_rate=case["config"]["lr"])
+    return registry.method("capo-curvature", top_k=None).attach(made, probe_of(inputs), {}), leaves
+
+
+def states(run):
+    made, inputs = run.method.init(size=run.batch.size), run.inputs
+    if "adam_m" in inputs:
+        moments = {"m": tensor(inputs["adam_m"]), "v": tensor(inputs["adam_v"])}
+        made[KEY] = {**moments, "ids": torch.arange(len(moments["m"])), "t": inputs["adam_t"]}
+    return {**made, KEY: {**made[KEY], "t": inputs.get("adam_t", 0)}}
+
+
+def _shifts(run):
+    ready = run.trained.replace(loss_mask=run.trained.mask)
+    return shifts(ready, run.states[KEY], adam=run.method.credit[0].hyper["adam"])
+
+
+def _after(name):
+    return lambda run: run.method.update(run.states, batch=run.trained, rollouts=[], probe=None)[KEY][name]
+
+
+OUTPUTS = {
+    "m_hessian": lambda run: _shifts(run)[0],
+    "m_fisher": lambda run: _shifts(run)[1],
+    "accepted": lambda run: run.trained.loss_mask.double(),
+    "adam_m": _after("m"),
+    "adam_v": _after("v"),
+    "adam_t": _after("t"),
+}
+
+
+def random_fields(batch, generator):
+    """A last layer of three dimensions, with three of its five tokens as candidates."""
+    shape = batch.mask.shape
+    hidden = torch.randn(*shape, 3, generator=generator, dtype=batch.dtype)
+    probs = torch.randn(*shape, 3, generator=generator, dtype=batch.dtype).softmax(-1)
+    ids = torch.rand(*shape, 5, generator=generator).argsort(-1)[..., :3]
+    return batch.with_tokens(gate_hidden=hidden, gate_ids=ids, gate_probs=probs)
+
+
+# The thresholds belong to learning rates about 1e-5; here it is several hundred times that.
+HYPER_TRAIN = "(tau_fisher=0.5, tau_hessian=0.9)"

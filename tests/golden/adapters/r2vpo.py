@@ -1,0 +1,37 @@
+import torch
+
+from cohort.recipes.r2vpo import dual_step, ratio_variance
+
+RENAME = {"lambda": "lambda_init"}
+KEY = "surrogate/variance_penalty"
+
+
+def _aggregation(run):
+    return run.method.surrogate.all_hyper["aggregation"]
+
+
+def _effective(run):
+    """What stands in the place of the advantage: the loss's gradient over that of the ratio and its weight."""
+    push = run.method.weights(run.trained, {}) * run.method.run("ratio", {}, run.trained)
+    return torch.where(run.trained.mask, -run.gradients["logp"] / torch.where(run.trained.mask, push, 1.0), 0.0)
+
+
+OUTPUTS = {
+    "effective_advantage": _effective,
+    "ratio_variance": lambda run: ratio_variance(run.trained, aggregation=_aggregation(run)),
+    "next_lambda": lambda run: run.method.update(run.states, batch=run.trained, rollouts=[], probe=None)[KEY]["lambda"],
+}
+
+
+def KIND_regularizer(case):
+    out = []
+    for start, sequence in zip(case["inputs"]["initial_lambda"], case["inputs"]["ratio_variance"], strict=True):
+        steps = [start]
+        for variance in sequence:
+            steps.append(dual_step(steps[-1], variance, **case["config"]))
+        out.append(steps[1:])
+    return {"lambda": out}
+
+
+# Rollouts of the step before are trained on as well, so that ratios differ from 1.
+HYPER_TRAIN = "(replay=1)"

@@ -1,0 +1,57 @@
+import torch
+
+from cohort.axes.distill import demonstrations, informed, taught
+from cohort.policies.causal_lm import CausalLM
+from tests.golden.distillation import random_teacher, with_logits, with_teacher
+from tests.golden.runner import make_batch
+
+ELSEWHERE = (
+    "its teacher is the policy reading a demonstration, which the policy of the micro task never learnt to do; one that "
+    "did is trained in tests/recipes/test_sdpo.py"
+)
+random_fields = random_teacher
+
+
+def _demonstrations(batch, config):
+    correct = batch.rewards >= config["threshold"]
+    return demonstrations(correct, batch.groups, exclude_self=config["exclude_self"])
+
+
+def batch(case):
+    made, leaves = with_logits(case["inputs"])
+    return with_teacher(made, _demonstrations(made, case["config"]) >= 0), leaves
+
+
+OUTPUTS = {
+    "demonstration": lambda run: _demonstrations(run.batch, run.config),
+    "distill_mask": lambda run: taught(run.batch).double(),
+}
+
+
+def KIND_guidance(case):
+    inputs = dict(case["inputs"])
+    has_feedback = torch.tensor(inputs.pop("has_feedback")).bool()
+    made, _ = make_batch(inputs)
+    correct, rows = made.rewards >= case["config"]["threshold"], []
+    for row in case["expected"]["rows"]:
+        how = {name: row[name] for name in ("exclude_self", "feedback_only_without_solution")}
+        demonstration, use_feedback = informed(correct, made.groups, has_feedback, **how)
+        shown = (demonstration >= 0) | use_feedback
+        rows.append(
+            {**how, "demonstration": demonstration, "use_feedback": use_feedback, "distill_mask": shown.double()}
+        )
+    return {"rows": rows}
+
+
+def KIND_state(case):
+    """The weight of a teacher of one weight after each step, moved as the policy's is."""
+    policy = object.__new__(CausalLM)
+    policy.model = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.constant_(policy.model.weight, case["inputs"]["teacher0"])
+    policy.make_teacher()
+    out = []
+    for weight in case["inputs"]["student_after_step"]:
+        torch.nn.init.constant_(policy.model.weight, weight)
+        policy.update_teacher(1 - case["config"]["teacher_update_rate"])
+        out.append(float(policy._teacher.weight))
+    return {"teacher_after_step": out}

@@ -1,0 +1,29 @@
+"""Loss and gradient of a method on a batch, through every stage of the update."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cohort import registry
+from cohort.batch import Batch
+from cohort.methods import Method
+
+
+def taken(method: str | Method, batch: Batch, **hyper: Any) -> tuple[Tensor, Tensor]:
+    """(loss, its derivative with respect to logp [N, T]); hyperparameters where the method is a name."""
+    made = registry.method(method, **hyper) if isinstance(method, str) else method
+    logp = batch._tokens["logp"].detach().clone().requires_grad_()
+    states = made.init(size=int(batch["row"].max()) + 1)
+    loss = made.loss(made.prepare(batch.with_tokens(logp=logp), states), states).total
+    if not loss.requires_grad:
+        return loss, torch.zeros_like(logp)
+    (grad,) = torch.autograd.grad(loss, logp, allow_unused=True, materialize_grads=True)
+    return loss.detach(), grad
+
+
+def on_policy(batch: Batch) -> Batch:
+    """The batch before the first update: the current policy is the sampling policy."""
+    return batch.replace(logp=batch._tokens["old_logp"])
