@@ -59,6 +59,15 @@ def test_methods_and_options_that_are_mentioned_exist() -> None:
                 assert name in {*registry.names(), "my-method", "path"}, (page, name)
 
 
+def test_the_guide_names_methods_that_exist_and_can_be_trained() -> None:
+    text = (ROOT / "docs" / "choosing.md").read_text()
+    cells = [line.split("|")[2] for line in text.splitlines() if line.startswith("|") and line.count("|") == 4]
+    named = {name for cell in cells for name in re.findall(r"`([a-z0-9-]+)`", cell)}
+    assert len(named) > 50
+    for name in named:
+        assert not registry.method(name).lacks, name
+
+
 def test_every_metric_is_documented(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "metrics.md").read_text()
     documented = set(re.findall(r"`([a-z_/]+)`", text))

@@ -28,13 +28,13 @@ def token_rewards(batch: Batch, *, beta: float = 0.0) -> Tensor:
 
 
 def following(values: Tensor, mask: Tensor, end: Tensor | None = None) -> Tensor:
-    """[N, T] the value at the next token with mask 1; `end` [N] (or 0) beyond the last one."""
-    width = mask.shape[1]
-    beyond = values.new_zeros(len(values)) if end is None else end.to(values.dtype)
-    place = torch.arange(width, device=mask.device).expand(mask.shape).masked_fill(~mask, width)
-    nearest = place.flip(1).cummin(1).values.flip(1)
-    ahead = torch.cat([nearest[:, 1:], nearest.new_full((len(mask), 1), width)], 1)
-    return torch.cat([values, beyond[:, None]], 1).gather(1, ahead)
+    """[N, T] the value at the next token with mask 1, `end` [N] (or 0) at the last one; 0 at masked positions."""
+    count = mask.sum(1)
+    some, last = count > 0, count.cumsum(0) - 1
+    # Row by row the tokens with mask 1 stand one after the other.
+    ahead = values[mask].roll(-1)
+    ahead[last[some]] = 0.0 if end is None else end.to(values.dtype)[some]
+    return torch.zeros_like(values).masked_scatter(mask, ahead)
 
 
 def gae(
@@ -45,7 +45,7 @@ def gae(
     Tokens that an environment wrote have no value of their own and take no step of discount.
 
     Args:
-        rewards, values: [N, T].
+        rewards, values: [N, T], 0 at masked positions.
         gamma: discount after each token, a number or [N, T].
         lam: how far ahead the rewards themselves are trusted rather than the values, in [0, 1].
         end: [N], the value after the last token, of a rollout that was not at its end; None for 0.
@@ -55,10 +55,9 @@ def gae(
 
     Source: arXiv:1506.02438.
     """
-    zero = torch.zeros((), dtype=values.dtype, device=values.device)
-    delta = torch.where(mask, rewards + gamma * following(values, mask, end) - values, zero)
-    decay = torch.where(mask, torch.as_tensor(gamma * lam, dtype=values.dtype, device=values.device), zero + 1)
-    return torch.where(mask, discounted_sum(delta, decay), zero)
+    delta = rewards + gamma * following(values, mask, end) - values
+    decay = torch.where(mask, torch.as_tensor(gamma * lam, dtype=values.dtype, device=values.device), 1.0)
+    return torch.where(mask, discounted_sum(delta, decay), 0.0)
 
 
 def whiten(values: Tensor, mask: Tensor, *, eps: float, ddof: int, clip: float | None = None) -> Tensor:
@@ -71,7 +70,7 @@ def whiten(values: Tensor, mask: Tensor, *, eps: float, ddof: int, clip: float |
         [N, T]; 0 at masked positions, and everywhere if all values are equal.
     """
     valid = values[mask]
-    if valid.numel() <= ddof or bool(valid.max() == valid.min()):
+    if valid.numel() <= ddof or torch.equal(*valid.aminmax()):
         return torch.zeros_like(values)
     scaled = (values - valid.mean()) / (valid.var(correction=ddof) + eps).sqrt()
     scaled = scaled if clip is None else scaled.clamp(-clip, clip)

@@ -27,7 +27,7 @@ def divergence(log_p: Tensor, log_q: Tensor, *, alpha: float) -> Tensor:
 
     Args:
         alpha: 0 gives KL(q || p), 1 gives KL(p || q), between them (1 - alpha) KL(p || m) + alpha KL(q || m) with
-            m = (1 - alpha) p + alpha q, the Jensen-Shannon divergence at 1/2.
+            m = (1 - alpha) p + alpha q: the Jensen-Shannon divergence at 1/2, and near 0 or 1 almost nothing.
     """
     if alpha == 0.0:
         return _kl(log_q, log_p)

@@ -42,17 +42,22 @@ def pooled(states: Tensor, last: int) -> Tensor:
 
 
 def pooled_states(probe: Probe, *, layer: int, last: int) -> tuple[Tensor, Tensor]:
-    """Hidden states at the last tokens of every rollout's prompt and of its completion, pooled: [N, d] each."""
-    found: list[Tensor] = []
+    """Hidden states at the last tokens of every rollout's prompt and of its completion, pooled: [N, d] each, on the CPU."""
+    prompts: list[Tensor] = []
+    completions: list[Tensor] = []
     chunk: list[tuple[int, ...]] = []
     for i, rollout in enumerate(probe.rollouts):
         chunk.append((*rollout.request.context, *rollout.tokens))
-        if i + 1 == len(probe.rollouts) or (len(chunk) + 1) * max(map(len, chunk)) > TOKENS:
-            found += probe.states(chunk, layer=layer)
-            chunk = []
-    begins = [len(rollout.request.context) for rollout in probe.rollouts]
-    prompts = torch.stack([pooled(s[:begin], last) for s, begin in zip(found, begins, strict=True)])
-    return prompts, torch.stack([pooled(s[begin:], last) for s, begin in zip(found, begins, strict=True)])
+        if i + 1 < len(probe.rollouts) and (len(chunk) + 1) * max(map(len, chunk)) <= TOKENS:
+            continue
+        for own, states in zip(
+            probe.rollouts[i + 1 - len(chunk) : i + 1], probe.states(chunk, layer=layer), strict=True
+        ):
+            begin = len(own.request.context)
+            prompts.append(pooled(states[:begin].float(), last).cpu())
+            completions.append(pooled(states[begin:].float(), last).cpu())
+        chunk = []
+    return torch.stack(prompts), torch.stack(completions)
 
 
 def principal(x: Tensor, count: int) -> tuple[Tensor, Tensor]:

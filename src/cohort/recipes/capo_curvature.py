@@ -35,7 +35,7 @@ MOST = 64 * 2**20
 
 
 def last_layer(batch: Batch, probe: Probe, *, top_k: int | None = 64) -> Batch:
-    """Attach hook: `gate_hidden` [N, T, d]; `gate_ids` and `gate_probs` [N, T, K], the most likely tokens at each place."""
+    """Attach hook: a forward pass for hidden states [N, T, d], ids and probabilities [N, T, K] of the likeliest tokens."""
     contexts, completions = zip(*((r.request.context, r.tokens) for r in probe.rollouts), strict=True)
     # The run's temperature divides hidden states as it does logits.
     hidden = probe.score(contexts, completions, want=frozenset({"hidden"}))["hidden"] / probe.temperature

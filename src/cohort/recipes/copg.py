@@ -53,7 +53,7 @@ def mean_product(x: Tensor, y: Tensor, groups: Groups) -> Tensor:
 @needs("ref_logp")
 @declare(couples=True, group_size=2, offline=True)
 def contrastive(batch: Batch, *, beta: float = 0.1, form: str = "product") -> Tensor:
-    """Loss of the batch: scalar. Source: arXiv:2406.19185."""
+    """(1/Q) sum_g mean over pairs of -(dR - (beta/2) du) du, d a difference: scalar. Source: arXiv:2406.19185."""
     groups = batch.groups
     if form == "square":
         reward = regularized_reward(batch, beta=beta)

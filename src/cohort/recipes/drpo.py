@@ -63,7 +63,7 @@ def decoupled(
     kl_beta: float = 1e3,
     threshold: float | None = None,
 ) -> Tensor:
-    """Loss of the batch: scalar. Source: arXiv:2510.04474."""
+    """-(1/Q) sum_q [sum_pos w_i s_i - tau log mean_neg exp(s_j / tau)] + hinge on the KL: scalar. Source: arXiv:2510.04474."""
     correct = binary(batch.rewards, threshold, "drpo")
     shorter = length_reward(batch, max_len=max_len)
     weights = preference_weights(batch, correct, shorter, scale=length_weight_lambda)

@@ -68,7 +68,7 @@ def _judge(batch: Batch, state: State, *, window: int, phi_low: float, phi_high:
 
 
 def _replay(state: State) -> Recall | None:
-    """The rollouts of the step before, with the rewards that its success earned them."""
+    """One more pass and update on the rollouts of the step before, where that step helped."""
     if not state["phi"] or state["judged"] is None:
         return None
     batch, contexts = unpack(state["judged"])

@@ -72,12 +72,12 @@ def _look(
     spans = zip(*(thought_and_answer(rollout.text) for rollout in probe.rollouts), strict=True)
     parts = [within(ends, each) for each in spans]
     values = (prompts, responses, entropy_features(batch["old_entropy"], batch.mask, *parts))
-    kept = {name: value.cpu().to(torch.float32) for name, value in zip(FEATURES, values, strict=True)}
-    expected = torch.full((batch.size,), torch.nan, dtype=torch.float64)
+    kept = {name: value.float().cpu() for name, value in zip(FEATURES, values, strict=True)}
+    expected = torch.full((batch.size,), torch.nan)
     for name, rows in _domains(probe.rollouts, batch.size, domain).items():
         if name in state and "weights" in state[name]["probe"] and probe.step >= bootstrap_steps:
             prompt, response, scalars = (kept[feature][rows] for feature in FEATURES)
-            expected[rows] = probing.predict(state[name]["probe"], (prompt, response), scalars).clamp(*clip)
+            expected[rows] = probing.predict(state[name]["probe"], (prompt, response), scalars).clamp(*clip).float()
     return batch.with_rollouts(**kept, value_predictions=expected).to(batch.device)
 
 

@@ -71,7 +71,7 @@ def classification(
     label_rule: str = "reward",
     threshold: float | None = None,
 ) -> Tensor:
-    """Loss of the batch: scalar. Source: arXiv:2602.05630."""
+    """(1/Q) sum_g [log(1 + sum_right exp(-s / tau)) + log(1 + sum_wrong exp(s / tau))]: scalar. Source: arXiv:2602.05630."""
     groups = batch.groups
     right, wrong = labels(batch, label_rule=label_rule, threshold=threshold)
     logits = token_mean(batch.logp - batch.old_logp, batch.mask) / tau

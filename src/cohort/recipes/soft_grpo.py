@@ -21,7 +21,6 @@ Drawing needs an engine that feeds mixtures back and reports ids and g; only the
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from cohort.axes.declare import needs

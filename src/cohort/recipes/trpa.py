@@ -85,7 +85,7 @@ def preference_approximation(
     tr_kl_coef: float = 1e-3,
     sqrt_tr_kl: bool = False,
 ) -> Tensor:
-    """Loss of the batch: scalar. Source: arXiv:2504.04524."""
+    """Mean over pairs of -log sigmoid(beta a (u_w - u_l)) + tr_kl_coef KL(old || current): scalar. Source: arXiv:2504.04524."""
     distance = trust_region(batch)
     penalty = tr_kl_coef * ((distance + 0.25).sqrt() if sqrt_tr_kl else distance)
     return preference_loss(batch, beta=beta, anisotropy=anisotropy) + penalty

@@ -51,7 +51,7 @@ def _draws(batch: Batch, probe: Probe) -> Batch:
     """A number in [0, 1) for every rollout, of which the first of a replaced group picks the group that comes instead."""
     seed = 1_000_003 * int(batch.notes.get("seed", 0)) + int(batch.notes.get("step", 0))
     numbers = torch.rand(batch.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return batch.with_rollouts(draw=numbers.to(batch.device))
+    return batch.with_rollouts(draw=numbers.to(batch.device, batch.dtype))
 
 
 def replacements(batch: Batch, *, r_max: float = 1.0) -> Tensor:
@@ -59,9 +59,9 @@ def replacements(batch: Batch, *, r_max: float = 1.0) -> Tensor:
     values, flat = task_values(batch, r_max=r_max)
     groups = batch.groups
     order, _, start = group_order(torch.zeros_like(groups.index), groups)
-    reach = draw_probabilities(values, flat).double().cumsum(0)
+    reach = draw_probabilities(values, flat).cumsum(0)
     # Never quite the end, beyond which there is no group.
-    numbers = batch["draw"][order[start]].double() * reach[-1] * (1 - 1e-12)
+    numbers = batch["draw"][order[start]].to(reach.dtype) * reach[-1] * (1 - 4 * torch.finfo(reach.dtype).eps)
     drawn = torch.searchsorted(reach, numbers, right=True)
     own = torch.arange(groups.count, device=batch.device)
     return torch.where(flat & ~flat.all(), drawn.clamp(max=groups.count - 1), own)

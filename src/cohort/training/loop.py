@@ -69,8 +69,11 @@ def one_step(setup: Setup, optimizer: MasterWeights, progress: Progress) -> Step
     clock = Clock(setup)
 
     # for each prompt of the batch, sample G rollouts from the current policy, and reward them
-    sampled, kept, states = sample(setup, states, step)
-    everything = attached(setup, states, batch_of(setup, sampled, step), sampled, step)
+    looked: list[Batch] = []
+    sampled, kept, states = sample(setup, states, step, looked)
+    # What a filter has already looked at closely, in a single round, need not be looked at again.
+    once = len(looked) == 1 and looked[0].size == len(sampled)
+    everything = looked[0] if once else attached(setup, states, batch_of(setup, sampled, step), sampled, step)
     states = method.observe(states, batch=everything, rollouts=sampled)
 
     # advantages, in the groups that carry a signal
@@ -182,14 +185,21 @@ def together(batch: Batch, sequences: Sequences, recalls: Sequence[Recall]) -> t
     )
 
 
-def sample(setup: Setup, states: dict[str, Any], step: int) -> tuple[list[Rollout], list[Rollout], dict[str, Any]]:
+def sample(
+    setup: Setup, states: dict[str, Any], step: int, looked: list[Batch] | None = None
+) -> tuple[list[Rollout], list[Rollout], dict[str, Any]]:
     """All rollouts of the step, those of the groups to train on, and the states with the curriculum's advanced.
 
     Where a filter refills, prompts are drawn again in place of those it removed.
+
+    Args:
+        looked: takes the batch of every round that a filter looked at, with what the method attached to it.
     """
     config, method = setup.config, setup.method
     now, kept_so_far = states, 0
-    filters = any(not stage.declared.after_advantage for stage in method.filter)
+    most = method.refill_rounds
+    # Without a second round there is nothing to decide yet.
+    filters = most > 1 and any(not stage.declared.after_advantage for stage in method.filter)
 
     def rounds() -> Any:
         nonlocal now
@@ -217,6 +227,8 @@ def sample(setup: Setup, states: dict[str, Any], step: int) -> tuple[list[Rollou
         if not filters or not flat:
             return [True] * len(groups)
         batch = attached(setup, now, batch_of(setup, flat, step), flat, step)
+        if looked is not None:
+            looked.append(batch)
         if method.needs(loss=False) & {"old_logp", "ref_logp"}:
             batch = provide(setup, Progress(), batch, flat)
         kept = method.keep(method.shape(batch, now), now, after_advantage=False)
@@ -224,7 +236,6 @@ def sample(setup: Setup, states: dict[str, Any], step: int) -> tuple[list[Rollou
         kept_so_far += sum(flags)
         return flags
 
-    most = method.refill_rounds if filters else 1
     drawn = refill(rounds(), keep, target=config.prompts_per_step, max_rounds=most)
     everything = [rollout for groups in drawn.rounds for group in groups for rollout in group]
     chosen = [rollout for at, group in drawn.chosen for rollout in drawn.rounds[at][group]]

@@ -4,8 +4,8 @@ import torch
 
 from cohort import registry
 from cohort.axes.answers import answer_entropy, answer_share, apart, numbered
-from tests.golden.adapters.ttrl import random_fields as random_fields
 from tests.golden.adapters.ttrl import by_group, voted
+from tests.golden.adapters.ttrl import random_fields as random_fields
 from tests.golden.runner import hyperparameters, make_batch
 
 # Equal strings, stripped, are equal answers here.

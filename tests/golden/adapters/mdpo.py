@@ -29,25 +29,21 @@ OUTPUTS = {"kl": lambda run: torch.where(run.batch.mask, divergence(run.batch, k
 
 
 def optimum(old, advantage, step_size):
-    """Probabilities [V] at which the method's own loss is smallest, each action drawn as often as the old policy does."""
+    """Probabilities [V] where the method's own loss is smallest, each action drawn as often as the old policy draws it."""
     method = registry.method("mdpo", kl="full", step_size=step_size)
     actions, count = torch.arange(len(old))[:, None], len(old)
-    logits = old.log().clone().requires_grad_()
     base = Batch.of(torch.ones(count, 1), group=torch.zeros(count, dtype=torch.int64), rewards=advantage)
     base = base.replace(advantages=advantage[:, None], weight=old[:, None])
-    solver = torch.optim.LBFGS(
-        [logits], max_iter=500, tolerance_grad=1e-15, tolerance_change=1e-18, line_search_fn="strong_wolfe"
-    )
-
-    def loss():
-        solver.zero_grad()
-        every = logits.expand(count, 1, -1)
-        total = method.loss(with_logits(every, old.log().expand(count, 1, -1), actions, base), {}).total
-        total.backward()
-        return total
-
-    solver.step(loss)
-    return logits.detach().softmax(-1)
+    logits = old.log()
+    for _ in range(100):
+        # Steps along the natural gradient, whatever the loss is, until its gradient vanishes.
+        logits = logits.log_softmax(-1).requires_grad_()
+        scored = with_logits(logits.expand(count, 1, -1), old.log().expand(count, 1, -1), actions, base)
+        (grad,) = torch.autograd.grad(method.loss(scored, {}).total, logits)
+        if bool(grad.abs().max() < 1e-14):
+            break
+        logits = (logits - step_size * grad / logits.exp()).detach()
+    return logits.detach().exp()
 
 
 def KIND_objective(case):

@@ -4,8 +4,8 @@ from cohort import registry
 from cohort.axes.answers import numbered
 from cohort.batch import Batch
 from cohort.recipes.spine import band
-from tests.golden.adapters.ttrl import random_fields as random_fields
 from tests.golden.adapters.ttrl import by_group, voted
+from tests.golden.adapters.ttrl import random_fields as random_fields
 from tests.golden.runner import make_batch, tensor
 
 # Which answer comes first breaks ties.

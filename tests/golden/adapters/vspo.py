@@ -36,11 +36,17 @@ def _copies(run):
     return run.assigned["copies"][first]
 
 
+def _damped(run):
+    """The same at every token of a rollout; of one without tokens, what they would have."""
+    made = run.trained
+    there = torch.where(made.mask, made.advantages, -torch.inf).amax(1)
+    return torch.where(made.mask.any(1), there, made["outcome_advantage"] * smoothing(made["copies"]))
+
+
 OUTPUTS = {
     "source_rows": lambda run: run.kept_after,
     "copies": _copies,
-    # The same at every token of a rollout.
-    "advantages": lambda run: torch.where(run.trained.mask, run.trained.advantages, -torch.inf).amax(1),
+    "advantages": _damped,
 }
 
 

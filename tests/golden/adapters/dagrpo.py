@@ -1,0 +1,67 @@
+import torch
+
+from cohort import registry
+from cohort.batch import Prompt, Request, Rollout
+from cohort.recipes.dagrpo import opposite_pairs, unsolved
+from tests import micro_rewards
+from tests.golden.runner import make_batch
+
+SCORE = "quality"
+
+
+def _scored(batch, scores):
+    """The batch with the judge's scores as one more reward, which does not count by itself."""
+    held = batch.get("reward_components")
+    parts = scores[:, None] if held is None else torch.cat([held, scores[:, None].to(held.dtype)], 1)
+    names, weights = batch.notes.get("reward_names", ()), batch.notes.get("reward_weights", ())
+    batch = batch.with_rollouts(reward_components=parts)
+    return batch.note(reward_names=(*names, SCORE), reward_weights=(*weights, 0.0))
+
+
+def batch(case):
+    inputs = dict(case["inputs"])
+    scores = torch.tensor(inputs.pop("score"), dtype=torch.float64)
+    made, leaves = make_batch(inputs)
+    return _scored(made, scores), leaves
+
+
+def _masked_pairs(batch, tau):
+    right, wrong, close = opposite_pairs(batch, score=SCORE, tau=tau)
+    return sorted(torch.stack([right[close], wrong[close]], 1).tolist())
+
+
+OUTPUTS = {
+    "keep": lambda run: torch.isin(torch.arange(run.assigned.size), run.kept_after),
+    "masked_pairs": lambda run: _masked_pairs(run.assigned, run.config["tau"]),
+}
+
+
+def KIND_filter(case):
+    made, _ = batch(case)
+    out = {"masked_pairs": _masked_pairs(made, case["config"]["tau"])}
+    for rule in ("any", "all"):
+        kept = registry.method("dagrpo", rule=rule, **case["config"]).keep(made, {}, after_advantage=True)
+        out[f"keep_{rule}"] = torch.isin(torch.arange(made.size), kept).double()
+    return out
+
+
+def KIND_guidance(case):
+    inputs, rollouts = case["inputs"], []
+    for group, correct, anchor in zip(inputs["group"], inputs["correct"], inputs["is_anchor"], strict=True):
+        request = Request(Prompt(str(group), "", (), ""), (), 0, 1)
+        fields = {"is_anchor": float(anchor)}
+        rollouts.append(Rollout(request, [1], [1], [0.0], [0.0], True, accuracy=float(correct), fields=fields))
+    found = unsolved(rollouts, **case["config"])
+    return {"needs_anchor": sorted([int(group), int(hard)] for group, hard in found.items())}
+
+
+def random_fields(batch, generator):
+    """Scores of a judge, and some rollouts that are an expert's."""
+    scores = torch.rand(batch.size, generator=generator, dtype=torch.float64)
+    anchor = torch.rand(batch.size, generator=generator) < 0.2
+    return _scored(batch, scores).with_rollouts(is_anchor=anchor.to(batch.dtype))
+
+
+TRAIN = {"reward": ["exact", f"0*{micro_rewards.__file__}:proximity"]}
+# The digits next to the right one are nearly as good, so that rule "any" would leave no right rollout in a group.
+HYPER_TRAIN = "(score='proximity', rule='all')"
