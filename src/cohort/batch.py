@@ -320,6 +320,9 @@ class Batch:
 
     def select(self, rows: Tensor) -> Batch:
         """The rollouts at `rows` ([n] int64 indices, or [N] bool), in that order."""
+        everything = torch.arange(self.size, device=rows.device)
+        if rows.shape == everything.shape and bool((rows if rows.dtype == torch.bool else rows == everything).all()):
+            return self  # wide fields are not copied for nothing
         return Batch(
             mask=self.mask[rows],
             tokens={k: v[rows] for k, v in self._tokens.items()},

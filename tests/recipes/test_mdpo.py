@@ -82,10 +82,9 @@ def test_the_pull_grows_from_one_to_the_number_of_steps() -> None:
 def test_in_training_the_kl_appears_at_the_second_update(micro_root: Path) -> None:
     """Over the vocabulary, and estimated from the tokens drawn, which is near it."""
     pull = {}
-    for kl, epochs in (("sampled", 1), ("full", 1), ("sampled", 2), ("full", 2)):
+    for kl, epochs in (("full", 1), ("sampled", 2), ("full", 2)):
         with micro.ready(micro_root, f"mdpo(kl='{kl}')", epochs=epochs, lr=1e-3) as (setup, optimizer, progress):
             pull[kl, epochs] = one_step(setup, optimizer, progress).metrics["loss/proximity"]
-    assert pull["sampled", 1] == pytest.approx(0.0, abs=1e-6)
     assert pull["full", 1] == pytest.approx(0.0, abs=1e-6)
     assert pull["full", 2] > 1e-4
     assert pull["sampled", 2] == pytest.approx(pull["full", 2], rel=0.35)

@@ -103,6 +103,13 @@ def test_memory_lowers_what_a_later_correct_rollout_earns() -> None:
     assert made.shape(later, made.init(size=1)).rewards.tolist() == [1.0, 1.0]
 
 
+def test_calls_and_their_yield_are_noted() -> None:
+    batch = random_batch(0, groups=(3,)).with_rollouts(tool_calls=torch.tensor([4.0, 1.0, 1.0]).double())
+    batch = batch.replace(rewards=torch.tensor([1.0, 1.0, 0.0]).double())
+    noted = registry.method("otc").shape(batch, {KEY: {}}).notes
+    assert (noted["tool_calls"], noted["tool_productivity"]) == (2, pytest.approx(2 / 6))
+
+
 def test_a_penalty_is_left_as_it_is() -> None:
     batch = batch_for("otc", seed=3)
     assert torch.equal(shaped(batch.replace(rewards=-batch.rewards)), -batch.rewards)

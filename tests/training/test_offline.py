@@ -146,6 +146,7 @@ def test_what_only_sampling_knows_is_not_reported(offline: dict[str, Any]) -> No
         for row in PAIRS
         for side in ("chosen", "rejected")
     }
+    assert all(math.isnan(x) for row in table for x in row["sampler_logp"])
     assert json.loads((result.folder / "summary.json").read_text())["sampled_tokens"] == 0
 
 

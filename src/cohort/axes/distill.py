@@ -117,9 +117,9 @@ def teacher_contexts(
     ending: str = ENDING,
     strip_thought: bool = False,
 ) -> Batch:
-    """The batch with `teacher_context` [N, C] int64: the question, after it what the teacher is shown, then -1.
+    """no model call: the prompts rendered again, with what the teacher is shown
 
-    A row of -1 has no teacher: there is nothing to show it, it is correct and only wrong ones are taught, it is empty, or
+    Attach hook: the batch with `teacher_context` [N, C] int64, the question, after it what is shown, then -1. A row of -1 has no teacher: there is nothing to show it, it is correct and only wrong ones are taught, it is empty, or
     it would not fit into the model's context with what is shown.
 
     Args:

@@ -69,7 +69,7 @@ def spans(text: str) -> tuple[bool, bool]:
 
 
 def find_spans(batch: Batch, probe: Probe) -> Batch:
-    """The batch with `has_think` and `has_answer` [N], read in the texts."""
+    """Read in the texts. The batch with `has_think` and `has_answer` [N]."""
     think, answer = torch.tensor([spans(rollout.text) for rollout in probe.rollouts], device=batch.device).float().T
     return batch.with_rollouts(has_think=think, has_answer=answer)
 

@@ -32,7 +32,7 @@ _THINK = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
 def read_format(batch: Batch, probe: Probe) -> Batch:
-    """The batch with `answer_format` and `think_format` [N], read in the texts."""
+    """Read in the texts, by math-verify. The batch with `answer_format` and `think_format` [N]."""
     found = [(reads_as_math(r.text), _THINK.search(r.text) is not None) for r in probe.rollouts]
     answer, think = torch.tensor(found, device=batch.device).float().T
     return batch.with_rollouts(answer_format=answer, think_format=think)

@@ -33,7 +33,7 @@ CALL = "```.*?```|<tool_call>"
 
 
 def count_calls(batch: Batch, probe: Probe, *, call: str = CALL) -> Batch:
-    """The batch with `tool_calls` [N], counted in the texts."""
+    """Counted in the texts. The batch with `tool_calls` [N]."""
     expression = re.compile(call, re.DOTALL)
     counts = [float(sum(1 for _ in expression.finditer(rollout.text))) for rollout in probe.rollouts]
     return batch.with_rollouts(tool_calls=torch.tensor(counts, device=batch.device))
@@ -74,15 +74,20 @@ def _remember(batch: Batch, state: State) -> State:
 @declare(provides=("tool_calls",))
 def tool_efficiency(
     batch: Batch, state: State, *, variant: str = "grpo", memory: bool = False, alpha: float = 1.0, c: float = 4.0
-) -> Tensor:
-    """alpha r_tool(m_i, n) phi_i where phi_i > 0, else phi_i: [N]. Source: arXiv:2504.14870."""
+) -> Batch:
+    """The batch with rewards alpha r_tool(m_i, n) phi_i where phi_i > 0, else phi_i. Source: arXiv:2504.14870.
+
+    It notes `tool_calls`, the mean number, and `tool_productivity`, the correct rollouts for each call.
+    """
     rewards, calls = batch.rewards, batch["tool_calls"].to(batch.dtype)
     correct = rewards > 0
     least = None
     if variant == "grpo":
         least = optimal_calls(batch, state)[batch.groups.index].to(batch.dtype)
         least = torch.where(correct, least, torch.zeros_like(least))
-    return torch.where(correct, alpha * tool_factor(calls, least, c=c) * rewards, rewards)
+    shaped = torch.where(correct, alpha * tool_factor(calls, least, c=c) * rewards, rewards)
+    productivity = float(correct.sum() / calls.sum().clamp(min=1))
+    return batch.replace(rewards=shaped).note(tool_calls=float(calls.mean()), tool_productivity=productivity)
 
 
 @recipe(

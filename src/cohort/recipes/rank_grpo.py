@@ -38,7 +38,7 @@ SHAPING = {"extra_token": -0.1, "end_of_list": 0.1, "early_stop": -0.1}
 
 
 def read_lists(batch: Batch, probe: Probe, *, num_items: int, items: str, seen: str | None) -> Batch:
-    """The batch with `hits` [N, K], `newlines` [N, T] and `eos` [N], the place of the end token or -1, from the texts."""
+    """Read in the texts. The batch with `hits` [N, K], `newlines` [N, T] and `eos` [N], place of the end token or -1."""
     old = probe.column(seen) if seen else [None] * batch.size
     each = zip(probe.rollouts, probe.column(items), old, strict=True)
     found = torch.tensor([hits(rollout.text, true, lines=num_items, seen=known or ()) for rollout, true, known in each])

@@ -62,12 +62,12 @@ def soft_logp(
     batch: Batch, *, noise_clamp: Clamp = (-1.5, 3.0), log_prob_cut: float = -3.0, prob_eps: float = 1e-6
 ) -> Tensor:
     """Log density of a soft step, log-probability of the token at a discrete one: [N, T], with gradient."""
-    where = batch.mask & (batch["soft"] > 0)
+    at = (batch["soft"] > 0).nonzero(as_tuple=True)
     # Normalised over the vocabulary or not, the softmax over the candidates is the same.
-    candidates = batch["logits"].gather(-1, batch["topk_ids"])[where].softmax(-1)
-    perturbed = batch["topk_perturbed"][where].to(candidates.dtype)
+    candidates = batch["logits"].gather(-1, batch["topk_ids"])[at].softmax(-1)
+    perturbed = batch["topk_perturbed"][at].to(candidates.dtype)
     soft = density((candidates + prob_eps).log(), perturbed, noise_clamp=noise_clamp, log_prob_cut=log_prob_cut)
-    return batch.logp.masked_scatter(where, soft.to(batch.logp.dtype))
+    return batch.logp.index_put(at, soft.to(batch.logp.dtype))
 
 
 @needs("old_logp", "logits", "soft", "topk_ids", "topk_perturbed")

@@ -6,6 +6,7 @@ from tests.golden.runner import make_batch, tensor
 
 # A data set of two tasks, the second through the exponential map, as far as a reward of 0 or 1 can show it.
 HYPER_TRAIN = "(maps=('identity', 'exp'), warmup_steps=3, window_steps=3)"
+TRAIN = {"lr": 4e-3}
 # The lower bound follows from dividing by the smallest weight.
 IGNORE = ("l_min",)
 

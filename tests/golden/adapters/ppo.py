@@ -8,6 +8,8 @@ from tests.golden.runner import make_batch, tensor
 
 # The KL stands in the reward at every token, and the aggregation is part of the method.
 IGNORE = ("kl", "aggregation")
+# At the rate of the other methods its advantages, of variance 1 at every token, sometimes overshoot.
+TRAIN = {"lr": 4e-3, "steps": 40}
 
 
 def batch(case):

@@ -148,4 +148,4 @@ def random_fields(batch, generator):
 
 
 # One rollout a prompt: as many prompts as other methods have rollouts.
-TRAIN = {"prompts_per_step": 64}
+TRAIN = {"prompts_per_step": 64, "lr": 4e-3}
