@@ -86,11 +86,12 @@ def costs(method: Method) -> list[str]:
         out.append("rollouts are coupled: a minibatch larger than micro_tokens takes one more forward pass")
     if method.refill_rounds > 1:
         out.append(f"up to {method.refill_rounds} rounds of sampling a step, in place of filtered groups")
-    return out
+    return list(dict.fromkeys(out))
 
 
 def _first_line(fn: Callable[..., Any]) -> str:
-    return (inspect.getdoc(fn) or fn.__name__).split("\n")[0].rstrip(".")
+    first = (inspect.getdoc(fn) or fn.__name__).split("\n\n")[0].replace("\n", " ")
+    return first.removeprefix("Attach hook: ").rstrip(".")
 
 
 def _parts(expression: str) -> list[str]:

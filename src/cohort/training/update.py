@@ -109,10 +109,16 @@ def gradient(
     result.add(loss)
     everything = torch.arange(minibatch.size, device=minibatch.device)
     _keep(result, minibatch, everything, {**leaves, "policy_gradient": push})
-    pulls = torch.autograd.grad(loss.total, list(leaves.values()), allow_unused=True, materialize_grads=True)
+    if not loss.total.requires_grad:
+        return result
+    pulled = torch.autograd.grad(loss.total, list(leaves.values()), allow_unused=True)
+    # What the loss does not depend on gets no gradient, rather than one of zeros that momentum would act on.
+    pulls = {name: pull for name, pull in zip(leaves, pulled, strict=True) if pull is not None}
     for rows in parts:
         scored = policy.score(sequences.select(rows), **how)
-        torch.autograd.backward([scored[n] for n in leaves], [pull[rows.to(pull.device)] for pull in pulls])
+        torch.autograd.backward(
+            [scored[name] for name in pulls], [pull[rows.to(pull.device)] for pull in pulls.values()]
+        )
     return result
 
 
