@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.traits import batch_for, gradients, trait, with_leaves
 
 from cohort import registry
 from cohort.methods import Method
-from tests.traits import batch_for, gradients, trait, with_leaves
 
 GROUPS = (8,) * 32
 WIDTH = 2048

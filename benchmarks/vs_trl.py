@@ -56,9 +56,10 @@ def make_model(folder: Path, size: argparse.Namespace) -> None:
     ).save_pretrained(folder)
     torch.manual_seed(0)
     config = Qwen3Config(
-        vocab_size=size.vocab, hidden_size=size.hidden, intermediate_size=4 * size.hidden, num_hidden_layers=size.layers,
-        num_attention_heads=size.heads, num_key_value_heads=size.kv_heads, head_dim=size.hidden // size.heads, eos_token_id=0, pad_token_id=1,
-        max_position_embeddings=size.prompt_len + size.max_new + 8, tie_word_embeddings=True,
+        vocab_size=size.vocab, hidden_size=size.hidden, intermediate_size=4 * size.hidden,
+        num_hidden_layers=size.layers, num_attention_heads=size.heads, num_key_value_heads=size.kv_heads,
+        head_dim=size.hidden // size.heads, eos_token_id=0, pad_token_id=1, tie_word_embeddings=True,
+        max_position_embeddings=size.prompt_len + size.max_new + 8,
     )  # fmt: skip
     Qwen3ForCausalLM(config).save_pretrained(folder)
 

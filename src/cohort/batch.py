@@ -213,6 +213,10 @@ class Batch:
         self._clean[name] = value
         return value
 
+    def stored(self, name: str) -> Tensor:
+        """A field as it was given, also where the mask is 0: token ids that a model is to read again, for example."""
+        return self._tokens[name] if name in self._tokens else self._rollouts[name]
+
     def get(self, name: str) -> Tensor | None:
         return self[name] if name in self else None
 

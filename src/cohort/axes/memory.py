@@ -41,7 +41,8 @@ def pack(batch: Batch, rollouts: Sequence[Rollout], fields: Iterable[str] = ()) 
     held = [name for name in dict.fromkeys(wanted) if name in batch]
     return {
         "mask": batch.mask.cpu(),
-        "tokens": {name: batch[name].detach().cpu() for name in held if name in batch.token_names},
+        # As stored, since a model reads tokens also where the policy did not choose them.
+        "tokens": {name: batch.stored(name).detach().cpu() for name in held if name in batch.token_names},
         "rollouts": {name: batch[name].detach().cpu() for name in held if name not in batch.token_names},
         "contexts": [torch.tensor(r.request.context, dtype=torch.int64) for r in rollouts],
         "notes": {"max_new_tokens": batch.notes.get("max_new_tokens")},
@@ -69,7 +70,7 @@ def completions(batch: Batch) -> list[list[int]]:
     """The tokens of each rollout up to the last with mask 1, for a pass of a model over what was kept."""
     place = torch.arange(1, batch.mask.shape[1] + 1, device=batch.device)
     lengths = (batch.mask * place).amax(1).tolist()
-    return [row[:length] for row, length in zip(batch["token_ids"].tolist(), lengths, strict=True)]
+    return [row[:length] for row, length in zip(batch.stored("token_ids").tolist(), lengths, strict=True)]
 
 
 def concat(batches: Sequence[Batch]) -> Batch:
@@ -88,7 +89,7 @@ def concat(batches: Sequence[Batch]) -> Batch:
     rollouts = {name: torch.cat([b[name] for b in batches]) for name in rest}
     return Batch(
         mask=torch.cat([wide(batch.mask) for batch in batches]),
-        tokens={name: torch.cat([wide(batch[name]) for batch in batches]) for name in tokens},
+        tokens={name: torch.cat([wide(batch.stored(name)) for batch in batches]) for name in tokens},
         rollouts={**rollouts, "group": torch.cat(groups)},
         notes=batches[0].notes,
     )

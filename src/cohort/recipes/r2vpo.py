@@ -50,7 +50,7 @@ def _start(lambda_init: float) -> State:
 
 
 def _replayed(state: State) -> Recall | None:
-    """rollouts of earlier steps join the update, and are scored once more after it"""
+    """with `replay`, rollouts of earlier steps join the update and are scored once more after it"""
     if not state["kept"]:
         return None
     parts = [unpack(step) for step in state["kept"]]

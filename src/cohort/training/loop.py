@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from cohort.axes.groups import group_flat, token_mean
-from cohort.axes.memory import Recall, concat
+from cohort.axes.memory import Recall, completions, concat
 from cohort.axes.regularizer import k3
 from cohort.axes.tools import Probe
 from cohort.batch import Batch, Rollout
@@ -163,11 +163,9 @@ def follow(setup: Setup, progress: Progress) -> None:
 
 def remembered(recall: Recall) -> Sequences:
     """The token sequences of recalled rollouts."""
-    lengths = recall.batch.mask.int().mul(torch.arange(1, recall.batch.mask.shape[1] + 1)).amax(1)
-    tokens = recall.batch["token_ids"]
     return Sequences(
         tuple(torch.tensor(context, dtype=torch.int64) for context in recall.contexts),
-        tuple(row[: int(length)].cpu() for row, length in zip(tokens, lengths, strict=True)),
+        tuple(torch.tensor(tokens, dtype=torch.int64) for tokens in completions(recall.batch)),
     )
 
 
