@@ -2,8 +2,7 @@
 
     make test-exhaustive
 
-prints a table at the end: method, sampled accuracy at the first and the last steps, gradient norm, seconds. A method that
-needs rewards or columns of its own says so in its adapter (`SWEEP`: hyper, reward, set, ...).
+prints a table at the end: method, sampled accuracy at the first and the last steps, gradient norm, seconds.
 """
 
 from __future__ import annotations
@@ -13,17 +12,44 @@ import math
 import statistics
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from cohort import registry
 from cohort.cli import app
-from tests.traits import trait
+from cohort.data.prompts import PromptSpec, load_prompts
+from cohort.policies import nursery as model
+from cohort.training import nursery
 
 TRAINABLE = [name for name in registry.names() if not registry.method(name).lacks]
 STEPS = 10
+REWARDS = Path(__file__).with_name("sweep_rewards.py")
+# What a method that reads a judge's reward or a column of the data is given beside the embedded task.
+JUDGES = {
+    "fapo": ["flawed"], "posterior-grpo": ["formatted", "thinking"], "ssl-sweet-spot": ["proximity"],
+    "dagrpo": ["proximity"],
+}  # fmt: skip
+HYPER = {
+    "arspo": "(maps=('identity', 'exp'))", "capo-genprm": f"(judge='{REWARDS}:wrong_steps')",
+    "dagrpo": "(score='proximity')", "group-robust-po": "(column='task')", "posterior-grpo": "(format='formatted')",
+    "rank-grpo": "(num_items=1)",
+}  # fmt: skip
+COLUMNS = ("arspo", "dagrpo", "group-robust-po", "rank-grpo", "sage")
+
+
+def with_columns(path: Path) -> Path:
+    """The embedded task's problems with further columns, in a file."""
+    spec = PromptSpec(template=nursery.TEMPLATE, max_new_tokens=32)
+    rows = [
+        dict(p.row) for p in load_prompts(nursery.TRAIN.replace("size=4000", "size=400"), model.nursery(seed=0), spec)
+    ]
+    with path.open("w", encoding="utf-8") as file:
+        for i, row in enumerate(rows):
+            solution, kept = nursery.worked_out(row), {"answer": row["answer"], "items": [row["answer"]], "task": i % 2}
+            prompt = f"{row['metadata']['expression']} ="
+            file.write(json.dumps({"prompt": prompt, "solution": solution, **kept}) + "\n")
+    return path
 
 
 @pytest.mark.exhaustive
@@ -31,11 +57,14 @@ STEPS = 10
 def test_it_trains_from_the_command_line(
     name: str, nursery_cache: Path, tmp_path: Path, record_property: pytest.RecordProperty
 ) -> None:
-    given: dict[str, Any] = {**trait(name, "SWEEP", {})}
-    command = ["train", name + given.pop("hyper", ""), "--steps", str(STEPS), "--out", str(tmp_path / "run")]
-    for key, value in given.items():
-        for each in value if isinstance(value, list) else [value]:
-            command += [f"--{key.replace('_', '-')}", str(each)]
+    command = ["train", name + HYPER.get(name, ""), "--steps", str(STEPS), "--out", str(tmp_path / "run")]
+    if name in COLUMNS:
+        command += ["--data", str(with_columns(tmp_path / "rows.jsonl")), "--reward", "number", "--lr", "1e-4"]
+        command += ["--prompts-per-step", "24", "--group-size", "8", "--max-new-tokens", "32"]
+    elif name in JUDGES:
+        command += ["--reward", "task"]
+    for judge in JUDGES.get(name, []):
+        command += ["--reward", f"0*{REWARDS}:{judge}"]
     command += ["--set", "eval_size=20", "--set", "tensorboard=false"]
     start = time.monotonic()
     result = CliRunner().invoke(app, command)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cohort.policies import attention, head
+from cohort.policies import attention, head, packing
 from cohort.policies.attention import Layout, Share, shared_prefix_attention
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.packing import pack, packs
@@ -84,6 +84,12 @@ def test_attention_is_that_of_each_rollout_alone(
     assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(got, want, strict=True))
 
 
+@pytest.fixture(autouse=True)
+def _always_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Share also where it would not pay: the models here are tiny."""
+    monkeypatch.setattr(packing, "SHARE_SECONDS", -1e9)
+
+
 def sequences(seed: int = 0) -> Sequences:
     """Rollouts of three prompts, interleaved, of unequal number and length, one of them empty."""
     g = torch.Generator().manual_seed(seed)
@@ -148,6 +154,17 @@ def test_a_group_cut_by_a_filter_scores_as_before(kind: str) -> None:
     rows = torch.tensor([4, 0, 3])
     whole = policy.score(sequences(), width=12)["logp"]
     assert torch.allclose(policy.score(sequences().select(rows), width=12)["logp"], whole[rows], atol=1e-9)
+
+
+def test_sharing_pays_for_long_prompts_and_not_for_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+
+    def prompts(count: int, length: int) -> Sequences:
+        contexts = tuple(torch.full((length,), 2 + i) for i in range(count) for _ in range(8))
+        return Sequences(contexts, tuple(torch.arange(10) for _ in contexts))
+
+    assert packing.pays(prompts(4, 500), 256)
+    assert not packing.pays(prompts(24, 16), 128)
 
 
 def test_a_context_is_held_once() -> None:

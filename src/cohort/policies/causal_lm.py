@@ -18,7 +18,7 @@ from cohort.errors import UsageError
 from cohort.policies.attention import packed
 from cohort.policies.critic import Critic
 from cohort.policies.head import head_of, token_statistics
-from cohort.policies.packing import Packed, pack, packs
+from cohort.policies.packing import Packed, pack, packs, pays
 from cohort.policies.sequences import Sequences
 
 
@@ -223,12 +223,15 @@ class CausalLM:
         """Hidden states [M, d] from which the completion tokens are predicted, or, where `way` is "whole", logits [M, V]
         (and the hidden states if `states`)."""
         self.forwards += 1
-        return forward(scored, row, sequences, self.way, states=states)
+        way = self.way
+        if way == "shared" and not pays(sequences, getattr(self.base.config, "hidden_size", 0)):
+            way = "padded"
+        return forward(scored, row, sequences, way, states=states)
 
     @functools.cached_property
     def way(self) -> str:
-        """How sequences are scored, found by trying on a few tokens: "shared", a shared context only once; "padded", each
-        sequence by itself, the output layer apart; "whole", the model's own logits."""
+        """How sequences can be scored, found by trying on a few tokens: "shared", a shared context only once (where that
+        pays); "padded", each sequence by itself, the output layer apart; "whole", the model's own logits."""
         return way_of(self.model)
 
     def micro_batches(self, sequences: Sequences, max_tokens: int) -> list[Tensor]:

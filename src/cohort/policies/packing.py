@@ -83,6 +83,25 @@ def pack(sequences: Sequences, device: torch.device) -> Packed:
     )  # fmt: skip
 
 
+# What a shared prefix costs by itself in a layer, forward and backward, in seconds, and what a processor does in one.
+SHARE_SECONDS = 1.5e-3
+OPERATIONS = 1.5e11
+
+
+def pays(sequences: Sequences, hidden: int) -> bool:
+    """True if sharing contexts saves more than it costs: not for a few tokens of many prompts and a small model.
+
+    Args:
+        hidden: width of the model; a token takes some 72 times its square of operations in a layer, forward and backward.
+    """
+    members = shared(sequences)
+    lengths = sequences.lengths
+    padded = max(lengths, default=0) * len(lengths)
+    held = sum(len(sequences.context[rows[0]]) for rows in members) + sum(map(len, sequences.completion))
+    saved = (padded - held) * 72 * hidden**2 / OPERATIONS
+    return saved > len(members) * SHARE_SECONDS
+
+
 def packs(sequences: Sequences, max_tokens: int) -> list[Tensor]:
     """Rows [n] int64 of packs of at most `max_tokens` tokens each (at least one sequence), a shared context counted once.
 
