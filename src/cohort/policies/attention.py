@@ -133,7 +133,7 @@ def shared_prefix_attention(
     if layout is None or query.shape[0] != 1:
         raise RuntimeError("shared-prefix attention was called outside a packed row")
     if dropout or s_aux is not None:
-        raise NotImplementedError("shared-prefix attention knows neither dropout nor attention sinks")
+        raise ValueError("shared-prefix attention knows neither dropout nor attention sinks")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     # One block of queries for each key head: those that share it stand side by side.
     heads = key.shape[1]

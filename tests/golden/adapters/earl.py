@@ -18,3 +18,6 @@ def KIND_reward(case):
     batch = Batch.of(torch.ones(len(parts), 1), group=torch.arange(len(parts)), rewards=zero, reward_components=parts)
     method = registry.method("earl", **SIGNALS, weights=tuple(case["config"]["weights"]))
     return {"rewards": method.shape(batch.note(reward_names=tuple(SIGNALS.values())), {}).rewards}
+
+# A sort over tokens is in the maths (see benchmarks/methods.py).
+SORTS = "the most uncertain tokens of each rollout"

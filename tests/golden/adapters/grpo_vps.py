@@ -64,3 +64,6 @@ def random_fields(batch, generator):
 TRAIN = {"thought": True}
 # One more sign of thought closes a prefix: the policy then answers, also where it has answered.
 HYPER_TRAIN = "(closing='~', alpha=0.2)"
+
+# A sort over tokens is in the maths (see benchmarks/methods.py).
+SORTS = "the most uncertain tokens of each rollout"

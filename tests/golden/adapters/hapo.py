@@ -50,3 +50,6 @@ def KIND_advantage(case):
     config = case["config"]
     value, fallback = token_average(batch, fallback_limit=config["fallback_limit"], eps=config["adv_eps"])
     return {"advantages": value, "fallback": fallback[batch.groups.index].double()}
+
+# A sort over tokens is in the maths (see benchmarks/methods.py).
+SORTS = "a quantile of all entropies"

@@ -52,3 +52,6 @@ def random_fields(batch, generator):
 
 # Random letters are hardly expected as a prompt, so that c(q) is near 0 and the whole term pushes down.
 HYPER_TRAIN = "(alpha=0.1)"
+
+# A sort over tokens is in the maths (see benchmarks/methods.py).
+SORTS = "the least likely tokens of each rollout"

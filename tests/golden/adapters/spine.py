@@ -64,3 +64,6 @@ def KIND_reward(case):
 
 # Votes teach what is right where that is what most rollouts say: of this policy, clearly so for every prompt.
 TRAIN = {"thought": True, "lr": 3e-3}
+
+# A sort over tokens is in the maths (see benchmarks/methods.py).
+SORTS = "the most uncertain tokens of each rollout"
