@@ -37,5 +37,6 @@ def KIND_curriculum(case):
         "token_fraction": [scheduled(p, *tokens) for p in progress],
     }
 
+
 # A sort over tokens is in the maths (see benchmarks/methods.py).
 SORTS = "the tokens with the largest product of advantage and entropy"

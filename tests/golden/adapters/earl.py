@@ -19,5 +19,6 @@ def KIND_reward(case):
     method = registry.method("earl", **SIGNALS, weights=tuple(case["config"]["weights"]))
     return {"rewards": method.shape(batch.note(reward_names=tuple(SIGNALS.values())), {}).rewards}
 
+
 # A sort over tokens is in the maths (see benchmarks/methods.py).
 SORTS = "the most uncertain tokens of each rollout"

@@ -37,5 +37,6 @@ def KIND_credit(case):
     weight, conflict = conflict_weights(batch, batch["group_advantages"], w_pos=case["config"]["w_pos"])
     return {"lambda": weight, "conflict": conflict.double()}
 
+
 # A sort over tokens is in the maths (see benchmarks/methods.py).
 SORTS = "tokens of right and wrong rollouts are matched"

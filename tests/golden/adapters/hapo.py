@@ -51,5 +51,6 @@ def KIND_advantage(case):
     value, fallback = token_average(batch, fallback_limit=config["fallback_limit"], eps=config["adv_eps"])
     return {"advantages": value, "fallback": fallback[batch.groups.index].double()}
 
+
 # A sort over tokens is in the maths (see benchmarks/methods.py).
 SORTS = "a quantile of all entropies"

@@ -40,5 +40,6 @@ def random_fields(batch, generator):
     parsed = torch.rand(batch.size, generator=generator) < 0.7
     return batch.with_rollouts(level=preference_level(kept, parsed, batch["accuracy"] > 0))
 
+
 # A mean over pairs, and beta 0.1: the gradient is smaller than that of an advantage, and it takes longer.
 TRAIN = {"steps": 60}

@@ -42,5 +42,6 @@ OUTPUTS = {
 def KIND_credit(case):
     return _shown(make_batch({**case["inputs"], "rewards": [0.0] * len(case["inputs"]["mask"])})[0], case["config"])
 
+
 # A sort over tokens is in the maths (see benchmarks/methods.py).
 SORTS = "the tokens that depend most on the image"
