@@ -35,7 +35,7 @@ HYPER = {
     "dagrpo": "(score='proximity')", "group-robust-po": "(column='task')", "posterior-grpo": "(format='formatted')",
     "rank-grpo": "(num_items=1)",
 }  # fmt: skip
-COLUMNS = ("arspo", "dagrpo", "group-robust-po", "rank-grpo", "sage")
+COLUMNS = ("arspo", "dagrpo", "f-hal", "group-robust-po", "rank-grpo", "sage")
 
 
 def with_columns(path: Path) -> Path:
@@ -48,7 +48,8 @@ def with_columns(path: Path) -> Path:
         for i, row in enumerate(rows):
             solution, kept = nursery.worked_out(row), {"answer": row["answer"], "items": [row["answer"]], "task": i % 2}
             prompt = f"{row['metadata']['expression']} ="
-            file.write(json.dumps({"prompt": prompt, "solution": solution, **kept}) + "\n")
+            pair = {"chosen": solution, "rejected": f"maybe {int(row['answer']) + 1}"}
+            file.write(json.dumps({"prompt": prompt, "solution": solution, **kept, **pair}) + "\n")
     return path
 
 
@@ -61,6 +62,7 @@ def test_it_trains_from_the_command_line(
     if name in COLUMNS:
         command += ["--data", str(with_columns(tmp_path / "rows.jsonl")), "--reward", "number", "--lr", "1e-4"]
         command += ["--prompts-per-step", "24", "--group-size", "8", "--max-new-tokens", "32"]
+        command += ["--pairs", str(with_columns(tmp_path / "pairs.jsonl"))] if name == "f-hal" else []
     elif name in JUDGES:
         command += ["--reward", "task"]
     for judge in JUDGES.get(name, []):
