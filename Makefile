@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install train test test-fast test-exhaustive lint golden docs clean
+.PHONY: help install browser train test test-fast test-exhaustive lint bench golden docs clean
 
 help:
 	@echo "make install          a virtual environment in $(VENV) with cohort and all it needs"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-fast        the test suite without its slow runs"
 	@echo "make test-exhaustive  long sweeps that are not part of the suite"
 	@echo "make lint             lint and types alone"
+	@echo "make bench            cohort against TRL, in the cases that have a target (BENCH=--no-longest for fewer)"
 	@echo "make docs             the reference from docstrings, in build/docs"
 	@echo "make golden           the test vectors alone (COHORT_GOLDEN=FOLDER for others)"
 
@@ -28,6 +29,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 	@echo "== done: $(BIN)/cohort"
 
+# The viewer is tested in Chromium. Where there is none, one is fetched if that is possible (as root on Debian by apt-get,
+# otherwise by Playwright); where not, the tests say so, and all others are made. COHORT_BROWSER names one.
+browser: install
+	@$(BIN)/python -m tests.browser
+
 train: install
 	@echo "== post-training the embedded model with GRPO"
 	@$(BIN)/cohort train
@@ -39,15 +45,20 @@ lint: install
 	@echo "== mypy"
 	@$(BIN)/mypy
 
-test: lint
+test: lint browser
 	@echo "== tests"
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-test-fast: install
+test-fast: install browser
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not exhaustive"
 
 test-exhaustive: install
 	@$(BIN)/python -m pytest -m exhaustive
+
+# TRL and matplotlib are for the benchmarks alone.
+bench: install
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	@$(BIN)/python -m benchmarks.table $(BENCH)
 
 golden: install
 	@$(BIN)/python -m pytest tests/golden

@@ -1,4 +1,4 @@
-"""Write the pages that are made from the code: docs/methods.md and docs/configuration.md.
+"""Write the pages that are made from the code: docs/methods.md, docs/configuration.md and docs/diagnoses.md.
 
 python docs/generate.py           writes them
 python docs/generate.py --check   fails if they are not up to date
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 from cohort import registry
 from cohort.explain import costs, overview
+from cohort.insight.doctor import diagnoses
 from cohort.methods import AXES
 from cohort.training.config import CheckpointConfig, TrainConfig
 
@@ -66,12 +68,35 @@ def configuration_page() -> str:
             for inner, field in CheckpointConfig.model_fields.items():
                 lines.append(f"| `checkpoint.{inner}` | `{field.default}` | {field.description} |")
             continue
-        default = "[]" if name == "reward" else repr(info.default)
+        default = repr(info.get_default(call_default_factory=True))
         lines.append(f"| `{name}` | `{default}` | {info.description} |")
     return "\n".join([*lines, ""])
 
 
-PAGES = {"methods.md": methods_page, "configuration.md": configuration_page}
+def diagnoses_page() -> str:
+    """Every diagnosis of the doctor, from its docstring."""
+    lines = [
+        "# Diagnoses",
+        "",
+        "What `cohort doctor` looks for, and when it says so ([how to use it](doctor.md)). Each diagnosis is a pure function",
+        "in a file of its own under `src/cohort/insight/doctor/`.",
+    ]
+    titles: dict[Literal["run", "data"], str] = {"run": "Diagnoses of a run", "data": "Diagnoses of data"}
+    for kind, title in titles.items():
+        lines += ["", f"## {title}", "", "| name | what | threshold | source |", "|---|---|---|---|"]
+        lines += [
+            f"| [`{each.name}`](#{kind}-{each.name}) | {each.summary} | {each.threshold.split('. ')[0].rstrip('.')}. "
+            f"| {each.source} |"
+            for each in diagnoses(kind)
+        ]
+        for each in diagnoses(kind):
+            lines += ["", f'### <a id="{kind}-{each.name}"></a>{each.name}', "", each.summary, ""]
+            lines += [f"- **Threshold**: {each.threshold}", f"- **Meaning**: {each.meaning}"]
+            lines += [f"- **Try**: {'; '.join(map(str, each.tries))}.", f"- **Source**: {each.source}"]
+    return "\n".join([*lines, ""])
+
+
+PAGES = {"methods.md": methods_page, "configuration.md": configuration_page, "diagnoses.md": diagnoses_page}
 
 
 def main() -> int:

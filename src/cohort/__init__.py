@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cohort.api import compare as compare
     from cohort.api import evaluate as evaluate
     from cohort.api import train as train
     from cohort.batch import Batch as Batch
@@ -30,6 +31,7 @@ except PackageNotFoundError:  # run from a checkout that is not installed
 # Loaded when first used: `cohort --help` and the reward process need no torch.
 _WHERE = {
     "train": "cohort.api",
+    "compare": "cohort.api",
     "evaluate": "cohort.api",
     "Batch": "cohort.batch",
     "UsageError": "cohort.errors",
@@ -38,7 +40,7 @@ _WHERE = {
     "recipe": "cohort.recipes.recipe",
     "method": "cohort.registry",
 }
-__all__ = ["Batch", "Method", "UsageError", "__version__", "evaluate", "method", "recipe", "train", "use"]
+__all__ = ["Batch", "Method", "UsageError", "__version__", "compare", "evaluate", "method", "recipe", "train", "use"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cohort.methods import Method
 from cohort.training.config import make_config
@@ -12,6 +12,9 @@ from cohort.training.display import Display
 from cohort.training.evaluate import Evaluation
 from cohort.training.train import Result
 from cohort.training.train import train as run
+
+if TYPE_CHECKING:
+    from cohort.insight.compare import Comparison
 
 Data = str | Path | Iterable[Mapping[str, Any]]
 Reward = str | Callable[..., Any]
@@ -109,3 +112,63 @@ def evaluate(
 
     layer = {"model": str(model), "data": data if isinstance(data, str) else _listed(data), "reward": reward, **config}
     return evaluate_model(make_config(layer), samples=samples, limit=limit)
+
+
+def compare(
+    what: Sequence[str | Path | Method],
+    *,
+    seeds: int = 5,
+    steps: int | None = None,
+    tokens: int | None = None,
+    model: str | Path | None = None,
+    data: Data | None = None,
+    eval_data: Data | None = None,
+    reward: Reward | Sequence[Reward] | None = None,
+    samples: int = 16,
+    transfer: Mapping[str, str] | None = None,
+    target: float | None = None,
+    out: str | Path | None = None,
+    quiet: bool = False,
+    **config: Any,
+) -> Comparison:
+    """Run methods on the same model, prompts, problems and seeds and compare them; or compare finished runs.
+
+    Args:
+        what: two or more methods or compositions; or folders of runs (`pathlib.Path`, or texts with a slash).
+        seeds: runs of each method, with seeds from 0.
+        steps: training steps of a run; default 60.
+        tokens: sampled tokens at which each run ends, if it has not made its steps before.
+        model, data, eval_data, reward: as in `train`; without `eval_data` a fifth of the data is held out.
+        samples: completions of each evaluation problem; 0 measures none.
+        transfer: name -> further data to measure on.
+        target: accuracy to count tokens until; default: 90 % of the way of the weakest method that improved.
+        out: folder of the comparison. Called again with the same one it goes on where it was interrupted.
+        config: any further key of the configuration, for all runs.
+
+    Returns:
+        the folder with the report (report.html) and tables, and what they say (`findings`).
+
+    Raises:
+        UsageError: what was asked cannot be done; nothing was run.
+
+    Example:
+        >>> import cohort, tempfile
+        >>> rows = [{"prompt": f"{a} + {b} =", "answer": str(a + b)} for a in range(5) for b in range(5)]
+        >>> found = cohort.compare(
+        ...     ["grpo", "dr-grpo"], data=rows, reward="number", seeds=2, steps=2, samples=2, prompts_per_step=2,
+        ...     group_size=4, max_new_tokens=8, out=tempfile.mkdtemp() + "/compared", quiet=True,
+        ... )
+        >>> found.findings.entries, found.report.name
+        (['grpo', 'dr-grpo'], 'report.html')
+    """
+    from cohort.insight.compare import compare as run_all
+
+    given = {"model": None if model is None else str(model), "steps": steps, "reward": reward}
+    options: dict[str, Any] = {**{key: value for key, value in given.items() if value is not None}, **config}
+    for name, value in (("data", data), ("eval_data", eval_data)):
+        if value is not None:
+            options[name] = value if isinstance(value, str) else _listed(value)
+    return run_all(
+        what, options=options, seeds=seeds, tokens=tokens, samples=samples, transfer=transfer, target=target, out=out,
+        display=Display(quiet=quiet),
+    )  # fmt: skip

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cohort.support import Support
+
 Message = dict[str, Any]
 
 # Fields whose shape is known by their name. Any other field says its kind when it is added
@@ -88,14 +90,17 @@ class Rollout:
         request: the order it answers.
         tokens: completion token ids, L of them, prefix and inserted tokens included.
         mask: L times 1 where the policy itself chose the token, 0 where something else wrote it.
-        sampler_logp: L log-probabilities (nats) under the sampling policy; any number where mask is 0.
+        sampler_logp: L log-probabilities (nats) under the sampling policy, over what each token was drawn over; any number
+            where mask is 0.
         sampler_entropy: L entropies (nats) of the distributions sampled from.
-        finished: True if it ended by a stop token, False if it ran into the token limit.
-        text: the completion as text, without the stop token.
+        finished: True if it ended by a stop token or a stop string, False if it ran into the token limit.
+        text: the completion as text, without the stop token, and without a stop string and what follows it.
         components: reward component -> value (None: the component does not apply).
         reward: weighted sum of the components; set by scoring.
         accuracy: 1.0 if the verifier calls it correct, else 0.0; set by scoring.
         fields: further values by field name, for methods that declare that they need them: a number, or one a token.
+        support: what its tokens were drawn over; None for all that the model has. Whoever puts a rollout together from
+            others does so with their supports too (`cohort.support.joined`).
     """
 
     request: Request
@@ -109,6 +114,7 @@ class Rollout:
     reward: float = 0.0
     accuracy: float = 0.0
     fields: dict[str, float | list[float]] = field(default_factory=dict)
+    support: Support | None = field(default=None, compare=False, repr=False)
 
     @property
     def prompt(self) -> Prompt:
@@ -308,19 +314,41 @@ class Batch:
                 rollouts[name] = value
             else:
                 raise ValueError(f"'{name}' is no core field: add it with with_tokens or with_rollouts")
-        return Batch(mask=mask, tokens=tokens, rollouts=rollouts, notes=self.notes)
+        return self._like(mask=mask, tokens=tokens, rollouts=rollouts)
 
     def with_tokens(self, **fields: Tensor) -> Batch:
         """A batch with [N, T, ...] fields added."""
-        return Batch(mask=self.mask, tokens={**self._tokens, **fields}, rollouts=self._rollouts, notes=self.notes)
+        return self._like(tokens={**self._tokens, **fields})
 
     def with_rollouts(self, **fields: Tensor) -> Batch:
         """A batch with [N, ...] fields added."""
-        return Batch(mask=self.mask, tokens=self._tokens, rollouts={**self._rollouts, **fields}, notes=self.notes)
+        return self._like(rollouts={**self._rollouts, **fields})
 
     def note(self, **notes: Any) -> Batch:
         """A batch with diagnostics noted (numbers or small tensors of any shape, for the log)."""
-        return Batch(mask=self.mask, tokens=self._tokens, rollouts=self._rollouts, notes={**self.notes, **notes})
+        return self._like(notes={**self.notes, **notes})
+
+    def _like(
+        self,
+        *,
+        mask: Tensor | None = None,
+        tokens: Mapping[str, Tensor] | None = None,
+        rollouts: Mapping[str, Tensor] | None = None,
+        notes: Mapping[str, Any] | None = None,
+    ) -> Batch:
+        """A batch with some of its parts replaced; what was read without a gradient and stays need not be cleaned again."""
+        made = Batch(
+            mask=self.mask if mask is None else mask,
+            tokens=self._tokens if tokens is None else tokens,
+            rollouts=self._rollouts if rollouts is None else rollouts,
+            notes=self.notes if notes is None else notes,
+        )
+        if mask is None or mask is self.mask:
+            for name, value in self._clean.items():
+                kept = made.stored(name) is self.stored(name) if name in made else False
+                if kept and not self.stored(name).requires_grad:
+                    made._clean[name] = value
+        return made
 
     def select(self, rows: Tensor) -> Batch:
         """The rollouts at `rows` ([n] int64 indices, or [N] bool), in that order."""

@@ -37,6 +37,27 @@ RewardOption = Annotated[
 ]
 
 
+TokensOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="End each run once it has sampled N tokens (or made its steps), for equal budgets."
+    ),
+]
+EvalOption = Annotated[
+    str | None, typer.Option(help="Problems to measure on; without it a fifth of the data is held out.")
+]
+SamplesOption = Annotated[
+    int, typer.Option(min=0, metavar="K", help="Completions of each evaluation problem; 0 measures none.")
+]
+TransferOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=DATA", help="Further data to measure on. May be repeated.")
+]
+TargetOption = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Accuracy to count tokens until; default: one that all methods reach."),
+]
+
+
 def _version(asked: bool) -> None:
     if asked:
         print(f"cohort {cohort.__version__}")
@@ -77,12 +98,24 @@ def train(
     max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens of a rollout.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Nucleus sampling.")] = None,
+    min_new_tokens: Annotated[int | None, typer.Option(help="Tokens before which nothing ends a rollout.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends a rollout. Repeatable.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same run.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16.")] = None,
     lora: Annotated[int | None, typer.Option(metavar="RANK", help="Train low-rank adapters.")] = None,
-    micro_tokens: Annotated[int | None, typer.Option(help="Most padded tokens in one pass with gradient.")] = None,
+    engine: Annotated[str | None, typer.Option(help="native (embedded) or vllm.")] = None,
+    engine_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="A vLLM server; without it vLLM runs in this process.")
+    ] = None,
+    micro_tokens: Annotated[int | None, typer.Option(help="Most tokens in one pass with gradient.")] = None,
+    activations: Annotated[
+        str | None, typer.Option(metavar="HOW", help="Kept for the backward pass: keep (all), checkpoint or stream.")
+    ] = None,
+    compile_: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the model's layers for the update.")
+    ] = None,
     prompt_field: Annotated[str | None, typer.Option(help="Column to use as the prompt.")] = None,
     answer_field: Annotated[str | None, typer.Option(help="Column to use as the answer.")] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
@@ -98,6 +131,10 @@ def train(
         bool | None, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
     ] = None,
     on_reward_error: Annotated[str | None, typer.Option(help="stop, zero or skip.")] = None,
+    record: Annotated[
+        str | None,
+        typer.Option(help="Of each step: none, rollouts, sampled (and some groups' tokens; default), or tokens (all)."),
+    ] = None,
     wandb: Annotated[str | None, typer.Option(metavar="PROJECT", help="Log to Weights & Biases too.")] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the run.")] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Configuration file (YAML).")] = None,
@@ -113,10 +150,12 @@ def train(
     options = _layer(
         method=method, model=model, data=data, pairs=pairs, reward=reward or None, steps=steps,
         prompts_per_step=prompts_per_step, group_size=group_size, max_new_tokens=max_new_tokens,
-        temperature=temperature, top_p=top_p, lr=lr, seed=seed, device=device, dtype=dtype, lora=lora,
-        micro_tokens=micro_tokens, prompt_field=prompt_field,
+        temperature=temperature, top_p=top_p, min_new_tokens=min_new_tokens, stop=stop or None, lr=lr, seed=seed,
+        device=device, dtype=dtype, lora=lora,
+        engine=engine, engine_url=engine_url, micro_tokens=micro_tokens, activations=activations, compile=compile_,
+        prompt_field=prompt_field,
         answer_field=answer_field, system=system, template=template, eval_data=eval_data, eval_every=eval_every,
-        bos=bos, trust_remote_code=trust_remote_code, on_reward_error=on_reward_error, wandb=wandb, out=out,
+        bos=bos, trust_remote_code=trust_remote_code, on_reward_error=on_reward_error, record=record, wandb=wandb, out=out,
     )  # fmt: skip
     made = make_config(read_config(config) if config else {}, options, parse_set(set_ or []))
     result = run(made, resume=resume, display=Display(quiet=quiet))
@@ -178,6 +217,9 @@ def sft(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16.")] = "auto",
     micro_tokens: Annotated[int, typer.Option(help="Most padded tokens in one pass.")] = 16384,
+    activations: Annotated[
+        str, typer.Option(metavar="HOW", help="Kept for the backward pass: keep (all), checkpoint or stream.")
+    ] = "keep",
     bos: Annotated[bool, typer.Option("--bos", help="Begin prompts with the beginning-of-sequence token.")] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
@@ -199,6 +241,7 @@ def sft(
         _layer(
             model=model, data=data, prompt_field=prompt_field, system=system, template=template, seed=seed, lora=lora,
             device=device, dtype=dtype, bos=bos, trust_remote_code=trust_remote_code, max_new_tokens=1,
+            activations=activations,
         )
     )  # fmt: skip
     policy = load_policy(config, display.say)
@@ -223,6 +266,8 @@ def eval_(
     max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens of a completion.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature, where K is more than one.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Nucleus sampling.")] = None,
+    min_new_tokens: Annotated[int | None, typer.Option(help="Tokens before which nothing ends a completion.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends a completion. Repeatable.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same completions.")] = None,
     prompt_field: Annotated[str | None, typer.Option(help="Column to use as the prompt.")] = None,
     answer_field: Annotated[str | None, typer.Option(help="Column to use as the answer.")] = None,
@@ -251,12 +296,12 @@ def eval_(
     stored = read_config(config) if config else {}
     if stored.get("eval_data"):
         stored["data"], limit = stored["eval_data"], limit or stored.get("eval_size")
-    for key in ("eval_data", "out", "lora", "pairs"):
+    for key in [*(k for k in stored if k.startswith("engine")), "eval_data", "out", "lora", "pairs", "activations"]:
         stored.pop(key, None)
     options = _layer(
         model=model, data=data, reward=reward or None, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p,
-        seed=seed, prompt_field=prompt_field, answer_field=answer_field, system=system, template=template, device=device,
-        dtype=dtype, bos=bos, trust_remote_code=trust_remote_code,
+        min_new_tokens=min_new_tokens, stop=stop or None, seed=seed, prompt_field=prompt_field, answer_field=answer_field,
+        system=system, template=template, device=device, dtype=dtype, bos=bos, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     made = make_config(stored, options, parse_set(set_ or []))
     if made.data is None and model != "nursery":
@@ -339,6 +384,25 @@ def explain(method: Annotated[str, typer.Argument(metavar="METHODS", help="As in
 
 
 @app.command()
+def view(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Folders of runs, or folders with runs; else runs/.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.  [default: 8642 or the next]")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; anything but the loopback lets the network read.")
+    ] = "127.0.0.1",
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
+) -> None:
+    """Show runs in the browser: live curves, rollouts, and every token of them. Stops with Ctrl-C."""
+    from cohort.insight.viewer.server import view as show
+
+    show(runs or [], host=host, port=port, browser=not no_browser, say=_say)
+
+
+@app.command()
 def merge(
     adapter: Annotated[Path, typer.Argument(help="Folder of a LoRA adapter, such as a run's final/.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the whole model is written.")],
@@ -352,6 +416,162 @@ def merge(
     _free(out)
     merge_adapter(adapter, out, trust_remote_code=trust_remote_code)
     _say(f"the model: {out}")
+
+
+@app.command()
+def doctor(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Folder of a run, finished or going on.")] = None,
+    data: Annotated[str | None, typer.Option(help="Look at data instead, in any format that train takes.")] = None,
+    reward: RewardOption = None,
+    model: Annotated[str | None, typer.Option(help="With --data: model whose context the prompts must fit.")] = None,
+    eval_data: Annotated[str | None, typer.Option(help="With --data: held-out data.")] = None,
+    samples: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="K", help="With --model: draw K completions of some prompts, to see which are solved."
+        ),
+    ] = 0,
+    limit: Annotated[int, typer.Option(min=1, help="With --reward: most rows whose answers are scored.")] = 300,
+    prompt_field: Annotated[str | None, typer.Option(help="Column to use as the prompt.")] = None,
+    answer_field: Annotated[str | None, typer.Option(help="Column to use as the answer.")] = None,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Prompt with the row's fields in braces, or a file with it.")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens of a completion.")] = None,
+    set_: Set = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if there is an alarm.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what is wrong with a run, or with data and rewards before any: what, where, what it means, what to try.
+
+    The exit status is 0 whatever is found, unless --strict is given.
+    """
+    from cohort.insight.doctor.examine import examine
+    from cohort.insight.doctor.show import show
+    from cohort.insight.store import open_run
+
+    options = _layer(
+        data=data, reward=reward or None, model=model, eval_data=eval_data, prompt_field=prompt_field,
+        answer_field=answer_field, system=system, template=template, max_new_tokens=max_new_tokens,
+    )  # fmt: skip
+    if run is not None:
+        if options or set_ or samples:
+            raise UsageError("name either a run or --data: a run brings its own data and rewards")
+        named = Path("runs") / run
+        report = examine(open_run(named if not Path(run).exists() and named.is_dir() else run))
+    else:
+        from cohort.insight.doctor.dataset import examine_data
+        from cohort.training.config import make_config, parse_set
+
+        if data is None and model is None:
+            raise UsageError("name a run's folder, or data to look at with --data (and --reward, --model, --eval-data)")
+        report = examine_data(make_config(options, parse_set(set_ or [])), samples=samples, limit=limit, say=_say)
+    if as_json:
+        print(json.dumps(report.to_dict()))
+    else:
+        show(report, Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=120))
+    if strict and any(finding.severity == "alarm" for finding in report.findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    what: Annotated[
+        list[str], typer.Argument(metavar="METHOD METHOD... | RUN RUN...", help="Methods to run, or folders of runs.")
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method; the first seed is 0.")] = 5,
+    steps: Annotated[int | None, typer.Option(help="Training steps of a run.  [default: 60]")] = None,
+    tokens: TokensOption = None,
+    model: Annotated[str | None, typer.Option(help="Model folder, hub id, or nursery (default).")] = None,
+    data: Annotated[str | None, typer.Option(help="Data to train on, in any format that train takes.")] = None,
+    eval_data: EvalOption = None,
+    reward: RewardOption = None,
+    samples: SamplesOption = 16,
+    transfer: TransferOption = None,
+    target: TargetOption = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Configuration file (YAML).")] = None,
+    set_: Set = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the comparison.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Compare methods fairly: same model, prompts, problems and seeds; or compare finished runs.
+
+    The same command goes on after an interruption. The report is one HTML page; the tables beside it are CSV and JSON.
+    """
+    from cohort.insight.compare import compare as run
+    from cohort.insight.compare import parse_transfer
+    from cohort.training.display import Display
+
+    options = _shared(config, set_, model=model, data=data, eval_data=eval_data, reward=reward or None, steps=steps)
+    found = run(
+        what, options=options, seeds=seeds, tokens=tokens, samples=samples, transfer=parse_transfer(transfer or []),
+        target=target, out=out, display=Display(quiet=quiet),
+    )  # fmt: skip
+    _compared(found, quiet)
+
+
+@app.command()
+def sweep(
+    method: Annotated[str, typer.Argument(help="A method or composition, as in grpo or dapo+gdpo.")],
+    grid: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY=V1,V2",
+            help="Values of a hyperparameter or configuration key, or a range LOW..HIGH, LOW..HIGH:log. May be repeated.",
+        ),
+    ],
+    random: Annotated[
+        int | None, typer.Option(metavar="N", help="Draw N settings at random; without it, every combination is run.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each setting; the first seed is 0.")] = 3,
+    steps: Annotated[int | None, typer.Option(help="Training steps of a run.  [default: 60]")] = None,
+    tokens: TokensOption = None,
+    model: Annotated[str | None, typer.Option(help="Model folder, hub id, or nursery (default).")] = None,
+    data: Annotated[str | None, typer.Option(help="Data to train on, in any format that train takes.")] = None,
+    eval_data: EvalOption = None,
+    reward: RewardOption = None,
+    samples: SamplesOption = 16,
+    transfer: TransferOption = None,
+    target: TargetOption = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Configuration file (YAML).")] = None,
+    set_: Set = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the sweep.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Compare settings of one method, as a grid or drawn at random, the way compare does methods."""
+    from cohort.insight.compare import parse_transfer
+    from cohort.insight.sweep import parse_axis
+    from cohort.insight.sweep import sweep as run
+    from cohort.training.display import Display
+
+    options = _shared(config, set_, model=model, data=data, eval_data=eval_data, reward=reward or None, steps=steps)
+    found = run(
+        method, [parse_axis(text) for text in grid], draws=random, options=options, seeds=seeds, tokens=tokens,
+        samples=samples, transfer=parse_transfer(transfer or []), target=target, out=out, display=Display(quiet=quiet),
+    )  # fmt: skip
+    _compared(found, quiet)
+
+
+def _shared(config: Path | None, set_: list[str] | None, **options: Any) -> dict[str, Any]:
+    """Keys that the runs of a comparison share."""
+    from cohort.training.config import parse_set, read_config
+
+    stored = read_config(config) if config else {}
+    for key in ("method", "seed", "out"):
+        stored.pop(key, None)
+    return {**stored, **_layer(**options), **parse_set(set_ or [])}
+
+
+def _compared(found: Any, quiet: bool) -> None:
+    from cohort.insight.summary import show
+
+    if not quiet:
+        show(found, Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=120))
+    if found.stopped:
+        raise typer.Exit(130)
+    if found.failures:
+        raise typer.Exit(1)
 
 
 def _free(folder: Path) -> None:
@@ -373,7 +593,7 @@ def main() -> None:
         sys.exit(2)
     except Exception as error:
         # Named here rather than imported: their modules need torch.
-        if type(error).__name__ in ("RewardError", "Diverged"):
+        if type(error).__name__ in ("RewardError", "EngineError", "Diverged"):
             err.print(f"cohort: {error}", markup=False)
             sys.exit(3)
         raise

@@ -14,7 +14,7 @@ COSTS: Mapping[str, str] = {
     "ref_logp": "one forward pass of the reference policy over every rollout, and its weights (none with LoRA)",
     "old_logp": "nothing on-policy; with several updates a step, the engine's own numbers or one forward pass",
     "entropy": "the full distribution at every token of the update's forward pass",
-    "old_entropy": "nothing: the engine reports it",
+    "old_entropy": "nothing: the engine reports it; with vLLM, one forward pass of the policy over every rollout",
     "old_values": "one forward pass of the value function over every rollout",
     "values": "the value function's part of the update's forward pass",
     "logits": "the update keeps the whole vocabulary's logits of every token of a micro-batch",

@@ -175,11 +175,14 @@ class Loss(NamedTuple):
         total: scalar to minimise.
         policy: scalar, the part of the surrogate or objective.
         regularizers: name -> scalar.
+        ratio, weight: [N, T] importance ratio and aggregation weights that the surrogate took; None with an objective.
     """
 
     total: Tensor
     policy: Tensor
     regularizers: dict[str, Tensor]
+    ratio: Tensor | None = None
+    weight: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -488,7 +491,8 @@ class Method:
     def assign(self, batch: Batch, states: Mapping[str, State]) -> Batch:
         """Advantage and credit axes: the batch with `advantages` [N, T], and whatever later axes attach to it.
 
-        Where the advantage axis gives one number a rollout, `outcome_advantage` [N] keeps it as it was before credit.
+        Where the advantage axis gives one number a rollout, `outcome_advantage` [N] keeps it as it was before credit;
+        where it gives one a token, `base_advantages` [N, T] does.
         """
         for key, axis, stage in self._keyed():
             if axis == "advantage":
@@ -496,6 +500,8 @@ class Method:
                 if not isinstance(out, Batch) and out.ndim == 1:
                     batch = batch.with_rollouts(outcome_advantage=out.detach())
                 batch = out if isinstance(out, Batch) else batch.replace(advantages=_per_token(out, batch))
+                if "outcome_advantage" not in batch:
+                    batch = batch.with_tokens(base_advantages=batch.advantages)
             elif axis == "credit":
                 out = self._call(key, stage, states, batch, batch.advantages)
                 batch = out if isinstance(out, Batch) else batch.replace(advantages=_per_token(out, batch))
@@ -538,7 +544,8 @@ class Method:
                     raise MethodError(f"the regularizer '{stage.name}' gives a scalar: declare it with couples=True")
                 terms[key.removeprefix("regularizer/")] = (weight * term).sum() if term.ndim == 2 else term
         assert policy is not None
-        return Loss(reduce(torch.add, terms.values(), policy), policy, terms)
+        total = reduce(torch.add, terms.values(), policy)
+        return Loss(total, policy, terms, ratios, None if ratios is None else weight)
 
 
 def _per_token(advantages: Tensor, batch: Batch) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from cohort.axes.memory import Recall, completions, concat, pack, unpack
+from cohort.axes.memory import completions, concat, pack, unpack
+from cohort.support import Rule, Support
 from cohort.training.loop import remembered
 from tests.helpers import prompt_of, random_batch, request_of, rollout_of, tiny_policy
 
@@ -12,13 +14,18 @@ from tests.helpers import prompt_of, random_batch, request_of, rollout_of, tiny_
 def test_tokens_that_the_policy_did_not_choose_are_kept_for_the_model_to_read() -> None:
     policy = tiny_policy()
     request = request_of(prompt_of(policy, "ab"))
-    rollout = rollout_of(request, [7, 8, 9])
+    sets = [np.array([3, 7], np.int32), None, np.array([9], np.int32)]
+    rollout = rollout_of(request, [7, 8, 9], support=Support(Rule({5: 1.0}, 2, frozenset({1})), sets))
     mask = torch.tensor([[True, False, True, False]])
     batch = random_batch(0, groups=(1,), width=4).replace(mask=mask, token_ids=torch.tensor([[7, 8, 9, 5]]))
-    kept, contexts = unpack(pack(batch, [rollout]))
-    assert contexts == (tuple(request.context),)
-    assert completions(kept) == [[7, 8, 9]]
-    assert remembered(Recall(kept, contexts)).completion[0].tolist() == [7, 8, 9]
+    held = unpack(pack(batch, [rollout]))
+    assert held.contexts == (tuple(request.context),)
+    assert completions(held.batch) == [[7, 8, 9]]
+    again = remembered(held)
+    assert again.completion[0].tolist() == [7, 8, 9]
+    assert again.support[0] is not None
+    assert again.support[0].rule == rollout.support.rule
+    assert [None if k is None else k.tolist() for k in again.support[0].kept] == [[3, 7], None, [9]]
 
 
 def test_batches_as_one_keep_their_groups_apart() -> None:

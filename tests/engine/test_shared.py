@@ -29,7 +29,7 @@ def test_tokens_and_log_probabilities_agree(kind: str) -> None:
     policy = tiny_policy(kind)
     assert policy.way == "shared"
     requests, sampling = orders(policy), Sampling(temperature=0.8, top_p=0.95)
-    own = dict(CachedDecoder(policy, slots=64).generate(requests, sampling))
+    own = dict(CachedDecoder(policy, requests, sampling, slots=64).run())
     for slots in (64, 3):
         got = dict(NativeEngine(policy, slots=slots).generate(requests, sampling))
         assert sorted(got) == sorted(own) == list(range(16))
@@ -73,7 +73,7 @@ def test_a_model_that_cannot_share_is_decoded_with_its_own_cache() -> None:
     policy = tiny_policy("llama")
     vars(policy)["way"] = "whole"
     requests = orders(policy)
-    own = dict(CachedDecoder(policy, slots=8).generate(requests, Sampling()))
+    own = dict(CachedDecoder(policy, requests, Sampling(), slots=8).run())
     got = dict(NativeEngine(policy, slots=8).generate(requests, Sampling()))
     assert {i: c.tokens for i, c in got.items()} == {i: c.tokens for i, c in own.items()}
 

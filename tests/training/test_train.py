@@ -39,7 +39,8 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_a_run_folder_holds_what_is_documented(base: dict[str, Any]) -> None:
-    result = run(base, eval_data=base["data"][:5], eval_every=2, checkpoint={"every": 2, "keep": 1}, tensorboard=True)
+    kept = {"every": 2, "keep": 1}
+    result = run(base, eval_data=base["data"][:5], eval_every=2, checkpoint=kept, tensorboard=True, record="tokens")
     folder = result.folder
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]

@@ -11,6 +11,7 @@ from torch import Tensor
 from cohort.axes.declare import State
 from cohort.axes.tools import Probe
 from cohort.batch import Batch, Rollout
+from cohort.support import Support
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class Recall:
         batch: with `old_logp` of the policy that drew them, and the `advantages` to train them with.
         contexts: token ids that each was conditioned on.
         before: True for an update of its own before the step's; False to train on them together with the fresh ones.
+        support: what the tokens of each were drawn over, as in `Rollout.support`; () if nothing was left out.
     """
 
     batch: Batch
     contexts: tuple[tuple[int, ...], ...]
     before: bool = False
+    support: tuple[Support | None, ...] = ()
 
 
 def pack(batch: Batch, rollouts: Sequence[Rollout], fields: Iterable[str] = ()) -> State:
@@ -45,18 +48,21 @@ def pack(batch: Batch, rollouts: Sequence[Rollout], fields: Iterable[str] = ()) 
         "tokens": {name: batch.stored(name).detach().cpu() for name in held if name in batch.token_names},
         "rollouts": {name: batch[name].detach().cpu() for name in held if name not in batch.token_names},
         "contexts": [torch.tensor(r.request.context, dtype=torch.int64) for r in rollouts],
+        "support": [None if r.support is None else r.support.state() for r in rollouts],
         "notes": {"max_new_tokens": batch.notes.get("max_new_tokens")},
     }
 
 
-def unpack(state: State, device: torch.device | str = "cpu") -> tuple[Batch, tuple[tuple[int, ...], ...]]:
-    """What `pack` kept: the batch, and the context of each row."""
+def unpack(state: State, device: torch.device | str = "cpu") -> Recall:
+    """What `pack` kept."""
     batch = Batch(mask=state["mask"], tokens=state["tokens"], rollouts=state["rollouts"], notes=state["notes"])
-    return batch.to(device), tuple(tuple(context.tolist()) for context in state["contexts"])
+    contexts = tuple(tuple(context.tolist()) for context in state["contexts"])
+    support = tuple(None if each is None else Support.of_state(each) for each in state["support"])
+    return Recall(batch.to(device), contexts, support=support)
 
 
-# Fields that the loss writes anew in every pass.
-FRESH = frozenset({"logp", "entropy", "values", "policy_gradient"})
+# Fields that the loss writes anew in every pass, or that nothing but the record reads.
+FRESH = frozenset({"logp", "entropy", "values", "policy_gradient", "ratio", "loss_weight", "base_advantages"})
 
 
 def pack_step(batch: Batch, rollouts: Sequence[Rollout]) -> State:

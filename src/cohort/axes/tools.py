@@ -47,11 +47,12 @@ class Probe:
 
     Attributes:
         rollouts: the rollout of each row of the batch, with its text, its prompt and the prompt's columns.
-        score: (contexts, completions, *, model, temperature, want) -> name -> [n, T'], without gradient, in
+        score: (contexts, completions, *, model, temperature, want, support) -> name -> [n, T'], without gradient, in
             micro-batches. `contexts` and `completions` are n sequences of token ids each (a context has at least one
             token); `model` is "policy", "reference" or "teacher"; `temperature` None is the run's own; `want` holds
-            "logp", "entropy", "values" [n, T'], or "logits", "hidden" [n, T', ...]. Token t of the result belongs to
-            token t of the completion.
+            "logp", "entropy", "values" [n, T'], or "logits", "hidden" [n, T', ...]; `support` holds what each completion
+            was drawn over (`Rollout.support`), for numbers that are compared with the batch's. Token t of the result
+            belongs to token t of the completion.
         states: (contexts, *, layer) -> n tensors [C, d], the hidden states of a layer at every token of a context.
         head: weights [V, d] of the output layer.
         encode, decode: text -> token ids, and back.

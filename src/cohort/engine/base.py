@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from cohort.batch import Request
+from cohort.support import Kept, Rule
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are drawn.
 
+    The policy of a run is the distribution that it is drawn from, and the trainer scores under the same one
+    (`cohort.support` makes it for both):
+
+        p(y) = softmax((logits + logit_bias) / temperature) over the tokens that could be drawn
+
+    Those are all, without the stop tokens where the completion is shorter than `min_new_tokens`, and of them what top-k,
+    then min-p, then top-p keep. The engine reports what was kept with every token (`Completion.kept`).
+
     Attributes:
-        temperature: the logits are divided by it; 0 takes the most likely token.
+        temperature: the logits are divided by it; 0 takes the most likely token (its numbers are those of temperature 1,
+            over all tokens).
         top_p: smallest set of most likely tokens with this mass; 1 keeps all.
         top_k: number of most likely tokens; 0 keeps all.
         min_p: tokens with at least this share of the most likely token's probability; 0 keeps all.
         stop_ids: token ids that end a rollout; None takes the policy's.
+        min_new_tokens: tokens of a completion, a request's prefix included, before which no stop token can be drawn and
+            no stop string ends it.
+        stop: texts that end a rollout with the token that completes one of them, in the text of the drawn tokens. The
+            tokens stay, and are trained on; the text ends before the stop string.
+        logit_bias: token id -> what is added to its logit, before the temperature.
     """
 
     temperature: float = 1.0
@@ -26,6 +41,9 @@ class Sampling:
     top_k: int = 0
     min_p: float = 0.0
     stop_ids: frozenset[int] | None = None
+    min_new_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def greedy(self) -> bool:
@@ -33,8 +51,12 @@ class Sampling:
 
     @property
     def truncated(self) -> bool:
-        """True if some tokens cannot be drawn."""
-        return self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0
+        """True if top-p, top-k or min-p can leave tokens out."""
+        return not self.greedy and (self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0)
+
+    def rule(self, stop_ids: frozenset[int]) -> Rule:
+        """What holds for every token, for scoring; `stop_ids` are the policy's."""
+        return Rule(self.logit_bias, self.min_new_tokens, self.stop_ids if self.stop_ids is not None else stop_ids)
 
 
 @dataclass
@@ -42,12 +64,17 @@ class Completion:
     """Tokens drawn for a request, its prefix not included.
 
     Attributes:
-        tokens: token ids; a stop token that ended it is the last.
-        logp: log-probabilities (nats) at the sampling temperature, before truncation by top-p, top-k or min-p, in
-            float32: what the trainer's scoring gives for the same weights.
-        sampled_logp: log-probabilities of the distribution sampled from, adaptive temperature and truncation included.
-        entropy: entropies (nats) at the sampling temperature, before truncation.
-        finished: True if a stop token ended it.
+        tokens: token ids; a stop token that ended it, or the token that completed a stop string, is the last.
+        logp: raw log-probabilities (nats): of the whole vocabulary at the sampling temperature, without logit bias,
+            minimum length and truncation, in float32.
+        sampled_logp: log-probabilities of the distribution sampled from (see `Sampling`), adaptive temperature included.
+        entropy: entropies (nats) of the policy's distributions: as sampled from, but at the sampling temperature.
+        finished: True if a stop token or a stop string ended it.
+        kept: for each token, those that could be drawn in its place (see `cohort.support.Kept`), or None where
+            nothing was truncated. An engine that truncates must report it, or refuse to.
+        policy_logp: log-probabilities under the policy, what the trainer's scoring gives for the same weights; None where
+            that is `sampled_logp`: everywhere but for a request with a temperature of its own (`Request.adaptive`).
+        stop: the stop string that ended it; None if none did.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -55,13 +82,16 @@ class Completion:
     sampled_logp: list[float] = field(default_factory=list)
     entropy: list[float] = field(default_factory=list)
     finished: bool = False
+    kept: list[Kept] | None = None
+    policy_logp: list[float] | None = None
+    stop: str | None = None
 
 
 class Engine(Protocol):
     """Draws completions.
 
     Attributes:
-        exact: True if `logp` is that of the trainer's own weights and arithmetic, up to rounding.
+        exact: True if its log-probabilities are those of the trainer's own weights and arithmetic, up to rounding.
     """
 
     exact: bool
@@ -69,10 +99,14 @@ class Engine(Protocol):
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
         """(place of the request, completion) of every request, in the order in which they finish.
 
-        The same request with the same seed gives the same tokens whatever else is in the call.
+        The same request with the same seed gives the same tokens whatever else is in the call (on a CPU in float32).
         """
         ...
 
     def sync(self) -> None:
         """Take over the trainer's current weights; nothing to do for an engine that shares them."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it took: memory, connections, files."""
         ...

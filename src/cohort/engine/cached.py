@@ -7,70 +7,61 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from cohort.batch import Request
 from cohort.engine.base import Completion, Sampling
-from cohort.engine.picking import adaptive_of, context_of, pick
+from cohort.engine.budget import rows_within
+from cohort.engine.picking import Drawing, context_of
 from cohort.policies.causal_lm import CausalLM
 
 
 class CachedDecoder:
-    """Samples from a CausalLM in waves of at most `slots` rollouts."""
+    """One call of the engine, in waves of rollouts.
 
-    def __init__(self, policy: CausalLM, *, slots: int) -> None:
-        self.policy = policy
-        self.slots = slots
+    Args:
+        slots: most rollouts of a wave.
+        cache_mb: see `rows_within`.
+    """
 
-    @torch.no_grad()
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
-        """See Engine.generate."""
+    def __init__(
+        self,
+        policy: CausalLM,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        *,
+        slots: int,
+        cache_mb: float | None = None,
+    ) -> None:
+        self.policy, self.requests, self.sampling = policy, requests, sampling
+        self.rows, _ = rows_within(policy, requests, slots=slots, cache_mb=cache_mb, shared=False)
+
+    def run(self) -> Iterator[tuple[int, Completion]]:
+        """(place of the request, completion), as rollouts finish."""
         # Waves of similar context length, so that little is padding; requests of one context stay together.
-        order = sorted(range(len(requests)), key=lambda i: (len(context_of(requests[i])), context_of(requests[i]), i))
-        for start in range(0, len(order), self.slots):
-            yield from self._wave([(i, requests[i]) for i in order[start : start + self.slots]], sampling)
+        contexts = [context_of(request) for request in self.requests]
+        order = sorted(range(len(contexts)), key=lambda i: (len(contexts[i]), contexts[i], i))
+        for start in range(0, len(order), self.rows):
+            yield from self._wave([(i, self.requests[i]) for i in order[start : start + self.rows]])
 
-    def _wave(self, wave: list[tuple[int, Request]], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
+    def _wave(self, wave: list[tuple[int, Request]]) -> Iterator[tuple[int, Completion]]:
         places = [i for i, _ in wave]
         requests = [request for _, request in wave]
-        stop_ids = sampling.stop_ids if sampling.stop_ids is not None else self.policy.stop_ids
-        # One uniform number a token from the request's own stream: independent of what else is in the batch.
-        most = max(r.max_new_tokens for r in requests)
-        uniforms = torch.from_numpy(
-            np.stack([np.random.Generator(np.random.Philox(r.seed)).random(most) for r in requests])
-        )
-        done = [Completion() for _ in requests]
+        drawing = Drawing(self.policy, requests, self.sampling)
         cache, mask, logits = self._prefill(requests)
-        adaptive = adaptive_of(requests, logits.device)
-        alive = torch.arange(len(requests))
-        for step in range(most):
-            alive_rows = alive.tolist()
-            chosen, logp, sampled, entropy = pick(
-                logits, uniforms[alive, step], sampling, None if adaptive is None else adaptive[alive]
-            )
-            keep = []
-            for k, (row, token, lp, slp, ent) in enumerate(
-                zip(alive_rows, chosen.tolist(), logp.tolist(), sampled.tolist(), entropy.tolist(), strict=True)
-            ):
-                out = done[row]
-                out.tokens.append(token)
-                out.logp.append(lp)
-                out.sampled_logp.append(slp)
-                out.entropy.append(ent)
-                out.finished = token in stop_ids
-                if out.finished or step + 1 >= requests[row].max_new_tokens:
-                    yield places[row], out
-                else:
-                    keep.append(k)
-            if not keep:
+        alive = torch.arange(len(requests), device=logits.device)
+        while True:
+            chosen, ended = drawing.step(logits, alive)
+            for row in alive[ended].tolist():
+                yield places[row], drawing.completion(row)
+            if bool(ended.all()):
                 return
-            if len(keep) < len(alive_rows):
-                kept = torch.tensor(keep, device=logits.device)
+            if bool(ended.any()):
+                kept = (~ended).nonzero()[:, 0]
                 cache.batch_select_indices(kept)
-                alive, mask, chosen = alive[keep], mask[kept], chosen[kept]
+                alive, mask, chosen = alive[kept], mask[kept], chosen[kept]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
             logits = self.policy.model(
                 input_ids=chosen[:, None],

@@ -7,6 +7,8 @@ take their places.
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -15,6 +17,7 @@ from cohort.batch import Request
 from cohort.engine.base import Completion, Sampling
 from cohort.engine.cached import CachedDecoder
 from cohort.engine.shared import SharedDecoder
+from cohort.errors import out_of_memory
 from cohort.policies.causal_lm import CausalLM
 
 
@@ -23,24 +26,55 @@ class NativeEngine:
 
     Args:
         policy: the policy; its weights are used as they are at the time of the call.
-        slots: most rollouts decoded at once.
+        slots: most rollouts decoded at once; fewer after memory ran out.
+        cache_mb: most megabytes of keys and values; None sets no bound.
     """
 
     exact = True
 
-    def __init__(self, policy: CausalLM, *, slots: int = 128) -> None:
+    def __init__(self, policy: CausalLM, *, slots: int = 128, cache_mb: float | None = None) -> None:
         self.policy = policy
         self.slots = slots
+        self.cache_mb = cache_mb
 
     def sync(self) -> None:
         """The weights are shared: nothing to do."""
 
-    @torch.no_grad()
+    def close(self) -> None:
+        """It has nothing of its own."""
+
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
         """See Engine.generate."""
-        if not requests:
-            return
-        if self.policy.way == "shared":
-            yield from SharedDecoder(self.policy, requests, sampling, slots=self.slots).run()
-        else:
-            yield from CachedDecoder(self.policy, slots=self.slots).generate(requests, sampling)
+        way = self.policy.way  # found out by a pass with gradients
+        return self._generate(requests, sampling, SharedDecoder if way == "shared" else CachedDecoder)
+
+    @torch.inference_mode()
+    def _generate(
+        self, requests: Sequence[Request], sampling: Sampling, kind: type[SharedDecoder] | type[CachedDecoder]
+    ) -> Iterator[tuple[int, Completion]]:
+        left = list(range(len(requests)))
+        while left:
+            asked = [requests[place] for place in left]
+            decoder = kind(self.policy, asked, sampling, slots=self.slots, cache_mb=self.cache_mb)
+            done = set()
+            try:
+                for place, completion in decoder.run():
+                    done.add(left[place])
+                    yield left[place], completion
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or decoder.rows == 1:
+                    raise
+                self.slots = decoder.rows // 2
+            # What did not end is drawn again, and its seed gives the same tokens.
+            left = [place for place in left if place not in done]
+            if left:
+                del decoder
+                gc.collect()
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                warnings.warn(
+                    f"memory ran out while sampling: going on with {self.slots} rollouts at once (set slots to begin "
+                    "with fewer, or cache_mb to bound the cache)",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )

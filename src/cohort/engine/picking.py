@@ -1,14 +1,22 @@
-"""Drawing the next token of every rollout from its logits."""
+"""Drawing the next token of every rollout from its logits, and keeping what was drawn."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from cohort.axes.entropy import EntropyScale, entropy_temperature
 from cohort.batch import Request
-from cohort.engine.base import Sampling
+from cohort.engine.base import Completion, Sampling
+from cohort.engine.stopping import StopStrings
 from cohort.engine.truncation import allowed, draw
+from cohort.policies.causal_lm import CausalLM
+from cohort.policies.head import entropy_of
+from cohort.support import Kept, Rule, kept_sets
 
 
 def context_of(request: Request) -> tuple[int, ...]:
@@ -16,31 +24,63 @@ def context_of(request: Request) -> tuple[int, ...]:
     return (*request.context, *request.prefix)
 
 
-def adaptive_of(requests: list[Request], device: torch.device) -> Tensor | None:
+def adaptive_of(requests: Sequence[Request], device: torch.device) -> Tensor | None:
     """[B, 5] float32 of `Request.adaptive`, with tau 0 for requests without; None if there is none with."""
     if all(r.adaptive is None for r in requests):
         return None
     return torch.tensor([r.adaptive or (0.0, 0.0, 1.0, 1.0, -1.0) for r in requests], device=device)
 
 
+class Drawn(NamedTuple):
+    """A token for each of B rows, and what is known of it (see Completion): [B] each, and kept [B, V] or None."""
+
+    token: Tensor
+    logp: Tensor
+    sampled_logp: Tensor
+    entropy: Tensor
+    policy_logp: Tensor
+    kept: Tensor | None
+
+
 def pick(
-    logits: Tensor, uniforms: Tensor, sampling: Sampling, adaptive: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Token, log-probability, log-probability as drawn (adaptive temperature, truncation) and entropy, each [B]."""
-    logits = logits.float()
-    log_probs = (logits if sampling.greedy else logits / sampling.temperature).log_softmax(-1)
-    entropy = -(log_probs.exp() * log_probs).sum(-1)
-    kept = log_probs
-    if sampling.greedy:
-        chosen = log_probs.argmax(-1)
-    else:
-        if adaptive is not None:
-            kept = _reheated(logits, log_probs, entropy, sampling.temperature, adaptive)
-        if sampling.truncated:
-            kept = kept.masked_fill(~allowed(kept, sampling), -torch.inf).log_softmax(-1)
-        chosen = draw(kept, uniforms)
+    logits: Tensor,
+    uniforms: Tensor,
+    sampling: Sampling,
+    *,
+    rule: Rule | None = None,
+    column: Tensor | None = None,
+    adaptive: Tensor | None = None,
+) -> Drawn:
+    """The next token of every row.
+
+    Args:
+        logits: [B, V]. Log-probabilities are taken in float32 (float64 of float64 logits).
+        uniforms: [B] float64 in [0, 1).
+        rule: what shapes every distribution; `column`: [B] place of the token in its completion.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    temperature = 1.0 if sampling.greedy else sampling.temperature
+    raw = (logits / temperature).log_softmax(-1)
+    policy = raw
+    if rule is not None and not rule.free:
+        assert column is not None
+        logits = rule.apply(logits, column)
+        policy = (logits / temperature).log_softmax(-1)
+    drawn_from, keep = policy, None
+    entropy = entropy_of(policy, whole=policy is raw)
+    if adaptive is not None and not sampling.greedy:
+        drawn_from = _reheated(logits, policy, entropy, temperature, adaptive)
+    if sampling.truncated:
+        keep = allowed(drawn_from, sampling)
+        # From the logits, as the trainer takes them: the same rounding.
+        over = (logits / temperature).masked_fill(~keep, -torch.inf).log_softmax(-1)
+        drawn_from = over if adaptive is None else drawn_from.masked_fill(~keep, -torch.inf).log_softmax(-1)
+        policy = over
+        entropy = entropy_of(policy, whole=False)
+    chosen = policy.argmax(-1) if sampling.greedy else draw(drawn_from, uniforms)
     at = chosen[:, None]
-    return chosen, log_probs.gather(1, at)[:, 0], kept.gather(1, at)[:, 0], entropy
+    logp, sampled, own = (each.gather(1, at)[:, 0] for each in (raw, drawn_from, policy))
+    return Drawn(chosen, logp, sampled, entropy, own, keep)
 
 
 def _reheated(logits: Tensor, log_probs: Tensor, entropy: Tensor, temperature: float, adaptive: Tensor) -> Tensor:
@@ -49,3 +89,61 @@ def _reheated(logits: Tensor, log_probs: Tensor, entropy: Tensor, temperature: f
     scale = EntropyScale(median, std, pos_max, neg_min)
     own = entropy_temperature(entropy, scale, base=temperature, tau=tau)
     return torch.where((tau != 0)[:, None], (logits / own[:, None]).log_softmax(-1), log_probs)
+
+
+class Drawing:
+    """The tokens drawn so far for the requests of a call."""
+
+    def __init__(self, policy: CausalLM, requests: Sequence[Request], sampling: Sampling) -> None:
+        device = policy.device
+        self.sampling = sampling
+        self.rule = sampling.rule(policy.stop_ids)
+        self.stops = torch.tensor(sorted(self.rule.stop_ids), dtype=torch.int64, device=device)
+        most = max(request.max_new_tokens for request in requests)
+        # One uniform number a token from the request's own stream: independent of what else is in the batch.
+        streams = [np.random.Generator(np.random.Philox(request.seed)).random(most) for request in requests]
+        self.uniforms = torch.from_numpy(np.stack(streams)).to(device)
+        self.limits = torch.tensor([request.max_new_tokens for request in requests], device=device)
+        self.before = torch.tensor([len(request.prefix) for request in requests], device=device)
+        self.adaptive = adaptive_of(requests, device)
+        self.count = torch.zeros(len(requests), dtype=torch.int64, device=device)
+        self.tokens = torch.zeros(len(requests), most, dtype=torch.int64, device=device)
+        dtype = torch.float64 if policy.dtype == torch.float64 else torch.float32
+        self.numbers = torch.zeros(4, len(requests), most, dtype=dtype, device=device)
+        self.finished = torch.zeros(len(requests), dtype=torch.bool, device=device)
+        self.kept: list[list[Kept]] = [[] for _ in requests]
+        self.strings = StopStrings(policy, sampling.stop, len(requests)) if sampling.stop else None
+
+    def step(self, logits: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw the next token of the requests [B] `owner` from logits [B, V]: (tokens [B], [B] bool: that was the last)."""
+        count = self.count[owner]
+        column = self.before[owner] + count
+        adaptive = None if self.adaptive is None else self.adaptive[owner]
+        drawn = pick(
+            logits, self.uniforms[owner, count], self.sampling, rule=self.rule, column=column, adaptive=adaptive
+        )
+        self.tokens[owner, count] = drawn.token
+        self.numbers[:, owner, count] = torch.stack([drawn.logp, drawn.sampled_logp, drawn.entropy, drawn.policy_logp])
+        self.count[owner] = count + 1
+        stopped = torch.isin(drawn.token, self.stops)
+        places = owner.tolist() if drawn.kept is not None or self.strings is not None else []
+        if drawn.kept is not None:
+            for place, kept in zip(places, kept_sets(drawn.kept), strict=True):
+                self.kept[place].append(kept)
+        if self.strings is not None:
+            late = (column >= self.sampling.min_new_tokens).tolist()
+            ends = [self.strings.add(*each) for each in zip(places, drawn.token.tolist(), late, strict=True)]
+            stopped = stopped | torch.tensor(ends, device=stopped.device)
+        self.finished[owner] = stopped
+        return drawn.token, stopped | (count + 1 >= self.limits[owner])
+
+    def completion(self, place: int) -> Completion:
+        """What was drawn for a request."""
+        length = int(self.count[place])
+        logp, sampled, entropy, policy = self.numbers[:, place, :length].tolist()
+        return Completion(
+            self.tokens[place, :length].tolist(), logp, sampled, entropy, bool(self.finished[place]),
+            kept=self.kept[place] if self.sampling.truncated else None,
+            policy_logp=None if self.adaptive is None else policy,
+            stop=None if self.strings is None else self.strings.found[place],
+        )  # fmt: skip

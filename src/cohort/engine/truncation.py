@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from cohort.engine.base import Sampling
+
+# Tokens whose mass is summed up before one of them is looked for.
+BLOCK = 256
 
 
 def allowed(log_probs: Tensor, sampling: Sampling) -> Tensor:
     """[B, V] bool: tokens that top-k, then min-p, then top-p keep, from log-probabilities [B, V].
 
-    The most likely token is always kept. top-p keeps the smallest set of most likely tokens whose mass is at least p.
+    The most likely token is always kept, one of log-probability -inf never. top-p keeps the smallest set of most likely
+    tokens whose mass is at least p.
     """
-    keep = torch.ones_like(log_probs, dtype=torch.bool)
+    keep = log_probs > -torch.inf
     if 0 < sampling.top_k < log_probs.shape[1]:
         smallest = log_probs.topk(sampling.top_k, -1).values[:, -1:]
         keep &= log_probs >= smallest
@@ -32,11 +37,24 @@ def allowed(log_probs: Tensor, sampling: Sampling) -> Tensor:
 def draw(log_probs: Tensor, uniforms: Tensor) -> Tensor:
     """[B] token ids: the inverse of the distribution function at `uniforms` [B] float64 in [0, 1).
 
+    First the block of tokens is found, then the token in it: the running sum over a large vocabulary is slow.
+
     Args:
         log_probs: [B, V]; -inf where a token cannot be drawn; need not be normalised.
     """
-    mass = (log_probs - log_probs.amax(-1, keepdim=True)).double().exp().cumsum(-1)
-    at = torch.searchsorted(mass, (uniforms[:, None].to(mass.device) * mass[:, -1:]), right=True)[:, 0]
-    # Rounding can only push past the end, where the last token with mass is meant.
-    last = (log_probs > -torch.inf).int().cumsum(-1).argmax(-1)
-    return torch.minimum(at, last)
+    weight = (log_probs - log_probs.amax(-1, keepdim=True)).exp()
+    short = -weight.shape[1] % BLOCK
+    parts = (pad(weight, (0, short)) if short else weight).unflatten(1, (-1, BLOCK))
+    blocks = parts.sum(-1).double().cumsum(-1)
+    aim = uniforms.to(blocks.device)[:, None] * blocks[:, -1:]
+    block = _first_above(blocks, aim)
+    aim = aim - pad(blocks, (1, 0)).gather(1, block)
+    chosen = parts.gather(1, block[..., None].expand(-1, -1, BLOCK))[:, 0]
+    return (block * BLOCK + _first_above(chosen.double().cumsum(-1), aim))[:, 0]
+
+
+def _first_above(mass: Tensor, aim: Tensor) -> Tensor:
+    """[B, 1] first place at which a running sum [B, n] exceeds `aim` [B, 1]; the last one with mass where rounding has
+    pushed the aim past it."""
+    last = torch.searchsorted(mass, mass[:, -1:].contiguous())
+    return torch.minimum(torch.searchsorted(mass, aim, right=True), last)

@@ -6,13 +6,56 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
 from cohort.errors import UsageError
+
+
+@dataclass
+class _Lines:
+    """What was read of a metrics file so far: whole lines are parsed once, a line without its end is tried again."""
+
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+    broken: list[int] = field(default_factory=list)
+    cut: list[int] = field(default_factory=list)
+    count: int = 0
+    end: int = 0
+    last: bytes = b""
+
+    def follow(self, file: BinaryIO) -> bool:
+        """Read what was appended. True if what was read before has changed."""
+        file.seek(self.end - len(self.last))
+        changed = file.read(len(self.last)) != self.last
+        if changed:
+            self.rows, self.broken, self.count, self.end, self.last = {}, [], 0, 0, b""
+            file.seek(0)
+        *whole, tail = file.read().split(b"\n")
+        for line in whole:
+            self.count += 1
+            changed |= self._add(line, self.broken)
+            self.end += len(line) + 1
+            self.last = line + b"\n"
+        self.cut = []
+        self.count += 1
+        changed |= self._add(tail, self.cut)
+        self.count -= 1
+        return changed
+
+    def _add(self, line: bytes, broken: list[int]) -> bool:
+        try:
+            row = json.loads(line.decode(errors="replace"))
+            step = int(row["step"])
+        except (ValueError, TypeError, KeyError):
+            if line.strip():
+                broken.append(self.count)
+            return False
+        known = self.rows.get(step)
+        self.rows[step] = row
+        return known is not None and known != row
 
 
 @dataclass
@@ -25,6 +68,7 @@ class Run:
         summary: what summary.json holds; empty while the run goes on.
         metrics: one mapping a step, in the order of steps; null values are None.
         problems: what could not be read, in plain sentences.
+        rewritten: how often steps that were read before have changed since (a resumed run drops some and makes them anew).
     """
 
     folder: Path
@@ -32,6 +76,8 @@ class Run:
     summary: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    rewritten: int = 0
+    _lines: _Lines = field(default_factory=lambda: _Lines(), repr=False)
 
     @property
     def name(self) -> str:
@@ -61,24 +107,18 @@ class Run:
 
     def _metrics(self) -> list[dict[str, Any]]:
         path = self.folder / "metrics.jsonl"
+        lines = self._lines
         try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            with path.open("rb") as file:
+                self.rewritten += lines.follow(file)
         except OSError as error:
             self.problems.append(f"{path} cannot be read: {error.strerror}")
             return []
-        rows: dict[int, dict[str, Any]] = {}
-        broken = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-                rows[int(row["step"])] = row
-            except (ValueError, TypeError, KeyError):
-                if line.strip():
-                    broken.append(number)
+        broken = lines.broken + lines.cut
         if broken:
             which = ", ".join(map(str, broken[:5])) + (" ..." if len(broken) > 5 else "")
             self.problems.append(f"{path}: {len(broken)} line(s) hold no step and are left out: {which}")
-        return [rows[step] for step in sorted(rows)]
+        return [lines.rows[step] for step in sorted(lines.rows)]
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
         """(steps, values) of a metric, where it is defined."""
@@ -94,6 +134,17 @@ class Run:
         found = (path.stem.removeprefix("step-") for path in self.rollouts_folder.glob("step-*.parquet"))
         return sorted(int(step) for step in found if step.isdigit())
 
+    def rollout_path(self, step: int) -> Path:
+        """The file of a step's rollouts, whether there is one or not."""
+        return self.rollouts_folder / f"step-{step:06d}.parquet"
+
+    def rollout_columns(self, step: int) -> list[str]:
+        """Columns of a step's rollouts; none if there are no rollouts to be read."""
+        try:
+            return list(pq.read_schema(self.rollout_path(step)).names)
+        except (OSError, pa.ArrowException):
+            return []
+
     def rollouts(self, step: int, columns: Sequence[str] | None = None) -> pa.Table | None:
         """The rollouts of a step (docs/metrics.md says what the columns are), or None if there are none to be read;
         what was wrong is then added to `problems`.
@@ -101,7 +152,7 @@ class Run:
         Args:
             columns: those to read, where the file has them; None reads all.
         """
-        path = self.rollouts_folder / f"step-{step:06d}.parquet"
+        path = self.rollout_path(step)
         if not path.exists():
             return None
         try:

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import functools
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ from torch import Tensor
 
 from cohort.batch import Message
 from cohort.errors import UsageError
+from cohort.policies.activations import Compiled, checkpointed, layers_of, return_freed_memory
 from cohort.policies.attention import packed
 from cohort.policies.critic import Critic
 from cohort.policies.head import head_of, token_statistics
 from cohort.policies.packing import Packed, pack, packs, pays
 from cohort.policies.sequences import Sequences
+from cohort.policies.stream import serves, streamed
+from cohort.support import Flat
 
 
 class CausalLM:
@@ -30,6 +33,9 @@ class CausalLM:
         tokenizer: the tokenizer, or None where only token ids are used.
         stop_ids: token ids that end a rollout.
         context_length: most tokens of context and completion together; None if the model has no limit.
+        activations: what a pass with gradient keeps: "keep", "checkpoint" or "stream" (see `use_activations`).
+        compiled: the compiled layers that passes go through, if they do (see compiling.py).
+        halved: True if micro-batches are cut in half, since memory ran out.
     """
 
     def __init__(self, model: Any, tokenizer: Any = None, *, bos: bool = False, name: str = "") -> None:
@@ -41,6 +47,9 @@ class CausalLM:
         self._reference: Any = None
         self._teacher: Any = None
         self.critic: Critic | None = None
+        self.activations = "keep"
+        self.compiled: Compiled | None = None
+        self.halved = False
         config = model.config
         ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None) or config.eos_token_id
         self.stop_ids: frozenset[int] = frozenset(
@@ -171,6 +180,11 @@ class CausalLM:
         """Text of completion tokens, without special tokens."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that `decode` leaves out."""
+        return frozenset(self.tokenizer.all_special_ids)
+
     # scoring -------------------------------------------------------------------------------------------------------
 
     def score(
@@ -189,7 +203,8 @@ class CausalLM:
         Args:
             sequences: n of them.
             width: T, the number of columns of the result; tokens beyond a completion are 0.
-            temperature: of the distribution, as when sampling.
+            temperature: of the distribution, as when sampling. Tokens that were drawn are scored over what they were
+                drawn over (`Sequences.support`), and so are their entropies and logits.
             want: "logp", "entropy" [n, T]; "values" [n, T] of the critic, before each token; "logits" [n, T, V], divided
                 by the temperature; "hidden" [n, T, d], the last hidden state, from which each token was predicted.
             model: "policy", "reference" or "teacher".
@@ -204,7 +219,10 @@ class CausalLM:
             with self.model_of(model) as scored:
                 hidden, logits = self._forward(scored, row, sequences, states=bool(want & {"hidden", "values"}))
                 head = head_of(scored)
-            flat = token_statistics(head, hidden, logits, row.tokens, temperature=temperature, want=want)
+            support = Flat.of(sequences.support, row.row, row.column)
+            flat = token_statistics(
+                head, hidden, logits, row.tokens, temperature=temperature, want=want, support=support
+            )
             if hidden is not None and want & {"hidden", "values"}:
                 flat["hidden"] = hidden if hidden.dtype == torch.float64 else hidden.float()
                 if self.critic is not None and own:
@@ -224,9 +242,32 @@ class CausalLM:
         (and the hidden states if `states`)."""
         self.forwards += 1
         way = self.way
-        if way == "shared" and not pays(sequences, getattr(self.base.config, "hidden_size", 0)):
+        hidden = getattr(self.base.config, "hidden_size", 0)
+        # Chunks are cut from packed rows, and what is compiled is compiled for them.
+        bound = self.activations == "stream" or self.compiled is not None
+        if way == "shared" and not bound and not pays(sequences, hidden):
             way = "padded"
-        return forward(scored, row, sequences, way, states=states)
+        with contextlib.nullcontext() if self.compiled is None else self.compiled.layers(base_of(scored)):
+            return forward(scored, row, sequences, way, states=states, activations=self.activations)
+
+    def use_activations(self, how: str, say: Callable[[str], None] = lambda _: None) -> None:
+        """Choose what passes with gradient keep for the backward pass: "keep" everything; "checkpoint", the input of each
+        layer; "stream", the same, and a layer is made again in chunks of the row. The gradient is the same.
+
+        Where the model allows less, that is said and done: `stream` needs a model that `way` calls "shared", whose layers
+        mix positions in attention alone; `checkpoint` needs layers that transformers can checkpoint.
+        """
+        if how == "stream" and not serves(self):
+            say(
+                f"activations: the layers of {self.name or 'the model'} cannot be computed in chunks; checkpointing instead"
+            )
+            how = "checkpoint"
+        if how == "checkpoint" and not layers_of(self.base):
+            say(f"activations: {self.name or 'the model'} has no layers that transformers can checkpoint; all are kept")
+            how = "keep"
+        if how != "keep" and self.device.type == "cpu":
+            return_freed_memory()
+        self.activations = how
 
     @functools.cached_property
     def way(self) -> str:
@@ -236,7 +277,8 @@ class CausalLM:
 
     def micro_batches(self, sequences: Sequences, max_tokens: int) -> list[Tensor]:
         """Rows [n] int64 of micro-batches of at most `max_tokens` tokens to compute (at least one sequence each)."""
-        return packs(sequences, max_tokens) if self.way == "shared" else sequences.micro_batches(max_tokens)
+        parts = packs(sequences, max_tokens) if self.way == "shared" else sequences.micro_batches(max_tokens)
+        return [half for rows in parts for half in rows.tensor_split(2) if len(half)] if self.halved else parts
 
     @torch.no_grad()
     def hidden_states(self, contexts: Sequence[Sequence[int]], *, layer: int = -1) -> list[Tensor]:
@@ -308,13 +350,21 @@ class CausalLM:
             yield self._reference
 
 
+def base_of(model: Any) -> Any:
+    """The transformers model, without a wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def forward(
-    scored: Any, row: Packed, sequences: Sequences, way: str, *, states: bool
+    scored: Any, row: Packed, sequences: Sequences, way: str, *, states: bool, activations: str = "keep"
 ) -> tuple[Tensor | None, Tensor | None]:
     """A forward pass of a transformers model over packed sequences; see `CausalLM._forward`."""
-    base = scored.get_base_model() if hasattr(scored, "get_base_model") else scored
+    base = base_of(scored)
+    if activations == "checkpoint" and torch.is_grad_enabled():
+        with checkpointed(base, row.layout if way == "shared" else None):
+            return forward(scored, row, sequences, way, states=states)
     if way == "shared":
-        with packed(base, row.layout):
+        with streamed(base, row.layout) if activations == "stream" else packed(base, row.layout):
             positions = row.layout.positions()[None]
             out = base.base_model(input_ids=row.ids[None], position_ids=positions, use_cache=False)
         return out.last_hidden_state[0, row.source], None
@@ -332,7 +382,7 @@ def forward(
 @torch.no_grad()
 def way_of(model: Any) -> str:
     """The fastest way of scoring that gives the model's own logits (see `CausalLM.way`)."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(model)
     device = next(model.parameters()).device
     # Two rollouts of one prompt and one of another, of tokens that every vocabulary has.
     tokens = torch.arange(2, 8)

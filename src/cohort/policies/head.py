@@ -9,8 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from cohort.support import Flat
+
 # Logits held at once, in numbers: 8 million are 32 MB in float32.
 MOST_LOGITS = 8 * 2**20
+# The logit of a token that could not be drawn: of probability 0, but a difference of two is a number.
+FAR = -1e9
 
 
 def head_of(model: Any) -> Callable[[Tensor], Tensor]:
@@ -26,17 +30,36 @@ def head_of(model: Any) -> Callable[[Tensor], Tensor]:
     return logits
 
 
-def statistics_of(logits: Tensor, tokens: Tensor, temperature: float, entropy: bool) -> tuple[Tensor, Tensor]:
+def entropy_of(log_probs: Tensor, *, whole: bool) -> Tensor:
+    """[M] entropies (nats) of log-probabilities [M, V].
+
+    Args:
+        whole: no token is excluded (-inf), which need not be looked for.
+    """
+    finite = log_probs if whole else log_probs.masked_fill(log_probs == -torch.inf, 0.0)
+    return -(log_probs.exp() * finite).sum(-1)
+
+
+def scaled(logits: Tensor, tokens: Tensor, temperature: float, support: Flat | None) -> Tensor:
+    """[M, V] logits of the policy in float32 or wider: over the temperature, -inf at tokens that could not be drawn."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = logits if support is None else support.apply(logits, tokens)
+    return logits if temperature == 1.0 else logits / temperature
+
+
+def statistics_of(
+    logits: Tensor, tokens: Tensor, temperature: float, entropy: bool, support: Flat | None = None
+) -> tuple[Tensor, Tensor]:
     """Log-probability of the tokens and entropy (0 if not asked for), [M] each, in float32 or wider, in nats.
 
     Args:
         logits: [M, V]; tokens: [M].
         temperature: the logits are divided by it, as when sampling; 1 leaves them.
+        support: what the tokens were drawn over; None for the whole vocabulary.
     """
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    log_probs = (logits if temperature == 1.0 else logits / temperature).log_softmax(-1)
+    log_probs = scaled(logits, tokens, temperature, support).log_softmax(-1)
     logp = log_probs.gather(-1, tokens[:, None])[:, 0]
-    return logp, -(log_probs.exp() * log_probs).sum(-1) if entropy else torch.zeros_like(logp)
+    return logp, entropy_of(log_probs, whole=support is None) if entropy else torch.zeros_like(logp)
 
 
 def token_statistics(
@@ -47,6 +70,7 @@ def token_statistics(
     *,
     temperature: float,
     want: frozenset[str],
+    support: Flat | None = None,
 ) -> dict[str, Tensor]:
     """ "logp", "entropy" [M] and "logits" [M, V] of completion tokens, those that are wanted.
 
@@ -56,27 +80,29 @@ def token_statistics(
     Args:
         hidden: [M, d], or None where `logits` [M, V] are given.
         tokens: [M].
+        support: what the tokens were drawn over. Logits outside it are `FAR`, so that a method can take differences.
     """
     entropy = "entropy" in want
     if logits is None and hidden is not None and "logits" in want:
         logits = head(hidden)
     if logits is not None:
-        logp, entropies = statistics_of(logits, tokens, temperature, entropy)
-        scaled = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
-        return {"logp": logp, "entropy": entropies, "logits": scaled}
+        logp, entropies = statistics_of(logits, tokens, temperature, entropy, support)
+        whole = scaled(logits, tokens, temperature, support)
+        return {"logp": logp, "entropy": entropies, "logits": whole if support is None else whole.clamp(min=FAR)}
     assert hidden is not None
     vocabulary = int(head(hidden[:1].detach()).shape[-1]) if len(hidden) else 1
     size = max(1, MOST_LOGITS // vocabulary)
 
-    def chunk(part: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        return statistics_of(head(part), chosen, temperature, entropy)
+    def chunk(part: Tensor, chosen: Tensor, over: Flat | None) -> tuple[Tensor, Tensor]:
+        return statistics_of(head(part), chosen, temperature, entropy, over)
 
     if len(hidden) <= size:
-        logp, entropies = chunk(hidden, tokens)
+        logp, entropies = chunk(hidden, tokens, support)
         return {"logp": logp, "entropy": entropies}
     found = []
-    for start in range(0, len(hidden), size):
-        part, chosen = hidden[start : start + size], tokens[start : start + size]
+    # Split rather than sliced: the gradients of slices would each be as large as the whole.
+    for at, (part, chosen) in enumerate(zip(hidden.split(size), tokens.split(size), strict=True)):
+        over = None if support is None else support.part(at * size, (at + 1) * size)
         again = torch.is_grad_enabled()
-        found.append(checkpoint(chunk, part, chosen, use_reentrant=False) if again else chunk(part, chosen))
+        found.append(checkpoint(chunk, part, chosen, over, use_reentrant=False) if again else chunk(part, chosen, over))
     return {"logp": torch.cat([logp for logp, _ in found]), "entropy": torch.cat([each for _, each in found])}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cohort.batch import Rollout
+from cohort.support import Support
 
 
 @dataclass(frozen=True)
@@ -18,16 +19,20 @@ class Sequences:
     Attributes:
         context: n int64 tensors, what the policy is conditioned on (at least one token each).
         completion: n int64 tensors, the tokens whose log-probabilities are wanted (possibly none).
+        support: for each completion what its tokens were drawn over, None for the model's own distribution, as of a text
+            that nobody drew; () if that holds for all.
     """
 
     context: tuple[Tensor, ...]
     completion: tuple[Tensor, ...]
+    support: tuple[Support | None, ...] = ()
 
     @classmethod
     def of(cls, rollouts: Sequence[Rollout]) -> Sequences:
         return cls(
             tuple(torch.tensor(r.request.context, dtype=torch.int64) for r in rollouts),
             tuple(torch.tensor(r.tokens, dtype=torch.int64) for r in rollouts),
+            tuple(r.support for r in rollouts),
         )
 
     def __len__(self) -> int:
@@ -41,7 +46,16 @@ class Sequences:
     def select(self, rows: Tensor) -> Sequences:
         """The sequences at `rows` [n] int64."""
         picked = rows.tolist()
-        return Sequences(tuple(self.context[i] for i in picked), tuple(self.completion[i] for i in picked))
+        return Sequences(
+            tuple(self.context[i] for i in picked),
+            tuple(self.completion[i] for i in picked),
+            tuple(self.support[i] for i in picked) if self.support else (),
+        )
+
+    def __add__(self, other: Sequences) -> Sequences:
+        """Both, one after the other."""
+        none = [(None,) * len(each) if not each.support else each.support for each in (self, other)]
+        return Sequences(self.context + other.context, self.completion + other.completion, none[0] + none[1])
 
     def micro_batches(self, max_tokens: int) -> list[Tensor]:
         """Rows [n] int64 of micro-batches of at most `max_tokens` padded tokens (at least one sequence each).

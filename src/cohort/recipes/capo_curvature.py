@@ -50,10 +50,14 @@ def last_layer(batch: Batch, probe: Probe, *, top_k: int | None = 64) -> Batch:
 
 def tokens(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """v, pi and ids [M, K], h [M, d] and A [M, 1] of the tokens that the loss is taken on."""
-    at = batch.loss_mask.nonzero(as_tuple=True)
-    probs, ids, h = batch["gate_probs"][at], batch["gate_ids"][at], batch["gate_hidden"][at]
-    chosen = (ids == batch["token_ids"][at][:, None]).to(probs.dtype)
-    return chosen - probs, probs, ids, h, batch.advantages[at].to(probs.dtype)[:, None]
+    at = batch.loss_mask.flatten().nonzero()[:, 0]
+
+    def picked(x: Tensor) -> Tensor:
+        return x.flatten(0, 1).index_select(0, at)
+
+    probs, ids, h = picked(batch["gate_probs"]), picked(batch["gate_ids"]), picked(batch["gate_hidden"])
+    chosen = (ids == picked(batch["token_ids"])[:, None]).to(probs.dtype)
+    return chosen - probs, probs, ids, h, picked(batch.advantages).to(probs.dtype)[:, None]
 
 
 def shifts(batch: Batch, state: State, *, adam: Adam | None) -> tuple[Tensor, Tensor]:

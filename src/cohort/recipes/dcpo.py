@@ -49,7 +49,8 @@ def score_at_temperature(
     """A forward pass of the policy over every rollout at the temperature that the state calls for."""
     temperature = controlled_temperature(state["entropy"], target_entropy=target_entropy, hot=hot, cold=cold)
     contexts, completions = zip(*((r.request.context, r.tokens) for r in probe.rollouts), strict=True)
-    scored = probe.score(contexts, completions, temperature=temperature * probe.temperature)
+    support = [r.support for r in probe.rollouts]
+    scored = probe.score(contexts, completions, temperature=temperature * probe.temperature, support=support)
     return batch.with_tokens(old_logp_temp=scored["logp"])
 
 

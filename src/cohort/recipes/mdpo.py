@@ -41,7 +41,8 @@ def old_policy(batch: Batch, probe: Probe, *, kl: str = "sampled") -> Batch:
     if kl != "full":
         return batch
     contexts, completions = zip(*((r.request.context, r.tokens) for r in probe.rollouts), strict=True)
-    logits = probe.score(contexts, completions, want=frozenset({"logits"}))["logits"]
+    support = [r.support for r in probe.rollouts]
+    logits = probe.score(contexts, completions, want=frozenset({"logits"}), support=support)["logits"]
     return batch.with_tokens(old_logits=logits)
 
 

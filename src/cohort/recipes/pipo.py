@@ -19,6 +19,8 @@ Defaults: K 8 and phi in [0, 0.5] are the paper's.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -71,9 +73,10 @@ def _replay(state: State) -> Recall | None:
     """One more pass and update on the rollouts of the step before, where that step helped."""
     if not state["phi"] or state["judged"] is None:
         return None
-    batch, contexts = unpack(state["judged"])
-    scale = improvement_scale(batch, state["phi"])
-    return Recall(batch.replace(advantages=scale[:, None] * batch.advantages), contexts, before=True)
+    held = unpack(state["judged"])
+    scale = improvement_scale(held.batch, state["phi"])
+    scaled = held.batch.replace(advantages=scale[:, None] * held.batch.advantages)
+    return replace(held, batch=scaled, before=True)
 
 
 def _keep(batch: Batch, state: State, rollouts: list[Rollout]) -> State:

@@ -98,7 +98,7 @@ def _learn(
     return new
 
 
-@needs("value_predictions")
+@needs("value_predictions", "old_entropy")
 @hooks(init=_nothing, attach=_look, observe=_learn)
 @declare(group_size=2, provides=("value_predictions", *FEATURES))
 def cross_baseline(batch: Batch) -> Tensor:

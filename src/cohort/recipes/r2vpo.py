@@ -54,8 +54,9 @@ def _replayed(state: State) -> Recall | None:
     if not state["kept"]:
         return None
     parts = [unpack(step) for step in state["kept"]]
-    contexts = tuple(context for _, each in parts for context in each)
-    return Recall(concat([batch for batch, _ in parts]), contexts)
+    contexts = tuple(context for part in parts for context in part.contexts)
+    support = tuple(each for part in parts for each in part.support)
+    return Recall(concat([part.batch for part in parts]), contexts, support=support)
 
 
 def _settle(
@@ -72,7 +73,7 @@ def _settle(
     trained = [batch if "old_logp" in batch else batch.replace(old_logp=batch.logp)]
     recall = _replayed(state)
     if recall is not None:
-        logp = probe.score(recall.contexts, completions(recall.batch))["logp"]
+        logp = probe.score(recall.contexts, completions(recall.batch), support=recall.support)["logp"]
         old = recall.batch.to(batch.device)
         width = old.mask.shape[1] - logp.shape[1]
         trained.append(old.replace(logp=torch.nn.functional.pad(logp, [0, width])))

@@ -28,6 +28,7 @@ from cohort.axes.tools import Tools
 from cohort.batch import Batch, Request, Rollout
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.support import joined
 
 EXIT_TEXT = "Time is limited, stop thinking and start answering.\n</think>\n\n"
 
@@ -74,6 +75,7 @@ def serial_exits(
                 mask=path.mask[:at] + rollout.mask[at:],
                 sampler_logp=path.sampler_logp[:at] + rollout.sampler_logp[at:],
                 sampler_entropy=path.sampler_entropy[:at] + rollout.sampler_entropy[at:],
+                support=joined(path.support, at, rollout.support),
                 fields={**rollout.fields, "exit_position": float(at)},
             )
         )

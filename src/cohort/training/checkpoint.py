@@ -29,11 +29,16 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under a temporary name and rename it into place."""
+def write_atomically(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
+    """Write a file under a temporary name and rename it into place.
+
+    Args:
+        durable: wait until it has reached the disk, so that a power cut does not leave it empty; a kill never does.
+    """
     aside = path.with_name(f".{path.name}.tmp")
     write(aside)
-    sync(aside)
+    if durable:
+        sync(aside)
     aside.replace(path)
 
 

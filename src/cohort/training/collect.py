@@ -15,10 +15,14 @@ from torch import Tensor
 from cohort.axes.tools import Tools
 from cohort.batch import Batch, Message, Prompt, Request, Rollout
 from cohort.engine.base import Completion, Engine, Sampling
+from cohort.engine.stopping import first_stop
 from cohort.methods import Method
 from cohort.policies.causal_lm import CausalLM
+from cohort.policies.sequences import Sequences
 from cohort.rewards.scorer import Scorer
+from cohort.support import Support
 from cohort.training.seeds import derive, generator
+from cohort.training.update import score
 
 # Fields that every batch of rollouts has; the loop adds those that come from scoring.
 ALWAYS = frozenset(
@@ -92,6 +96,8 @@ class Collector:
 
     Attributes:
         system: system message of the run, for texts rendered while sampling.
+        entropy_tokens: most padded tokens in a pass for entropies that are read but which the engine does not report;
+            0 if nobody reads them.
     """
 
     policy: CausalLM
@@ -100,6 +106,7 @@ class Collector:
     grader: Grader
     max_new_tokens: int
     system: str | None = None
+    entropy_tokens: int = 0
     sampled_tokens: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"sample": 0.0})
 
@@ -122,6 +129,11 @@ class Collector:
         """Most tokens of a rollout."""
         return self.max_new_tokens
 
+    def close(self) -> None:
+        """End what runs beside the trainer: the reward functions' process, and what the engine has."""
+        self.grader.scorer.close()
+        self.engine.close()
+
     def generate(self, requests: Sequence[Request]) -> list[Rollout]:
         """A rollout for every request, in their order; not scored."""
         begin = time.perf_counter()
@@ -129,8 +141,24 @@ class Collector:
         for place, completion in self.engine.generate(requests, self.sampling):
             done[place] = self._rollout(requests[place], completion)
             self.sampled_tokens += len(completion.tokens)
+        rollouts = [rollout for rollout in done if rollout is not None]
+        if self.entropy_tokens and not self.sampling.greedy:
+            rollouts = self._with_entropies(rollouts)
         self.seconds["sample"] += time.perf_counter() - begin
-        return [rollout for rollout in done if rollout is not None]
+        return rollouts
+
+    def _with_entropies(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        """Rollouts with the entropies that the engine did not report, from a pass of the policy."""
+        out = list(rollouts)
+        open_ = [i for i, rollout in enumerate(out) if any(map(math.isnan, rollout.sampler_entropy))]
+        if open_:
+            entropies = score(
+                self.policy, Sequences.of([out[i] for i in open_]), width=max(len(out[i].tokens) for i in open_),
+                temperature=self.sampling.temperature, micro_tokens=self.entropy_tokens, want=frozenset({"entropy"}),
+            )["entropy"].tolist()  # fmt: skip
+            for i, row in zip(open_, entropies, strict=True):
+                out[i] = out[i].but(sampler_entropy=row[: len(out[i].tokens)])
+        return out
 
     def take_tokens(self) -> int:
         """Tokens sampled since the last call."""
@@ -140,18 +168,28 @@ class Collector:
     def _rollout(self, request: Request, completion: Completion) -> Rollout:
         before = [0.0] * len(request.prefix)
         tokens = [*request.prefix, *completion.tokens]
+        logp = completion.sampled_logp if completion.policy_logp is None else completion.policy_logp
+        rule = self.sampling.rule(self.policy.stop_ids)
+        kept = None if completion.kept is None else [*[None] * len(request.prefix), *completion.kept]
         return Rollout(
             request=request,
             tokens=tokens,
             mask=[0] * len(request.prefix) + [1] * len(completion.tokens),
-            sampler_logp=before + completion.logp,
+            sampler_logp=before + logp,
             sampler_entropy=before + completion.entropy,
             finished=completion.finished,
-            text=self._text(tokens, completion.finished),
+            text=self._text(tokens, completion.finished, completion.stop),
+            support=None if rule.free and kept is None else Support(rule, kept),
         )
 
-    def _text(self, tokens: Sequence[int], finished: bool) -> str:
-        return self.policy.decode(tokens[:-1] if finished else tokens)
+    def _text(self, tokens: Sequence[int], finished: bool, stop: str | None = None) -> str:
+        before = self.policy.decode(tokens[:-1]) if finished else ""
+        if stop is None:
+            return before if finished else self.policy.decode(tokens)
+        # The token that completes a stop string can begin before it.
+        text = self.policy.decode(tokens)
+        found = first_stop(text, before, (stop,))
+        return text[: found[0]] if found else text
 
     def tools(
         self, method: Method, states: Mapping[str, Any], rng: torch.Generator, seed: int, step: int = 0, steps: int = 1
@@ -182,6 +220,7 @@ class Collector:
                 sampler_entropy=rollout.sampler_entropy[:count],
                 finished=False,
                 text=self._text(tokens, False),
+                support=None if rollout.support is None else rollout.support.cut(count),
             )
 
         asked = {"count": 0}

@@ -24,6 +24,10 @@ class CheckpointConfig(_Section):
     keep: int = Field(2, ge=1, description="checkpoints kept, the newest ones")
 
 
+# Keys whose value can be a mapping of the user's own.
+WHOLE = ("data", "pairs", "eval_data", "logit_bias")
+
+
 class TrainConfig(_Section):
     """Configuration of a training run."""
 
@@ -45,11 +49,25 @@ class TrainConfig(_Section):
 
     # how much
     steps: int = Field(100, ge=1, description="training steps")
+    max_tokens_sampled: int = Field(
+        0, ge=0, description="sampled tokens after which the run ends, also before its last step; 0: no limit"
+    )
     prompts_per_step: int = Field(16, ge=1, description="prompts drawn each step")
     group_size: int = Field(8, ge=1, description="rollouts of each prompt")
     updates: int = Field(1, ge=1, description="minibatches that a step's rollouts are cut into, an update each")
     epochs: int = Field(1, ge=1, description="passes over a step's rollouts")
-    micro_tokens: int = Field(16384, ge=1, description="most padded tokens in one forward pass with gradient")
+    micro_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="most tokens in one forward pass with gradient; none: as many as the machine works best with",
+    )
+    activations: Literal["keep", "checkpoint", "stream"] = Field(
+        "keep",
+        description="what is kept for the backward pass: all; each layer's input; the same, in chunks of the sequence",
+    )
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="compile the model's layers for the update; auto: on a GPU, in runs of 1000 steps or more"
+    )
 
     # sampling
     max_new_tokens: int = Field(256, ge=1, description="most tokens of a rollout")
@@ -57,7 +75,28 @@ class TrainConfig(_Section):
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
     top_k: int = Field(0, ge=0, description="most likely tokens that can be drawn; 0: all")
     min_p: float = Field(0.0, ge=0, le=1, description="least share of the most likely token's probability")
+    min_new_tokens: int = Field(0, ge=0, description="tokens of a rollout before which nothing can end it")
+    stop: list[str] = Field(default_factory=list, description="texts that end a rollout; they are cut off its text")
+    stop_token_ids: list[int] = Field(
+        default_factory=list, description="token ids that end a rollout, beside the model's"
+    )
+    logit_bias: dict[int | str, float] = Field(
+        default_factory=dict,
+        description="token id, or text of one token -> what is added to its logit (-100 excludes it)",
+    )
     slots: int = Field(128, ge=1, description="rollouts decoded at once")
+    cache_mb: float | None = Field(
+        None, gt=0, description="most megabytes of keys and values while sampling; none sets no bound"
+    )
+    engine: Literal["native", "vllm"] = Field("native", description="what draws: the embedded engine, or vLLM")
+    engine_url: str | None = Field(None, description="of a vLLM server; without it, vLLM runs in this process")
+    engine_weights: Literal["folder", "memory"] | None = Field(
+        None,
+        description="how weights reach vLLM: through a folder, or by CUDA IPC or NCCL; default: what its place allows",
+    )
+    engine_folder: str | None = Field(None, description="folder that the vLLM server sees too, for weights to pass")
+    engine_memory: float = Field(0.4, gt=0, lt=1, description="share of the GPU's memory for a vLLM in this process")
+    engine_timeout: float = Field(600.0, gt=0, description="seconds that a vLLM server may take for a rollout")
     old_logp: Literal["auto", "sampler", "score"] = Field(
         "auto", description="where old log-probabilities come from when a step has several updates"
     )
@@ -87,12 +126,18 @@ class TrainConfig(_Section):
     seed: int = Field(0, ge=0, description="the same seed gives the same run")
     out: str | None = Field(None, description="folder of the run; default: runs/ and a name made of the above")
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig, description="checkpoints")
+    record: Literal["none", "rollouts", "sampled", "tokens"] = Field(
+        "sampled",
+        description="of recorded rollouts: nothing, all but their tokens' numbers, these for some groups, or for all",
+    )
     record_every: int = Field(1, ge=0, description="steps between recorded rollouts; 0 records none")
+    record_limit_mb: int = Field(2000, ge=1, description="most megabytes that a run's recorded rollouts may take")
     show_every: int = Field(25, ge=0, description="steps between rollouts shown on screen; 0 shows none")
+    doctor: bool = Field(True, description="say what goes wrong as soon as the metrics show it (see doctor.md)")
     tensorboard: bool = Field(True, description="write TensorBoard events")
     wandb: str | None = Field(None, description="Weights & Biases project to log to")
 
-    @field_validator("reward", mode="before")
+    @field_validator("reward", "stop", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) or callable(value) else value
@@ -150,7 +195,7 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping) and key in TrainConfig.model_fields and key not in ("data", "pairs", "eval_data"):
+        if isinstance(value, Mapping) and key in TrainConfig.model_fields and key not in WHOLE:
             out.update(_flat(value, f"{prefix}{key}."))
         else:
             out[prefix + key] = value

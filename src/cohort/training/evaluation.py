@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 from cohort.data.load import load_rows
 from cohort.data.presets import apply_preset
 from cohort.data.prompts import load_prompts
-from cohort.engine.base import Sampling
 from cohort.errors import UsageError
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import parse
@@ -36,18 +36,18 @@ def evaluate_model(
 
     config = nursery.with_defaults(config)
     grader = make_grader(config)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(grader.scorer.close)
         policy = load_policy(config, say)
         prompts = load_prompts(config.data, policy, prompt_spec(config), seed=config.seed, say=say)[:limit]
         check_columns(registry.method("grpo(kl_beta=0.0)"), config, grader, prompts, [])
         collector = make_collector(config, policy, grader)
+        stack.callback(collector.engine.close)
         if samples == 1:
-            collector = replace(collector, sampling=Sampling(temperature=0.0))
+            collector = replace(collector, sampling=replace(collector.sampling, temperature=0.0))
         return evaluate_prompts(
             collector, prompts, samples=samples, seed=config.seed, progress=lambda n: progress(n, len(prompts))
         )
-    finally:
-        grader.scorer.close()
 
 
 def score_rows(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +18,9 @@ from cohort.axes.regularizer import k3
 from cohort.axes.tools import Probe
 from cohort.batch import Batch, Rollout
 from cohort.policies.sequences import Sequences
+from cohort.support import Support
 from cohort.training.collect import make_batch
+from cohort.training.diagnostics import by_outcome, of_ratios
 from cohort.training.offline import SAMPLED
 from cohort.training.precision import MasterWeights
 from cohort.training.refill import refill
@@ -37,7 +41,7 @@ class Progress:
     Attributes:
         step: steps completed.
         states: of the method's stateful functions.
-        tokens: tokens sampled so far.
+        tokens: tokens sampled so far; trained: those that went through an update, each time that one did.
         updates: updates made so far.
         skipped: updates skipped because loss or gradient was not finite; in_a_row: the last ones without a good one.
         mismatch: largest difference between engine and trainer at the last update.
@@ -46,18 +50,30 @@ class Progress:
     step: int = 0
     states: dict[str, Any] = field(default_factory=dict)
     tokens: int = 0
+    trained: int = 0
     updates: int = 0
     skipped: int = 0
     in_a_row: int = 0
     mismatch: float = 0.0
 
 
+# How far a rollout came: to the filters before the advantage, to those after it, or into the update.
+REMOVED_BEFORE, REMOVED_AFTER, TRAINED = range(3)
+
+
 @dataclass
 class StepResult:
-    """What a step leaves for the record: metrics, all rollouts, and those trained on with their advantages."""
+    """What a step leaves for the record.
+
+    Attributes:
+        rollouts: all that were sampled; everything: the same as a batch, with what became of each (see `traced`).
+        batch: those trained on, with their advantages and what the last updates made of them; None if there are none.
+        trained: for each row of `batch`, the place of its rollout in `rollouts`.
+    """
 
     metrics: dict[str, float]
     rollouts: list[Rollout]
+    everything: Batch
     batch: Batch | None = None
     trained: list[int] = field(default_factory=list)
 
@@ -78,13 +94,14 @@ def one_step(setup: Setup, optimizer: MasterWeights, progress: Progress) -> Step
 
     # advantages, in the groups that carry a signal
     place = {id(rollout): i for i, rollout in enumerate(sampled)}
-    batch = everything.select(torch.tensor([place[id(rollout)] for rollout in kept], dtype=torch.int64))
-    batch = provide(setup, progress, batch, kept)
-    batch = method.shape(batch, states)
-    row = method.keep(batch, states, after_advantage=False)
-    batch = method.assign(batch.select(row), states)
-    keep = method.keep(batch, states, after_advantage=True)
-    batch, row = batch.select(keep), row[keep]
+    chosen = torch.tensor([place[id(rollout)] for rollout in kept], dtype=torch.int64)
+    batch = provide(setup, progress, everything.select(chosen), kept)
+    shaped = method.shape(batch, states)
+    before = method.keep(shaped, states, after_advantage=False)
+    assigned = method.assign(shaped.select(before), states)
+    after = method.keep(assigned, states, after_advantage=True)
+    batch, row = assigned.select(after), before[after]
+    everything = traced(everything, shaped, assigned, chosen, before, row)
     rollouts = [kept[i] for i in row.tolist()]
     clock.mark("score")
 
@@ -117,8 +134,9 @@ def one_step(setup: Setup, optimizer: MasterWeights, progress: Progress) -> Step
     progress.tokens += setup.collector.take_tokens()
     metrics = measured(everything, sampled, batch, passes.done, passes.norms)
     metrics |= {"mismatch": passes.mismatch or 0.0, "mismatch_max": progress.mismatch}
-    metrics |= {"tokens": progress.tokens, "lr": lr, "skipped_updates": progress.skipped, **clock.times()}
-    return StepResult(metrics, sampled, batch if rollouts else None, [place[id(r)] for r in rollouts])
+    metrics |= {"tokens": progress.tokens, "tokens_trained": progress.trained}
+    metrics |= {"lr": lr, "skipped_updates": progress.skipped, **clock.times()}
+    return StepResult(metrics, sampled, everything, batch if rollouts else None, [place[id(r)] for r in rollouts])
 
 
 @dataclass
@@ -138,7 +156,7 @@ class Passes:
         setup, optimizer, progress = self.setup, self.optimizer, self.progress
         done = gradient(
             setup.policy, setup.method, self.states, minibatch, sequences,
-            temperature=setup.config.temperature, micro_tokens=setup.config.micro_tokens, on_policy=on_policy,
+            temperature=setup.config.temperature, micro_tokens=setup.micro_tokens, on_policy=on_policy,
         )  # fmt: skip
         norm = float(torch.nn.utils.clip_grad_norm_(optimizer.params, setup.config.grad_clip))
         finite = math.isfinite(norm) and math.isfinite(done.loss)
@@ -149,6 +167,7 @@ class Passes:
         optimizer.zero_grad()
         progress.in_a_row = 0 if finite else progress.in_a_row + 1
         progress.skipped += not finite
+        progress.trained += int(minibatch.mask.sum())
         self.done.append(done)
         self.norms.append(norm)
         return done
@@ -166,6 +185,7 @@ def remembered(recall: Recall) -> Sequences:
     return Sequences(
         tuple(torch.tensor(context, dtype=torch.int64) for context in recall.contexts),
         tuple(torch.tensor(tokens, dtype=torch.int64) for tokens in completions(recall.batch)),
+        recall.support,
     )
 
 
@@ -177,10 +197,7 @@ def together(batch: Batch, sequences: Sequences, recalls: Sequence[Recall]) -> t
     # A step without rollouts has no fields that they would share.
     own = [batch] if batch.size else []
     whole = concat([*own, *(recall.batch.to(batch.device) for recall in recalls)])
-    return whole, Sequences(
-        sum((part.context for part in parts), sequences.context),
-        sum((part.completion for part in parts), sequences.completion),
-    )
+    return whole, functools.reduce(operator.add, parts, sequences)
 
 
 def sample(
@@ -264,15 +281,17 @@ def probe(setup: Setup, rollouts: Sequence[Rollout], step: int) -> Probe:
         model: str = "policy",
         temperature: float | None = None,
         want: frozenset[str] = frozenset({"logp"}),
+        support: Sequence[Support | None] = (),
     ) -> dict[str, torch.Tensor]:
         sequences = Sequences(
             tuple(torch.tensor(list(c), dtype=torch.int64) for c in contexts),
             tuple(torch.tensor(list(c), dtype=torch.int64) for c in completions),
+            tuple(support),
         )
         return score(
             policy, sequences, width=max((len(c) for c in completions), default=0) or 1,
             temperature=config.temperature if temperature is None else temperature,
-            micro_tokens=config.micro_tokens, want=want, model=model,
+            micro_tokens=setup.micro_tokens, want=want, model=model,
         )  # fmt: skip
 
     def render(source: Any) -> tuple[int, ...]:
@@ -344,7 +363,7 @@ def _score(
     config = setup.config
     return score(
         setup.policy, sequences, width=batch.mask.shape[1], temperature=config.temperature,
-        micro_tokens=config.micro_tokens, want=frozenset({want}), model=model,
+        micro_tokens=setup.micro_tokens, want=frozenset({want}), model=model,
     )[want]  # fmt: skip
 
 
@@ -367,6 +386,30 @@ def written(batch: Batch, rows: torch.Tensor, fields: Mapping[str, torch.Tensor]
     return batch.with_tokens(**new)
 
 
+def traced(
+    everything: Batch, shaped: Batch, assigned: Batch, chosen: torch.Tensor, before: torch.Tensor, row: torch.Tensor
+) -> Batch:
+    """The batch of all rollouts with what became of each, for the record: `stage` [N] (REMOVED_BEFORE, ...),
+    `shaped_reward` [N] and `base_advantage` [N, T], the advantage before credit; NaN where it did not come so far.
+
+    Args:
+        shaped, assigned: rollouts with their rewards shaped, and with advantages.
+        chosen: rows of `everything` that were shaped; before: rows of `shaped` that the filters before the advantage
+            left; row: those that all filters left.
+    """
+    chosen = chosen.to(everything.device)
+    stage = torch.full_like(everything["group"], REMOVED_BEFORE)
+    stage[chosen[before]] = REMOVED_AFTER
+    stage[chosen[row]] = TRAINED
+    reward = torch.full_like(everything.rewards, torch.nan)
+    reward[chosen] = shaped.rewards.to(reward.dtype)
+    base = assigned.get("base_advantages")
+    given = assigned["outcome_advantage"][:, None].expand(assigned.mask.shape) if base is None else base
+    advantage = everything.rewards.new_full(everything.mask.shape, torch.nan)
+    advantage[chosen[before]] = given.to(advantage.dtype)
+    return everything.with_rollouts(stage=stage, shaped_reward=reward).with_tokens(base_advantage=advantage)
+
+
 def mismatch(batch: Batch) -> tuple[float, float]:
     """Mean and largest difference between the log-probabilities of engine and trainer, for equal weights."""
     difference = (batch.logp - batch["sampler_logp"]).abs()[batch.mask]
@@ -386,10 +429,11 @@ def measured(
         flat = group_flat(everything.rewards, everything.groups).float()
         out |= {
             "accuracy": float(everything["accuracy"].mean()),
-            "entropy": float(token_mean(everything["old_entropy"], everything.mask).mean()),
+            "entropy": float(token_mean(_entropies(everything), everything.mask).mean()),
             "zero_signal_groups": float(flat.mean()),
             "completion/length_mean": float(lengths.mean()),
             "completion/truncated": float(everything["truncated"].mean()),
+            **by_outcome(everything, batch),
         }
     out |= {"rollouts/sampled": float(len(sampled)), "rollouts/trained": float(batch.size if passes else 0)}
     if passes:
@@ -403,11 +447,18 @@ def measured(
             "clip_fraction": float(stopped.sum()) / max(1, int(acting.sum())),
             "advantage/abs_mean": float(advantages[batch.mask].abs().mean()) if bool(batch.mask.any()) else 0.0,
         }
+        out |= of_ratios(batch)
         for name in passes[0].regularizers:
             out[f"loss/{name}"] = sum(p.regularizers[name] for p in passes) / len(passes)
         if "ref_logp" in batch:
             out["kl"] = float(token_mean(k3(batch.logp, batch.ref_logp), batch.mask).mean())
     return {**out, **{k: v for k, v in batch.notes.items() if isinstance(v, float)}}
+
+
+def _entropies(batch: Batch) -> torch.Tensor:
+    """[N, T] entropies that the tokens were drawn with, or, where the engine does not report them, what is drawn has in
+    their place: minus the log-probability of what was drawn, whose expectation is the entropy."""
+    return torch.where(batch["old_entropy"].isnan(), -batch["sampler_logp"], batch["old_entropy"])
 
 
 class Clock:
@@ -428,7 +479,9 @@ class Clock:
     def times(self) -> dict[str, float]:
         sampling = self.setup.collector.seconds["sample"]
         reward = self.setup.collector.grader.seconds["reward"]
+        compiled, self.setup.compile_seconds = self.setup.compile_seconds, 0.0
         return {
+            **({"time/compile": compiled} if compiled else {}),
             "time/sample": sampling,
             "time/reward": reward,
             "time/score": max(0.0, self.marks.get("score", 0.0) - sampling - reward),

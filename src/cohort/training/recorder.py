@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from cohort.batch import Batch, Rollout
 from cohort.errors import UsageError
+from cohort.methods import Method
+from cohort.training import thinning
 from cohort.training.checkpoint import write_atomically
 from cohort.training.config import TrainConfig
+from cohort.training.loop import StepResult
+from cohort.training.table import CONTINUOUS, PiecesOf, rollout_table, signals
+
+# Share of `record_limit_mb` from which on only texts, rewards and numbers of whole rollouts are recorded.
+LISTS_UNTIL = 0.8
 
 
 class Recorder:
@@ -25,13 +32,32 @@ class Recorder:
         folder: of the run.
         config: of the run.
         start: the step that the run continues after; what was recorded of later steps is dropped.
+        method: of the run, for the names of its filters.
+        pieces: token ids -> the text of each; without it, texts of tokens are not recorded.
+        say: takes a line for the user.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig, *, start: int) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        *,
+        start: int,
+        method: Method | None = None,
+        pieces: PiecesOf | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.folder, self.config = folder, config
+        self.pieces, self.say = pieces, say
+        self.filters = (_filters(method, after=False), _filters(method, after=True))
         self.metrics_path = folder / "metrics.jsonl"
         self.rollouts_folder = folder / "rollouts"
         self._drop_after(start)
+        # Groups whose tokens are recorded, seconds trained since the last record, bytes of all records and of the last.
+        self._groups, self._elapsed = 1.0, 0.0
+        sizes = [path.stat().st_size for path in sorted(self.rollouts_folder.glob("step-*.parquet"))]
+        self._bytes, self._last = sum(sizes), sizes[-1] if sizes else 0
+        self._said: set[str] = set()
         self._metrics = self.metrics_path.open("a", encoding="utf-8")
         self._board: Any = None
         if config.tensorboard:
@@ -64,18 +90,66 @@ class Recorder:
         if self._wandb is not None:
             self._wandb.log(row, step=step)
 
-    def rollouts(self, step: int, rollouts: Sequence[Rollout], batch: Batch | None, trained: Sequence[int]) -> None:
-        """All rollouts of a step as Parquet.
-
-        Args:
-            batch: the rows that were trained on, with advantages; `trained` says which rollout each row is.
-        """
-        self.rollouts_folder.mkdir(exist_ok=True)
-        table = rollout_table(rollouts, batch, trained)
-        write_atomically(
-            self.rollouts_folder / f"step-{step:06d}.parquet",
-            lambda path: pq.write_table(table, path, compression="zstd"),
+    def rollouts(self, step: int, result: StepResult) -> float:
+        """Write a step's rollouts, as `record`, `record_every` and `record_limit_mb` say; the seconds that it took."""
+        config, began = self.config, time.perf_counter()
+        self._elapsed += result.metrics["time/step"]
+        detail = "none" if not config.record_every or step % config.record_every else self._detail()
+        if detail == "none":
+            return 0.0
+        groups = None
+        if detail == "sampled":
+            groups = thinning.chosen(signals(result), int(self._groups), step=step, seed=config.seed)
+        table = rollout_table(
+            result, tokens=detail != "rollouts", groups=groups, pieces=self.pieces, filters=self.filters
         )
+        self._write(step, table)
+        spent = time.perf_counter() - began
+        if groups is not None:
+            most = result.everything.groups.count
+            self._groups = thinning.affordable(self._groups, spent, self._elapsed, most)
+        self._elapsed = 0.0
+        return spent
+
+    def _detail(self) -> str:
+        """What is recorded of the next step, after what there is room for."""
+        config = self.config
+        if config.record == "none":
+            return "none"
+        limit = config.record_limit_mb * 1e6
+        if self._bytes + self._last > limit:
+            self._say_once(
+                "rollouts",
+                f"{self.rollouts_folder} holds {self._bytes / 1e6:.0f} MB of {config.record_limit_mb} (record_limit_mb): no "
+                "more rollouts are recorded",
+            )
+            return "none"
+        if config.record != "rollouts" and self._bytes > LISTS_UNTIL * limit:
+            self._say_once(
+                "tokens",
+                f"{self.rollouts_folder} holds {self._bytes / 1e6:.0f} MB of {config.record_limit_mb} (record_limit_mb): "
+                "rollouts are recorded without the numbers of their tokens",
+            )
+            return "rollouts"
+        return config.record
+
+    def _say_once(self, what: str, text: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            self.say(text)
+
+    def _write(self, step: int, table: pa.Table) -> None:
+        self.rollouts_folder.mkdir(exist_ok=True)
+        path = self.rollouts_folder / f"step-{step:06d}.parquet"
+        dictionary = [_leaf(field) for field in table.schema if field.name not in CONTINUOUS]
+        # Waiting for the disk would cost more than all else here.
+        write_atomically(
+            path,
+            lambda aside: pq.write_table(table, aside, compression="zstd", use_dictionary=dictionary),
+            durable=False,
+        )
+        self._last = path.stat().st_size
+        self._bytes += self._last
 
     def close(self) -> None:
         self._metrics.close()
@@ -85,41 +159,15 @@ class Recorder:
             self._wandb.finish()
 
 
-def rollout_table(rollouts: Sequence[Rollout], batch: Batch | None, trained: Sequence[int]) -> pa.Table:
-    """Rollouts as a table: prompt, completion, tokens, what each was rewarded and how its tokens were weighted."""
-    rows: dict[int, int] = {rollout: row for row, rollout in enumerate(trained)}
-    groups = {key: i for i, key in enumerate(dict.fromkeys(r.prompt.id for r in rollouts))}
+def _filters(method: Method | None, *, after: bool) -> str:
+    """Names of a method's filters before or after the advantage."""
+    stages = () if method is None else method.filter
+    return " or ".join(stage.name for stage in stages if stage.declared.after_advantage == after)
 
-    def per_token(name: str) -> list[list[float] | None]:
-        if batch is None or name not in batch:
-            return [None] * len(rollouts)
-        values = batch[name].detach().float().cpu()
-        return [
-            values[rows[i], : len(rollout.tokens)].tolist() if i in rows else None for i, rollout in enumerate(rollouts)
-        ]
 
-    names = list(dict.fromkeys(name for r in rollouts for name in r.components))
-    columns: dict[str, Any] = {
-        "group": pa.array([groups[r.prompt.id] for r in rollouts], pa.int32()),
-        "prompt_id": pa.array([r.prompt.id for r in rollouts]),
-        "prompt": pa.array([r.prompt.text for r in rollouts]),
-        "completion": pa.array([r.text for r in rollouts]),
-        "reward": pa.array([r.reward for r in rollouts], pa.float32()),
-        "accuracy": pa.array([r.accuracy for r in rollouts], pa.float32()),
-        "finished": pa.array([r.finished for r in rollouts]),
-        "trained": pa.array([i in rows for i in range(len(rollouts))]),
-        "tokens": pa.array([r.tokens for r in rollouts], pa.list_(pa.int32())),
-        "mask": pa.array([r.mask for r in rollouts], pa.list_(pa.int8())),
-        "sampler_logp": pa.array([r.sampler_logp for r in rollouts], pa.list_(pa.float32())),
-        "logp": pa.array(per_token("logp"), pa.list_(pa.float32())),
-        "advantage": pa.array(per_token("advantages"), pa.list_(pa.float32())),
-    }
-    for name in names:
-        columns[f"reward/{name}"] = pa.array([r.components.get(name) for r in rollouts], pa.float32())
-    for name in ("ref_logp", "entropy", "old_entropy", "policy_gradient"):
-        if batch is not None and name in batch:
-            columns[name] = pa.array(per_token(name), pa.list_(pa.float32()))
-    return pa.table(columns)
+def _leaf(field: pa.Field) -> str:
+    """The path of a column's values in the file."""
+    return f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
 
 
 def _whole_lines(path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,16 +16,17 @@ from cohort.batch import Prompt
 from cohort.data.pairs import load_pairs, read_pairs
 from cohort.data.prompts import PromptSpec, load_prompts, read_source
 from cohort.engine.base import Sampling
-from cohort.engine.native import NativeEngine
 from cohort.errors import UsageError
 from cohort.methods import Method
 from cohort.policies.causal_lm import CausalLM
+from cohort.policies.compiling import compile_layers
 from cohort.rewards.judge import load_judge
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import RewardSpec, parse
 from cohort.training import nursery
 from cohort.training.collect import ALWAYS, Collector, Grader
 from cohort.training.config import TrainConfig
+from cohort.training.engines import check_engine, make_engine, reads_entropies
 from cohort.training.offline import LABEL, OfflineCollector, Store, check_labels, check_pairs, is_offline
 from cohort.training.precision import MasterWeights
 from cohort.training.sft import completion_tokens
@@ -34,6 +36,11 @@ Say = Callable[[str], None]
 # Fields that the loop can compute when a method declares them.
 EARLY = frozenset({"old_logp", "ref_logp", "old_values"})
 COMPUTED = SCORED | TAUGHT | EARLY
+# Tokens of a forward pass with gradient (see `pass_tokens`).
+SMALL_PASS, LARGE_PASS = 2048, 16384
+# Steps from which compiling is taken to pay on a GPU: it costs a minute or two, and saves at best some tenths of a second
+# a step.
+COMPILE_STEPS = 1000
 
 
 @dataclass
@@ -43,6 +50,7 @@ class Setup:
     Attributes:
         prompts: those that a step picks from.
         pairs: stored completions that stand beside the step's rollouts, for methods that learn from both.
+        compile_seconds: what compiling the layers took, until it stands in a step's metrics.
     """
 
     config: TrainConfig
@@ -52,6 +60,12 @@ class Setup:
     prompts: list[Prompt]
     eval_prompts: list[Prompt]
     pairs: Store | None = None
+    compile_seconds: float = 0.0
+
+    @property
+    def micro_tokens(self) -> int:
+        """Most tokens in one forward pass with gradient."""
+        return self.config.micro_tokens or pass_tokens(self.method, self.policy)
 
     @property
     def rows(self) -> dict[str, int]:
@@ -59,7 +73,7 @@ class Setup:
         return {prompt.id: row for row, prompt in enumerate(self.prompts)}
 
     def close(self) -> None:
-        self.collector.grader.scorer.close()
+        self.collector.close()
 
 
 def pick_device(name: str) -> torch.device:
@@ -106,7 +120,35 @@ def load_policy(config: TrainConfig, say: Say, *, report: nursery.Report | None 
     if config.lora:
         torch.manual_seed(config.seed)
         policy.add_lora(config.lora)
+    policy.use_activations(config.activations, say)
     return policy
+
+
+def pass_tokens(method: Method, policy: CausalLM) -> int:
+    """Tokens of a forward pass: on a CPU larger ones are no faster and hold more memory, but where rollouts are coupled
+    each step in more than one pass takes a pass more."""
+    return SMALL_PASS if policy.device.type == "cpu" and not method.couples else LARGE_PASS
+
+
+def compile_policy(config: TrainConfig, policy: CausalLM, say: Say) -> float:
+    """Compile the policy's layers if the run is to, and return the seconds that it took.
+
+    Raises:
+        UsageError: that was asked for, and does not work here.
+    """
+    asked = config.compile is True
+    if not asked and not (config.compile == "auto" and policy.device.type == "cuda" and config.steps >= COMPILE_STEPS):
+        return 0.0
+    say("compiling the model's layers")
+    try:
+        seconds = compile_layers(policy)
+    except UsageError as error:
+        if asked:
+            raise
+        say(f"going on without: {error}")
+        return 0.0
+    say(f"compiled in {seconds:.0f} s")
+    return seconds
 
 
 def make_grader(config: TrainConfig) -> Grader:
@@ -131,10 +173,46 @@ def accuracy_component(asked: str | None, specs: list[RewardSpec]) -> str:
     return next((spec.name for spec in specs if spec.verifies), names[0])
 
 
+def make_sampling(config: TrainConfig, policy: CausalLM) -> Sampling:
+    """How the run draws tokens.
+
+    Raises:
+        UsageError: an option names tokens that the model does not have, or cannot be kept.
+    """
+    if config.min_new_tokens > config.max_new_tokens:
+        raise UsageError(
+            f"min_new_tokens is {config.min_new_tokens}, but a rollout ends at max_new_tokens = {config.max_new_tokens}: "
+            "raise one or lower the other"
+        )
+    if "" in config.stop:
+        raise UsageError("stop: an empty text would end every rollout at its first token; leave it out")
+    known = f"the model has token ids 0 to {policy.vocabulary - 1}"
+    for token in config.stop_token_ids:
+        if not 0 <= token < policy.vocabulary:
+            raise UsageError(f"stop_token_ids: there is no token {token}; {known}")
+    bias: dict[int, float] = {}
+    for key, value in config.logit_bias.items():
+        ids = (key,) if isinstance(key, int) else policy.encode(key)
+        if len(ids) != 1:
+            raise UsageError(
+                f"logit_bias: {key!r} is {len(ids)} tokens ({', '.join(map(str, ids))}): give the ids of those to change"
+            )
+        if not 0 <= ids[0] < policy.vocabulary:
+            raise UsageError(f"logit_bias: there is no token {ids[0]}; {known}")
+        if not math.isfinite(value):
+            raise UsageError(f"logit_bias: {key!r} has {value}, which is no number; -100 is enough to exclude a token")
+        bias[ids[0]] = bias.get(ids[0], 0.0) + value
+    stop_ids = policy.stop_ids | frozenset(config.stop_token_ids) if config.stop_token_ids else None
+    return Sampling(
+        config.temperature, config.top_p, config.top_k, config.min_p, stop_ids, config.min_new_tokens,
+        tuple(config.stop), bias,
+    )  # fmt: skip
+
+
 def make_collector(config: TrainConfig, policy: CausalLM, grader: Grader, store: Store | None = None) -> Collector:
     """Policy, engine and grader put together for sampling, or for taking rollouts from a store."""
-    sampling = Sampling(config.temperature, config.top_p, config.top_k, config.min_p)
-    engine = NativeEngine(policy, slots=config.slots)
+    sampling = make_sampling(config, policy)
+    engine = make_engine(config, policy, sampling)
     if store is not None:
         return OfflineCollector(policy, engine, sampling, grader, config.max_new_tokens, config.system, store=store)
     return Collector(policy, engine, sampling, grader, config.max_new_tokens, config.system)
@@ -187,12 +265,15 @@ def prepare(
                 store = store.only(separate(store.prompts, eval_prompts, same=held == config.pairs, say=say))
         asked = store.prompts if store is not None else []
         check_columns(method, config, grader, prompts, eval_prompts, asked)
+        collector = make_collector(config, policy, grader, store if offline else None)
+        compiled = compile_policy(config, policy, say)
     except BaseException:
         grader.scorer.close()
         raise
+    collector.entropy_tokens = (config.micro_tokens or pass_tokens(method, policy)) if reads_entropies(method) else 0
     if offline:
-        return Setup(config, method, policy, make_collector(config, policy, grader, store), asked, eval_prompts)
-    return Setup(config, method, policy, make_collector(config, policy, grader), prompts, eval_prompts, store)
+        return Setup(config, method, policy, collector, asked, eval_prompts, compile_seconds=compiled)
+    return Setup(config, method, policy, collector, prompts, eval_prompts, store, compiled)
 
 
 def optimizer_of(setup: Setup) -> MasterWeights:
@@ -241,6 +322,7 @@ def check_method(method: Method, config: TrainConfig) -> None:
     if method.lacks:
         raise UsageError(f"'{method.name}' needs {method.lacks}, which cohort cannot do yet: it cannot be trained here")
     check_pairs(method, config)
+    check_engine(config, method)
     if config.group_size < method.group_size and not is_offline(config):
         raise UsageError(
             f"group_size is {config.group_size}, but '{method.name}' compares rollouts of a prompt with each other: "

@@ -17,14 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from cohort.errors import UsageError
+from cohort.errors import EngineError, UsageError
+from cohort.insight.doctor.watch import Watch
+from cohort.insight.store import open_run
 from cohort.methods import Method
+from cohort.policies.pieces import Pieces
 from cohort.rewards.scorer import RewardError
 from cohort.training import checkpoint
 from cohort.training.config import TrainConfig
 from cohort.training.display import Display
 from cohort.training.evaluate import Evaluation, evaluate_prompts
 from cohort.training.loop import Progress, one_step
+from cohort.training.memory import peak, reset_peak
 from cohort.training.precision import MasterWeights
 from cohort.training.recorder import Recorder, require_wandb
 from cohort.training.setup import Setup, check_space, name_of_run, optimizer_of, prepare
@@ -32,8 +36,12 @@ from cohort.training.setup import Setup, check_space, name_of_run, optimizer_of,
 # Keys that may differ between a run and its continuation: they change what is written or shown, or how long it goes on
 # (a constant learning rate does not depend on the number of steps).
 RESUMABLE = frozenset(
-    {"out", "checkpoint", "record_every", "show_every", "tensorboard", "wandb", "eval_every", "threads"}
-)
+    {
+        "out", "checkpoint", "record", "record_every", "record_limit_mb", "show_every", "doctor", "tensorboard", "wandb",
+        "eval_every", "threads", "max_tokens_sampled", "activations", "compile",
+    }
+    | {"engine_url", "engine_folder", "engine_weights", "engine_memory", "engine_timeout"}
+)  # fmt: skip
 NONFINITE_LIMIT = 3
 
 
@@ -108,6 +116,7 @@ def train(
     Raises:
         UsageError: what was asked cannot be done; nothing was written.
         RewardError: a reward function failed and on_reward_error is "stop"; everything so far is saved.
+        EngineError: a vLLM that rollouts are drawn with failed; everything so far is saved.
         Diverged: loss or gradient was not finite three times in a row; a checkpoint is saved.
     """
     display = display or Display()
@@ -131,6 +140,7 @@ def train(
 def _run(setup: Setup, folder: Path, found: Path | None, display: Display) -> Result:
     config = setup.config
     began = time.monotonic()
+    reset_peak(setup.policy.device)
     if found is None and folder.exists():
         # What an attempt without a checkpoint left behind starts afresh.
         for path in folder.iterdir():
@@ -147,12 +157,17 @@ def _run(setup: Setup, folder: Path, found: Path | None, display: Display) -> Re
         display.say(f"continuing {folder} after step {progress.step}")
     else:
         config.model_copy(update={"out": str(folder)}).save(folder / "config.yaml")
-    recorder = Recorder(folder, config, start=progress.step)
+    words = setup.policy.tokenizer
+    recorder = Recorder(
+        folder, config, start=progress.step, method=setup.method, pieces=words and Pieces(words), say=display.say
+    )
+    watch = Watch(folder.name, config.plain(), open_run(folder).metrics) if config.doctor else None
     interrupt = _Interrupt(said=display.say)
 
     def save() -> None:
         extra["seconds"] += time.monotonic() - extra.get("clock", began)
         extra["clock"] = time.monotonic()
+        extra["memory"] = max(extra.get("memory", 0), peak(setup.policy.device))
         state = _state(setup, optimizer, progress, {k: v for k, v in extra.items() if k != "clock"})
         checkpoint.write(folder / "checkpoints", progress.step, setup.policy.save, state, keep=config.checkpoint.keep)
 
@@ -161,8 +176,8 @@ def _run(setup: Setup, folder: Path, found: Path | None, display: Display) -> Re
             if setup.eval_prompts and extra["before"] is None:
                 extra["before"] = _evaluate(setup, display, "before").to_dict()
             display.begin("training", config.steps, progress.step)
-            while progress.step < config.steps and not interrupt.asked:
-                _step(setup, optimizer, progress, recorder, display, folder, extra)
+            while not finished(config, progress) and not interrupt.asked:
+                _step(setup, optimizer, progress, recorder, watch, display, folder, extra)
                 if progress.in_a_row >= NONFINITE_LIMIT:
                     save()
                     raise Diverged(
@@ -170,10 +185,11 @@ def _run(setup: Setup, folder: Path, found: Path | None, display: Display) -> Re
                         f"{progress.step}; the weights before them are saved in {folder}/checkpoints. Lower the learning "
                         "rate (--lr), or look at the rollouts of these steps"
                     )
-                if progress.step % config.checkpoint.every == 0 or progress.step == config.steps or interrupt.asked:
+                ends = finished(config, progress) or interrupt.asked
+                if progress.step % config.checkpoint.every == 0 or ends:
                     save()
             display.end()
-        stopped = progress.step < config.steps
+        stopped = not finished(config, progress)
         after = None
         if not stopped:
             setup.policy.save(folder / "final")
@@ -202,7 +218,7 @@ def _run(setup: Setup, folder: Path, found: Path | None, display: Display) -> Re
         else:
             save()
         raise
-    except RewardError:
+    except (RewardError, EngineError):
         save()
         raise
     finally:
@@ -210,11 +226,18 @@ def _run(setup: Setup, folder: Path, found: Path | None, display: Display) -> Re
         recorder.close()
 
 
+def finished(config: TrainConfig, progress: Progress) -> bool:
+    """The run has made all its steps, or sampled all the tokens that it may."""
+    spent = bool(config.max_tokens_sampled) and progress.tokens >= config.max_tokens_sampled
+    return progress.step >= config.steps or spent
+
+
 def _step(
     setup: Setup,
     optimizer: MasterWeights,
     progress: Progress,
     recorder: Recorder,
+    watch: Watch | None,
     display: Display,
     folder: Path,
     extra: dict[str, Any],
@@ -222,7 +245,8 @@ def _step(
     config = setup.config
     result = one_step(setup, optimizer, progress)
     step, metrics = progress.step, result.metrics
-    if setup.eval_prompts and config.eval_every and step % config.eval_every == 0 and step < config.steps:
+    due = bool(config.eval_every) and step % config.eval_every == 0 and not finished(config, progress)
+    if setup.eval_prompts and due:
         evaluation = evaluate_prompts(_greedy(setup), setup.eval_prompts, seed=config.seed)
         setup.collector.take_tokens()
         metrics["eval/accuracy"] = evaluation.accuracy
@@ -230,10 +254,11 @@ def _step(
         if extra["best"] is None or evaluation.accuracy > extra["best"]["accuracy"]:
             extra["best"] = {"step": step, "accuracy": evaluation.accuracy}
             _save_aside(setup, folder / "best")
+    metrics["time/record"] = recorder.rollouts(step, result)
     recorder.metrics(step, metrics)
-    if config.record_every and step % config.record_every == 0:
-        recorder.rollouts(step, result.rollouts, result.batch, result.trained)
     for message in _take(setup.collector.grader.failures):
+        display.say(f"  {message}")
+    for message in watch.step({"step": step, **metrics}) if watch is not None else []:
         display.say(f"  {message}")
     rate = metrics["rollouts/sampled"] * metrics.get("completion/length_mean", 0.0) / max(1e-9, metrics["time/step"])
     display.step(
@@ -260,9 +285,7 @@ def _take(messages: list[str]) -> list[str]:
 def _greedy(setup: Setup) -> Any:
     from dataclasses import replace
 
-    from cohort.engine.base import Sampling
-
-    return replace(setup.collector, sampling=Sampling(temperature=0.0))
+    return replace(setup.collector, sampling=replace(setup.collector.sampling, temperature=0.0))
 
 
 def _evaluate(setup: Setup, display: Display, when: str) -> Evaluation:
@@ -304,6 +327,7 @@ def _summary(
         "sampled_tokens": progress.tokens,
         "seconds": round(extra["seconds"], 2),
         "skipped_updates": progress.skipped,
+        "peak_memory": extra.get("memory"),
         "stopped": stopped,
     }
     if before is not None:

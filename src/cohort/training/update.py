@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from cohort.batch import Batch
+from cohort.errors import UsageError, out_of_memory
 from cohort.methods import Loss, Method
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.sequences import Sequences
@@ -19,6 +22,8 @@ SCORED = frozenset({"logp", "entropy", "logits", "hidden", "values"})
 # Fields that take a pass of the teacher over a micro-batch, since they are too large to be kept for a whole step.
 TAUGHT = frozenset({"teacher_logits"})
 
+T = TypeVar("T")
+
 
 @dataclass
 class Gradient:
@@ -26,8 +31,8 @@ class Gradient:
 
     Attributes:
         loss: total loss; policy: its part from the surrogate or objective; regularizers: name -> part.
-        fields: [n, T] by name, detached: `logp` (and `entropy`, where it was needed) and `policy_gradient`, the
-            derivative of the policy part with respect to `logp`.
+        fields: [n, T] by name, detached: `logp` (and `entropy`, where it was needed); `policy_gradient`, the derivative
+            of the policy part with respect to `logp`; and where the loss is a surrogate, its `ratio` and `loss_weight`.
     """
 
     loss: float = 0.0
@@ -52,15 +57,56 @@ def score(
     want: frozenset[str] = frozenset({"logp"}),
     model: str = "policy",
 ) -> dict[str, Tensor]:
-    """A pass without gradient over any number of sequences: name -> [n, T]."""
+    """A pass without gradient over any number of sequences: name -> [n, T]; see `sparing`."""
+    how: dict[str, Any] = {"width": width, "temperature": temperature, "want": want, "model": model}
+    return sparing(policy, lambda: _score(policy, sequences, policy.micro_batches(sequences, micro_tokens), **how))
+
+
+@torch.no_grad()
+def _score(policy: CausalLM, sequences: Sequences, parts: list[Tensor], **how: Any) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
-    with torch.no_grad():
-        for rows in policy.micro_batches(sequences, micro_tokens):
-            part = policy.score(sequences.select(rows), width=width, temperature=temperature, want=want, model=model)
-            for name, value in part.items():
-                whole = out.setdefault(name, value.new_zeros(len(sequences), *value.shape[1:]))
-                whole[rows.to(value.device)] = value
+    for rows in parts:
+        for name, value in policy.score(sequences.select(rows), **how).items():
+            whole = out.setdefault(name, value.new_zeros(len(sequences), *value.shape[1:]))
+            whole[rows.to(value.device)] = value
     return out
+
+
+def sparing(policy: CausalLM, passes: Callable[[], T]) -> T:
+    """What passes over micro-batches give. Where memory runs out, it is said, and all is done again in micro-batches of
+    half the size, which the policy keeps to from then on.
+
+    Gradients are what they were before the second try: what a micro-batch that was finished, or half done, has left in
+    them is not counted twice.
+
+    Raises:
+        UsageError: halves are too large as well.
+    """
+    params = [*policy.trainable(), *(policy.critic.parameters() if policy.critic is not None else ())]
+    before = [None if p.grad is None else p.grad.clone() for p in params]
+    try:
+        return passes()
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        if policy.halved:
+            raise UsageError(
+                "out of memory, also in micro-batches of half the size: lower micro_tokens, max_new_tokens or the length of "
+                f"the prompts ({str(error).strip().splitlines()[0]})"
+            ) from error
+    # Here the error is gone, and with it the graph that its traceback held.
+    for p, grad in zip(params, before, strict=True):
+        p.grad = grad
+    policy.halved = True
+    gc.collect()
+    if policy.device.type == "cuda":
+        torch.cuda.empty_cache()
+    warnings.warn(
+        "out of memory: from here on micro-batches are half as large, with the same result (a lower micro_tokens avoids this)",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return passes()
 
 
 def gradient(
@@ -74,7 +120,7 @@ def gradient(
     micro_tokens: int,
     on_policy: bool,
 ) -> Gradient:
-    """Add the gradient of a minibatch's loss to the policy's parameters.
+    """Add the gradient of a minibatch's loss to the policy's parameters; see `sparing` for what happens without memory.
 
     Where the minibatch does not fit into one forward pass, it is cut into micro-batches. The loss of most methods is a
     sum over rollouts with weights that the whole minibatch fixes, so its parts add up. Where rollouts are coupled, the
@@ -85,6 +131,27 @@ def gradient(
         on_policy: the policy has not moved since the rollouts were drawn; `old_logp` is then `logp` itself, and needs
             no pass of its own.
     """
+
+    def passes() -> Gradient:
+        return _gradient(
+            policy, method, states, minibatch, sequences,
+            temperature=temperature, micro_tokens=micro_tokens, on_policy=on_policy,
+        )  # fmt: skip
+
+    return sparing(policy, passes)
+
+
+def _gradient(
+    policy: CausalLM,
+    method: Method,
+    states: Mapping[str, Any],
+    minibatch: Batch,
+    sequences: Sequences,
+    *,
+    temperature: float,
+    micro_tokens: int,
+    on_policy: bool,
+) -> Gradient:
     want = (method.needs(loss=True) & SCORED) | {"logp"}
     how: dict[str, Any] = {"width": minibatch.mask.shape[1], "temperature": temperature, "want": want}
     parts = policy.micro_batches(sequences, micro_tokens)
@@ -99,16 +166,16 @@ def gradient(
             loss, push = _loss(method, states, part, scored, on_policy)
             if loss.total.requires_grad:
                 loss.total.backward()
-            _keep(result, minibatch, here, {**scored, "policy_gradient": push})
+            _keep(result, minibatch, here, {**scored, **_taken(loss, push)})
             result.add(loss)
         return result
-    leaves = score(policy, sequences, micro_tokens=micro_tokens, **how)
+    leaves = _score(policy, sequences, parts, **how)
     leaves = {name: value.requires_grad_() for name, value in leaves.items()}
     minibatch = taught(policy, method, minibatch, sequences, temperature=temperature)
     loss, push = _loss(method, states, minibatch, leaves, on_policy)
     result.add(loss)
     everything = torch.arange(minibatch.size, device=minibatch.device)
-    _keep(result, minibatch, everything, {**leaves, "policy_gradient": push})
+    _keep(result, minibatch, everything, {**leaves, **_taken(loss, push)})
     if not loss.total.requires_grad:
         return result
     pulled = torch.autograd.grad(loss.total, list(leaves.values()), allow_unused=True)
@@ -132,6 +199,7 @@ def taught(policy: CausalLM, method: Method, part: Batch, sequences: Sequences, 
     own = Sequences(
         tuple(contexts[i][contexts[i] >= 0] for i in rows.tolist()),
         tuple(sequences.completion[i] for i in rows.tolist()),
+        tuple(sequences.support[i] for i in rows.tolist()) if sequences.support else (),
     )
     width = part.mask.shape[1]
     dtype = torch.float64 if policy.dtype == torch.float64 else torch.float32
@@ -158,6 +226,13 @@ def _loss(
         loss.policy, scored["logp"], retain_graph=True, allow_unused=True, materialize_grads=True
     )
     return loss, push
+
+
+def _taken(loss: Loss, push: Tensor) -> dict[str, Tensor]:
+    """What the loss made of the tokens, by the names of the batch's fields."""
+    # Not as `weight`, which would stand in for the aggregation at the next update.
+    found = {"policy_gradient": push, "ratio": loss.ratio, "loss_weight": loss.weight}
+    return {name: value.expand_as(push) for name, value in found.items() if value is not None}
 
 
 def _keep(result: Gradient, minibatch: Batch, rows: Tensor, values: Mapping[str, Tensor]) -> None:

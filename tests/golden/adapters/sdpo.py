@@ -55,3 +55,6 @@ def KIND_state(case):
         policy.update_teacher(1 - case["config"]["teacher_update_rate"])
         out.append(float(policy._teacher.weight))
     return {"teacher_after_step": out}
+
+
+SORTS = "the most likely tokens of the vocabulary at each place"

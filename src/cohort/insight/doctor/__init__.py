@@ -1,0 +1,14 @@
+"""The doctor: names what is wrong with a run, or with data before it, from what is stored.
+
+Every diagnosis is a pure function in a file of its own, in `run/` or `data/`; `diagnoses` finds them, `examine` makes all of
+a run's, `Watch` those that need no more than metrics while the run goes on.
+"""
+
+from cohort.insight.doctor.examine import Report, examine
+from cohort.insight.doctor.finding import Diagnosis, Evidence, Finding, Missing, Seen, Try, diagnoses, diagnosis
+from cohort.insight.doctor.record import Record, Rollouts, Series
+
+__all__ = [
+    "Diagnosis", "Evidence", "Finding", "Missing", "Record", "Report", "Rollouts", "Seen", "Series", "Try", "diagnoses",
+    "diagnosis", "examine",
+]  # fmt: skip

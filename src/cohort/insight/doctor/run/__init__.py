@@ -1,0 +1,1 @@
+"""Diagnoses of a run: one module each, with one pure function of its name."""

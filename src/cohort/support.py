@@ -1,0 +1,199 @@
+"""The tokens that could be drawn, and the distribution over them: one and the same for the engine and the trainer.
+
+A rollout's tokens are drawn from softmax((logits + bias) / temperature) over a support: all tokens, without the stop
+tokens before a minimum length, and of them what top-k, min-p and top-p kept. The ratio of an unchanged policy is 1 only if
+the trainer takes its log-probabilities over the same support. Bias and minimum length are a `Rule` that can be applied
+again; what truncation kept hangs on logits that the trainer's differ from by rounding, and after an update truly, so the
+sets themselves are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Tokens that could be drawn in place of one: ascending token ids (int32) or, where that takes less room, the bits of the
+# whole vocabulary as numpy packs them (uint8).
+Kept = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What shapes every distribution of a rollout.
+
+    Attributes:
+        bias: token id -> what is added to its logit, before the temperature.
+        min_new_tokens: tokens of a completion before which no stop token can be drawn.
+        stop_ids: the stop tokens.
+    """
+
+    bias: Mapping[int, float] = field(default_factory=dict)
+    min_new_tokens: int = 0
+    stop_ids: frozenset[int] = frozenset()
+
+    @property
+    def free(self) -> bool:
+        """True if it changes nothing."""
+        return not self.bias and not (self.min_new_tokens > 0 and self.stop_ids)
+
+    def apply(
+        self, logits: Tensor, column: Tensor, *, rows: Tensor | None = None, tokens: Tensor | None = None
+    ) -> Tensor:
+        """[M, V] logits with the bias, -inf at stop tokens before the minimum length.
+
+        Args:
+            column: [M] place of the token in its completion, from 0.
+            rows: [M] bool, the rows that the rule holds for; None for all.
+            tokens: [M] tokens that were drawn; a stop token among them was none that the rule excluded.
+        """
+        if self.bias:
+            ids = torch.tensor(list(self.bias), device=logits.device)
+            added = torch.tensor(list(self.bias.values()), dtype=logits.dtype, device=logits.device).expand(
+                len(logits), -1
+            )
+            logits = logits.index_add(1, ids, added if rows is None else added * rows[:, None])
+        if self.min_new_tokens > 0 and self.stop_ids:
+            stops = torch.tensor(sorted(self.stop_ids), device=logits.device)
+            early = column < self.min_new_tokens
+            early = early if rows is None else early & rows
+            early = early if tokens is None else early & ~torch.isin(tokens, stops)
+            stop = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device).index_fill(0, stops, True)
+            logits = logits.masked_fill(early[:, None] & stop, -torch.inf)
+        return logits
+
+
+@dataclass(frozen=True)
+class Support:
+    """What a rollout of L tokens was drawn over.
+
+    Attributes:
+        kept: L sets, None for a token that nothing was left out for (or that was not drawn); None if that holds for all.
+    """
+
+    rule: Rule
+    kept: list[Kept | None] | None = None
+
+    def cut(self, count: int) -> Support:
+        """That of the first `count` tokens."""
+        return Support(self.rule, None if self.kept is None else self.kept[:count])
+
+    def state(self) -> dict[str, Any]:
+        """As tensors and numbers, for a checkpoint."""
+        rule = {"bias": dict(self.rule.bias), "min": self.rule.min_new_tokens, "stops": sorted(self.rule.stop_ids)}
+        if self.kept is None:
+            return {**rule, "kept": None}
+        # One tensor of bytes: -1 for None, -2 - n for n bytes of bits, n for n token ids.
+        sizes = [-1 if k is None else -2 - len(k) if k.dtype == np.uint8 else len(k) for k in self.kept]
+        held = [k.view(np.uint8) for k in self.kept if k is not None]
+        data = np.concatenate(held) if held else np.empty(0, np.uint8)
+        return {**rule, "kept": torch.from_numpy(data), "sizes": torch.tensor(sizes, dtype=torch.int32)}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Support:
+        """What `state` gave."""
+        rule = Rule(dict(state["bias"]), int(state["min"]), frozenset(state["stops"]))
+        if state["kept"] is None:
+            return cls(rule)
+        data, at = state["kept"].cpu().numpy(), 0
+        kept: list[Kept | None] = []
+        for size in state["sizes"].tolist():
+            length = 0 if size == -1 else -2 - size if size < 0 else 4 * size
+            held, at = data[at : at + length], at + length
+            kept.append(None if size == -1 else held if size < 0 else held.view(np.int32))
+        return cls(rule, kept)
+
+
+def joined(first: Support | None, at: int, then: Support | None) -> Support | None:
+    """The support of a rollout whose first `at` tokens are those of another: theirs, then its own."""
+    if first is None or then is None or (first.kept is None and then.kept is None):
+        return then
+    before: list[Kept | None] = [None] * at if first.kept is None else first.kept[:at]
+    return Support(then.rule, before + ([] if then.kept is None else then.kept[at:]))
+
+
+@dataclass(frozen=True)
+class Flat:
+    """The supports of M tokens of several rollouts.
+
+    Attributes:
+        rules: distinct rules; rule: [M] int64, which of them holds for each token, -1 for none.
+        column: [M] int64, place of each token in its completion.
+        kept: M sets, or None; None if no token has one.
+    """
+
+    rules: tuple[Rule, ...]
+    rule: Tensor
+    column: Tensor
+    kept: list[Kept | None] | None
+
+    @classmethod
+    def of(cls, supports: Sequence[Support | None], row: Tensor, column: Tensor) -> Flat | None:
+        """Of tokens at [M] `column` of the completions [M] `row`; None if nothing was left out or added anywhere."""
+        if all(support is None for support in supports):
+            return None
+        rules: list[Rule] = []
+        which = []
+        for support in supports:
+            if support is not None and support.rule not in rules:
+                rules.append(support.rule)
+            which.append(-1 if support is None else rules.index(support.rule))
+        kept: list[Kept | None] | None = None
+        if any(support is not None and support.kept is not None for support in supports):
+            sets = [None if support is None else support.kept for support in supports]
+            places = zip(row.tolist(), column.tolist(), strict=True)
+            kept = [None if (own := sets[i]) is None else own[j] for i, j in places]
+        return cls(tuple(rules), torch.tensor(which, device=row.device)[row], column, kept)
+
+    def part(self, start: int, stop: int) -> Flat:
+        """That of tokens start .. stop - 1."""
+        kept = None if self.kept is None else self.kept[start:stop]
+        return Flat(self.rules, self.rule[start:stop], self.column[start:stop], kept)
+
+    def apply(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """[M, V] logits with what was added to them; -inf where a token could not be drawn. The tokens [M] themselves could.
+
+        The gradient goes to the logits of the support alone.
+        """
+        for i, rule in enumerate(self.rules):
+            if not rule.free:
+                logits = rule.apply(logits, self.column, rows=self.rule == i, tokens=tokens)
+        if self.kept is not None:
+            out = left_out(self.kept, logits.shape[1], logits.device).scatter_(1, tokens[:, None], False)
+            logits = logits.masked_fill(out, -torch.inf)
+        return logits
+
+
+def kept_sets(keep: Tensor) -> list[Kept]:
+    """The sets of tokens that `keep` [B, V] bool holds, one a row."""
+    vocabulary = keep.shape[1]
+    count = keep.sum(1)
+    wide = count * 32 > vocabulary
+    bits = iter(np.packbits(keep[wide].cpu().numpy(), axis=1))
+    ids = keep[~wide].nonzero()[:, 1].to(torch.int32).cpu().numpy()
+    ends = iter(np.split(ids, count[~wide].cumsum(0).cpu().numpy()))
+    return [next(bits) if full else next(ends) for full in wide.tolist()]
+
+
+def left_out(kept: Sequence[Kept | None], vocabulary: int, device: torch.device | str = "cpu") -> Tensor:
+    """[M, V] bool: True at the tokens that the sets do not hold; a None holds all."""
+    out = torch.ones(len(kept), vocabulary, dtype=torch.bool, device=device)
+    kinds = [None if held is None else held.dtype == np.uint8 for held in kept]
+    free, listed, packed = ([i for i, kind in enumerate(kinds) if kind is asked] for asked in (None, False, True))
+    # Made where the logits are: what travels there is as large as the sets.
+    if free:
+        out[torch.tensor(free, device=device)] = False
+    if listed:
+        sets = [held for i in listed if (held := kept[i]) is not None]
+        rows = torch.tensor(listed).repeat_interleave(torch.tensor([len(held) for held in sets])).to(device)
+        out[rows, torch.from_numpy(np.concatenate(sets)).to(device, torch.int64)] = False
+    if packed:
+        octets = torch.from_numpy(np.stack([held for i in packed if (held := kept[i]) is not None])).to(device)
+        # numpy packs the first of eight into the highest bit.
+        bits = octets[:, :, None] >> torch.arange(7, -1, -1, dtype=torch.uint8, device=device) & 1
+        out[torch.tensor(packed, device=device)] = bits.flatten(1)[:, :vocabulary] == 0
+    return out

@@ -1,0 +1,83 @@
+"""The engine that a configuration asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cohort.axes.sampling import by_entropy
+from cohort.engine.base import Engine, Sampling
+from cohort.engine.native import NativeEngine
+from cohort.errors import UsageError
+from cohort.methods import Method
+from cohort.policies.causal_lm import CausalLM
+from cohort.training.config import TrainConfig
+
+HERE = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def make_engine(config: TrainConfig, policy: CausalLM, sampling: Sampling) -> Engine:
+    """The engine, ready to draw: what it is missing is found out here, before anything is drawn.
+
+    Raises:
+        UsageError: vLLM is not installed, no server answers, or it cannot do what the run needs.
+    """
+    if config.engine == "native":
+        return NativeEngine(policy, slots=config.slots, cache_mb=config.cache_mb)
+    from cohort.engine.vllm import Backend, Route, VLLMEngine, check_sampling
+    from cohort.engine.vllm_local import Local
+    from cohort.engine.vllm_server import Server
+    from cohort.engine.vllm_weights import Folder, Memory
+
+    check_sampling(sampling)
+    cuda = policy.device.type == "cuda"
+    backend: Local | Server
+    if config.engine_url is None:
+        shared = not policy.is_adapter and (
+            config.engine_weights == "memory" or (config.engine_weights is None and cuda)
+        )
+        backend = Local(
+            policy, memory=config.engine_memory, slots=config.slots, masked=sampling.truncated, shared=shared,
+            rank=config.lora, seed=config.seed, trust_remote_code=config.trust_remote_code,
+        )  # fmt: skip
+    else:
+        backend = Server(
+            config.engine_url, concurrency=config.slots, timeout=config.engine_timeout, masked=sampling.truncated
+        )
+        asked = config.engine_weights
+        shared = not policy.is_adapter and (
+            asked == "memory" or (asked is None and cuda and backend.transfer() == "nccl")
+        )
+        if not shared and config.engine_folder is None and backend.host not in HERE:
+            raise UsageError(
+                f"{backend.place} may run on another machine: name a folder that both see with engine_folder, through "
+                "which weights can pass"
+            )
+        backend.check(policy.name, adapters=policy.is_adapter, folder=not (policy.is_adapter or shared))
+    made: Backend = backend
+    route: Route = (
+        Memory(policy, backend)
+        if shared
+        else Folder(policy, made, Path(config.engine_folder) if config.engine_folder else None)
+    )
+    return VLLMEngine(policy, made, route)
+
+
+def check_engine(config: TrainConfig, method: Method) -> None:
+    """The engine's options fit together, and it can draw as the method asks.
+
+    Raises:
+        UsageError: they do not, or it cannot.
+    """
+    if config.engine == "native":
+        if config.engine_url is not None:
+            raise UsageError("--engine-url names a vLLM server: say --engine vllm too")
+        return
+    if method.stage("sampling").fn is by_entropy:
+        raise UsageError(
+            f"'{method.name}' draws every token at a temperature of its own, which vLLM cannot: use --engine native"
+        )
+
+
+def reads_entropies(method: Method) -> bool:
+    """True if the method reads the entropies that rollouts were drawn with."""
+    return "old_entropy" in method.needs(loss=False) | method.needs(loss=True)

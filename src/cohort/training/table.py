@@ -1,0 +1,172 @@
+"""A step's rollouts as a table; docs/metrics.md says what the columns are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cohort.axes.groups import token_mean, token_sum
+from cohort.batch import Batch, Rollout
+from cohort.training.loop import REMOVED_AFTER, REMOVED_BEFORE, TRAINED, StepResult
+
+PiecesOf = Callable[[Sequence[int]], list[str]]
+# Lists whose values seldom repeat: a dictionary of them would only cost time.
+CONTINUOUS = (
+    "sampler_logp", "logp", "old_logp", "ref_logp", "entropy", "old_entropy", "policy_gradient", "ratio", "advantage",
+    "base_advantage", "weight",
+)  # fmt: skip
+
+
+def rollout_table(
+    result: StepResult,
+    *,
+    tokens: bool = True,
+    groups: Collection[int] | None = None,
+    pieces: PiecesOf | None = None,
+    filters: tuple[str, str] = ("", ""),
+) -> pa.Table:
+    """A row a rollout: prompt, completion, what it was rewarded, and how its tokens were weighted.
+
+    Args:
+        tokens: with lists that have an entry a token.
+        groups: whose lists are stored in full (numbers as in the column `group`); None: all. Of the others' tokens only
+            ids, mask and log-probabilities under the sampler are stored.
+        pieces: token ids -> the text of each.
+        filters: names of the method's filters before and after the advantage.
+    """
+    rollouts, columns = result.rollouts, _rollouts(result, filters)
+    if tokens:
+        label = np.asarray(columns["group"])
+        whole = np.ones(len(rollouts), bool) if groups is None else np.isin(label, list(groups))
+        columns |= _lists(result, whole)
+        if pieces is not None:
+            columns["pieces"] = _pieces(rollouts, whole, pieces)
+    return pa.table(columns)
+
+
+def signals(result: StepResult) -> list[float]:
+    """Of each group, the sum of its tokens' absolute policy gradients: how hard the step's last updates pulled on it."""
+    everything, batch = result.everything, result.batch
+    out = torch.zeros(everything.groups.count, dtype=torch.float64)
+    if batch is not None and "policy_gradient" in batch:
+        pulls = token_sum(batch["policy_gradient"].abs(), batch.mask).cpu().double()
+        out.index_add_(0, everything.groups.index.cpu()[result.trained], pulls)
+    return [float(x) for x in out]
+
+
+def _rollouts(result: StepResult, filters: tuple[str, str]) -> dict[str, Any]:
+    """Columns with a value a rollout."""
+    rollouts, everything, batch = result.rollouts, result.everything, result.batch
+    trained = set(result.trained)
+    reasons = {
+        TRAINED: "trained",
+        REMOVED_BEFORE: f"removed before the advantage{filters[0] and f' by {filters[0]}'}",
+        REMOVED_AFTER: f"removed after the advantage{filters[1] and f' by {filters[1]}'}",
+    }
+    mask = everything.mask
+    columns: dict[str, Any] = {
+        "group": pa.array(everything.groups.index.cpu().numpy().astype(np.int32)),
+        "prompt_id": pa.array([r.prompt.id for r in rollouts], pa.string()),
+        "prompt": pa.array([r.prompt.text for r in rollouts], pa.string()),
+        "completion": pa.array([r.text for r in rollouts], pa.string()),
+        "reward": pa.array([r.reward for r in rollouts], pa.float32()),
+        "accuracy": pa.array([r.accuracy for r in rollouts], pa.float32()),
+        "finished": pa.array([r.finished for r in rollouts], pa.bool_()),
+        "trained": pa.array([i in trained for i in range(len(rollouts))], pa.bool_()),
+        "kept": pa.array([reasons[stage] for stage in everything["stage"].tolist()], pa.string()),
+        "shaped_reward": _numbers(everything["shaped_reward"]),
+        "length": pa.array(mask.sum(1).cpu().numpy().astype(np.int32)),
+        "logp_mean": _numbers(token_mean(everything["sampler_logp"], mask)),
+        "entropy_mean": _numbers(token_mean(everything["old_entropy"], mask)),
+    }
+    for name, values in _of_trained(batch).items():
+        whole = values.new_full((len(rollouts),), torch.nan)
+        whole[result.trained] = values
+        columns[name] = _numbers(whole)
+    for name in dict.fromkeys(name for r in rollouts for name in r.components):
+        columns[f"reward/{name}"] = pa.array([r.components.get(name) for r in rollouts], pa.float32())
+    return columns
+
+
+def _of_trained(batch: Batch | None) -> dict[str, Tensor]:
+    """Numbers of rollouts that were trained on: name -> [n]."""
+    if batch is None:
+        return {}
+    out = {"advantage_mean": token_mean(batch.advantages, batch.mask)}
+    if "policy_gradient" in batch:
+        out["policy_gradient_abs"] = token_sum(batch["policy_gradient"].abs(), batch.mask)
+    return out
+
+
+def _lists(result: StepResult, whole: NDArray[np.bool_]) -> dict[str, pa.Array]:
+    """Columns with a list a rollout, of one entry a token; those of the update are null where `whole` is False."""
+    everything, batch = result.everything, result.batch
+    lengths = np.array([len(r.tokens) for r in result.rollouts], dtype=np.int64)
+    every = np.arange(len(lengths))
+    trained = np.full(len(lengths), -1)
+    trained[result.trained] = np.arange(len(result.trained))
+    rows = np.where(whole, trained, -1)
+    columns = {
+        "tokens": _list(everything.stored("token_ids"), every, lengths, np.int32),
+        "mask": _list(everything.mask, every, lengths, np.int8),
+        "sampler_logp": _list(everything["sampler_logp"], every, lengths),
+        "old_entropy": _list(everything["old_entropy"], np.where(whole, every, -1), lengths),
+        "base_advantage": _list(everything["base_advantage"], np.where(whole & (trained >= 0), every, -1), lengths),
+    }
+    update = _of_update(batch)
+    empty = everything["sampler_logp"]
+    for name in ("logp", "advantage", *(name for name in update if name not in ("logp", "advantage"))):
+        kind = np.int8 if name == "clipped" else np.float32
+        columns[name] = _list(update.get(name, empty), rows, lengths, kind)
+    return columns
+
+
+def _of_update(batch: Batch | None) -> dict[str, Tensor]:
+    """What the step's last updates made of the tokens: name -> [n, T]."""
+    if batch is None or "policy_gradient" not in batch:
+        return {}
+    push = batch["policy_gradient"]
+    names = {
+        "logp": "logp", "advantage": "advantages", "policy_gradient": "policy_gradient", "ratio": "ratio",
+        "weight": "loss_weight", "entropy": "entropy", "ref_logp": "ref_logp",
+    }  # fmt: skip
+    out = {column: batch[name] for column, name in names.items() if name in batch}
+    # A step of one update, on its own rollouts, starts from the very policy that it scores them with.
+    out["old_logp"] = batch.old_logp if "old_logp" in batch else batch.logp
+    out["clipped"] = batch.mask & (batch.advantages != 0) & (push == 0)
+    return out
+
+
+def _pieces(rollouts: Sequence[Rollout], whole: NDArray[np.bool_], pieces: PiecesOf) -> pa.Array:
+    texts = [pieces(r.tokens) if asked else None for r, asked in zip(rollouts, whole, strict=True)]
+    return pa.array(texts, pa.list_(pa.string()))
+
+
+def _numbers(values: Tensor) -> pa.Array:
+    """[N], null where it is NaN."""
+    return pa.array(values.detach().float().cpu().numpy(), pa.float32(), from_pandas=True)
+
+
+def _list(
+    values: Tensor, rows: NDArray[np.int64], lengths: NDArray[np.int64], kind: type[np.generic] = np.float32
+) -> pa.ListArray:
+    """A list for each of N rollouts, of its first `lengths` [N] values, from flat numbers and offsets.
+
+    Args:
+        values: [n, T].
+        rows: [N] which row of `values` is whose; -1 makes a null.
+    """
+    there = rows >= 0
+    counts = np.where(there, lengths, 0)
+    offsets = np.concatenate([[0], counts.cumsum()]).astype(np.int32)
+    # What nobody asked for stays where it is.
+    own = values.detach()[torch.from_numpy(rows[there]).to(values.device)].cpu()
+    own = own if own.dtype in (torch.bool, torch.int64) else own.float()
+    flat = own.numpy()[np.arange(own.shape[1]) < counts[there, None]].astype(kind, copy=False)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), mask=pa.array(~there))
