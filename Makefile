@@ -45,12 +45,13 @@ lint: install
 	@echo "== mypy"
 	@$(BIN)/mypy
 
+# Two workers of one thread each: with more threads than cores they would wait for each other.
 test: lint browser
 	@echo "== tests"
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-fast: install browser
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not exhaustive"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not exhaustive"
 
 test-exhaustive: install
 	@$(BIN)/python -m pytest -m exhaustive

@@ -21,6 +21,7 @@ The targets are 60 % for decoding and 45 % for training. TRL's GRPOTrainer runs 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 import tempfile
@@ -36,7 +37,7 @@ from benchmarks.scaling import random_groups, run, sample, seconds, trainer
 
 @dataclass(frozen=True)
 class Shape:
-    """A Qwen2 model and what is done with it: `prompts` groups of `group` rollouts."""
+    """A model of the Qwen family and what is done with it: `prompts` groups of `group` rollouts."""
 
     hidden: int = 1536
     layers: int = 28
@@ -107,20 +108,24 @@ def weights_of(model: Any) -> tuple[int, int]:
 
 
 def make_model(folder: Path, shape: Shape) -> None:
-    """A random Qwen2, with the tokenizer of `benchmarks.vs_trl`."""
+    """A random Qwen3 of the shape, with the tokenizer of `benchmarks.vs_trl`.
+
+    It has norms of queries and keys where Qwen2 has biases, and the same products of matrices. A Qwen2 would not do, since
+    transformers loads no tokenizer for it but Qwen2's own.
+    """
     import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import Qwen3Config, Qwen3ForCausalLM
 
     # Its model is written first, as small as can be, and ours over it.
     vs_trl.make_model(folder, Namespace(**{**vars(sizes(shape)), "hidden": 8, "layers": 1, "heads": 1, "kv_heads": 1}))
     torch.manual_seed(0)
-    config = Qwen2Config(
+    config = Qwen3Config(
         vocab_size=shape.vocab, hidden_size=shape.hidden, intermediate_size=shape.intermediate,
         num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
-        eos_token_id=0, pad_token_id=1, tie_word_embeddings=True,
+        head_dim=shape.head_dim, eos_token_id=0, pad_token_id=1, tie_word_embeddings=True,
         max_position_embeddings=shape.prompt_len + shape.max_new + 8,
     )  # fmt: skip
-    Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
 
 
 def sizes(shape: Shape, device: str = "cpu", dtype: str = "bfloat16", steps: int = 5) -> Namespace:
@@ -197,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{key:22}{value:14.3f}")
         if not asked.no_trl:
             # The comparison's processes need the device's memory.
+            gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             size = sizes(shape, asked.device, dtype, asked.steps)

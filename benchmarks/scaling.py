@@ -221,14 +221,16 @@ def draw_axis(points: Sequence[dict[str, float]], axis: str, out: Path) -> None:
     """A panel for each quantity, on logarithmic scales, with its fitted line."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    figure = Figure(figsize=(12, 4), layout="constrained")
     for panel, (name, label) in zip(figure.subplots(1, len(QUANTITIES)), QUANTITIES.items(), strict=True):
         x, y = [point[axis] for point in points], [point[name] for point in points]
-        panel.loglog(x, y, "o", color="#1f5fa8", base=2)
+        panel.set_xscale("log", base=2)
+        panel.plot(x, y, "o", color="#1f5fa8")
         power = fit(x, y)
         if power is not None:
-            panel.loglog(x, [power.factor * a**power.exponent for a in x], "-", color="#d1661f", base=2)
-        panel.set_title(label + ("" if power is None else f"   exponent {power.exponent:.2f}"), fontsize=11)
+            panel.set_yscale("log", base=2)
+            panel.plot(x, [power.factor * a**power.exponent for a in x], "-", color="#d1661f")
+        panel.set_title(label + ("" if power is None else f"\nexponent {power.exponent:.2f}"), fontsize=11)
         panel.set_xlabel(NAMES[axis])
         panel.set_xticks(x, [f"{a:,}" for a in x])
         panel.yaxis.set_major_formatter("{x:.3g}")

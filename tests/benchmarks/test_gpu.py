@@ -29,14 +29,14 @@ def test_an_update_computes_a_prompt_once_for_its_group() -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_embeddings_are_not_multiplied_with(tied: bool) -> None:
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    config = Qwen2Config(
+    config = Qwen3Config(
         vocab_size=11, hidden_size=4, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, tie_word_embeddings=tied,
+        num_key_value_heads=1, head_dim=2, tie_word_embeddings=tied,
     )  # fmt: skip
     layer = 2 * 4 * 4 + 2 * 4 * 2 + 3 * 4 * 8  # queries and output, keys and values, feed-forward
-    assert gpu.weights_of(Qwen2ForCausalLM(config)) == (2 * layer, 11 * 4)
+    assert gpu.weights_of(Qwen3ForCausalLM(config)) == (2 * layer, 11 * 4)
 
 
 def test_it_runs_on_a_cpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +54,7 @@ def test_it_runs_on_a_cpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 
 
 def numbers_of(shape: gpu.Shape) -> tuple[int, int]:
-    """(body, head) of a Qwen2 of this shape."""
+    """(body, head) of a model of this shape."""
     own, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     layer = shape.hidden * (2 * own + 2 * keys + 3 * shape.intermediate)
     return shape.layers * layer, shape.vocab * shape.hidden

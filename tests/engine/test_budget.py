@@ -97,3 +97,13 @@ def test_one_rollout_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(SharedDecoder, "_forward", failing(0))
     with pytest.warns(RuntimeWarning), pytest.raises(torch.OutOfMemoryError):
         drawn(NativeEngine(tiny_policy()))
+
+
+def test_a_model_that_cannot_share_prompts_is_said_once(policy: CausalLM) -> None:
+    engine = NativeEngine(policy)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            drawn(engine)
+    found = [str(each.message) for each in said if "transformers' own cache" in str(each.message)]
+    assert len(found) == (0 if policy.way == "shared" else 1)

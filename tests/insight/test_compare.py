@@ -178,6 +178,7 @@ def test_a_budget_of_tokens_ends_each_run(options: dict[str, Any], tmp_path: Pat
         assert run.summary["steps"] == len(tokens) < 50
         assert tokens[-2] < 150 <= tokens[-1] == run.summary["sampled_tokens"]
         assert run.metrics[-1]["tokens_trained"] > 0
+        assert run.summary["peak_memory"] > 10**7
     # Five rollouts a prompt instead of four: fewer steps for the same tokens.
     grpo, mc = (row["steps"] for row in found.findings.runs)
     assert mc < grpo

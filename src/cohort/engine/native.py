@@ -36,6 +36,7 @@ class NativeEngine:
         self.policy = policy
         self.slots = slots
         self.cache_mb = cache_mb
+        self._said = False
 
     def sync(self) -> None:
         """The weights are shared: nothing to do."""
@@ -46,6 +47,15 @@ class NativeEngine:
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
         """See Engine.generate."""
         way = self.policy.way  # found out by a pass with gradients
+        if way != "shared" and not self._said:
+            self._said = True
+            warnings.warn(
+                f"{self.policy.name or 'the model'} does not take its attention from transformers' registry, or not as it "
+                "must to share prompts: rollouts are drawn with transformers' own cache, and every prompt counts as often "
+                "as it has rollouts",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return self._generate(requests, sampling, SharedDecoder if way == "shared" else CachedDecoder)
 
     @torch.inference_mode()
