@@ -40,8 +40,8 @@ train: install
 
 lint: install
 	@echo "== ruff"
-	@$(BIN)/ruff format --check src tests docs
-	@$(BIN)/ruff check src tests docs
+	@$(BIN)/ruff format --check src tests docs benchmarks
+	@$(BIN)/ruff check src tests docs benchmarks
 	@echo "== mypy"
 	@$(BIN)/mypy
 

@@ -481,7 +481,7 @@ def compare(
         list[str], typer.Argument(metavar="METHOD METHOD... | RUN RUN...", help="Methods to run, or folders of runs.")
     ],
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each method; the first seed is 0.")] = 5,
-    steps: Annotated[int | None, typer.Option(help="Training steps of a run.  [default: 60]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps of a run.  [default: 40]")] = None,
     tokens: TokensOption = None,
     model: Annotated[str | None, typer.Option(help="Model folder, hub id, or nursery (default).")] = None,
     data: Annotated[str | None, typer.Option(help="Data to train on, in any format that train takes.")] = None,
@@ -525,7 +525,7 @@ def sweep(
         int | None, typer.Option(metavar="N", help="Draw N settings at random; without it, every combination is run.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each setting; the first seed is 0.")] = 3,
-    steps: Annotated[int | None, typer.Option(help="Training steps of a run.  [default: 60]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps of a run.  [default: 40]")] = None,
     tokens: TokensOption = None,
     model: Annotated[str | None, typer.Option(help="Model folder, hub id, or nursery (default).")] = None,
     data: Annotated[str | None, typer.Option(help="Data to train on, in any format that train takes.")] = None,

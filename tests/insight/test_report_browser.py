@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from cohort.insight.measure import HELD_OUT
 from cohort.insight.report import write_report
 from cohort.insight.tables import analyse
-from tests.browser import ARGUMENTS, LACKING, find_browser
 from tests.insight.comparisons import entry
+from tests.insight.conftest import PATIENCE
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -33,18 +32,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "report.html"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = find_browser()
-    if found is None:
-        warnings.warn(LACKING, stacklevel=1)
-        pytest.skip(LACKING)
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=found, args=ARGUMENTS)
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
 def visit(browser: Browser, report: Path) -> Iterator[Callable[..., Page]]:
     """Opens the page; at the end it may have said nothing on the console, and asked nobody for anything."""
@@ -56,7 +43,7 @@ def visit(browser: Browser, report: Path) -> Iterator[Callable[..., Page]]:
         context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from cohort.insight.viewer.server import application, listen
 from cohort.insight.viewer.shelf import Shelf
-from tests.browser import ARGUMENTS, LACKING, find_browser
+from tests.insight.conftest import PATIENCE
 from tests.insight.stored_run import metrics_row, write_run
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><b>bold</b>"
@@ -57,18 +56,6 @@ def address(runs: Path) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = find_browser()
-    if found is None:
-        warnings.warn(LACKING, stacklevel=1)
-        pytest.skip(LACKING)
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=found, args=ARGUMENTS)
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
 def visit(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
     """visit("#/...") opens a page; at the end none may have said an error, or asked anybody but the viewer."""
@@ -80,7 +67,7 @@ def visit(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
         context = browser.new_context(**{"viewport": {"width": 1400, "height": 900}, **options})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))

@@ -100,7 +100,7 @@ def test_the_gradient_moves_entropy_to_the_side_that_the_state_asks_for(seed: in
 def test_the_pass_is_taken_at_the_temperature_of_the_state_times_that_of_the_run() -> None:
     asked: list[float] = []
 
-    def score(contexts: Any, completions: Any, *, temperature: float) -> dict[str, torch.Tensor]:
+    def score(contexts: Any, completions: Any, *, temperature: float, support: Any) -> dict[str, torch.Tensor]:
         asked.append(temperature)
         return {"logp": torch.full((len(completions), max(map(len, completions))), -temperature)}
 

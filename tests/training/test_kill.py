@@ -17,7 +17,7 @@ from tests.training.test_train import same, weights
 KILLER = """
 import os, signal, sys
 import cohort.cli
-from cohort.engine import shared
+from cohort.engine import picking
 from cohort.training import checkpoint, precision
 import torch
 
@@ -37,7 +37,7 @@ def deadly(function, after=False):
     return call
 
 if where == "sampling":
-    shared.pick = deadly(shared.pick)
+    picking.pick = deadly(picking.pick)
 elif where == "update":
     precision.MasterWeights.step = deadly(precision.MasterWeights.step, after=True)
 elif where == "weights written":

@@ -45,7 +45,7 @@ def scored(setup: Setup, rollouts: list[Rollout]) -> torch.Tensor:
     """Log-probabilities [N, T] as the trainer takes them."""
     config = setup.config
     width = max(len(r.tokens) for r in rollouts)
-    how = {"width": width, "temperature": config.temperature, "micro_tokens": config.micro_tokens}
+    how = {"width": width, "temperature": config.temperature, "micro_tokens": setup.micro_tokens}
     return score(setup.policy, Sequences.of(rollouts), **how)["logp"]
 
 

@@ -34,7 +34,7 @@ from cohort.training.evaluation import evaluate_model
 from cohort.training.setup import check_method, prompt_spec
 from cohort.training.train import RESUMABLE, train
 
-STEPS = 60
+STEPS = 40
 SEEDS = 5
 SAMPLES = 16
 PLAN = "compare.json"
@@ -258,7 +258,7 @@ def make_plan(
         raise UsageError(f"'{twice[0]}' stands there twice (or under a name that makes the same folder)")
     steps = int(options.get("steps", STEPS))
     defaults = {
-        "steps": steps, "eval_every": max(1, steps // 20), "checkpoint.every": max(1, steps // 4), "checkpoint.keep": 1,
+        "steps": steps, "eval_every": max(1, steps // 10), "checkpoint.every": max(1, steps // 4), "checkpoint.keep": 1,
         "tensorboard": False, "show_every": 0,
     }  # fmt: skip
     own = sorted(set(options) & set(OWN))
