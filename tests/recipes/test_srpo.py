@@ -84,7 +84,9 @@ def test_advantages_come_from_the_whole_group() -> None:
 def test_the_teacher_sees_wrong_rollouts_alone() -> None:
     asked: list[Any] = []
 
-    def score(contexts: Any, completions: Any, *, model: str, want: frozenset[str], support: Any) -> dict[str, torch.Tensor]:
+    def score(
+        contexts: Any, completions: Any, *, model: str, want: frozenset[str], support: Any
+    ) -> dict[str, torch.Tensor]:
         asked.append((model, want, len(contexts), [list(c) for c in completions]))
         return {"entropy": torch.full((len(contexts), max(map(len, completions))), 0.5)}
 
