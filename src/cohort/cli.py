@@ -182,7 +182,7 @@ def _farewell(result: Any, config: Any) -> None:
     kind = "adapter" if config.lora else "model"
     print(f"the {kind}: {result.model}")
     steps = {
-        f"tensorboard --logdir {result.folder}/tensorboard": "the curves",
+        f"cohort view {result.folder}": "curves, rollouts and tokens, in the browser",
         f"cohort explain '{config.method}'": "what the method does at each step",
         "cohort train dapo+gdpo --model YOUR_MODEL --data YOUR.jsonl --reward math": "your model, your data",
     }
