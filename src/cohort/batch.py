@@ -13,6 +13,8 @@ from torch import Tensor
 from cohort.support import Support
 
 Message = dict[str, Any]
+# Read as float32.
+HALVES = (torch.bfloat16, torch.float16)
 
 # Fields whose shape is known by their name. Any other field says its kind when it is added
 # (`with_tokens`, `with_rollouts`), since [N, K] and [N, T] cannot be told apart by shape alone.
@@ -214,7 +216,7 @@ class Batch:
             value = self._rollouts[name]
         else:
             raise MissingField(name, self.names)
-        if value.dtype in (torch.bfloat16, torch.float16):
+        if value.dtype in HALVES:
             value = value.float()
         self._clean[name] = value
         return value
@@ -222,6 +224,12 @@ class Batch:
     def stored(self, name: str) -> Tensor:
         """A field as it was given, also where the mask is 0: token ids that a model is to read again, for example."""
         return self._tokens[name] if name in self._tokens else self._rollouts[name]
+
+    def picked(self, name: str, places: Tensor) -> Tensor:
+        """[M, ...] a token field at `places` [M] int64 of the flattened [N T], all of them within the mask: a wide field is
+        not copied as a whole for a part of it."""
+        value = self._tokens[name].flatten(0, 1).index_select(0, places)
+        return value.float() if value.dtype in HALVES else value
 
     def get(self, name: str) -> Tensor | None:
         return self[name] if name in self else None

@@ -108,3 +108,15 @@ def test_tokens_come_as_often_as_they_are_likely() -> None:
     chi2 = float(((counts - expected)[likely] ** 2 / expected[likely]).sum())
     # 99.9 % quantile of chi-square for up to 60 degrees of freedom is below 100.
     assert chi2 < 1.3 * int(likely.sum()) + 30
+
+
+def test_a_layer_that_something_else_has_taken_over_stays_with_it() -> None:
+    policy = tiny_policy()
+    layer = policy.base.get_decoder().layers[0].mlp.down_proj
+    calls, plain = [], layer.forward
+    layer.forward = taken_over = lambda x: calls.append(1) or plain(x)
+    list(
+        NativeEngine(policy).generate([request_of(prompt_of(policy, "1+1="), count=4)], Sampling(stop_ids=frozenset()))
+    )
+    assert len(calls) >= 4
+    assert layer.forward is taken_over

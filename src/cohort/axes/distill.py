@@ -59,23 +59,23 @@ def distilled(
     """Losses [N, T] of the student's tokens against the teacher's distribution, which has no gradient; 0 outside `keep`.
 
     Args:
-        keep: [N, T] bool, the tokens that are distilled.
+        keep: [N, T] bool, the tokens that are distilled, within the mask.
         mode: "full_logits", "topk_logits" (see `top_buckets`), or "sampled_token": stopgrad(logp - log q(y)) logp, whose
             expected gradient is that of KL(p || q).
     """
-    out = torch.zeros(batch.mask.shape, dtype=batch.logp.dtype, device=batch.device)
-    log_q = batch["teacher_logits"][keep].detach().log_softmax(-1)
+    places = keep.flatten().nonzero()[:, 0]
+    log_q = batch.picked("teacher_logits", places).detach().log_softmax(-1)
     if mode == "sampled_token":
-        logp = batch.logp[keep]
-        taught = log_q.gather(-1, batch["token_ids"][keep][:, None])[:, 0]
+        logp = batch.picked("logp", places)
+        taught = log_q.gather(-1, batch.picked("token_ids", places)[:, None])[:, 0]
         loss = (logp - taught).detach() * logp
     else:
-        log_p = batch["logits"][keep].log_softmax(-1)
+        log_p = batch.picked("logits", places).log_softmax(-1)
         if mode == "topk_logits":
             log_p, log_q = top_buckets(log_p, log_q, k=topk, tail=add_tail)
         loss = divergence(log_p, log_q, alpha=alpha)
-    out[keep] = loss.to(out.dtype)
-    return out
+    out = torch.zeros(keep.numel(), dtype=batch.logp.dtype, device=batch.device)
+    return out.index_copy(0, places, loss.to(out.dtype)).view_as(keep)
 
 
 def demonstrations(correct: Tensor, groups: Groups, *, exclude_self: bool = True) -> Tensor:

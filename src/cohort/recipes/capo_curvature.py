@@ -51,13 +51,9 @@ def last_layer(batch: Batch, probe: Probe, *, top_k: int | None = 64) -> Batch:
 def tokens(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """v, pi and ids [M, K], h [M, d] and A [M, 1] of the tokens that the loss is taken on."""
     at = batch.loss_mask.flatten().nonzero()[:, 0]
-
-    def picked(x: Tensor) -> Tensor:
-        return x.flatten(0, 1).index_select(0, at)
-
-    probs, ids, h = picked(batch["gate_probs"]), picked(batch["gate_ids"]), picked(batch["gate_hidden"])
-    chosen = (ids == picked(batch["token_ids"])[:, None]).to(probs.dtype)
-    return chosen - probs, probs, ids, h, picked(batch.advantages).to(probs.dtype)[:, None]
+    probs, ids, h = (batch.picked(name, at) for name in ("gate_probs", "gate_ids", "gate_hidden"))
+    chosen = (ids == batch.picked("token_ids", at)[:, None]).to(probs.dtype)
+    return chosen - probs, probs, ids, h, batch.picked("advantages", at).to(probs.dtype)[:, None]
 
 
 def shifts(batch: Batch, state: State, *, adam: Adam | None) -> tuple[Tensor, Tensor]:

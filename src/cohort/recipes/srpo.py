@@ -41,9 +41,8 @@ def _teacher_entropy(batch: Batch, probe: Probe) -> Batch:
     if rows.numel():
         contexts = [[token for token in row if token >= 0] for row in batch["teacher_context"][rows].tolist()]
         completions = [probe.rollouts[i].tokens for i in rows.tolist()]
-        support = [probe.rollouts[i].support for i in rows.tolist()]
-        want = frozenset({"entropy"})
-        seen = probe.score(contexts, completions, model="teacher", want=want, support=support)["entropy"]
+        how = {"want": frozenset({"entropy"}), "support": [probe.rollouts[i].support for i in rows.tolist()]}
+        seen = probe.score(contexts, completions, model="teacher", **how)["entropy"]
         entropy[rows, : seen.shape[1]] = seen.to(entropy)
     return batch.with_tokens(teacher_entropy=entropy)
 

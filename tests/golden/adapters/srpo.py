@@ -47,6 +47,3 @@ def random_fields(batch, generator):
 
 # The policy of the micro task cannot read a demonstration: its teacher sees the question alone.
 HYPER_TRAIN = "(solution_text='', ending='')"
-
-
-SORTS = "the most likely tokens of the vocabulary at each place"
