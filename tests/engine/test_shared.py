@@ -13,6 +13,7 @@ from cohort.policies.causal_lm import CausalLM
 from tests.helpers import prompt_of, request_of, tiny_policy
 
 KINDS = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "mistral", "phi3", "gpt2")
+PLAIN = ("llama", "qwen2", "qwen3", "mistral")
 
 
 def orders(policy: CausalLM) -> list[Request]:
@@ -24,14 +25,22 @@ def orders(policy: CausalLM) -> list[Request]:
     ]
 
 
+def engine_of(policy: CausalLM, slots: int, *, plain: bool | None = None) -> NativeEngine:
+    """An engine that has found out how it can decode, or is told."""
+    engine = NativeEngine(policy, slots=slots)
+    vars(engine)["plain"] = engine.plain if plain is None else plain
+    return engine
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_tokens_and_log_probabilities_agree(kind: str) -> None:
     policy = tiny_policy(kind)
     assert policy.way == "shared"
+    assert NativeEngine(policy).plain is (kind in PLAIN)
     requests, sampling = orders(policy), Sampling(temperature=0.8, top_p=0.95)
     own = dict(CachedDecoder(policy, requests, sampling, slots=64).run())
-    for slots in (64, 3):
-        got = dict(NativeEngine(policy, slots=slots).generate(requests, sampling))
+    for slots, plain in ((64, None), (3, None), (64, False)):
+        got = dict(engine_of(policy, slots, plain=plain).generate(requests, sampling))
         assert sorted(got) == sorted(own) == list(range(16))
         for place, completion in own.items():
             assert got[place].tokens == completion.tokens
@@ -43,10 +52,11 @@ def test_tokens_and_log_probabilities_agree(kind: str) -> None:
 def test_waiting_rollouts_take_the_places_of_finished_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = tiny_policy("qwen3")
     busy: list[int] = []
+    engine = engine_of(policy, 4)
     forward = shared.SharedDecoder._forward
     monkeypatch.setattr(shared.SharedDecoder, "_forward", lambda self: busy.append(len(self.owner)) or forward(self))
     requests = orders(policy)
-    done = dict(NativeEngine(policy, slots=4).generate(requests, Sampling()))
+    done = dict(engine.generate(requests, Sampling()))
     assert max(busy) == 4
     # One step a token but the first, which comes with the context; more rows a step, fewer steps.
     assert sum(busy) == sum(len(c.tokens) - 1 for c in done.values())
@@ -55,6 +65,7 @@ def test_waiting_rollouts_take_the_places_of_finished_ones(monkeypatch: pytest.M
 def test_a_context_is_encoded_once_and_dropped_with_its_last_rollout(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = tiny_policy("qwen3")
     encoded: list[tuple[int, ...]] = []
+    engine = engine_of(policy, 2)
     encode, held = shared.SharedDecoder._encode, []
 
     def counted(self: shared.SharedDecoder, contexts: list[tuple[int, ...]]) -> None:
@@ -64,7 +75,7 @@ def test_a_context_is_encoded_once_and_dropped_with_its_last_rollout(monkeypatch
 
     monkeypatch.setattr(shared.SharedDecoder, "_encode", counted)
     requests = orders(policy)
-    list(NativeEngine(policy, slots=2).generate(requests, Sampling()))
+    list(engine.generate(requests, Sampling()))
     assert len(encoded) == len(set(encoded)) == len({(*r.context, *r.prefix) for r in requests})
     assert max(held) <= 3
 

@@ -53,9 +53,15 @@ def dense(
     heads=st.sampled_from([(4, 4), (4, 2), (3, 1)]),
     softcap=st.sampled_from([None, 2.0]),
     window=st.sampled_from([None, 1, 3, 7]),
+    copied=st.sampled_from([0, 2]),
 )
 def test_attention_is_that_of_each_rollout_alone(
-    seed: int, shares: list[tuple[int, list[int]]], heads: tuple[int, int], softcap: float | None, window: int | None
+    seed: int,
+    shares: list[tuple[int, list[int]]],
+    heads: tuple[int, int],
+    softcap: float | None,
+    window: int | None,
+    copied: int,
 ) -> None:
     at, made = 0, []
     for length, suffixes in shares:
@@ -68,7 +74,9 @@ def test_attention_is_that_of_each_rollout_alone(
     )
     token = attention._layout.set(layout)
     # Small blocks, so that their borders are crossed.
-    before, attention.QUERY_BLOCK, attention.MOST_SCORES = (attention.QUERY_BLOCK, attention.MOST_SCORES), 2, 20
+    names = ("QUERY_BLOCK", "MOST_SCORES", "COPIED")
+    before = [getattr(attention, name) for name in names]
+    attention.QUERY_BLOCK, attention.MOST_SCORES, attention.COPIED = 2, 20, copied
     try:
         out, _ = shared_prefix_attention(
             None, q[None], k[None], v[None], None, scaling=0.4, softcap=softcap, sliding_window=window
@@ -77,7 +85,7 @@ def test_attention_is_that_of_each_rollout_alone(
         probe = torch.randn(out[0].shape, generator=g, dtype=torch.float64)
         got = torch.autograd.grad((out[0] * probe).sum(), (q, k, v))
     finally:
-        attention.QUERY_BLOCK, attention.MOST_SCORES = before
+        attention.QUERY_BLOCK, attention.MOST_SCORES, attention.COPIED = before
         attention._layout.reset(token)
     want = torch.autograd.grad((expected * probe).sum(), (q, k, v))
     assert torch.allclose(out[0], expected, atol=1e-10)

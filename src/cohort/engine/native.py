@@ -7,9 +7,10 @@ take their places.
 
 from __future__ import annotations
 
+import functools
 import gc
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -56,11 +57,17 @@ class NativeEngine:
                 RuntimeWarning,
                 stacklevel=2,
             )
-        return self._generate(requests, sampling, SharedDecoder if way == "shared" else CachedDecoder)
+        kind = functools.partial(SharedDecoder, plain=self.plain) if way == "shared" else CachedDecoder
+        return self._generate(requests, sampling, kind)
+
+    @functools.cached_property
+    def plain(self) -> bool:
+        """Whether steps of decoding are taken from the weights (see plain.py)."""
+        return SharedDecoder.agrees(self.policy)
 
     @torch.inference_mode()
     def _generate(
-        self, requests: Sequence[Request], sampling: Sampling, kind: type[SharedDecoder] | type[CachedDecoder]
+        self, requests: Sequence[Request], sampling: Sampling, kind: Callable[..., SharedDecoder | CachedDecoder]
     ) -> Iterator[tuple[int, Completion]]:
         left = list(range(len(requests)))
         while left:

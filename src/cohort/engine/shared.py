@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn.functional import linear
 from transformers import AttentionInterface
 
-from cohort.batch import Request
+from cohort.batch import Prompt, Request
 from cohort.engine.base import Completion, Sampling
 from cohort.engine.budget import BLOCK, rows_within
 from cohort.engine.picking import Drawing, context_of
+from cohort.engine.plain import PlainStep
 from cohort.policies.attention import Layout, Share, kept_keys, packed
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.head import head_of
@@ -35,13 +36,13 @@ class Grid(NamedTuple):
 
     Attributes:
         rows: [M, g] the rows of each stored context, then any.
-        place: [B] where each row stands in it, flat.
-        plain: every context has g rows, and they stand in order.
+        by_context: [M K g] where each of them stands among rows and key heads [B K].
+        by_row: [B K] the other way round.
     """
 
     rows: Tensor
-    place: Tensor
-    plain: bool
+    by_context: Tensor
+    by_row: Tensor
 
 
 class SharedDecoder:
@@ -50,6 +51,7 @@ class SharedDecoder:
     Args:
         slots: most rows.
         cache_mb: see `rows_within`.
+        plain: take steps from the weights (see plain.py) rather than through the model's modules; ask `agrees` first.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class SharedDecoder:
         *,
         slots: int,
         cache_mb: float | None = None,
+        plain: bool = False,
     ) -> None:
         self.policy, self.requests, self.sampling = policy, requests, sampling
         self.base = policy.base
@@ -88,8 +91,29 @@ class SharedDecoder:
         self.everyone = self.owner
         # Of the step: what rows do not see, by window.
         self.unseen: dict[int | None, Tensor | None] = {}
+        self.plain = PlainStep(self.base) if plain else None
         # Of each stored context: the logits [V] of the token that follows it.
         self.following: dict[tuple[int, ...], Tensor] = {}
+
+    @classmethod
+    @torch.inference_mode()
+    def agrees(cls, policy: CausalLM) -> bool:
+        """Whether steps taken from the weights give the model's own logits: found by trying one."""
+        if not PlainStep.serves(policy.base):
+            return False
+        tokens = (2, 3, 4)  # which every vocabulary has
+        requests = [Request(Prompt("", "", tokens[:n], ""), tokens[:n], seed, 2) for seed, n in enumerate((3, 3, 2))]
+        decoder = cls(policy, requests, Sampling(stop_ids=frozenset()), slots=3)
+        decoder._admit(3)
+        with decoding(decoder):
+            right = decoder._forward()
+        try:
+            decoder.plain = PlainStep(policy.base)
+            found = decoder._forward()
+        except (AttributeError, TypeError, ValueError, RuntimeError):
+            return False
+        near = {torch.float64: 1e-6, torch.float32: 1e-3}[right.dtype] * (1.0 + float(right.abs().max()))
+        return found.shape == right.shape and float((found - right).abs().max()) <= near
 
     # the loop ------------------------------------------------------------------------------------------------------
 
@@ -100,7 +124,7 @@ class SharedDecoder:
             if self.waiting and free and (not len(self.owner) or free >= max(1, self.rows // 4)):
                 yield from self._admit(free)
             done: list[tuple[int, Completion]] = []
-            with decoding(self):
+            with contextlib.nullcontext() if self.plain is not None else decoding(self):
                 while not done and len(self.owner):
                     done = self._take(self._forward())
             yield from done
@@ -232,6 +256,8 @@ class SharedDecoder:
             self.grid = self._grid()
         positions = self.lengths[self.home] + self.count - 1
         self.unseen = {}
+        if self.plain is not None:
+            return self.plain(self.last, positions, self._attend_scaled)
         out = self.base.base_model(input_ids=self.last[None], position_ids=positions[None], use_cache=False)
         return self.head(out.last_hidden_state[0])
 
@@ -262,15 +288,21 @@ class SharedDecoder:
         self.everyone = torch.arange(len(order), device=self.device)
         within = torch.empty_like(order)
         within[order] = self.everyone - start[self.home[order]]
-        place = self.home * widest + within
-        return Grid(rows, place, rows.numel() == len(order) and bool((rows.flatten() == self.everyone).all()))
+        heads = self.stacked[0][0].shape[1]
+        head = torch.arange(heads, device=self.device)
+        by_context = rows[:, None] * heads + head[:, None]
+        by_row = (self.home[:, None] * heads + head) * widest + within[:, None]
+        return Grid(rows, by_context.flatten(), by_row.flatten())
+
+    def _attend_scaled(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+        return self.attend(layer, q, k, v, 1.0, None, window)
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float | None, window: int | None
     ) -> Tensor:
         """[B, K, R, D] of q [B, K, R, D] and the rows' new keys and values [B, K, D]."""
         assert self.grid is not None
-        size, heads, repeats, _ = q.shape
+        size, heads, repeats, width = q.shape
         grid = self.grid
         contexts, widest = grid.rows.shape
         keys, values = self.own[layer]
@@ -280,42 +312,32 @@ class SharedDecoder:
             else:
                 stored[self.everyone, :, self.count - 1] = new
         own_keys, own_values = (
-            x[:size, :, : self.longest].view(size * heads, self.longest, -1) for x in (keys, values)
+            x[:size, :, : self.longest].view(size * heads, self.longest, width) for x in (keys, values)
         )
         length = self.stacked[layer][0].shape[2]
-        shared_keys, shared_values = (x.view(contexts * heads, length, -1) for x in self.stacked[layer])
-        q = (q * scale).contiguous()
-
-        def by_context(x: Tensor) -> Tensor:
-            """[M K, g R, n] of [B, K, R, n]: all rows of a context side by side."""
-            x = x.view(contexts, widest, heads, repeats, -1) if grid.plain else x[grid.rows]
-            return x.transpose(1, 2).reshape(contexts * heads, widest * repeats, -1)
-
-        def by_row(x: Tensor) -> Tensor:
-            """[B, K, R, n] of [M K, g R, n]."""
-            x = x.reshape(contexts, heads, widest, repeats, -1).transpose(1, 2)
-            x = x.reshape(contexts * widest, heads, repeats, -1)
-            return x if grid.plain else x[grid.place]
+        shared_keys, shared_values = (x.view(contexts * heads, length, width) for x in self.stacked[layer])
+        q = (q if scale == 1.0 else q * scale).reshape(size * heads, repeats, width)
 
         # All rows of a context meet it in one product, and each row its own tokens.
-        far = torch.bmm(by_context(q), shared_keys.transpose(1, 2))
-        near = torch.bmm(q.view(size * heads, repeats, -1), own_keys.transpose(1, 2)).view(size, heads, repeats, -1)
-        scores = torch.cat([far, by_context(near)], -1)
+        together, apart = (contexts * heads, widest * repeats), (contexts * heads * widest, repeats)
+        far = torch.bmm(q.index_select(0, grid.by_context).view(*together, width), shared_keys.transpose(1, 2))
+        near = torch.bmm(q, own_keys.transpose(1, 2)).index_select(0, grid.by_context).view(*together, -1)
+        scores = torch.cat([far, near], -1)
         if softcap is not None:
-            scores = softcap * torch.tanh(scores / softcap)
+            scores = scores.div_(softcap).tanh_().mul_(softcap)
         if window not in self.unseen:
             self.unseen[window] = self._hidden(window)
         hidden = self.unseen[window]
         if hidden is not None:
-            apart = scores.view(contexts, heads, widest, repeats, -1)
-            scores = apart.masked_fill(hidden[grid.rows][:, None, :, None], -torch.inf).view_as(scores)
+            scores.view(contexts, heads, widest, repeats, -1).masked_fill_(hidden, -torch.inf)
         weight = scores.softmax(-1)
-        first = by_row(torch.bmm(weight[..., :length], shared_values))
-        own_weight = by_row(weight[..., length:]).reshape(size * heads, repeats, -1)
-        return first + torch.bmm(own_weight, own_values).view_as(first)
+        first = torch.bmm(weight[..., :length], shared_values).view(*apart, width).index_select(0, grid.by_row)
+        own_weight = weight[..., length:].view(*apart, -1).index_select(0, grid.by_row)
+        return torch.baddbmm(first, own_weight, own_values).view(size, heads, repeats, width)
 
     def _hidden(self, window: int | None) -> Tensor | None:
-        """[B, P + t] bool: stored and own tokens that a row does not see; None if every row sees all."""
+        """[M, 1, g, 1, P + t] bool: stored and own tokens that the rows of each context do not see; None if all see all."""
+        assert self.grid is not None
         length, most = int(self.stacked[0][0].shape[2]), self.longest
         lengths = self.lengths[self.home][:, None]
         narrow = window is not None and window < length + most
@@ -330,7 +352,7 @@ class SharedDecoder:
             now = lengths + count - 1
             hidden_far = hidden_far | (now - far >= window)
             hidden_near = hidden_near | (now - lengths - near >= window)
-        return torch.cat([hidden_far, hidden_near], 1)
+        return torch.cat([hidden_far, hidden_near], 1)[self.grid.rows][:, None, :, None]
 
 
 def decode_attention(

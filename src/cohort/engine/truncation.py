@@ -43,6 +43,9 @@ def draw(log_probs: Tensor, uniforms: Tensor) -> Tensor:
         log_probs: [B, V]; -inf where a token cannot be drawn; need not be normalised.
     """
     weight = (log_probs - log_probs.amax(-1, keepdim=True)).exp()
+    if weight.shape[1] <= BLOCK:
+        mass = weight.double().cumsum(-1)
+        return _first_above(mass, uniforms.to(mass.device)[:, None] * mass[:, -1:])[:, 0]
     short = -weight.shape[1] % BLOCK
     parts = (pad(weight, (0, short)) if short else weight).unflatten(1, (-1, BLOCK))
     blocks = parts.sum(-1).double().cumsum(-1)

@@ -25,6 +25,8 @@ NAME = "cohort_shared_prefix"
 MOST_SCORES = 8 * 2**20
 # Queries of a suffix that meet its keys at once; keys beyond the last of them are not looked at.
 QUERY_BLOCK = 256
+# Tokens of prefix copies that may be kept for the backward pass, for each token of the suffixes.
+COPIED = 2
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,10 @@ def shared_prefix_attention(
         stop = end if len(share.suffixes) == 1 else middle
         parts.append(_alone(q[:, :, begin:stop], k[:, begin:stop], v[:, begin:stop], scale, softcap, window))
         if stop < end and q.device.type == "cpu" and softcap is None and window is None:
+            # Copies of a short prefix are kept, and nothing is computed again.
+            short = share.length * len(share.suffixes) <= COPIED * sum(share.suffixes)
             parts.append(
-                _Continued.apply(
+                (_continue if short else _Continued.apply)(
                     q[:, :, middle:end], k[:, begin:middle], v[:, begin:middle], k[:, middle:end], v[:, middle:end],
                     share.suffixes, scale,
                 )
@@ -192,10 +196,19 @@ def continued(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     return out[0].unflatten(0, q.shape[:2])
 
 
+def _continue(
+    q: Tensor, k_prefix: Tensor, v_prefix: Tensor, k: Tensor, v: Tensor, suffixes: tuple[int, ...], scale: float
+) -> Tensor:
+    """[K, R, n, D]: suffixes after their prefix, each by itself in torch's fused kernel, which on a CPU is two to three times
+    as fast as the two halves apart and their merge (it keeps no log-sum-exp to merge by). Arguments as of `_suffixes`."""
+    parts = zip(*(x.split(suffixes, -2) for x in (q, k, v)), strict=True)
+    out = [continued(q, torch.cat([k_prefix, k], 1), torch.cat([v_prefix, v], 1), scale) for q, k, v in parts]
+    return torch.cat(out, 2)
+
+
 class _Continued(torch.autograd.Function):
-    """Suffixes after their prefix, each by itself in torch's fused kernel, which on a CPU is two to three times as fast as
-    the two halves apart and their merge (it keeps no log-sum-exp to merge by). A suffix is joined to the prefix's keys only
-    while it is looked at, and again in the backward pass: no copy of the prefix is kept."""
+    """`_continue` for long prefixes: a suffix is joined to the prefix's keys only while it is looked at, and again in the
+    backward pass; no copy of the prefix is kept."""
 
     @staticmethod
     def forward(
@@ -208,12 +221,9 @@ class _Continued(torch.autograd.Function):
         suffixes: tuple[int, ...],
         scale: float,
     ) -> Tensor:
-        """[K, R, n, D]; arguments as of `_suffixes`."""
         ctx.save_for_backward(q, k_prefix, v_prefix, k, v)
         ctx.how = (suffixes, scale)
-        parts = zip(*(x.split(suffixes, -2) for x in (q, k, v)), strict=True)
-        out = [continued(q, torch.cat([k_prefix, k], 1), torch.cat([v_prefix, v], 1), scale) for q, k, v in parts]
-        return torch.cat(out, 2)
+        return _continue(q, k_prefix, v_prefix, k, v, suffixes, scale)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

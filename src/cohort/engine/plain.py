@@ -1,0 +1,174 @@
+"""A decoding step of the models that are built like Llama, straight from their weights.
+
+The modules of transformers spend more time between their products than in them when a step has a few dozen rows. Here
+every row is a column: products are W x with the weights as they lie in memory, and queries and keys are normalised and
+rotated together. On a CPU only, and only where a step gives the model's own logits (see `SharedDecoder.agrees`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaModel, MistralModel, Qwen2Model, Qwen3Model
+
+# Rows of these pass through the same operations; what is not named here decodes through its own modules.
+SERVED = (LlamaModel, MistralModel, Qwen2Model, Qwen3Model)
+# Columns that W x takes at once (measured with MKL): fewer cost as much.
+WIDTH = 16
+
+# (layer, queries [B, K, R, D], scaled, keys and values [B, K, D], window) -> [B, K, R, D]
+Attend = Callable[[int, Tensor, Tensor, Tensor, int | None], Tensor]
+
+
+def columns_of(rows: int) -> int:
+    """Columns in which so many rows are computed."""
+    return rows if rows == 1 else -(-rows // WIDTH) * WIDTH
+
+
+class Norm(NamedTuple):
+    """RMSNorm of arXiv:1910.07467, over n numbers: weight [..., n, 1] times sqrt(n), eps times n."""
+
+    weight: Tensor
+    eps: float
+
+    @classmethod
+    def of(cls, weight: Tensor, eps: float) -> Norm:
+        """Of a weight [..., n]."""
+        size = weight.shape[-1]
+        return cls((weight * size**0.5)[..., None], eps * size)
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """[..., n, B] of x [..., n, B]; `out` may be x."""
+        return torch.mul(x, (x * x).sum(-2, keepdim=True).add_(self.eps).rsqrt_(), out=out).mul_(self.weight)
+
+
+class Product(NamedTuple):
+    """A linear layer, or whatever stands in its place (an adapter, a layer with hooks)."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+    module: nn.Module
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """[N, B] of x [n, B]."""
+        if self.weight is None:
+            found: Tensor = self.module(x.t()).t()
+            return found if out is None else out.copy_(found)
+        return (
+            torch.mm(self.weight, x, out=out) if self.bias is None else torch.addmm(self.bias, self.weight, x, out=out)
+        )
+
+    def add(self, total: Tensor, x: Tensor) -> Tensor:
+        """total [N, B] + the product of x, in its place."""
+        return total.add_(self(x)) if self.weight is None or self.bias is not None else total.addmm_(self.weight, x)
+
+
+class Layer(NamedTuple):
+    """What a decoder layer is made of."""
+
+    before: Norm
+    q: Product
+    k: Product
+    v: Product
+    o: Product
+    turned: Norm | None  # of queries and keys, [H + K, D, 1]
+    window: int | None
+    after: Norm
+    gate: Product
+    up: Product
+    down: Product
+    act: Callable[[Tensor], Tensor]
+
+
+class PlainStep:
+    """The step of one model; weights are those of the time it is made.
+
+    Args:
+        base: a causal language model whose backbone is of a class in SERVED.
+    """
+
+    def __init__(self, base: Any) -> None:
+        config, model = base.config, base.base_model
+        self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
+        self.width = getattr(config, "head_dim", None) or config.hidden_size // self.heads
+        self.embedding, self.rotary = model.embed_tokens, model.rotary_emb
+        self.layers = [self._layer(layer, config) for layer in model.layers]
+        self.norm, self.head = _norm(model.norm), _product(base.get_output_embeddings())
+        scale = torch.ones(self.heads + self.key_heads, 1, 1, dtype=self.norm.weight.dtype)
+        scale[: self.heads] = model.layers[0].self_attn.scaling
+        self.scale = scale
+
+    @staticmethod
+    def serves(base: Any) -> bool:
+        """Whether a model may be decoded this way."""
+        first = next(base.parameters())
+        wide = first.dtype in (torch.float32, torch.float64)
+        return type(base.base_model) in SERVED and first.device.type == "cpu" and wide
+
+    def _layer(self, layer: Any, config: Any) -> Layer:
+        attention, mlp = layer.self_attn, layer.mlp
+        turned = None
+        if hasattr(attention, "q_norm"):
+            weights = [
+                norm.weight.expand(count, -1)
+                for norm, count in ((attention.q_norm, self.heads), (attention.k_norm, self.key_heads))
+            ]
+            turned = Norm.of(torch.cat(weights), attention.q_norm.variance_epsilon)
+        windowed = attention if hasattr(attention, "sliding_window") else config
+        window = getattr(windowed, "sliding_window", None)
+        q, k, v, o = map(_product, (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj))
+        gate, up, down = map(_product, (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+        before, after = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
+        return Layer(before, q, k, v, o, turned, window, after, gate, up, down, mlp.act_fn)
+
+    def __call__(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """Logits [B, V] after a token [B] of every row, at its position [B]."""
+        rows, heads, keys, width = len(tokens), self.heads, self.key_heads, self.width
+        columns = columns_of(rows)
+        if columns > rows:
+            tokens, positions = (nn.functional.pad(x, (0, columns - rows)) for x in (tokens, positions))
+        embedded = self.embedding(tokens)
+        x = embedded.t().contiguous()
+        # Queries, keys and values of a layer lie in one block and are turned in one go: values by nothing.
+        block = x.new_empty(heads + 2 * keys, width, columns)
+        cos, sin = torch.ones_like(block), torch.zeros_like(block)
+        for table, part in zip((cos, sin), self.rotary(embedded, positions[None]), strict=True):
+            torch.mul(part[0].t(), self.scale, out=table[: heads + keys])
+        low, high = slice(0, width // 2), slice(width // 2, width)
+        sin[:, low].neg_()
+        turns = [(low, block[:, high], sin[:, low]), (high, block[:, low], sin[:, high])]
+        q, k, v = block.view(-1, columns).split([heads * width, keys * width, keys * width])
+        seen = x.new_zeros(heads * width, columns)
+        for place, layer in enumerate(self.layers):
+            y = layer.before(x)
+            layer.q(y, out=q)
+            layer.k(y, out=k)
+            layer.v(y, out=v)
+            if layer.turned is not None:
+                layer.turned(block[: heads + keys], out=block[: heads + keys])
+            spun = block * cos
+            for half, other, weight in turns:
+                spun[:, half].addcmul_(other, weight)
+            by_row = spun.permute(2, 0, 1).contiguous()[:rows]
+            own = by_row[:, :heads].unflatten(1, (keys, -1))
+            out = attend(place, own, by_row[:, heads : heads + keys], by_row[:, heads + keys :], layer.window)
+            seen[:, :rows] = out.view(rows, -1).t()
+            x = layer.o.add(x, seen)
+            y = layer.after(x)
+            gate = layer.act(layer.gate(y))
+            x = layer.down.add(x, gate.mul_(layer.up(y)))
+        return self.head(self.norm(x))[:, :rows].t()
+
+
+def _norm(module: Any) -> Norm:
+    return Norm.of(module.weight, module.variance_epsilon)
+
+
+def _product(module: nn.Module) -> Product:
+    # A layer that something else has taken over (an adapter, hooks of accelerate) computes for itself.
+    if type(module) is not nn.Linear or "forward" in vars(module):
+        return Product(None, None, module)
+    return Product(module.weight, None if module.bias is None else module.bias[:, None], module)

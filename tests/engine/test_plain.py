@@ -1,0 +1,76 @@
+"""A decoding step taken from a model's weights gives the logits that its modules give."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cohort.engine.base import Sampling
+from cohort.engine.native import NativeEngine
+from cohort.engine.plain import PlainStep
+from cohort.engine.shared import SharedDecoder, decoding
+from cohort.policies.causal_lm import CausalLM
+from tests.engine.test_shared import orders
+from tests.helpers import tiny_policy
+
+
+def both(policy: CausalLM, *, rows: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of the third token of rollouts of unequal contexts: from the weights, and through the modules."""
+    requests = [request for request in orders(policy) if request.max_new_tokens > 3][:rows]
+    decoder = SharedDecoder(policy, requests, Sampling(stop_ids=frozenset()), slots=rows)
+    with torch.inference_mode():
+        decoder._admit(rows)
+        with decoding(decoder):
+            decoder._take(decoder._forward())
+            right = decoder._forward()
+        decoder.plain = PlainStep(policy.base)
+        return decoder._forward(), right
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral"])
+@pytest.mark.parametrize("rows", [1, 2, 15])
+def test_logits_agree(kind: str, rows: int) -> None:
+    got, right = both(tiny_policy(kind), rows=rows)
+    assert got.shape == right.shape == (rows, right.shape[1])
+    torch.testing.assert_close(got, right, rtol=1e-5, atol=1e-5)
+
+
+def test_adapters_and_layers_that_were_taken_over_compute_for_themselves() -> None:
+    policy = tiny_policy("qwen2")
+    policy.add_lora(4)
+    for name, parameter in policy.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    layer = policy.base.base_model.layers[0].mlp.up_proj
+    own = layer.forward
+    layer.forward = lambda x: 2 * own(x)
+    assert NativeEngine(policy).plain
+    got, right = both(policy)
+    torch.testing.assert_close(got, right, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_a_model_that_does_more_than_its_class_decodes_through_its_modules(kind: str) -> None:
+    policy = tiny_policy(kind)
+    assert NativeEngine(policy).plain
+    # Something that the weights do not tell.
+    policy.base.base_model.layers[1].mlp.register_forward_hook(lambda _, __, out: 1.5 * out)
+    assert not NativeEngine(policy).plain
+
+
+def test_only_what_was_measured_is_served() -> None:
+    assert not PlainStep.serves(tiny_policy("gemma2").base)
+    policy = tiny_policy("llama")
+    assert PlainStep.serves(policy.base)
+    policy.model.bfloat16()
+    assert not PlainStep.serves(policy.base)
+
+
+def test_weights_are_those_of_the_call() -> None:
+    policy = tiny_policy("llama")
+    both(policy)
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.mul_(1.5)
+    got, right = both(policy)
+    torch.testing.assert_close(got, right, rtol=1e-5, atol=1e-5)
