@@ -20,6 +20,7 @@ def both(policy: CausalLM, *, rows: int = 16) -> tuple[torch.Tensor, torch.Tenso
     decoder = SharedDecoder(policy, requests, Sampling(stop_ids=frozenset()), slots=rows)
     with torch.inference_mode():
         decoder._admit(rows)
+        decoder._arrange()
         with decoding(decoder):
             decoder._take(decoder._forward())
             right = decoder._forward()

@@ -49,6 +49,28 @@ def test_tokens_and_log_probabilities_agree(kind: str) -> None:
                 assert getattr(got[place], name) == pytest.approx(getattr(completion, name), abs=2e-5), name
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_last_rows_draw_the_same_with_contexts_of_their_own(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = tiny_policy(kind)
+    requests, sampling = orders(policy), Sampling(temperature=0.8)
+    parted: list[int] = []
+    part = shared.SharedDecoder._part
+
+    def counted(self: shared.SharedDecoder) -> None:
+        parted.append(len(self.owner))
+        part(self)
+
+    monkeypatch.setattr(shared.SharedDecoder, "_part", counted)
+    drawn = {}
+    for few, expected in ((0, 0), (30, 1), (10**6, 1)):
+        monkeypatch.setattr(shared, "FEW_TOKENS", few)
+        engine = engine_of(policy, 64)
+        parted.clear()
+        drawn[few] = {i: c.tokens for i, c in engine.generate(requests, sampling)}
+        assert len(parted) == expected
+    assert drawn[0] == drawn[30] == drawn[10**6]
+
+
 def test_waiting_rollouts_take_the_places_of_finished_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = tiny_policy("qwen3")
     busy: list[int] = []

@@ -27,6 +27,8 @@ NAME = "cohort_decode"
 FEW, WIDTH = 1, 16
 # Tokens of new contexts that are encoded in one pass.
 MOST_PREFILL = 16384
+# Tokens of contexts up to which the last rows are better off with a copy each than with two products (measured).
+FEW_TOKENS = 1024
 
 _decoder: contextvars.ContextVar[SharedDecoder | None] = contextvars.ContextVar("decoder", default=None)
 
@@ -105,6 +107,7 @@ class SharedDecoder:
         requests = [Request(Prompt("", "", tokens[:n], ""), tokens[:n], seed, 2) for seed, n in enumerate((3, 3, 2))]
         decoder = cls(policy, requests, Sampling(stop_ids=frozenset()), slots=3)
         decoder._admit(3)
+        decoder._arrange()
         with decoding(decoder):
             right = decoder._forward()
         try:
@@ -126,6 +129,8 @@ class SharedDecoder:
             done: list[tuple[int, Completion]] = []
             with contextlib.nullcontext() if self.plain is not None else decoding(self):
                 while not done and len(self.owner):
+                    if self.grid is None:
+                        self._arrange()
                     done = self._take(self._forward())
             yield from done
 
@@ -252,8 +257,6 @@ class SharedDecoder:
     def _forward(self) -> Tensor:
         """Logits [B, V] after the last token of every row."""
         self._grow()
-        if self.grid is None:
-            self.grid = self._grid()
         positions = self.lengths[self.home] + self.count - 1
         self.unseen = {}
         if self.plain is not None:
@@ -266,16 +269,42 @@ class SharedDecoder:
         self.longest = int(self.count.max())
         self.level = bool((self.count == self.longest).all())
         like = self.stacked[0][0]
-        capacity = self.own[0][0].shape[2] if self.own else 0
+        rows, capacity = (self.own[0][0].shape[0], self.own[0][0].shape[2]) if self.own else (self.rows, 0)
         if self.longest > capacity:
             more = -(-self.longest // BLOCK) * BLOCK - capacity
-            empty = [like.new_zeros(self.rows, like.shape[1], more, like.shape[3]) for _ in range(2)]
+            empty = [like.new_zeros(rows, like.shape[1], more, like.shape[3]) for _ in range(2)]
             if not self.own:
                 self.own = [(empty[0].clone(), empty[1].clone()) for _ in self.stacked]
             else:
                 self.own = [
                     (torch.cat([keys, empty[0]], 2), torch.cat([values, empty[1]], 2)) for keys, values in self.own
                 ]
+
+    def _arrange(self) -> None:
+        """After rows have come or gone."""
+        copies = int(self.lengths[self.home].sum())
+        if not self.waiting and 0 < copies <= min(FEW_TOKENS, self.room):
+            self._part()
+        self.grid = self._grid()
+
+    def _part(self) -> None:
+        """Have each row hold its context itself, as the first of its own tokens; contexts are empty from then on."""
+        self._grow()
+        lengths = self.lengths[self.home].tolist()
+        capacity = -(-(max(lengths) + self.longest) // BLOCK) * BLOCK
+        for layer, pairs in enumerate(zip(self.stacked, self.own, strict=True)):
+            whole = []
+            for stored, own in zip(*pairs, strict=True):
+                rows = stored.new_zeros(len(lengths), stored.shape[1], capacity, stored.shape[3])
+                for row, (home, length) in enumerate(zip(self.home.tolist(), lengths, strict=True)):
+                    rows[row, :, :length] = stored[home, :, :length]
+                    rows[row, :, length : length + self.longest] = own[row, :, : self.longest]
+                whole.append(rows)
+            self.own[layer] = (whole[0], whole[1])
+        self.count = self.count + self.lengths[self.home]
+        self.lengths = torch.zeros_like(self.lengths)
+        self.prefix = []
+        self.stacked = [(keys[:, :, :0].clone(), values[:, :, :0].clone()) for keys, values in self.stacked]
 
     def _grid(self) -> Grid:
         order = torch.argsort(self.home, stable=True)
@@ -317,26 +346,33 @@ class SharedDecoder:
         length = self.stacked[layer][0].shape[2]
         shared_keys, shared_values = (x.view(contexts * heads, length, width) for x in self.stacked[layer])
         q = (q if scale == 1.0 else q * scale).reshape(size * heads, repeats, width)
+        near = torch.bmm(q, own_keys.transpose(1, 2))
+        if not length:
+            weight = self._seen(near.view(size, heads, repeats, -1), softcap, window).softmax(-1).view_as(near)
+            return torch.bmm(weight, own_values).view(size, heads, repeats, width)
 
         # All rows of a context meet it in one product, and each row its own tokens.
         together, apart = (contexts * heads, widest * repeats), (contexts * heads * widest, repeats)
         far = torch.bmm(q.index_select(0, grid.by_context).view(*together, width), shared_keys.transpose(1, 2))
-        near = torch.bmm(q, own_keys.transpose(1, 2)).index_select(0, grid.by_context).view(*together, -1)
-        scores = torch.cat([far, near], -1)
-        if softcap is not None:
-            scores = scores.div_(softcap).tanh_().mul_(softcap)
-        if window not in self.unseen:
-            self.unseen[window] = self._hidden(window)
-        hidden = self.unseen[window]
-        if hidden is not None:
-            scores.view(contexts, heads, widest, repeats, -1).masked_fill_(hidden, -torch.inf)
+        scores = torch.cat([far, near.index_select(0, grid.by_context).view(*together, -1)], -1)
+        self._seen(scores.view(contexts, heads, widest, repeats, -1), softcap, window)
         weight = scores.softmax(-1)
         first = torch.bmm(weight[..., :length], shared_values).view(*apart, width).index_select(0, grid.by_row)
         own_weight = weight[..., length:].view(*apart, -1).index_select(0, grid.by_row)
         return torch.baddbmm(first, own_weight, own_values).view(size, heads, repeats, width)
 
+    def _seen(self, scores: Tensor, softcap: float | None, window: int | None) -> Tensor:
+        """Scores with the soft cap, -inf where a row does not see a token; in their place."""
+        if softcap is not None:
+            scores.div_(softcap).tanh_().mul_(softcap)
+        if window not in self.unseen:
+            self.unseen[window] = self._hidden(window)
+        hidden = self.unseen[window]
+        return scores if hidden is None else scores.masked_fill_(hidden, -torch.inf)
+
     def _hidden(self, window: int | None) -> Tensor | None:
-        """[M, 1, g, 1, P + t] bool: stored and own tokens that the rows of each context do not see; None if all see all."""
+        """Stored and own tokens that rows do not see: bool [M, 1, g, 1, P + t] by context, or, where contexts are empty,
+        [B, 1, 1, t]; None if all see all."""
         assert self.grid is not None
         length, most = int(self.stacked[0][0].shape[2]), self.longest
         lengths = self.lengths[self.home][:, None]
@@ -352,7 +388,8 @@ class SharedDecoder:
             now = lengths + count - 1
             hidden_far = hidden_far | (now - far >= window)
             hidden_near = hidden_near | (now - lengths - near >= window)
-        return torch.cat([hidden_far, hidden_near], 1)[self.grid.rows][:, None, :, None]
+        hidden = torch.cat([hidden_far, hidden_near], 1)
+        return hidden[self.grid.rows][:, None, :, None] if length else hidden[:, None, None]
 
 
 def decode_attention(
