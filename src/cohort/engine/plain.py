@@ -134,28 +134,31 @@ class PlainStep:
         x = embedded.t().contiguous()
         # Queries, keys and values of a layer lie in one block and are turned in one go: values by nothing.
         block = x.new_empty(heads + 2 * keys, width, columns)
-        cos, sin = torch.ones_like(block), torch.zeros_like(block)
+        cos, sin, spun = torch.ones_like(block), torch.zeros_like(block), torch.empty_like(block)
         for table, part in zip((cos, sin), self.rotary(embedded, positions[None]), strict=True):
             torch.mul(part[0].t(), self.scale, out=table[: heads + keys])
         low, high = slice(0, width // 2), slice(width // 2, width)
         sin[:, low].neg_()
-        turns = [(low, block[:, high], sin[:, low]), (high, block[:, low], sin[:, high])]
+        turns = [(spun[:, a], block[:, b], sin[:, a]) for a, b in ((low, high), (high, low))]
         q, k, v = block.view(-1, columns).split([heads * width, keys * width, keys * width])
+        to_norm = block[: heads + keys]
+        by_row = x.new_empty(columns, heads + 2 * keys, width)
+        own, own_keys, own_values = by_row[:rows].split([heads, keys, keys], 1)
+        own = own.unflatten(1, (keys, -1))
         seen = x.new_zeros(heads * width, columns)
+        seen_rows = seen.t()[:rows]
         for place, layer in enumerate(self.layers):
             y = layer.before(x)
             layer.q(y, out=q)
             layer.k(y, out=k)
             layer.v(y, out=v)
             if layer.turned is not None:
-                layer.turned(block[: heads + keys], out=block[: heads + keys])
-            spun = block * cos
+                layer.turned(to_norm, out=to_norm)
+            torch.mul(block, cos, out=spun)
             for half, other, weight in turns:
-                spun[:, half].addcmul_(other, weight)
-            by_row = spun.permute(2, 0, 1).contiguous()[:rows]
-            own = by_row[:, :heads].unflatten(1, (keys, -1))
-            out = attend(place, own, by_row[:, heads : heads + keys], by_row[:, heads + keys :], layer.window)
-            seen[:, :rows] = out.view(rows, -1).t()
+                half.addcmul_(other, weight)
+            by_row.copy_(spun.permute(2, 0, 1))
+            seen_rows.copy_(attend(place, own, own_keys, own_values, layer.window).view(rows, -1))
             x = layer.o.add(x, seen)
             y = layer.after(x)
             gate = layer.act(layer.gate(y))
