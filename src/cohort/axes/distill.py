@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from cohort.axes.groups import group_min
 from cohort.axes.guidance import question, with_question
@@ -14,8 +17,15 @@ SOLUTION = "\n\nCorrect solution:\n\n{}"
 FEEDBACK = "\n\nThe following is feedback from your unsuccessful earlier attempt:\n\n{}"
 ENDING = "\n\nCorrectly solve the original question."
 
+# Up to so many tokens, a vocabulary is summed up faster as the first axis in memory than as the last.
+SMALL = 64
 # The whole mass cannot be told from slightly less than it, and the log of what is left over must stay finite.
 FULL_MASS = -1e-7
+
+
+def log_probs(logits: Tensor) -> Tensor:
+    """[M, V] log-probabilities of logits [M, V]."""
+    return logits.log_softmax(-1) if logits.shape[1] > SMALL else logits.t().contiguous().log_softmax(0).t()
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -33,9 +43,27 @@ def divergence(log_p: Tensor, log_q: Tensor, *, alpha: float) -> Tensor:
         return _kl(log_q, log_p)
     if alpha == 1.0:
         return _kl(log_p, log_q)
-    share = torch.tensor([1 - alpha, alpha], dtype=log_p.dtype, device=log_p.device).log()
-    log_m = torch.logaddexp(log_p + share[0], log_q + share[1])
-    return (1 - alpha) * _kl(log_p, log_m) + alpha * _kl(log_q, log_m)
+    return _Between.apply(log_p, log_q, alpha)
+
+
+class _Between(torch.autograd.Function):
+    """(1 - alpha) KL(p || m) + alpha KL(q || m), whose derivative by log p is (1 - alpha) p (log p - log m): taking it from
+    that keeps one tensor rather than all the way there. q gets no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, log_p: Tensor, log_q: Tensor, alpha: float) -> Tensor:
+        p, q = log_p.exp(), log_q.exp()
+        # Where both underflow there is nothing to count.
+        log_m = torch.lerp(p, q, alpha).clamp_(min=torch.finfo(p.dtype).tiny).log_()
+        taken = (log_p - log_m).mul_(p).mul_(1 - alpha)
+        ctx.save_for_backward(taken)
+        return taken.sum(-1).add_(q.mul_(log_m.neg_().add_(log_q)).sum(-1), alpha=alpha)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (taken,) = ctx.saved_tensors
+        return taken * grads[0][..., None], None, None
 
 
 def top_buckets(log_p: Tensor, log_q: Tensor, *, k: int, tail: bool) -> tuple[Tensor, Tensor]:
@@ -54,28 +82,40 @@ def top_buckets(log_p: Tensor, log_q: Tensor, *, k: int, tail: bool) -> tuple[Te
 
 
 def distilled(
-    batch: Batch, keep: Tensor, *, alpha: float, mode: str = "full_logits", topk: int = 100, add_tail: bool = True
+    batch: Batch,
+    keep: Tensor,
+    *,
+    alpha: float,
+    mode: str = "full_logits",
+    topk: int = 100,
+    add_tail: bool = True,
+    weight: str | None = None,
+    others: Tensor | None = None,
 ) -> Tensor:
-    """Losses [N, T] of the student's tokens against the teacher's distribution, which has no gradient; 0 outside `keep`.
+    """Losses [N, T] of the student's tokens against the teacher's distribution, which has no gradient.
 
     Args:
         keep: [N, T] bool, the tokens that are distilled, within the mask.
+        weight: token field that the losses are multiplied by.
+        others: losses [N, T] of the tokens that are not distilled; 0 if not given.
         mode: "full_logits", "topk_logits" (see `top_buckets`), or "sampled_token": stopgrad(logp - log q(y)) logp, whose
             expected gradient is that of KL(p || q).
     """
     places = keep.flatten().nonzero()[:, 0]
-    log_q = batch.picked("teacher_logits", places).detach().log_softmax(-1)
+    log_q = log_probs(batch.picked("teacher_logits", places).detach())
     if mode == "sampled_token":
         logp = batch.picked("logp", places)
         taught = log_q.gather(-1, batch.picked("token_ids", places)[:, None])[:, 0]
         loss = (logp - taught).detach() * logp
     else:
-        log_p = batch.picked("logits", places).log_softmax(-1)
+        log_p = log_probs(batch.picked("logits", places))
         if mode == "topk_logits":
             log_p, log_q = top_buckets(log_p, log_q, k=topk, tail=add_tail)
         loss = divergence(log_p, log_q, alpha=alpha)
-    out = torch.zeros(keep.numel(), dtype=batch.logp.dtype, device=batch.device)
-    return out.index_copy(0, places, loss.to(out.dtype)).view_as(keep)
+    if weight is not None:
+        loss = loss * batch.picked(weight, places)
+    out = torch.zeros_like(batch.logp) if others is None else others
+    return out.flatten().index_copy(0, places, loss.to(out.dtype)).view_as(keep)
 
 
 def demonstrations(correct: Tensor, groups: Groups, *, exclude_self: bool = True) -> Tensor:

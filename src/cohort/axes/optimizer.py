@@ -21,4 +21,8 @@ def adamw(
 
     Source: arXiv:1711.05101.
     """
-    return torch.optim.AdamW(params, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
+    groups = list(params)
+    tensors = [p for group in groups for p in (group["params"] if isinstance(group, dict) else [group])]
+    # One pass over memory for each parameter, where torch has it.
+    fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in tensors)
+    return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=fused)

@@ -79,7 +79,8 @@ def pick(
         entropy = entropy_of(policy, whole=False)
     chosen = policy.argmax(-1) if sampling.greedy else draw(drawn_from, uniforms)
     at = chosen[:, None]
-    logp, sampled, own = (each.gather(1, at)[:, 0] for each in (raw, drawn_from, policy))
+    own = policy.gather(1, at)[:, 0]
+    logp, sampled = (own if each is policy else each.gather(1, at)[:, 0] for each in (raw, drawn_from))
     return Drawn(chosen, logp, sampled, entropy, own, keep)
 
 

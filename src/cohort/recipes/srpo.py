@@ -53,11 +53,10 @@ def _teacher_entropy(batch: Batch, probe: Probe) -> Batch:
 def routes(batch: Batch, advantages: Tensor, *, dw_beta: float = 1.0) -> Batch:
     """w_it = exp(-dw_beta H_it) / mean over distilled tokens as `distil_weight` [N, T]; distilled rollouts have advantage 0."""
     keep = batch.loss_mask & taught(batch)[:, None]
-    entropy = batch["teacher_entropy"]
+    entropy = batch["teacher_entropy"].masked_fill(~keep, torch.inf)
     # Relative to the smallest, which cancels, so that not all of them underflow.
-    least = entropy[keep].min() if bool(keep.any()) else 0.0
-    raw = torch.where(keep, (-dw_beta * (entropy - least)).exp(), torch.zeros_like(entropy))
-    weight = raw * keep.sum() / raw.sum().clamp(min=torch.finfo(raw.dtype).tiny)
+    raw = (entropy.min() - entropy).mul_(dw_beta).exp_().masked_fill_(~keep, 0.0)
+    weight = raw * (keep.sum() / raw.sum().clamp(min=torch.finfo(raw.dtype).tiny))
     own = torch.where(taught(batch)[:, None], torch.zeros_like(advantages), advantages)
     return batch.with_tokens(distil_weight=weight).replace(advantages=own)
 
@@ -85,8 +84,7 @@ def routed_losses(
     Source: arXiv:2604.02288.
     """
     keep = batch.loss_mask & taught(batch)[:, None]
-    distillation = batch["distil_weight"] * distilled(batch, keep, alpha=alpha)
-    return torch.where(keep, distillation, clipped(ratio, advantages, low, high))
+    return distilled(batch, keep, alpha=alpha, weight="distil_weight", others=clipped(ratio, advantages, low, high))
 
 
 @recipe(
