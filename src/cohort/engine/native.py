@@ -17,6 +17,7 @@ import torch
 from cohort.batch import Request
 from cohort.engine.base import Completion, Sampling
 from cohort.engine.cached import CachedDecoder
+from cohort.engine.plain import PlainStep
 from cohort.engine.shared import SharedDecoder
 from cohort.errors import out_of_memory
 from cohort.policies.causal_lm import CausalLM
@@ -57,8 +58,10 @@ class NativeEngine:
                 RuntimeWarning,
                 stacklevel=2,
             )
-        kind = functools.partial(SharedDecoder, plain=self.plain) if way == "shared" else CachedDecoder
-        return self._generate(requests, sampling, kind)
+        if way != "shared":
+            return self._generate(requests, sampling, CachedDecoder)
+        plain = self.plain and PlainStep.serves(self.policy.base)  # it may have changed since it was tried
+        return self._generate(requests, sampling, functools.partial(SharedDecoder, plain=plain))
 
     @functools.cached_property
     def plain(self) -> bool:

@@ -104,9 +104,14 @@ class PlainStep:
     @staticmethod
     def serves(base: Any) -> bool:
         """Whether a model may be decoded this way."""
-        first = next(base.parameters())
-        wide = first.dtype in (torch.float32, torch.float64)
-        return type(base.base_model) in SERVED and first.device.type == "cpu" and wide
+        first, model = next(base.parameters()), base.base_model
+        if type(model) not in SERVED or first.device.type != "cpu" or first.dtype not in (torch.float32, torch.float64):
+            return False
+        norms = [
+            model.norm,
+            *(n for layer in model.layers for n in (layer.input_layernorm, layer.post_attention_layernorm)),
+        ]
+        return all(hasattr(norm, "variance_epsilon") for norm in norms)
 
     def _layer(self, layer: Any, config: Any) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
