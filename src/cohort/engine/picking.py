@@ -60,14 +60,15 @@ def pick(
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     temperature = 1.0 if sampling.greedy else sampling.temperature
-    raw = (logits / temperature).log_softmax(-1)
+    raw = (logits if temperature == 1.0 else logits / temperature).log_softmax(-1)
     policy = raw
     if rule is not None and not rule.free:
         assert column is not None
         logits = rule.apply(logits, column)
         policy = (logits / temperature).log_softmax(-1)
     drawn_from, keep = policy, None
-    entropy = entropy_of(policy, whole=policy is raw)
+    probs = policy.exp()
+    entropy = entropy_of(policy, whole=policy is raw, probs=probs)
     if adaptive is not None and not sampling.greedy:
         drawn_from = _reheated(logits, policy, entropy, temperature, adaptive)
     if sampling.truncated:
@@ -75,9 +76,11 @@ def pick(
         # From the logits, as the trainer takes them: the same rounding.
         over = (logits / temperature).masked_fill(~keep, -torch.inf).log_softmax(-1)
         drawn_from = over if adaptive is None else drawn_from.masked_fill(~keep, -torch.inf).log_softmax(-1)
-        policy = over
-        entropy = entropy_of(policy, whole=False)
-    chosen = policy.argmax(-1) if sampling.greedy else draw(drawn_from, uniforms)
+        policy, probs = over, over.exp()
+        entropy = entropy_of(policy, whole=False, probs=probs)
+    chosen = (
+        policy.argmax(-1) if sampling.greedy else draw(probs if drawn_from is policy else drawn_from.exp(), uniforms)
+    )
     at = chosen[:, None]
     own = policy.gather(1, at)[:, 0]
     logp, sampled = (own if each is policy else each.gather(1, at)[:, 0] for each in (raw, drawn_from))

@@ -34,25 +34,28 @@ def allowed(log_probs: Tensor, sampling: Sampling) -> Tensor:
     return keep
 
 
-def draw(log_probs: Tensor, uniforms: Tensor) -> Tensor:
+def draw(weight: Tensor, uniforms: Tensor) -> Tensor:
     """[B] token ids: the inverse of the distribution function at `uniforms` [B] float64 in [0, 1).
 
     First the block of tokens is found, then the token in it: the running sum over a large vocabulary is slow.
 
     Args:
-        log_probs: [B, V]; -inf where a token cannot be drawn; need not be normalised.
+        weight: [B, V] probabilities; 0 where a token cannot be drawn; need not sum to 1.
     """
-    weight = (log_probs - log_probs.amax(-1, keepdim=True)).exp()
     if weight.shape[1] <= BLOCK:
         mass = weight.double().cumsum(-1)
         return _first_above(mass, uniforms.to(mass.device)[:, None] * mass[:, -1:])[:, 0]
-    short = -weight.shape[1] % BLOCK
-    parts = (pad(weight, (0, short)) if short else weight).unflatten(1, (-1, BLOCK))
-    blocks = parts.sum(-1).double().cumsum(-1)
-    aim = uniforms.to(blocks.device)[:, None] * blocks[:, -1:]
-    block = _first_above(blocks, aim)
-    aim = aim - pad(blocks, (1, 0)).gather(1, block)
-    chosen = parts.gather(1, block[..., None].expand(-1, -1, BLOCK))[:, 0]
+    # Copied for the last, broken block alone: the whole would be a pass over the vocabulary.
+    blocks = weight.shape[1] // BLOCK
+    sums = weight[:, : blocks * BLOCK].unflatten(1, (blocks, BLOCK)).sum(-1)
+    rest = weight[:, blocks * BLOCK :]
+    sums = torch.cat([sums, rest.sum(-1, keepdim=True)], 1).double().cumsum(-1)
+    aim = uniforms.to(sums.device)[:, None] * sums[:, -1:]
+    block = _first_above(sums, aim)
+    aim = aim - pad(sums, (1, 0)).gather(1, block)
+    place = block * BLOCK + torch.arange(BLOCK, device=weight.device)
+    inside = place < weight.shape[1]
+    chosen = weight.gather(1, place.clamp(max=weight.shape[1] - 1)).masked_fill(~inside, 0.0)
     return (block * BLOCK + _first_above(chosen.double().cumsum(-1), aim))[:, 0]
 
 

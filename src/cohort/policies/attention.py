@@ -152,14 +152,13 @@ def shared_prefix_attention(
         stop = end if len(share.suffixes) == 1 else middle
         parts.append(_alone(q[:, :, begin:stop], k[:, begin:stop], v[:, begin:stop], scale, softcap, window))
         if stop < end and q.device.type == "cpu" and softcap is None and window is None:
+            given = (
+                q[:, :, middle:end], k[:, begin:middle], v[:, begin:middle], k[:, middle:end], v[:, middle:end],
+                share.suffixes, scale,
+            )  # fmt: skip
             # Copies of a short prefix are kept, and nothing is computed again.
             short = share.length * len(share.suffixes) <= COPIED * sum(share.suffixes)
-            parts.append(
-                (_continue if short else _Continued.apply)(
-                    q[:, :, middle:end], k[:, begin:middle], v[:, begin:middle], k[:, middle:end], v[:, middle:end],
-                    share.suffixes, scale,
-                )
-            )  # fmt: skip
+            parts += _continue(*given) if short else [_Continued.apply(*given)]
         elif stop < end:
             index, there = layout.suffix_index(which)
             parts.append(
@@ -198,12 +197,11 @@ def continued(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 def _continue(
     q: Tensor, k_prefix: Tensor, v_prefix: Tensor, k: Tensor, v: Tensor, suffixes: tuple[int, ...], scale: float
-) -> Tensor:
-    """[K, R, n, D]: suffixes after their prefix, each by itself in torch's fused kernel, which on a CPU is two to three times
-    as fast as the two halves apart and their merge (it keeps no log-sum-exp to merge by). Arguments as of `_suffixes`."""
+) -> list[Tensor]:
+    """[K, R, s, D] of each suffix after its prefix, by itself in torch's fused kernel, which on a CPU is two to three times as
+    fast as the two halves apart and their merge (it keeps no log-sum-exp to merge by). Arguments as of `_suffixes`."""
     parts = zip(*(x.split(suffixes, -2) for x in (q, k, v)), strict=True)
-    out = [continued(q, torch.cat([k_prefix, k], 1), torch.cat([v_prefix, v], 1), scale) for q, k, v in parts]
-    return torch.cat(out, 2)
+    return [continued(q, torch.cat([k_prefix, k], 1), torch.cat([v_prefix, v], 1), scale) for q, k, v in parts]
 
 
 class _Continued(torch.autograd.Function):
@@ -223,7 +221,7 @@ class _Continued(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(q, k_prefix, v_prefix, k, v)
         ctx.how = (suffixes, scale)
-        return _continue(q, k_prefix, v_prefix, k, v, suffixes, scale)
+        return torch.cat(_continue(q, k_prefix, v_prefix, k, v, suffixes, scale), 2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

@@ -30,14 +30,15 @@ def head_of(model: Any) -> Callable[[Tensor], Tensor]:
     return logits
 
 
-def entropy_of(log_probs: Tensor, *, whole: bool) -> Tensor:
+def entropy_of(log_probs: Tensor, *, whole: bool, probs: Tensor | None = None) -> Tensor:
     """[M] entropies (nats) of log-probabilities [M, V].
 
     Args:
         whole: no token is excluded (-inf), which need not be looked for.
+        probs: [M, V], if they are there already.
     """
     finite = log_probs if whole else log_probs.masked_fill(log_probs == -torch.inf, 0.0)
-    return -(log_probs.exp() * finite).sum(-1)
+    return -((log_probs.exp() if probs is None else probs) * finite).sum(-1)
 
 
 def scaled(logits: Tensor, tokens: Tensor, temperature: float, support: Flat | None) -> Tensor:
