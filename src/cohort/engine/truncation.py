@@ -45,7 +45,7 @@ def draw(weight: Tensor, uniforms: Tensor) -> Tensor:
     if weight.shape[1] <= BLOCK:
         mass = weight.double().cumsum(-1)
         return _first_above(mass, uniforms.to(mass.device)[:, None] * mass[:, -1:])[:, 0]
-    # Copied for the last, broken block alone: the whole would be a pass over the vocabulary.
+    # The last, broken block is summed apart: padding would copy the whole vocabulary.
     blocks = weight.shape[1] // BLOCK
     sums = weight[:, : blocks * BLOCK].unflatten(1, (blocks, BLOCK)).sum(-1)
     rest = weight[:, blocks * BLOCK :]
