@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cohort.engine import shared
 from cohort.engine.base import Sampling
 from cohort.engine.native import NativeEngine
 from cohort.engine.plain import PlainStep
@@ -30,7 +31,9 @@ def both(policy: CausalLM, *, rows: int = 16) -> tuple[torch.Tensor, torch.Tenso
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral"])
 @pytest.mark.parametrize("rows", [1, 2, 15])
-def test_logits_agree(kind: str, rows: int) -> None:
+@pytest.mark.parametrize("few", [0, shared.FEW_TOKENS], ids=["shared", "parted"])
+def test_logits_agree(kind: str, rows: int, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "FEW_TOKENS", few)
     got, right = both(tiny_policy(kind), rows=rows)
     assert got.shape == right.shape == (rows, right.shape[1])
     torch.testing.assert_close(got, right, rtol=1e-5, atol=1e-5)

@@ -32,8 +32,10 @@ def engine_of(policy: CausalLM, slots: int, *, plain: bool | None = None) -> Nat
     return engine
 
 
+@pytest.mark.parametrize("few", [0, shared.FEW_TOKENS], ids=["shared", "parted"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_tokens_and_log_probabilities_agree(kind: str) -> None:
+def test_tokens_and_log_probabilities_agree(kind: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "FEW_TOKENS", few)
     policy = tiny_policy(kind)
     assert policy.way == "shared"
     assert NativeEngine(policy).plain is (kind in PLAIN)

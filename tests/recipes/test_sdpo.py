@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cohort import registry
-from cohort.axes.distill import SMALL, demonstrations, distilled, divergence, log_probs, taught, teacher_contexts
+from cohort.axes.distill import demonstrations, distilled, divergence, taught, teacher_contexts
 from cohort.batch import Batch
 from cohort.methods import MethodError
 from tests import micro, shown
@@ -49,7 +49,8 @@ def test_a_teacher_that_is_the_student_teaches_nothing(seed: int, alpha: float, 
 def test_all_tokens_renormalised_are_the_full_distribution(seed: int, alpha: float) -> None:
     batch = batch_for("sdpo", seed=seed)
     full = update_of(f"sdpo(mode='full_logits', alpha={alpha})", batch)
-    top = update_of(f"sdpo(mode='topk_logits', alpha={alpha}, topk=5, add_tail=False)", batch)
+    every = batch["logits"].shape[-1]
+    top = update_of(f"sdpo(mode='topk_logits', alpha={alpha}, topk={every}, add_tail=False)", batch)
     assert torch.allclose(full[0], top[0], atol=1e-12)
     assert torch.allclose(full[1]["logits"], top[1]["logits"], atol=1e-12)
     assert float(full[0]) >= 0
@@ -69,17 +70,16 @@ def test_half_way_the_divergence_is_symmetric_and_its_ends_are_the_two_kls(seed:
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=SEEDS, alpha=st.floats(0.01, 0.99), tokens=st.sampled_from([5, SMALL, SMALL + 1]))
+@given(seed=SEEDS, alpha=st.floats(0.01, 0.99), tokens=st.sampled_from([2, 5, 70]))
 def test_the_gradient_between_the_ends_is_that_of_the_sum_of_kls(seed: int, alpha: float, tokens: int) -> None:
     student, teacher = logits(seed, 7, tokens).requires_grad_(), logits(seed + 1, 7, tokens)
-    assert torch.allclose(log_probs(student), student.log_softmax(-1), atol=1e-12)
     upper = logits(seed + 2, 7)
     log_p, log_q = student.log_softmax(-1), teacher.log_softmax(-1)
     log_m = ((1 - alpha) * log_p.exp() + alpha * log_q.exp()).log()
     plain = (1 - alpha) * (log_p.exp() * (log_p - log_m)).sum(-1) + alpha * (log_q.exp() * (log_q - log_m)).sum(-1)
-    found = divergence(log_probs(student), log_probs(teacher), alpha=alpha)
+    found = divergence(log_p, log_q, alpha=alpha)
     assert torch.allclose(found, plain, atol=1e-12)
-    (got,) = torch.autograd.grad((found * upper).sum(), student)
+    (got,) = torch.autograd.grad((found * upper).sum(), student, retain_graph=True)
     (want,) = torch.autograd.grad((plain * upper).sum(), student)
     assert torch.allclose(got, want, atol=1e-12)
 

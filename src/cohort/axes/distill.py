@@ -17,15 +17,8 @@ SOLUTION = "\n\nCorrect solution:\n\n{}"
 FEEDBACK = "\n\nThe following is feedback from your unsuccessful earlier attempt:\n\n{}"
 ENDING = "\n\nCorrectly solve the original question."
 
-# Up to so many tokens, a vocabulary is summed up faster as the first axis in memory than as the last.
-SMALL = 64
 # The whole mass cannot be told from slightly less than it, and the log of what is left over must stay finite.
 FULL_MASS = -1e-7
-
-
-def log_probs(logits: Tensor) -> Tensor:
-    """[M, V] log-probabilities of logits [M, V]."""
-    return logits.log_softmax(-1) if logits.shape[1] > SMALL else logits.t().contiguous().log_softmax(0).t()
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -37,7 +30,8 @@ def divergence(log_p: Tensor, log_q: Tensor, *, alpha: float) -> Tensor:
 
     Args:
         alpha: 0 gives KL(q || p), 1 gives KL(p || q), between them (1 - alpha) KL(p || m) + alpha KL(q || m) with
-            m = (1 - alpha) p + alpha q: the Jensen-Shannon divergence at 1/2, and near 0 or 1 almost nothing.
+            m = (1 - alpha) p + alpha q: the Jensen-Shannon divergence at 1/2, and near 0 or 1 almost nothing. There q gets
+            no gradient.
     """
     if alpha == 0.0:
         return _kl(log_q, log_p)
@@ -102,13 +96,13 @@ def distilled(
             expected gradient is that of KL(p || q).
     """
     places = keep.flatten().nonzero()[:, 0]
-    log_q = log_probs(batch.picked("teacher_logits", places).detach())
+    log_q = batch.picked("teacher_logits", places).detach().log_softmax(-1)
     if mode == "sampled_token":
         logp = batch.picked("logp", places)
         taught = log_q.gather(-1, batch.picked("token_ids", places)[:, None])[:, 0]
         loss = (logp - taught).detach() * logp
     else:
-        log_p = log_probs(batch.picked("logits", places))
+        log_p = batch.picked("logits", places).log_softmax(-1)
         if mode == "topk_logits":
             log_p, log_q = top_buckets(log_p, log_q, k=topk, tail=add_tail)
         loss = divergence(log_p, log_q, alpha=alpha)

@@ -16,11 +16,11 @@ from transformers import LlamaModel, MistralModel, Qwen2Model, Qwen3Model
 
 # Rows of these pass through the same operations; what is not named here decodes through its own modules.
 SERVED = (LlamaModel, MistralModel, Qwen2Model, Qwen3Model)
-# Columns that W x takes at once (measured with MKL): fewer cost as much.
+# Columns that W x takes at once (measured with MKL): fewer cost more, but for a single one.
 WIDTH = 16
 
-# (layer, queries [B, K, R, D], scaled, keys and values [B, K, D], window) -> [B, K, R, D]
-Attend = Callable[[int, Tensor, Tensor, Tensor, int | None], Tensor]
+# (layer, queries [B, K, R, D], keys and values [B, K, D], scale, soft cap, window) -> [B, K, R, D]
+Attend = Callable[[int, Tensor, Tensor, Tensor, float, float | None, int | None], Tensor]
 
 
 def columns_of(rows: int) -> int:
@@ -46,7 +46,7 @@ class Norm(NamedTuple):
 
 
 class Product(NamedTuple):
-    """A linear layer, or whatever stands in its place (an adapter, a layer with hooks)."""
+    """A linear layer, or whatever stands in its place (an adapter, a layer whose `forward` was replaced)."""
 
     weight: Tensor | None
     bias: Tensor | None
@@ -137,7 +137,8 @@ class PlainStep:
             tokens, positions = (nn.functional.pad(x, (0, columns - rows)) for x in (tokens, positions))
         embedded = self.embedding(tokens)
         x = embedded.t().contiguous()
-        # Queries, keys and values of a layer lie in one block and are turned in one go: values by nothing.
+        # Queries, keys and values of a layer lie in one block and are turned in one go: queries are scaled with it, and values
+        # turned by nothing.
         block = x.new_empty(heads + 2 * keys, width, columns)
         cos, sin, spun = torch.ones_like(block), torch.zeros_like(block), torch.empty_like(block)
         for table, part in zip((cos, sin), self.rotary(embedded, positions[None]), strict=True):
@@ -163,7 +164,7 @@ class PlainStep:
             for half, other, weight in turns:
                 half.addcmul_(other, weight)
             by_row.copy_(spun.permute(2, 0, 1))
-            seen_rows.copy_(attend(place, own, own_keys, own_values, layer.window).view(rows, -1))
+            seen_rows.copy_(attend(place, own, own_keys, own_values, 1.0, None, layer.window).view(rows, -1))
             x = layer.o.add(x, seen)
             y = layer.after(x)
             gate = layer.act(layer.gate(y))

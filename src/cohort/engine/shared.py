@@ -10,21 +10,19 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 from transformers import AttentionInterface
 
 from cohort.batch import Prompt, Request
 from cohort.engine.base import Completion, Sampling
 from cohort.engine.budget import BLOCK, rows_within
 from cohort.engine.picking import Drawing, context_of
-from cohort.engine.plain import PlainStep
+from cohort.engine.plain import PlainStep, columns_of
 from cohort.policies.attention import Layout, Share, kept_keys, packed
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.head import head_of
 
 NAME = "cohort_decode"
-# Rows up to which x W^T is the faster product on a CPU, and the columns that W x^T takes at once (measured with MKL).
-FEW, WIDTH = 1, 16
 # Tokens of new contexts that are encoded in one pass.
 MOST_PREFILL = 16384
 # Tokens of contexts up to which the last rows are better off with a copy each than with two products (measured).
@@ -260,7 +258,7 @@ class SharedDecoder:
         positions = self.lengths[self.home] + self.count - 1
         self.unseen = {}
         if self.plain is not None:
-            return self.plain(self.last, positions, self._attend_scaled)
+            return self.plain(self.last, positions, self.attend)
         out = self.base.base_model(input_ids=self.last[None], position_ids=positions[None], use_cache=False)
         return self.head(out.last_hidden_state[0])
 
@@ -322,9 +320,6 @@ class SharedDecoder:
         by_context = rows[:, None] * heads + head[:, None]
         by_row = (self.home[:, None] * heads + head) * widest + within[:, None]
         return Grid(rows, by_context.flatten(), by_row.flatten())
-
-    def _attend_scaled(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
-        return self.attend(layer, q, k, v, 1.0, None, window)
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float | None, window: int | None
@@ -458,13 +453,10 @@ def thin_linear(layer: torch.nn.Linear, x: Tensor) -> Tensor:
     """[..., N] of x [..., K], as the layer gives it."""
     rows = x.reshape(-1, x.shape[-1])
     count = len(rows)
-    # Products with fewer columns than the kernel's width are slow; for a single row x W^T is best.
-    if count <= FEW:
+    if count == 1:
         return linear(x, layer.weight, layer.bias)
-    if count % WIDTH:
-        columns = rows.new_zeros(rows.shape[1], -(-count // WIDTH) * WIDTH)
-        columns[:, :count] = rows.t()
-    else:
-        columns = rows.t().contiguous()  # nothing to do where x came out of such a product
+    columns = rows.t().contiguous()  # nothing to do where x came out of such a product
+    if columns_of(count) > count:
+        columns = pad(columns, (0, columns_of(count) - count))
     out = layer.weight @ columns if layer.bias is None else torch.addmm(layer.bias[:, None], layer.weight, columns)
     return out[:, :count].t().view(*x.shape[:-1], -1)
