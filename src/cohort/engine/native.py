@@ -17,6 +17,7 @@ import torch
 from cohort.batch import Request
 from cohort.engine.base import Completion, Sampling
 from cohort.engine.cached import CachedDecoder
+from cohort.engine.graphs import Graphs
 from cohort.engine.plain import PlainStep
 from cohort.engine.shared import SharedDecoder
 from cohort.errors import out_of_memory
@@ -38,6 +39,7 @@ class NativeEngine:
         self.policy = policy
         self.slots = slots
         self.cache_mb = cache_mb
+        self.graphs = Graphs() if policy.device.type == "cuda" else None
         self._said = False
 
     def sync(self) -> None:
@@ -61,7 +63,7 @@ class NativeEngine:
         if way != "shared":
             return self._generate(requests, sampling, CachedDecoder)
         plain = self.plain and PlainStep.serves(self.policy.base)  # it may have changed since it was tried
-        return self._generate(requests, sampling, functools.partial(SharedDecoder, plain=plain))
+        return self._generate(requests, sampling, functools.partial(SharedDecoder, plain=plain, graphs=self.graphs))
 
     @functools.cached_property
     def plain(self) -> bool:

@@ -15,7 +15,8 @@ from transformers import AttentionInterface
 
 from cohort.batch import Prompt, Request
 from cohort.engine.base import Completion, Sampling
-from cohort.engine.budget import BLOCK, rows_within
+from cohort.engine.budget import BLOCK, own_tokens, rows_within
+from cohort.engine.graphs import Graphs, Step
 from cohort.engine.picking import Drawing, context_of
 from cohort.engine.plain import PlainStep, columns_of
 from cohort.policies.attention import Layout, Share, kept_keys, packed
@@ -25,6 +26,8 @@ from cohort.policies.head import head_of
 NAME = "cohort_decode"
 # Tokens of new contexts that are encoded in one pass.
 MOST_PREFILL = 16384
+# Blocks of own tokens that steps of a fixed shape begin with.
+FIRST_BLOCKS = 4
 # Tokens of contexts up to which the last rows are better off with a copy each than with two products (measured).
 FEW_TOKENS = 1024
 
@@ -52,6 +55,8 @@ class SharedDecoder:
         slots: most rows.
         cache_mb: see `rows_within`.
         plain: take steps from the weights (see plain.py) rather than through the model's modules; ask `agrees` first.
+        graphs: records steps, which then keep their shape as long as they can: rows that end stay until half have ended or
+            others come in, and all attend to as many tokens as there is room for.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class SharedDecoder:
         slots: int,
         cache_mb: float | None = None,
         plain: bool = False,
+        graphs: Graphs | None = None,
     ) -> None:
         self.policy, self.requests, self.sampling = policy, requests, sampling
         self.base = policy.base
@@ -89,6 +95,11 @@ class SharedDecoder:
         # Most tokens that a row has drawn, and whether all have as many.
         self.longest, self.level = 0, True
         self.everyone = self.owner
+        # Rows that have not ended; None if that is all.
+        self.live: Tensor | None = None
+        self.graphs = graphs
+        self.most_own = own_tokens(requests)
+        self.step: Step | None = None
         # Of the step: what rows do not see, by window.
         self.unseen: dict[int | None, Tensor | None] = {}
         self.plain = PlainStep(self.base) if plain else None
@@ -106,11 +117,12 @@ class SharedDecoder:
         decoder = cls(policy, requests, Sampling(stop_ids=frozenset()), slots=3)
         decoder._admit(3)
         decoder._arrange()
+        decoder._grow()
         with decoding(decoder):
-            right = decoder._forward()
+            right = decoder._logits()
         try:
             decoder.plain = PlainStep(policy.base)
-            found = decoder._forward()
+            found = decoder._logits()
         except (AttributeError, TypeError, ValueError, RuntimeError):
             return False
         near = {torch.float64: 1e-6, torch.float32: 1e-3}[right.dtype] * (1.0 + float(right.abs().max()))
@@ -120,17 +132,22 @@ class SharedDecoder:
 
     def run(self) -> Iterator[tuple[int, Completion]]:
         """(place of the request, completion), as rollouts finish."""
-        while self.waiting or len(self.owner):
-            free = self.rows - len(self.owner)
-            if self.waiting and free and (not len(self.owner) or free >= max(1, self.rows // 4)):
+        while self.waiting or self._busy():
+            free = self.rows - self._busy()
+            if self.waiting and free and (free == self.rows or free >= max(1, self.rows // 4)):
+                self._sweep()
                 yield from self._admit(free)
             done: list[tuple[int, Completion]] = []
             with contextlib.nullcontext() if self.plain is not None else decoding(self):
-                while not done and len(self.owner):
+                while not done and self._busy():
                     if self.grid is None:
                         self._arrange()
                     done = self._take(self._forward())
             yield from done
+
+    def _busy(self) -> int:
+        """Rows that have not ended."""
+        return len(self.owner) if self.live is None else len(self.live)
 
     def _admit(self, free: int) -> list[tuple[int, Completion]]:
         """Encode the contexts of waiting requests and draw the first token of each."""
@@ -166,16 +183,32 @@ class SharedDecoder:
 
     def _take(self, logits: Tensor, start: int = 0) -> list[tuple[int, Completion]]:
         """Draw the next token of the rows from `start` on, and let go of those that end."""
-        owner = self.owner[start:]
+        rows: slice | Tensor = slice(start, None)
+        if self.live is not None:
+            rows, logits = self.live, logits[self.live]
+        owner = self.owner[rows]
         token, ended = self.drawing.step(logits, owner)
-        self.count[start:] += 1
-        self.last[start:] = token
+        self.count[rows] += 1
+        self.last[rows] = token
         if not bool(ended.any()):
             return []
-        done = ended.nonzero()[:, 0]
-        finished = owner[done].tolist()
-        self._leave(done + start)
+        finished = owner[ended].tolist()
+        if self.graphs is None or start:
+            self._leave(ended.nonzero()[:, 0] + start)
+        else:
+            live = torch.arange(len(self.owner), device=self.device) if self.live is None else self.live
+            self.live = live[~ended]
+            if 2 * len(self.live) <= len(self.owner):
+                self._sweep()
         return [(place, self.drawing.completion(place)) for place in finished]
+
+    def _sweep(self) -> None:
+        """Free the rows that ended and stayed."""
+        if self.live is not None:
+            gone = torch.ones(len(self.owner), dtype=torch.bool, device=self.device)
+            gone[self.live] = False
+            self.live = None
+            self._leave(gone.nonzero()[:, 0])
 
     def _leave(self, gone: Tensor) -> None:
         """Free rows: the last rows move to their places."""
@@ -253,8 +286,15 @@ class SharedDecoder:
     # a step --------------------------------------------------------------------------------------------------------
 
     def _forward(self) -> Tensor:
-        """Logits [B, V] after the last token of every row."""
+        """Logits [B, V] after the last token of every row; the next call may overwrite them."""
         self._grow()
+        if self.graphs is None:
+            return self._logits()
+        if self.step is None:
+            self.step = self.graphs.of(self._logits)
+        return self.step()
+
+    def _logits(self) -> Tensor:
         positions = self.lengths[self.home] + self.count - 1
         self.unseen = {}
         if self.plain is not None:
@@ -265,11 +305,14 @@ class SharedDecoder:
     def _grow(self) -> None:
         """Room for one more token of every row."""
         self.longest = int(self.count.max())
-        self.level = bool((self.count == self.longest).all())
+        self.level = self.graphs is None and bool((self.count == self.longest).all())
         like = self.stacked[0][0]
         rows, capacity = (self.own[0][0].shape[0], self.own[0][0].shape[2]) if self.own else (self.rows, 0)
         if self.longest > capacity:
             more = -(-self.longest // BLOCK) * BLOCK - capacity
+            if self.graphs is not None:
+                more = min(max(more, capacity, FIRST_BLOCKS * BLOCK), self.most_own - capacity)
+                self.step = None
             empty = [like.new_zeros(rows, like.shape[1], more, like.shape[3]) for _ in range(2)]
             if not self.own:
                 self.own = [(empty[0].clone(), empty[1].clone()) for _ in self.stacked]
@@ -277,13 +320,15 @@ class SharedDecoder:
                 self.own = [
                     (torch.cat([keys, empty[0]], 2), torch.cat([values, empty[1]], 2)) for keys, values in self.own
                 ]
+        if self.graphs is not None:
+            self.longest = self.own[0][0].shape[2]
 
     def _arrange(self) -> None:
         """After rows have come or gone."""
         copies = int(self.lengths[self.home].sum())
-        if not self.waiting and 0 < copies <= min(FEW_TOKENS, self.room):
+        if self.graphs is None and not self.waiting and 0 < copies <= min(FEW_TOKENS, self.room):
             self._part()
-        self.grid = self._grid()
+        self.grid, self.step = self._grid(), None
 
     def _part(self) -> None:
         """Have each row hold its context itself, as the first of its own tokens; contexts are empty from then on."""
@@ -372,7 +417,7 @@ class SharedDecoder:
         length, most = int(self.stacked[0][0].shape[2]), self.longest
         lengths = self.lengths[self.home][:, None]
         narrow = window is not None and window < length + most
-        if not narrow and self.level and bool((self.lengths == length).all()):
+        if self.level and not narrow and bool((self.lengths == length).all()):
             return None
         far = torch.arange(length, device=self.device)[None]
         near = torch.arange(most, device=self.device)[None]

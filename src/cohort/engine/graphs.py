@@ -1,0 +1,87 @@
+"""Decoding steps of one shape as CUDA graphs: recorded once, then replayed without the host's work between kernels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from cohort.errors import out_of_memory
+
+# A step reads and writes tensors that stay where they are, and gives logits [B, V].
+Step = Callable[[], Tensor]
+
+# Steps of one shape that are called before the next is recorded: about what recording costs, so that shapes that soon pass
+# are not recorded, and others cost at most twice what they must.
+PATIENCE = 4
+
+
+def record(step: Step) -> Step:
+    """The step as a CUDA graph; what it gives is overwritten by its next call.
+
+    Raises:
+        RuntimeError: it does what cannot be recorded, such as asking for a number on the device.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()  # libraries set themselves up at the first call, which must not be recorded
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = step()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return out
+
+    return replay
+
+
+class Graphs:
+    """Records the steps of a model, as long as replaying gives what calling gives.
+
+    Args:
+        record: makes a step that can be replayed.
+    """
+
+    def __init__(self, record: Callable[[Step], Step] = record) -> None:
+        self.record = record
+        self.works = True
+        # Replays that are still compared with the step itself: one may agree by reading what has just been there.
+        self.trials = 2
+
+    def of(self, step: Step) -> Step:
+        """The step: called a few times, then recorded and replayed."""
+        called, replay = 0, None
+
+        def run() -> Tensor:
+            nonlocal called, replay
+            if not self.works or called < PATIENCE:
+                called += 1
+                return step()
+            if replay is None:
+                try:
+                    replay = self.record(step)
+                except RuntimeError as error:
+                    if out_of_memory(error):
+                        raise
+                    return self._without(str(error).splitlines()[0], step())
+            return self._tried(step, replay) if self.trials else replay()
+
+        return run
+
+    def _tried(self, step: Step, replay: Step) -> Tensor:
+        right = step().clone()
+        found = replay()
+        if not float((found - right).abs().max()) <= 0.01 * (1.0 + float(right.abs().max())):
+            return self._without("replaying gives other numbers", right)
+        self.trials -= 1
+        return found
+
+    def _without(self, why: str, out: Tensor) -> Tensor:
+        self.works = False
+        warnings.warn(f"decoding goes on without CUDA graphs, kernel by kernel: {why}", RuntimeWarning, stacklevel=2)
+        return out
