@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cohort.errors import out_of_memory
 
-# A step reads and writes tensors that stay where they are, and gives logits [B, V].
+# Gives the logits [B, V] of a step.
 Step = Callable[[], Tensor]
 
 # Steps of one shape that are called before the next is recorded: about what recording costs, so that shapes that soon pass
@@ -41,7 +41,7 @@ def record(step: Step) -> Step:
 
 
 class Graphs:
-    """Records the steps of a model, as long as replaying gives what calling gives.
+    """What is known of recording the steps of a model: it is done as long as replaying gives what calling gives.
 
     Args:
         record: makes a step that can be replayed.
@@ -53,35 +53,40 @@ class Graphs:
         # Replays that are still compared with the step itself: one may agree by reading what has just been there.
         self.trials = 2
 
-    def of(self, step: Step) -> Step:
-        """The step: called a few times, then recorded and replayed."""
-        called, replay = 0, None
+    def give_up(self, why: str) -> None:
+        """Record nothing from now on."""
+        self.works = False
+        warnings.warn(f"decoding goes on without CUDA graphs, kernel by kernel: {why}", RuntimeWarning, stacklevel=2)
 
-        def run() -> Tensor:
-            nonlocal called, replay
-            if not self.works or called < PATIENCE:
-                called += 1
+
+class Steps:
+    """Steps of one shape, on tensors that stay where they are: called a few times, then recorded and replayed."""
+
+    def __init__(self, graphs: Graphs) -> None:
+        self.graphs = graphs
+        self.called = 0
+        self.replay: Step | None = None
+
+    def __call__(self, step: Step) -> Tensor:
+        """What the step gives; the next call may overwrite it."""
+        if not self.graphs.works or self.called < PATIENCE:
+            self.called += 1
+            return step()
+        if self.replay is None:
+            try:
+                self.replay = self.graphs.record(step)
+            except RuntimeError as error:
+                if out_of_memory(error):
+                    raise
+                self.graphs.give_up(str(error).splitlines()[0])
                 return step()
-            if replay is None:
-                try:
-                    replay = self.record(step)
-                except RuntimeError as error:
-                    if out_of_memory(error):
-                        raise
-                    return self._without(str(error).splitlines()[0], step())
-            return self._tried(step, replay) if self.trials else replay()
-
-        return run
+        return self._tried(step, self.replay) if self.graphs.trials else self.replay()
 
     def _tried(self, step: Step, replay: Step) -> Tensor:
         right = step().clone()
         found = replay()
         if not float((found - right).abs().max()) <= 0.01 * (1.0 + float(right.abs().max())):
-            return self._without("replaying gives other numbers", right)
-        self.trials -= 1
+            self.graphs.give_up("replaying gives other numbers")
+            return right
+        self.graphs.trials -= 1
         return found
-
-    def _without(self, why: str, out: Tensor) -> Tensor:
-        self.works = False
-        warnings.warn(f"decoding goes on without CUDA graphs, kernel by kernel: {why}", RuntimeWarning, stacklevel=2)
-        return out

@@ -16,7 +16,7 @@ from transformers import AttentionInterface
 from cohort.batch import Prompt, Request
 from cohort.engine.base import Completion, Sampling
 from cohort.engine.budget import BLOCK, own_tokens, rows_within
-from cohort.engine.graphs import Graphs, Step
+from cohort.engine.graphs import Graphs, Steps
 from cohort.engine.picking import Drawing, context_of
 from cohort.engine.plain import PlainStep, columns_of
 from cohort.policies.attention import Layout, Share, kept_keys, packed
@@ -99,7 +99,7 @@ class SharedDecoder:
         self.live: Tensor | None = None
         self.graphs = graphs
         self.most_own = own_tokens(requests)
-        self.step: Step | None = None
+        self.steps: Steps | None = None
         # Of the step: what rows do not see, by window.
         self.unseen: dict[int | None, Tensor | None] = {}
         self.plain = PlainStep(self.base) if plain else None
@@ -290,9 +290,9 @@ class SharedDecoder:
         self._grow()
         if self.graphs is None:
             return self._logits()
-        if self.step is None:
-            self.step = self.graphs.of(self._logits)
-        return self.step()
+        if self.steps is None:
+            self.steps = Steps(self.graphs)
+        return self.steps(self._logits)
 
     def _logits(self) -> Tensor:
         positions = self.lengths[self.home] + self.count - 1
@@ -312,7 +312,7 @@ class SharedDecoder:
             more = -(-self.longest // BLOCK) * BLOCK - capacity
             if self.graphs is not None:
                 more = min(max(more, capacity, FIRST_BLOCKS * BLOCK), self.most_own - capacity)
-                self.step = None
+                self.steps = None
             empty = [like.new_zeros(rows, like.shape[1], more, like.shape[3]) for _ in range(2)]
             if not self.own:
                 self.own = [(empty[0].clone(), empty[1].clone()) for _ in self.stacked]
@@ -328,7 +328,7 @@ class SharedDecoder:
         copies = int(self.lengths[self.home].sum())
         if self.graphs is None and not self.waiting and 0 < copies <= min(FEW_TOKENS, self.room):
             self._part()
-        self.grid, self.step = self._grid(), None
+        self.grid, self.steps = self._grid(), None
 
     def _part(self) -> None:
         """Have each row hold its context itself, as the first of its own tokens; contexts are empty from then on."""
