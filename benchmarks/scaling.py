@@ -116,19 +116,28 @@ def random_groups(prompts: int, group: int, prompt_len: int, new: int, vocab: in
     return batch, Sequences(tuple(contexts), tuple(completions))
 
 
-def sample(policy: Any, sequences: Any, new: int) -> None:
-    """Draw exactly `new` tokens after every context, all rollouts at once."""
+def sampler(policy: Any, contexts: Sequence[Any], new: int) -> Callable[[], tuple[float, float]]:
+    """Draws exactly `new` tokens after every context, all rollouts at once, and gives the seconds to the first token and
+    those from it to the last. A rollout of one token for each distinct context tells when the first has been drawn."""
     from cohort.batch import Prompt, Request
     from cohort.engine.base import Sampling
     from cohort.engine.native import NativeEngine
 
     prompt = Prompt("prompt", "", (), "")
-    requests = [
-        Request(prompt, tuple(context.tolist()), seed, max_new_tokens=new)
-        for seed, context in enumerate(sequences.context)
-    ]
-    for _, completion in NativeEngine(policy, slots=len(requests)).generate(requests, Sampling(stop_ids=frozenset())):
-        assert len(completion.tokens) == new
+    whole = [tuple(context.tolist()) for context in contexts]
+    orders = [(context, new) for context in whole] + [(context, 1) for context in dict.fromkeys(whole)]
+    requests = [Request(prompt, context, seed, max_new_tokens=count) for seed, (context, count) in enumerate(orders)]
+    engine = NativeEngine(policy, slots=len(requests))
+
+    def draw() -> tuple[float, float]:
+        start = first = time.perf_counter()
+        for place, completion in engine.generate(requests, Sampling(stop_ids=frozenset())):
+            assert len(completion.tokens) == requests[place].max_new_tokens
+            if place >= len(whole):
+                first = time.perf_counter()
+        return first - start, time.perf_counter() - first
+
+    return draw
 
 
 def trainer(policy: Any, lr: float = 1e-6) -> Callable[[Any, Any], None]:
@@ -156,7 +165,7 @@ def trainer(policy: Any, lr: float = 1e-6) -> Callable[[Any, Any], None]:
     return update
 
 
-def seconds(act: Callable[[], None], device: str = "cpu", repeats: int = REPEATS) -> float:
+def seconds(act: Callable[[], object], device: str = "cpu", repeats: int = REPEATS) -> float:
     """Median of the seconds of some calls, after one that does not count; work on a GPU is waited for."""
     import torch
 
@@ -179,7 +188,8 @@ def run_prefix(folder: Path, size: Namespace) -> dict[str, float]:
     policy = load_policy(make_config(options), lambda _: None)
     batch, sequences = random_groups(1, size.group, size.prefix_len, 1, size.vocab)
     before = peak()
-    prefill = seconds(lambda: sample(policy, sequences, 1), size.device)
+    draw = sampler(policy, sequences.context, 1)
+    prefill = seconds(draw, size.device)
     update = trainer(policy)
     trained = seconds(lambda: update(batch, sequences), size.device)
     return {"prefill_s": prefill, "update_s": trained, "memory_mb": peak() - before}

@@ -116,7 +116,7 @@ def test_memory_for_own_tokens_stays_within_what_the_bound_counts() -> None:
 def without_numbers(kind: str, *, level: bool) -> torch.Size:
     """The shape of a step's logits, from tensors that hold no numbers: reading one would fail, as it would on a recording."""
     policy = tiny_policy(kind)
-    decoder = shared.SharedDecoder(policy, orders(policy), Sampling(), slots=64, graphs=Graphs())
+    decoder = shared.SharedDecoder(policy, orders(policy), Sampling(stop_ids=frozenset()), slots=64, graphs=Graphs())
     with torch.inference_mode(), shared.decoding(decoder):
         decoder._admit(64)
         decoder._arrange()

@@ -193,7 +193,7 @@ class SharedDecoder:
         if not bool(ended.any()):
             return []
         finished = owner[ended].tolist()
-        if self.graphs is None or start:
+        if self.graphs is None or self.grid is None:
             self._leave(ended.nonzero()[:, 0] + start)
         else:
             live = torch.arange(len(self.owner), device=self.device) if self.live is None else self.live
