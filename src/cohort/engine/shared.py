@@ -92,7 +92,7 @@ class SharedDecoder:
         self.lengths = torch.empty(0, dtype=torch.int64, device=self.device)
         # By layer, keys and values [rows, K, capacity, D] of the rollouts' own tokens.
         self.own: list[tuple[Tensor, Tensor]] = []
-        # Most tokens that a row has drawn, and whether all have as many.
+        # Own tokens that a step reads of every row (as many as one has drawn, or has room for); whether all have as many.
         self.longest, self.level = 0, True
         self.everyone = self.owner
         # Rows that have not ended; None if that is all.
