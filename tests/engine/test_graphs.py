@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Callable
 
@@ -151,7 +150,9 @@ def test_shapes_that_soon_pass_are_not_recorded() -> None:
         (None, "replaying gives other numbers"),
     ],
 )
-def test_what_cannot_be_recorded_is_called(fails: Exception | None, says: str) -> None:
+def test_what_cannot_be_recorded_is_called(fails: Exception | None, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "PATIENCE", 2)
+
     def record(step: Step) -> Step:
         if fails is not None:
             raise fails
@@ -169,7 +170,9 @@ def test_what_cannot_be_recorded_is_called(fails: Exception | None, says: str) -
         assert {i: c.tokens for i, c in engine.generate(requests, sampling)} == own
 
 
-def test_memory_that_runs_out_while_recording_is_that_of_sampling() -> None:
+def test_memory_that_runs_out_while_recording_is_that_of_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "PATIENCE", 2)
+
     def record(step: Step) -> Step:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -177,7 +180,6 @@ def test_memory_that_runs_out_while_recording_is_that_of_sampling() -> None:
     engine = engine_of(policy, 4, record)
     with pytest.warns(RuntimeWarning, match="going on with 2 rollouts at once"), pytest.raises(torch.OutOfMemoryError):
         list(engine.generate(orders(policy), Sampling(stop_ids=frozenset())))
-    gc.collect()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -13,9 +13,9 @@ from cohort.errors import out_of_memory
 # Gives the logits [B, V] of a step.
 Step = Callable[[], Tensor]
 
-# Steps of one shape that are called before the next is recorded: about what recording costs, so that shapes that soon pass
-# are not recorded, and others cost at most twice what they must.
-PATIENCE = 4
+# Steps of one shape that are called before the next is recorded: about what recording costs (an estimate: two steps, and
+# the collection of garbage), so that shapes that soon pass are not recorded, and others cost at most twice what they must.
+PATIENCE = 8
 
 
 def record(step: Step) -> Step:
