@@ -48,10 +48,10 @@ lint: install
 # Two workers of one thread each: with more threads than cores they would wait for each other.
 test: lint browser
 	@echo "== tests"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-fast: install browser
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not exhaustive"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not exhaustive"
 
 test-exhaustive: install
 	@$(BIN)/python -m pytest -m exhaustive

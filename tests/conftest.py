@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -32,15 +32,32 @@ def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def nursery_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder with the warm-started nursery model in it, made once a session (a minute)."""
+def _nursery_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder with the warm-started nursery model in it, made once for all workers (a minute or more)."""
     from cohort.training import nursery
 
-    folder = Path(os.environ.get("COHORT_TEST_CACHE") or tmp_path_factory.mktemp("cache"))
-    with pytest.MonkeyPatch.context() as patch:
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = Path(os.environ.get("COHORT_TEST_CACHE") or shared / "cache")
+    folder.mkdir(parents=True, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch, FileLock(folder / "making.lock"):
         patch.setenv("COHORT_CACHE", str(folder))
         nursery.folder(lambda _: None)
-        yield folder
+    return folder
+
+
+@pytest.fixture
+def nursery_cache(_nursery_made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache folder of this test, with the warm-started nursery model in it."""
+    monkeypatch.setenv("COHORT_CACHE", str(_nursery_made))
+    return _nursery_made
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One test of the nursery first, so that its model is there when the others need it, at the end."""
+    nursery = [item for item in items if "nursery_cache" in getattr(item, "fixturenames", ())]
+    others = [item for item in items if "nursery_cache" not in getattr(item, "fixturenames", ())]
+    items[:] = [*nursery[:1], *others, *nursery[1:]]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -84,7 +84,6 @@ def test_every_configuration_key_is_documented() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("nursery")
 def test_examples_in_docstrings_run(nursery_cache: Path) -> None:
     result = doctest.testmod(cohort.api, verbose=False)
     assert result.attempted > 5
@@ -92,7 +91,6 @@ def test_examples_in_docstrings_run(nursery_cache: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("nursery")
 def test_the_tutorials_python_runs(nursery_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(import cohort\n.*?)```", (ROOT / "docs/tutorial.md").read_text(), re.DOTALL)

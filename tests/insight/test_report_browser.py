@@ -17,8 +17,6 @@ from cohort.insight.tables import analyse
 from tests.insight.comparisons import entry
 from tests.insight.conftest import PATIENCE
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:

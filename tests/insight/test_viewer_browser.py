@@ -23,7 +23,6 @@ from tests.insight.conftest import PATIENCE
 from tests.insight.stored_run import metrics_row, write_run
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><b>bold</b>"
-pytestmark = pytest.mark.xdist_group("browser")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from cohort.training.config import make_config
 from cohort.training.display import Display
 from cohort.training.train import Result, train
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("nursery")]
+pytestmark = pytest.mark.slow
 
 
 def run(tmp_path: Path, **changes: Any) -> Result:
