@@ -21,9 +21,9 @@ CLAMP = (-1.5, 3.0)
 
 
 def drawn(seed: int, count: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
-    """(probabilities [9, K] that no cut removes, uniforms)."""
+    """(probabilities [9, K] that no cut removes where K is 3, uniforms)."""
     g = torch.Generator().manual_seed(seed)
-    probs = (0.5 * torch.randn(9, count, generator=g, dtype=torch.float64)).softmax(-1)
+    probs = torch.randn(9, count, generator=g, dtype=torch.float64).clamp(-2, 2).div(2).softmax(-1)
     return probs, torch.rand(9, count, generator=g, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
 
 
