@@ -196,8 +196,7 @@ class SharedDecoder:
         if self.graphs is None or self.grid is None:
             self._leave(ended.nonzero()[:, 0] + start)
         else:
-            live = torch.arange(len(self.owner), device=self.device) if self.live is None else self.live
-            self.live = live[~ended]
+            self.live = (self.everyone if self.live is None else self.live)[~ended]
             if 2 * len(self.live) <= len(self.owner):
                 self._sweep()
         return [(place, self.drawing.completion(place)) for place in finished]
@@ -295,6 +294,7 @@ class SharedDecoder:
         return self.steps(self._logits)
 
     def _logits(self) -> Tensor:
+        """The step itself, which is what can be recorded."""
         positions = self.lengths[self.home] + self.count - 1
         self.unseen = {}
         if self.plain is not None:
