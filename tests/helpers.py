@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from cohort.axes.tools import Probe
 from cohort.batch import Batch, Prompt, Request, Rollout
+from cohort.engine import building, fused
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.nursery import tokenizer
 
@@ -77,6 +80,15 @@ def in_float64(policy: CausalLM) -> CausalLM:
                 # Gemma's weights are offsets from 1.
                 setattr(parent, name, _Norm(child, 1.0 if type(child).__name__.startswith("Gemma") else 0.0))
     return policy
+
+
+def compiled() -> bool:
+    """Whether there is compiled code for decoding steps: it takes a C compiler, which need not be there."""
+    try:
+        fused.code()
+    except building.Unavailable:
+        return False
+    return (sys.platform, platform.machine()) == fused.MEASURED
 
 
 def prompt_of(policy: CausalLM, text: str, **row: Any) -> Prompt:

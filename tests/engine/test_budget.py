@@ -95,7 +95,7 @@ def test_running_out_of_memory_halves_the_slots_and_draws_the_same(monkeypatch: 
 
 def test_one_rollout_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = NativeEngine(tiny_policy())
-    assert engine.plain  # found out before memory runs out
+    assert engine.kind  # found out before memory runs out
     monkeypatch.setattr(SharedDecoder, "_forward", failing(0))
     with pytest.warns(RuntimeWarning), pytest.raises(torch.OutOfMemoryError):
         drawn(engine)

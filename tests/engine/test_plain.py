@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
+from cohort.batch import Request
 from cohort.engine import shared
 from cohort.engine.base import Sampling
 from cohort.engine.native import NativeEngine
@@ -15,9 +18,11 @@ from tests.engine.test_shared import orders
 from tests.helpers import tiny_policy
 
 
-def both(policy: CausalLM, *, rows: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+def both(
+    policy: CausalLM, *, rows: int = 16, kind: shared.Kind = PlainStep, requests: Sequence[Request] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits of the third token of rollouts of unequal contexts: from the weights, and through the modules."""
-    requests = [request for request in orders(policy) if request.max_new_tokens > 3][:rows]
+    requests = [request for request in requests or orders(policy) if request.max_new_tokens > 3][:rows]
     decoder = SharedDecoder(policy, requests, Sampling(stop_ids=frozenset()), slots=rows)
     with torch.inference_mode():
         decoder._admit(rows)
@@ -25,7 +30,7 @@ def both(policy: CausalLM, *, rows: int = 16) -> tuple[torch.Tensor, torch.Tenso
         with decoding(decoder):
             decoder._take(decoder._forward())
             right = decoder._forward()
-        decoder.plain = PlainStep(policy.base)
+        decoder.stepping = kind(policy.base)
         return decoder._forward(), right
 
 
@@ -48,7 +53,7 @@ def test_adapters_and_layers_that_were_taken_over_compute_for_themselves() -> No
     layer = policy.base.base_model.layers[0].mlp.up_proj
     own = layer.forward
     layer.forward = lambda x: 2 * own(x)
-    assert NativeEngine(policy).plain
+    assert NativeEngine(policy).kind is PlainStep
     got, right = both(policy)
     torch.testing.assert_close(got, right, rtol=1e-5, atol=1e-5)
 
@@ -56,10 +61,10 @@ def test_adapters_and_layers_that_were_taken_over_compute_for_themselves() -> No
 @pytest.mark.parametrize("kind", ["llama", "qwen3"])
 def test_a_model_that_does_more_than_its_class_decodes_through_its_modules(kind: str) -> None:
     policy = tiny_policy(kind)
-    assert NativeEngine(policy).plain
+    assert NativeEngine(policy).kind is not None
     # Something that the weights do not tell.
     policy.base.base_model.layers[1].mlp.register_forward_hook(lambda _, __, out: 1.5 * out)
-    assert not NativeEngine(policy).plain
+    assert NativeEngine(policy).kind is None
 
 
 def test_only_what_was_measured_is_served() -> None:

@@ -8,12 +8,15 @@ from cohort.batch import Request
 from cohort.engine import shared
 from cohort.engine.base import Sampling
 from cohort.engine.cached import CachedDecoder
+from cohort.engine.fused import FusedStep
 from cohort.engine.native import NativeEngine
+from cohort.engine.plain import PlainStep
 from cohort.policies.causal_lm import CausalLM
-from tests.helpers import prompt_of, request_of, tiny_policy
+from tests.helpers import compiled, prompt_of, request_of, tiny_policy
 
 KINDS = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "mistral", "phi3", "gpt2")
-PLAIN = ("llama", "qwen2", "qwen3", "mistral")
+LIKE_LLAMA = ("llama", "qwen2", "qwen3", "mistral")
+BEST: shared.Kind = FusedStep if compiled() else PlainStep
 
 
 def orders(policy: CausalLM) -> list[Request]:
@@ -25,10 +28,10 @@ def orders(policy: CausalLM) -> list[Request]:
     ]
 
 
-def engine_of(policy: CausalLM, slots: int, *, plain: bool | None = None) -> NativeEngine:
-    """An engine that has found out how it can decode, or is told."""
+def engine_of(policy: CausalLM, slots: int, kind: shared.Kind | None = None) -> NativeEngine:
+    """An engine that is told how to take its steps."""
     engine = NativeEngine(policy, slots=slots)
-    vars(engine)["plain"] = engine.plain if plain is None else plain
+    vars(engine)["kind"] = kind
     return engine
 
 
@@ -38,11 +41,14 @@ def test_tokens_and_log_probabilities_agree(kind: str, few: int, monkeypatch: py
     monkeypatch.setattr(shared, "FEW_TOKENS", few)
     policy = tiny_policy(kind)
     assert policy.way == "shared"
-    assert NativeEngine(policy).plain is (kind in PLAIN)
+    assert NativeEngine(policy).kind is (BEST if kind in LIKE_LLAMA else None)
     requests, sampling = orders(policy), Sampling(temperature=0.8, top_p=0.95)
     own = dict(CachedDecoder(policy, requests, sampling, slots=64).run())
-    for slots, plain in ((64, None), (3, None), (64, False)):
-        got = dict(engine_of(policy, slots, plain=plain).generate(requests, sampling))
+    ways = [(64, None), (3, None)]
+    if kind in LIKE_LLAMA:
+        ways += [(slots, each) for each in {BEST, PlainStep} for slots in (64, 3)]
+    for slots, way in ways:
+        got = dict(engine_of(policy, slots, way).generate(requests, sampling))
         assert sorted(got) == sorted(own) == list(range(16))
         for place, completion in own.items():
             assert got[place].tokens == completion.tokens
@@ -66,7 +72,7 @@ def test_the_last_rows_draw_the_same_with_contexts_of_their_own(kind: str, monke
     drawn = {}
     for few, expected in ((0, 0), (30, 1), (10**6, 1)):
         monkeypatch.setattr(shared, "FEW_TOKENS", few)
-        engine = engine_of(policy, 64)
+        engine = engine_of(policy, 64, PlainStep if kind in LIKE_LLAMA else None)
         parted.clear()
         drawn[few] = {i: c.tokens for i, c in engine.generate(requests, sampling)}
         assert len(parted) == expected

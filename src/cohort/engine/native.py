@@ -18,8 +18,7 @@ from cohort.batch import Request
 from cohort.engine.base import Completion, Sampling
 from cohort.engine.cached import CachedDecoder
 from cohort.engine.graphs import Graphs
-from cohort.engine.plain import PlainStep
-from cohort.engine.shared import SharedDecoder
+from cohort.engine.shared import KINDS, Kind, SharedDecoder
 from cohort.errors import out_of_memory
 from cohort.policies.causal_lm import CausalLM
 
@@ -62,13 +61,15 @@ class NativeEngine:
             )
         if way != "shared":
             return self._generate(requests, sampling, CachedDecoder)
-        plain = self.plain and PlainStep.serves(self.policy.base)  # it may have changed since it was tried
-        return self._generate(requests, sampling, functools.partial(SharedDecoder, plain=plain, graphs=self.graphs))
+        kind = self.kind
+        if kind is not None and not kind.serves(self.policy.base):  # it may have changed since it was tried
+            kind = None
+        return self._generate(requests, sampling, functools.partial(SharedDecoder, kind=kind, graphs=self.graphs))
 
     @functools.cached_property
-    def plain(self) -> bool:
-        """Whether steps of decoding are taken from the weights (see plain.py)."""
-        return SharedDecoder.agrees(self.policy)
+    def kind(self) -> Kind | None:
+        """What takes steps of decoding from the model's weights; None if they go through its modules."""
+        return next((kind for kind in KINDS if SharedDecoder.agrees(self.policy, kind)), None)
 
     @torch.inference_mode()
     def _generate(

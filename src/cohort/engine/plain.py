@@ -8,7 +8,7 @@ rotated together. On a CPU only, and only where a step gives the model's own log
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,34 @@ SERVED = (LlamaModel, MistralModel, Qwen2Model, Qwen3Model)
 # Columns that W x takes at once (measured with MKL): fewer cost more, but for a single one.
 WIDTH = 16
 
-# (layer, queries [B, K, R, D], keys and values [B, K, D], scale, soft cap, window) -> [B, K, R, D]
-Attend = Callable[[int, Tensor, Tensor, Tensor, float, float | None, int | None], Tensor]
+
+class Rows(Protocol):
+    """What a step needs of the rows that are being decoded; see `SharedDecoder`, which has it.
+
+    Attributes:
+        last, home, count: [B] int64 of each row: its last token, its context, the tokens of its own.
+        lengths: [M] int64 tokens of the contexts.
+        own, stacked: by layer, keys and values of the rows' own tokens and of the contexts.
+        most_tokens: of a context and what follows it.
+    """
+
+    last: Tensor
+    home: Tensor
+    count: Tensor
+    lengths: Tensor
+    own: list[tuple[Tensor, Tensor]]
+    stacked: list[tuple[Tensor, Tensor]]
+    most_tokens: int
+
+    def positions(self) -> Tensor:
+        """[B] of the last tokens."""
+        ...
+
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float | None, window: int | None
+    ) -> Tensor:
+        """[B, K, R, D] of q [B, K, R, D] and the rows' new keys and values [B, K, D], which are stored."""
+        ...
 
 
 def columns_of(rows: int) -> int:
@@ -129,8 +155,9 @@ class PlainStep:
         before, after = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
         return Layer(before, q, k, v, o, turned, window, after, gate, up, down, mlp.act_fn)
 
-    def __call__(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """Logits [B, V] after a token [B] of every row, at its position [B]."""
+    def __call__(self, decoder: Rows) -> Tensor:
+        """Logits [B, V] after the last token of every row."""
+        tokens, positions = decoder.last, decoder.positions()
         rows, heads, keys, width = len(tokens), self.heads, self.key_heads, self.width
         columns = columns_of(rows)
         if columns > rows:
@@ -164,7 +191,8 @@ class PlainStep:
             for half, other, weight in turns:
                 half.addcmul_(other, weight)
             by_row.copy_(spun.permute(2, 0, 1))
-            seen_rows.copy_(attend(place, own, own_keys, own_values, 1.0, None, layer.window).view(rows, -1))
+            attended = decoder.attend(place, own, own_keys, own_values, 1.0, None, layer.window)
+            seen_rows.copy_(attended.view(rows, -1))
             x = layer.o.add(x, seen)
             y = layer.after(x)
             gate = layer.act(layer.gate(y))

@@ -16,6 +16,7 @@ from transformers import AttentionInterface
 from cohort.batch import Prompt, Request
 from cohort.engine.base import Completion, Sampling
 from cohort.engine.budget import BLOCK, own_tokens, rows_within
+from cohort.engine.fused import FusedStep
 from cohort.engine.graphs import Graphs, Steps
 from cohort.engine.picking import Drawing, context_of
 from cohort.engine.plain import PlainStep, columns_of
@@ -28,10 +29,24 @@ NAME = "cohort_decode"
 MOST_PREFILL = 16384
 # Blocks of own tokens that steps of a fixed shape begin with.
 FIRST_BLOCKS = 4
+# Numbers of a line of the cache.
+LINE = 16
 # Tokens of contexts up to which the last rows are better off with a copy each than with two products (measured).
 FEW_TOKENS = 1024
 
+# What takes a decoding step from a model's weights; the first that serves it is the fastest.
+Kind = type[FusedStep] | type[PlainStep]
+KINDS: tuple[Kind, ...] = (FusedStep, PlainStep)
+
 _decoder: contextvars.ContextVar[SharedDecoder | None] = contextvars.ContextVar("decoder", default=None)
+
+
+def blank(like: Tensor, rows: int, tokens: int) -> tuple[Tensor, Tensor]:
+    """Zeros [rows, K, tokens, D] for keys and values like those [K, ..., D]. In memory the tokens of a key head lie side by
+    side, number by number, in whole lines of the cache, so that a query meets many at once."""
+    heads, width = like.shape[0], like.shape[-1]
+    keys = like.new_zeros(rows, heads, width, -(-tokens // LINE) * LINE)[..., :tokens].mT
+    return keys, like.new_zeros(rows, heads, tokens, width)
 
 
 class Grid(NamedTuple):
@@ -54,7 +69,7 @@ class SharedDecoder:
     Args:
         slots: most rows.
         cache_mb: see `rows_within`.
-        plain: take steps from the weights (see plain.py) rather than through the model's modules; ask `agrees` first.
+        kind: what takes steps from the weights rather than through the model's modules; ask `agrees` first.
         graphs: records steps, which then keep their shape as long as they can: rows that end stay until half have ended or
             others come in, and all attend to as many tokens as there is room for.
     """
@@ -67,7 +82,7 @@ class SharedDecoder:
         *,
         slots: int,
         cache_mb: float | None = None,
-        plain: bool = False,
+        kind: Kind | None = None,
         graphs: Graphs | None = None,
     ) -> None:
         self.policy, self.requests, self.sampling = policy, requests, sampling
@@ -102,15 +117,16 @@ class SharedDecoder:
         self.steps: Steps | None = None
         # Of the step: what rows do not see, by window.
         self.unseen: dict[int | None, Tensor | None] = {}
-        self.plain = PlainStep(self.base) if plain else None
+        self.stepping = kind(self.base) if kind is not None else None
+        self.most_tokens = max(map(len, contexts)) + max(request.max_new_tokens for request in requests)
         # Of each stored context: the logits [V] of the token that follows it.
         self.following: dict[tuple[int, ...], Tensor] = {}
 
     @classmethod
     @torch.inference_mode()
-    def agrees(cls, policy: CausalLM) -> bool:
-        """Whether steps taken from the weights give the model's own logits: found by trying one."""
-        if not PlainStep.serves(policy.base):
+    def agrees(cls, policy: CausalLM, kind: Kind) -> bool:
+        """Whether steps of a kind give the model's own logits: found by trying one."""
+        if not kind.serves(policy.base):
             return False
         tokens = (2, 3, 4)  # which every vocabulary has
         requests = [Request(Prompt("", "", tokens[:n], ""), tokens[:n], seed, 2) for seed, n in enumerate((3, 3, 2))]
@@ -121,7 +137,7 @@ class SharedDecoder:
         with decoding(decoder):
             right = decoder._logits()
         try:
-            decoder.plain = PlainStep(policy.base)
+            decoder.stepping = kind(policy.base)
             found = decoder._logits()
         except (AttributeError, TypeError, ValueError, RuntimeError):
             return False
@@ -138,7 +154,7 @@ class SharedDecoder:
                 self._sweep()
                 yield from self._admit(free)
             done: list[tuple[int, Completion]] = []
-            with contextlib.nullcontext() if self.plain is not None else decoding(self):
+            with contextlib.nullcontext() if self.stepping is not None else decoding(self):
                 while not done and self._busy():
                     if self.grid is None:
                         self._arrange()
@@ -265,17 +281,13 @@ class SharedDecoder:
         """Stored contexts side by side: by layer keys and values [M, K, P, D], right padded."""
         lengths = [len(context) for context in self.stored]
         self.lengths = torch.tensor(lengths, device=self.device)
-        longest = max(lengths)
         self.stacked = []
-        for layer in range(len(self.prefix[0])):
-            pair = []
-            for which in (0, 1):
-                first = self.prefix[0][layer][which]
-                whole = first.new_zeros(len(lengths), first.shape[0], longest, first.shape[2])
-                for i, layers in enumerate(self.prefix):
-                    whole[i, :, : lengths[i]] = layers[layer][which]
-                pair.append(whole)
-            self.stacked.append((pair[0], pair[1]))
+        for layers in zip(*self.prefix, strict=True):
+            whole = blank(layers[0][0], len(lengths), max(lengths))
+            for i, pair in enumerate(layers):
+                for stored, own in zip(whole, pair, strict=True):
+                    stored[i, :, : lengths[i]] = own
+            self.stacked.append(whole)
         # The padded copies take over: what they were made of is a view of them from now on.
         self.prefix = [
             [(keys[i, :, : lengths[i]], values[i, :, : lengths[i]]) for keys, values in self.stacked]
@@ -295,38 +307,43 @@ class SharedDecoder:
 
     def _logits(self) -> Tensor:
         """The step itself, which is what can be recorded."""
-        positions = self.lengths[self.home] + self.count - 1
         self.unseen = {}
-        if self.plain is not None:
-            return self.plain(self.last, positions, self.attend)
-        out = self.base.base_model(input_ids=self.last[None], position_ids=positions[None], use_cache=False)
+        if self.stepping is not None:
+            return self.stepping(self)
+        out = self.base.base_model(input_ids=self.last[None], position_ids=self.positions()[None], use_cache=False)
         return self.head(out.last_hidden_state[0])
+
+    def positions(self) -> Tensor:
+        """[B] of the last tokens."""
+        return self.lengths[self.home] + self.count - 1
 
     def _grow(self) -> None:
         """Room for one more token of every row."""
         self.longest = int(self.count.max())
         self.level = self.graphs is None and bool((self.count == self.longest).all())
-        like = self.stacked[0][0]
         rows, capacity = (self.own[0][0].shape[0], self.own[0][0].shape[2]) if self.own else (self.rows, 0)
         if self.longest > capacity:
             more = -(-self.longest // BLOCK) * BLOCK - capacity
             if self.graphs is not None:
                 more = min(max(more, capacity, FIRST_BLOCKS * BLOCK), self.most_own - capacity)
                 self.steps = None
-            empty = [like.new_zeros(rows, like.shape[1], more, like.shape[3]) for _ in range(2)]
-            if not self.own:
-                self.own = [(empty[0].clone(), empty[1].clone()) for _ in self.stacked]
-            else:
-                self.own = [
-                    (torch.cat([keys, empty[0]], 2), torch.cat([values, empty[1]], 2)) for keys, values in self.own
-                ]
+            grown = [blank(keys[0], rows, capacity + more) for keys, _ in self.stacked]
+            for whole, held in zip(grown, self.own, strict=bool(self.own)):
+                for new, old in zip(whole, held, strict=True):
+                    new[:, :, :capacity] = old
+            self.own = grown
         if self.graphs is not None:
             self.longest = self.own[0][0].shape[2]
 
     def _arrange(self) -> None:
         """After rows have come or gone."""
         copies = int(self.lengths[self.home].sum())
-        if self.graphs is None and not self.waiting and 0 < copies <= min(FEW_TOKENS, self.room):
+        if (
+            self.graphs is None
+            and type(self.stepping) is not FusedStep
+            and not self.waiting
+            and 0 < copies <= min(FEW_TOKENS, self.room)
+        ):
             self._part()
         self.grid, self.steps = self._grid(), None
 
@@ -336,14 +353,11 @@ class SharedDecoder:
         lengths = self.lengths[self.home].tolist()
         capacity = -(-(max(lengths) + self.longest) // BLOCK) * BLOCK
         for layer, pairs in enumerate(zip(self.stacked, self.own, strict=True)):
-            whole = []
-            for stored, own in zip(*pairs, strict=True):
-                rows = stored.new_zeros(len(lengths), stored.shape[1], capacity, stored.shape[3])
+            self.own[layer] = blank(pairs[0][0][0], len(lengths), capacity)
+            for rows, stored, own in zip(self.own[layer], *pairs, strict=True):
                 for row, (home, length) in enumerate(zip(self.home.tolist(), lengths, strict=True)):
                     rows[row, :, :length] = stored[home, :, :length]
                     rows[row, :, length : length + self.longest] = own[row, :, : self.longest]
-                whole.append(rows)
-            self.own[layer] = (whole[0], whole[1])
         self.count = self.count + self.lengths[self.home]
         self.lengths = torch.zeros_like(self.lengths)
         self.prefix = []

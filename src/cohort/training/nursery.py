@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cohort import cache
 from cohort.data.load import Row
 from cohort.data.prompts import PromptSpec, load_prompts
 from cohort.policies import nursery as model
@@ -83,7 +84,7 @@ def folder(say: Callable[[str], None], report: Report | None = None) -> Path:
         ]
     )
     key = hashlib.sha256(recipe.encode()).hexdigest()[:12]
-    path = cache() / f"nursery-{key}"
+    path = cache.folder() / f"nursery-{key}"
     if (path / "config.json").is_file():
         return path
     say("warm start: a short supervised run, kept for the next time")
@@ -108,10 +109,3 @@ def folder(say: Callable[[str], None], report: Report | None = None) -> Path:
         shutil.rmtree(path)
     aside.rename(path)
     return path
-
-
-def cache() -> Path:
-    """The user's cache folder: COHORT_CACHE, or cohort/ under XDG_CACHE_HOME or ~/.cache."""
-    if os.environ.get("COHORT_CACHE"):
-        return Path(os.environ["COHORT_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cohort"
