@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from cohort.engine import graphs, shared
 from cohort.engine.base import Sampling
+from cohort.engine.flash import Flash, varlen
 from cohort.engine.graphs import Graphs, Step
 from cohort.engine.native import NativeEngine
 from cohort.engine.plain import PlainStep
@@ -115,10 +116,12 @@ def test_memory_for_own_tokens_stays_within_what_the_bound_counts() -> None:
     assert decoder.own[0][0].shape[2] == 128
 
 
-def without_numbers(kind: str, *, level: bool) -> torch.Size:
+def without_numbers(kind: str, *, level: bool, flash: Flash | None = None) -> torch.Size:
     """The shape of a step's logits, from tensors that hold no numbers: reading one would fail, as it would on a recording."""
     policy = tiny_policy(kind)
-    decoder = shared.SharedDecoder(policy, orders(policy), Sampling(stop_ids=frozenset()), slots=64, graphs=Graphs())
+    decoder = shared.SharedDecoder(
+        policy, orders(policy), Sampling(stop_ids=frozenset()), slots=64, graphs=Graphs(), flash=flash
+    )
     with torch.inference_mode(), shared.decoding(decoder):
         decoder._admit(64)
         decoder._arrange()
@@ -131,6 +134,14 @@ def without_numbers(kind: str, *, level: bool) -> torch.Size:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_of_fixed_shape_reads_no_number_from_the_device(kind: str) -> None:
     assert without_numbers(kind, level=False)[0] == 16
+
+
+def test_nor_does_one_through_flash_attention() -> None:
+    found = varlen()
+    assert found is not None
+    flash = Flash(found)
+    flash.tried = True
+    assert without_numbers("qwen3", level=False, flash=flash)[0] == 16
 
 
 def test_other_steps_do() -> None:

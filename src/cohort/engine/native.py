@@ -17,6 +17,7 @@ import torch
 from cohort.batch import Request
 from cohort.engine.base import Completion, Sampling
 from cohort.engine.cached import CachedDecoder
+from cohort.engine.flash import Flash
 from cohort.engine.graphs import Graphs
 from cohort.engine.shared import KINDS, Kind, SharedDecoder
 from cohort.errors import out_of_memory
@@ -39,6 +40,7 @@ class NativeEngine:
         self.slots = slots
         self.cache_mb = cache_mb
         self.graphs = Graphs() if policy.device.type == "cuda" else None
+        self.flash = Flash.on(policy.device, policy.dtype)
         self._said = False
 
     def sync(self) -> None:
@@ -64,7 +66,8 @@ class NativeEngine:
         kind = self.kind
         if kind is not None and not kind.serves(self.policy.base):  # it may have changed since it was tried
             kind = None
-        return self._generate(requests, sampling, functools.partial(SharedDecoder, kind=kind, graphs=self.graphs))
+        make = functools.partial(SharedDecoder, kind=kind, graphs=self.graphs, flash=self.flash)
+        return self._generate(requests, sampling, make)
 
     @functools.cached_property
     def kind(self) -> Kind | None:

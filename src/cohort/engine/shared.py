@@ -6,7 +6,7 @@ import contextlib
 import contextvars
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +16,10 @@ from transformers import AttentionInterface
 from cohort.batch import Prompt, Request
 from cohort.engine.base import Completion, Sampling
 from cohort.engine.budget import BLOCK, own_tokens, rows_within
+from cohort.engine.flash import Flash
 from cohort.engine.fused import FusedStep
 from cohort.engine.graphs import Graphs, Steps
+from cohort.engine.grid import Grid
 from cohort.engine.picking import Drawing, context_of
 from cohort.engine.plain import PlainStep, columns_of
 from cohort.policies.attention import Layout, Share, kept_keys, packed
@@ -41,28 +43,6 @@ KINDS: tuple[Kind, ...] = (FusedStep, PlainStep)
 _decoder: contextvars.ContextVar[SharedDecoder | None] = contextvars.ContextVar("decoder", default=None)
 
 
-def blank(like: Tensor, rows: int, tokens: int) -> tuple[Tensor, Tensor]:
-    """Zeros [rows, K, tokens, D] for keys and values like those [K, ..., D]. In memory the tokens of a key head lie side by
-    side, number by number, in whole lines of the cache, so that a query meets many at once."""
-    heads, width = like.shape[0], like.shape[-1]
-    keys = like.new_zeros(rows, heads, width, -(-tokens // LINE) * LINE)[..., :tokens].mT
-    return keys, like.new_zeros(rows, heads, tokens, width)
-
-
-class Grid(NamedTuple):
-    """Rows by context.
-
-    Attributes:
-        rows: [M, g] the rows of each stored context, then any.
-        by_context: [M K g] where each of them stands among rows and key heads [B K].
-        by_row: [B K] the other way round.
-    """
-
-    rows: Tensor
-    by_context: Tensor
-    by_row: Tensor
-
-
 class SharedDecoder:
     """One call of the engine: rows of rollouts that are being decoded, and requests that wait for a row.
 
@@ -72,6 +52,7 @@ class SharedDecoder:
         kind: what takes steps from the weights rather than through the model's modules; ask `agrees` first.
         graphs: records steps, which then keep their shape as long as they can: rows that end stay until half have ended or
             others come in, and all attend to as many tokens as there is room for.
+        flash: attends where it can.
     """
 
     def __init__(
@@ -84,6 +65,7 @@ class SharedDecoder:
         cache_mb: float | None = None,
         kind: Kind | None = None,
         graphs: Graphs | None = None,
+        flash: Flash | None = None,
     ) -> None:
         self.policy, self.requests, self.sampling = policy, requests, sampling
         self.base = policy.base
@@ -113,6 +95,7 @@ class SharedDecoder:
         # Rows that have not ended; None if that is all.
         self.live: Tensor | None = None
         self.graphs = graphs
+        self.flash = flash if flash is not None and flash.works else None
         self.most_own = own_tokens(requests)
         self.steps: Steps | None = None
         # Of the step: what rows do not see, by window.
@@ -283,7 +266,7 @@ class SharedDecoder:
         self.lengths = torch.tensor(lengths, device=self.device)
         self.stacked = []
         for layers in zip(*self.prefix, strict=True):
-            whole = blank(layers[0][0], len(lengths), max(lengths))
+            whole = self._blank(layers[0][0], len(lengths), max(lengths))
             for i, pair in enumerate(layers):
                 for stored, own in zip(whole, pair, strict=True):
                     stored[i, :, : lengths[i]] = own
@@ -293,6 +276,18 @@ class SharedDecoder:
             [(keys[i, :, : lengths[i]], values[i, :, : lengths[i]]) for keys, values in self.stacked]
             for i in range(len(lengths))
         ]
+
+    def _blank(self, like: Tensor, rows: int, tokens: int) -> tuple[Tensor, Tensor]:
+        """Zeros [rows, K, tokens, D] for keys and values like those [K, ..., D], lying as they are best attended to."""
+        heads, width = like.shape[0], like.shape[-1]
+        if self.flash is not None:
+            keys, values = (like.new_zeros(rows, tokens, heads, width).transpose(1, 2) for _ in range(2))
+            return keys, values
+        values = like.new_zeros(rows, heads, tokens, width)
+        if self.device.type != "cpu":
+            return torch.zeros_like(values), values
+        # Tokens side by side, number by number, in whole lines of the cache, so that a query meets many keys at once.
+        return like.new_zeros(rows, heads, width, -(-tokens // LINE) * LINE)[..., :tokens].mT, values
 
     # a step --------------------------------------------------------------------------------------------------------
 
@@ -327,7 +322,7 @@ class SharedDecoder:
             if self.graphs is not None:
                 more = min(max(more, capacity, FIRST_BLOCKS * BLOCK), self.most_own - capacity)
                 self.steps = None
-            grown = [blank(keys[0], rows, capacity + more) for keys, _ in self.stacked]
+            grown = [self._blank(keys[0], rows, capacity + more) for keys, _ in self.stacked]
             for whole, held in zip(grown, self.own, strict=bool(self.own)):
                 for new, old in zip(whole, held, strict=True):
                     new[:, :, :capacity] = old
@@ -345,7 +340,9 @@ class SharedDecoder:
             and 0 < copies <= min(FEW_TOKENS, self.room)
         ):
             self._part()
-        self.grid, self.steps = self._grid(), None
+        self.grid = Grid.of(self.home, len(self.stored), self.stacked[0][0].shape[1])
+        self.everyone = torch.arange(len(self.owner), device=self.device)
+        self.steps = None
 
     def _part(self) -> None:
         """Have each row hold its context itself, as the first of its own tokens; contexts are empty from then on."""
@@ -353,7 +350,7 @@ class SharedDecoder:
         lengths = self.lengths[self.home].tolist()
         capacity = -(-(max(lengths) + self.longest) // BLOCK) * BLOCK
         for layer, pairs in enumerate(zip(self.stacked, self.own, strict=True)):
-            self.own[layer] = blank(pairs[0][0][0], len(lengths), capacity)
+            self.own[layer] = self._blank(pairs[0][0][0], len(lengths), capacity)
             for rows, stored, own in zip(self.own[layer], *pairs, strict=True):
                 for row, (home, length) in enumerate(zip(self.home.tolist(), lengths, strict=True)):
                     rows[row, :, :length] = stored[home, :, :length]
@@ -363,42 +360,43 @@ class SharedDecoder:
         self.prefix = []
         self.stacked = [(keys[:, :, :0].clone(), values[:, :, :0].clone()) for keys, values in self.stacked]
 
-    def _grid(self) -> Grid:
-        order = torch.argsort(self.home, stable=True)
-        size = torch.bincount(self.home, minlength=len(self.stored))
-        start = size.cumsum(0) - size
-        widest = int(size.max())
-        place = torch.arange(widest, device=self.device)
-        rows = order[(start[:, None] + place).clamp(max=len(order) - 1)]
-        rows = torch.where(place < size[:, None], rows, torch.zeros_like(rows))
-        self.everyone = torch.arange(len(order), device=self.device)
-        within = torch.empty_like(order)
-        within[order] = self.everyone - start[self.home[order]]
-        heads = self.stacked[0][0].shape[1]
-        head = torch.arange(heads, device=self.device)
-        by_context = rows[:, None] * heads + head[:, None]
-        by_row = (self.home[:, None] * heads + head) * widest + within[:, None]
-        return Grid(rows, by_context.flatten(), by_row.flatten())
-
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float | None, window: int | None
     ) -> Tensor:
         """[B, K, R, D] of q [B, K, R, D] and the rows' new keys and values [B, K, D]."""
-        assert self.grid is not None
-        size, heads, repeats, width = q.shape
-        grid = self.grid
-        contexts, widest = grid.rows.shape
-        keys, values = self.own[layer]
-        for stored, new in ((keys, k), (values, v)):
+        size = len(q)
+        own = self.own[layer]
+        for stored, new in zip(own, (k, v), strict=True):
             if self.level:
                 stored[:size, :, self.longest - 1] = new
             else:
                 stored[self.everyone, :, self.count - 1] = new
-        own_keys, own_values = (
-            x[:size, :, : self.longest].view(size * heads, self.longest, width) for x in (keys, values)
+        dense = functools.partial(self._attend, q, own, self.stacked[layer], scale, softcap, window)
+        if self.flash is None or not self.flash.serves(q.shape[-1], softcap, self._narrow(window)):
+            return dense()
+        assert self.grid is not None
+        flash = functools.partial(
+            self.flash.step, q, own, self.stacked[layer], self.grid, self.count, self.lengths, scale
         )
-        length = self.stacked[layer][0].shape[2]
-        shared_keys, shared_values = (x.view(contexts * heads, length, width) for x in self.stacked[layer])
+        return self.flash(flash, dense)
+
+    def _attend(
+        self,
+        q: Tensor,
+        own: tuple[Tensor, Tensor],
+        stacked: tuple[Tensor, Tensor],
+        scale: float,
+        softcap: float | None,
+        window: int | None,
+    ) -> Tensor:
+        """The same by products of matrices; the new keys and values are stored."""
+        assert self.grid is not None
+        size, heads, repeats, width = q.shape
+        grid = self.grid
+        contexts, widest = grid.rows.shape
+        own_keys, own_values = (x[:size, :, : self.longest].reshape(size * heads, self.longest, width) for x in own)
+        length = stacked[0].shape[2]
+        shared_keys, shared_values = (x.reshape(contexts * heads, length, width) for x in stacked)
         q = (q if scale == 1.0 else q * scale).reshape(size * heads, repeats, width)
         near = torch.bmm(q, own_keys.transpose(1, 2))
         if not length:
@@ -415,6 +413,10 @@ class SharedDecoder:
         own_weight = weight[..., length:].view(*apart, -1).index_select(0, grid.by_row)
         return torch.baddbmm(first, own_weight, own_values).view(size, heads, repeats, width)
 
+    def _narrow(self, window: int | None) -> bool:
+        """Whether there are tokens that rows do not see."""
+        return window is not None and window < int(self.stacked[0][0].shape[2]) + self.longest
+
     def _seen(self, scores: Tensor, softcap: float | None, window: int | None) -> Tensor:
         """Scores with the soft cap, -inf where a row does not see a token; in their place."""
         if softcap is not None:
@@ -430,7 +432,7 @@ class SharedDecoder:
         assert self.grid is not None
         length, most = int(self.stacked[0][0].shape[2]), self.longest
         lengths = self.lengths[self.home][:, None]
-        narrow = window is not None and window < length + most
+        narrow = self._narrow(window)
         if self.level and not narrow and bool((self.lengths == length).all()):
             return None
         far = torch.arange(length, device=self.device)[None]
