@@ -55,8 +55,9 @@ def policy_of(config: Any, seed: int = 0) -> CausalLM:
 
 @pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize("kind", LIKE_LLAMA)
-@pytest.mark.parametrize("rows", [1, 2, 15])
-def test_logits_agree(kind: str, rows: int) -> None:
+@pytest.mark.parametrize(("rows", "columns"), [(1, 256), (2, 1), (15, 7)])
+def test_logits_agree(kind: str, rows: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "COLUMNS", columns)
     policy = tiny_policy(kind)
     assert FusedStep.serves(policy.base)
     agrees(policy, [request for request in orders(policy) if request.max_new_tokens > 3][:rows])
@@ -116,18 +117,18 @@ def test_rollouts_longer_than_a_block_of_the_cache_agree(kind: str) -> None:
 @pytest.mark.usefixtures("vectors")
 def test_the_numbers_of_a_row_do_not_depend_on_the_others() -> None:
     policy = tiny_policy("qwen3")
-    prompt = prompt_of(policy, "12+34=")
-    requests = [request_of(prompt, seed=i, count=40) for i in range(37)]
+    prompts = [prompt_of(policy, text) for text in ("12+34=", "hello there you", "x")]
+    requests = [request_of(prompts[i % 3], seed=i, count=40) for i in range(37)]
 
-    def numbers(chosen: list[int]) -> dict[int, tuple[list[int], list[float]]]:
-        engine = NativeEngine(policy)
+    def numbers(chosen: list[int], slots: int = 64) -> dict[int, tuple[list[int], list[float]]]:
+        engine = NativeEngine(policy, slots=slots)
         assert engine.kind is FusedStep
         drawn = dict(engine.generate([requests[i] for i in chosen], Sampling()))
         return {i: (drawn[place].tokens, drawn[place].logp) for place, i in enumerate(chosen)}
 
     whole = numbers(list(range(37)))
-    for chosen in ([5], [3, 30], list(range(20, 37))):
-        found = numbers(chosen)
+    for chosen, slots in (([5], 64), ([3, 31], 64), (list(range(20, 37)), 64), (list(range(37)), 5)):
+        found = numbers(chosen, slots)
         assert found == {i: whole[i] for i in chosen}  # to the last bit
 
 

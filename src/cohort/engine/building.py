@@ -15,7 +15,7 @@ from pathlib import Path
 from cohort import cache
 
 # For this very processor. Threads are those of torch, whose OpenMP has been loaded before the code is.
-FLAGS = ("-O2", "-march=native", "-std=gnu11", "-fno-math-errno", "-fopenmp", "-fPIC", "-shared")
+FLAGS = ("-O2", "-march=native", "-std=gnu11", "-fno-math-errno", "-ffp-contract=off", "-fopenmp", "-fPIC", "-shared")
 PROCESSOR = Path("/proc/cpuinfo")
 
 

@@ -1,11 +1,14 @@
 /* A decoding step of the models that are built like Llama, in one call. See fused.py, which compiles and calls this.
 
-Every row of the step is a column: activations lie in panels of LANES columns, [panels][n][LANES], so that a number of a
-weight meets a vector of rows. Weights are read as they lie in memory, once a step. Every sum is made in the same order
-whatever the number of rows, so the numbers of a row do not depend on what else is decoded.
+A row is a token that is read: the last one of a rollout, or, where contexts are encoded, one of theirs, a few hundred at a
+time. Every row is a column: activations lie in panels of LANES columns, [panels][n][LANES], so that a number of a weight meets
+a vector of rows. Weights are read as they lie in memory, once a step. Every sum is made in the same order whatever the number
+of rows, and products are fused with sums where it is written and nowhere else (a compiler would choose by what stands around
+them), so the numbers of a row do not depend on what else is decoded.
 
 All threads of the team go through `step` together, each with its share of the rows of every weight, and meet at barriers. */
 
+#include <immintrin.h>
 #include <math.h>
 #include <omp.h>
 #include <stdint.h>
@@ -15,10 +18,12 @@ All threads of the team go through `step` together, each with its share of the r
 #define LANES 16
 #define TILE 8    /* rows of a weight that are taken at once: with two panels, 16 of 32 registers hold sums */
 #define QUERIES 8 /* queries that meet keys at once */
+#define FUSED(a, b, c) _mm512_fmadd_ps(a, b, c) /* a b + c, rounded once */
 #elif defined(__AVX2__) && defined(__FMA__)
 #define LANES 8
-#define TILE 4
+#define TILE 6
 #define QUERIES 4
+#define FUSED(a, b, c) _mm256_fmadd_ps(a, b, c)
 #else
 #error "only measured with AVX2 and AVX-512"
 #endif
@@ -61,21 +66,22 @@ typedef struct {
     float scale;                                           /* of queries */
 } Model;
 
-/* Of a layer: tokens of the rows' own, keys [rows, K, width, room], values [rows, K, room, width]; tokens of stored contexts,
-   shared_keys [contexts, K, width, shared_room], shared_values [contexts, K, longest, width]. */
+/* Of a layer: tokens of sequences of their own, keys [sequences, K, width, room], values [sequences, K, deep, width]; tokens of
+   contexts, shared_keys [contexts, K, width, shared_room], shared_values [contexts, K, shared_deep, width]. */
 typedef struct {
     float *keys, *values;
     const float *shared_keys, *shared_values;
 } Cache;
 
 typedef struct {
-    const integer *token, *home, *drawn; /* of each row: its last token, its context, the tokens of its own */
-    const integer *lengths;              /* [contexts] tokens */
+    /* Of each row: its token; its context; its own sequence, and the tokens of that up to it, itself included. */
+    const integer *token, *home, *sequence, *drawn;
+    const integer *lengths; /* [contexts] tokens */
     const Cache *caches;
-    float *logits; /* [rows, vocabulary] */
-    float *space;  /* see `space_of` */
+    float *logits;  /* [rows, vocabulary], or null: keys and values are all that is wanted */
+    float *space;   /* see `space_of` */
     integer *order; /* [2 rows + contexts + 2] */
-    integer rows, contexts, room, shared_room, longest;
+    integer rows, contexts, room, deep, shared_room, shared_deep;
 } State;
 
 /* products ----------------------------------------------------------------------------------------------------------- */
@@ -94,15 +100,15 @@ INLINE vec exponential(vec x) {
     const ivec large = x > all(88.0f);
     x = (vec)(((ivec)x & ~large) | ((ivec)all(88.0f) & large));
     const vec magic = all(12582912.0f); /* 1.5 2^23: adding it rounds to an integer, in the lowest bits */
-    const vec shifted = x * 1.44269504f + magic;
+    const vec shifted = FUSED(x, all(1.44269504f), magic);
     const vec n = shifted - magic;
-    const vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    vec y = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    y = y * r + 8.3334519073e-3f;
-    y = y * r + 4.1665795894e-2f;
-    y = y * r + 1.6666665459e-1f;
-    y = y * r + 5.0000001201e-1f;
-    y = y * (r * r) + r + 1.0f;
+    const vec r = FUSED(n, all(2.12194440e-4f), FUSED(n, all(-0.693359375f), x));
+    vec y = FUSED(r, all(1.9875691500e-4f), all(1.3981999507e-3f));
+    y = FUSED(y, r, all(8.3334519073e-3f));
+    y = FUSED(y, r, all(4.1665795894e-2f));
+    y = FUSED(y, r, all(1.6666665459e-1f));
+    y = FUSED(y, r, all(5.0000001201e-1f));
+    y = FUSED(y, r * r, r) + 1.0f;
     const ivec power = ((ivec)shifted - (ivec)magic + 127) << 23;
     return (vec)((ivec)(y * (vec)power) & there);
 }
@@ -116,8 +122,8 @@ INLINE void sum(const int rows, const int panels, vec sums[TILE][2], const float
             vec column[2];
             UNROLL for (int p = 0; p < panels; p++) column[p] = at(x, p * k + i);
             UNROLL for (int r = 0; r < rows; r++) {
-                const float number = weight[r * k + i];
-                UNROLL for (int p = 0; p < panels; p++) sums[r][p] += number * column[p];
+                const vec number = all(weight[r * k + i]);
+                UNROLL for (int p = 0; p < panels; p++) sums[r][p] = FUSED(number, column[p], sums[r][p]);
             }
         }
     }
@@ -195,7 +201,7 @@ static void normalise(const float *x, Norm norm, integer n, integer panels, floa
         vec squares[4] = {{0}, {0}, {0}, {0}};
         integer i = 0;
         for (; i + 4 <= n; i += 4)
-            UNROLL for (int j = 0; j < 4; j++) squares[j] += at(x, i + j) * at(x, i + j);
+            UNROLL for (int j = 0; j < 4; j++) squares[j] = FUSED(at(x, i + j), at(x, i + j), squares[j]);
         for (; i < n; i++) squares[0] += at(x, i) * at(x, i);
         vec factor = ((squares[0] + squares[1]) + (squares[2] + squares[3])) + norm.eps;
         for (int lane = 0; lane < LANES; lane++) factor[lane] = 1.0f / sqrtf(factor[lane]);
@@ -217,7 +223,7 @@ INLINE void meet(
         vec key[2];
         UNROLL for (int j = 0; j < vectors; j++) key[j] = *(const vec *)(keys + d * room + j * LANES);
         UNROLL for (int i = 0; i < count; i++)
-            UNROLL for (int j = 0; j < vectors; j++) sums[i][j] += q[i * width + d] * key[j];
+            UNROLL for (int j = 0; j < vectors; j++) sums[i][j] = FUSED(all(q[i * width + d]), key[j], sums[i][j]);
     }
     UNROLL for (int i = 0; i < count; i++)
         UNROLL for (int j = 0; j < vectors; j++) *(vec *)(scores + i * wide + j * LANES) = sums[i][j];
@@ -244,7 +250,7 @@ INLINE void gather(
         vec value[2];
         UNROLL for (int j = 0; j < vectors; j++) value[j] = *(const vec *)(values + t * width + j * LANES);
         UNROLL for (int i = 0; i < count; i++)
-            UNROLL for (int j = 0; j < vectors; j++) sums[i][j] += weights[i * wide + t] * value[j];
+            UNROLL for (int j = 0; j < vectors; j++) sums[i][j] = FUSED(all(weights[i * wide + t]), value[j], sums[i][j]);
     }
     UNROLL for (int i = 0; i < count; i++)
         UNROLL for (int j = 0; j < vectors; j++) *(vec *)(out + i * width + j * LANES) = sums[i][j];
@@ -328,68 +334,92 @@ static void turn(float *x, integer width, Norm norm, const float *cos, const flo
 
 static integer later(integer a, integer b) { return a > b ? a : b; }
 
-/* One key head of some rows of one context: their new keys and values are stored, and `seen` is what they attend to. */
+/* A row's new key and value for one key head. */
+static void store(
+    const Model *m, const Layer *layer, const State *s, const Cache *cache, integer head, integer row, const float *keys,
+    const float *values
+) {
+    const integer width = m->width, place = s->drawn[row] - 1, now = s->lengths[s->home[row]] + place;
+    const integer from = (row / LANES * m->key_heads + head) * width, lane = row % LANES;
+    float *own_keys = cache->keys + (s->sequence[row] * m->key_heads + head) * width * s->room + place;
+    float *own_values = cache->values + ((s->sequence[row] * m->key_heads + head) * s->deep + place) * width;
+    float key[width];
+    for (integer d = 0; d < width; d++) key[d] = keys[(from + d) * LANES + lane];
+    turn(key, width, layer->k_norm, m->cos + now * width, m->sin + now * width, 1.0f);
+    for (integer d = 0; d < width; d++) own_keys[d * s->room] = key[d];
+    for (integer d = 0; d < width; d++) own_values[d] = values[(from + d) * LANES + lane];
+}
+
+/* Weights from `first` to `last` that lie outside the vectors of those from `from` to `to` become 0: other queries see them. */
+INLINE void clear(float *weights, integer from, integer to, integer first, integer last) {
+    const integer begin = from < to ? from - from % LANES : last, end = (to + LANES - 1) / LANES * LANES;
+    for (integer t = first; t < begin && t < last; t++) weights[t] = 0.0f;
+    for (integer t = later(end, first); from < to && t < last; t++) weights[t] = 0.0f;
+}
+
+/* One key head of some rows of one context: `seen` is what they attend to. */
 static void attend(
     const Model *m, const Layer *layer, const State *s, const Cache *cache, integer head, const integer *rows, integer count,
-    const float *queries, const float *keys, const float *values, float *seen, float *space
+    const float *queries, float *seen, float *space
 ) {
     const integer width = m->width, repeats = m->heads / m->key_heads, all_queries = count * repeats;
     const integer wide = s->shared_room + s->room, home = s->home[rows[0]], length = s->lengths[home];
     float *q = space, *out = q + all_queries * width, *scores = out + all_queries * width;
     float share[all_queries];
-    const float *context_keys = cache->shared_keys + (home * m->key_heads + head) * width * s->shared_room;
-    const float *context_values = cache->shared_values + (home * m->key_heads + head) * width * s->longest;
+    integer start[count]; /* the first token that each row sees, counted from the first of the context */
+    integer first = length;
 
     memset(out, 0, sizeof(float) * all_queries * width);
-    integer first = length; /* of the context, the first token that any of the rows sees */
     for (integer i = 0; i < count; i++) {
-        const integer row = rows[i], panel = row / LANES, lane = row % LANES, place = s->drawn[row] - 1, now = length + place;
-        const integer start = layer->window ? later(0, now - layer->window + 1) : 0;
-        const float *cos = m->cos + now * width, *sin = m->sin + now * width;
-        float new[width];
-        first = start < first ? start : first;
+        const integer row = rows[i], now = length + s->drawn[row] - 1;
+        const integer from = (row / LANES * m->heads + head * repeats) * width;
+        start[i] = layer->window ? later(0, now - layer->window + 1) : 0;
+        first = start[i] < first ? start[i] : first;
         for (integer d = 0; d < repeats * width; d++)
-            q[i * repeats * width + d] = queries[((panel * m->heads + head * repeats) * width + d) * LANES + lane];
+            q[i * repeats * width + d] = queries[(from + d) * LANES + row % LANES];
         for (integer r = 0; r < repeats; r++)
-            turn(q + (i * repeats + r) * width, width, layer->q_norm, cos, sin, m->scale);
-        const integer from = (panel * m->key_heads + head) * width;
-        for (integer d = 0; d < width; d++) new[d] = keys[(from + d) * LANES + lane];
-        turn(new, width, layer->k_norm, cos, sin, 1.0f);
-        float *own_keys = cache->keys + (row * m->key_heads + head) * width * s->room;
-        float *own_values = cache->values + (row * m->key_heads + head) * width * s->room;
-        for (integer d = 0; d < width; d++) own_keys[d * s->room + place] = new[d];
-        for (integer d = 0; d < width; d++) own_values[place * width + d] = values[(from + d) * LANES + lane];
+            turn(
+                q + (i * repeats + r) * width, width, layer->q_norm, m->cos + now * width, m->sin + now * width, m->scale
+            );
     }
-
-    if (first < length) score(all_queries, q, width, context_keys, s->shared_room, first, length, scores, wide);
-    for (integer i = 0; i < count; i++) {
-        const integer row = rows[i], own = s->drawn[row], now = length + own - 1;
-        const integer start = layer->window ? later(0, now - layer->window + 1) : 0, own_start = later(0, start - length);
-        const float *own_keys = cache->keys + (row * m->key_heads + head) * width * s->room;
-        float *near = scores + i * repeats * wide + s->shared_room;
-        score(repeats, q + i * repeats * width, width, own_keys, s->room, own_start, own, near, wide);
-        for (integer r = 0; r < repeats; r++) {
-            float *far = scores + (i * repeats + r) * wide;
-            vec most = hide(far + s->shared_room, own_start, own, hide(far, start, length, all(-INFINITY)));
+    if (first < length) {
+        const float *keys = cache->shared_keys + (home * m->key_heads + head) * width * s->shared_room;
+        score(all_queries, q, width, keys, s->shared_room, first, length, scores, wide);
+    }
+    /* Rows of one sequence, which meet its keys together. */
+    for (integer i = 0, next; i < count; i = next) {
+        const integer sequence = s->sequence[rows[i]], slot = sequence * m->key_heads + head;
+        integer from = s->room, to = 0;
+        for (next = i; next < count && s->sequence[rows[next]] == sequence; next++) {
+            const integer own_start = later(0, start[next] - length);
+            from = own_start < from ? own_start : from;
+            to = later(to, s->drawn[rows[next]]);
+        }
+        const float *keys = cache->keys + slot * width * s->room, *values = cache->values + slot * s->deep * width;
+        const integer begin = i * repeats, end = next * repeats;
+        score(end - begin, q + begin * width, width, keys, s->room, from, to, scores + begin * wide + s->shared_room, wide);
+        for (integer query = begin; query < end; query++) {
+            const integer row = query / repeats, own_start = later(0, start[row] - length), own = s->drawn[rows[row]];
+            float *far = scores + query * wide, *near = far + s->shared_room;
+            const vec most = hide(near, own_start, own, hide(far, start[row], length, all(-INFINITY)));
             float top = most[0], sum = 0.0f;
             for (int lane = 1; lane < LANES; lane++) top = most[lane] > top ? most[lane] : top;
-            vec total = weigh(far, start, length, top, (vec){0});
-            total = weigh(far + s->shared_room, own_start, own, top, total);
+            const vec total = weigh(near, own_start, own, top, weigh(far, start[row], length, top, (vec){0}));
             for (int lane = 0; lane < LANES; lane++) sum += total[lane];
-            share[i * repeats + r] = 1.0f / sum;
-            /* Other rows of the unit may see earlier tokens of the context. */
-            for (integer t = first; t < (start < length ? start - start % LANES : length); t++) far[t] = 0.0f;
+            share[query] = 1.0f / sum;
+            clear(far, start[row], length, first, length);
+            clear(near, own_start, own, from, to);
         }
+        collect(end - begin, scores + begin * wide + s->shared_room, wide, values, width, from, to, out + begin * width);
     }
-    if (first < length) collect(all_queries, scores, wide, context_values, width, first, length, out);
+    if (first < length) {
+        const float *values = cache->shared_values + (home * m->key_heads + head) * width * s->shared_deep;
+        collect(all_queries, scores, wide, values, width, first, length, out);
+    }
     for (integer i = 0; i < count; i++) {
-        const integer row = rows[i], panel = row / LANES, lane = row % LANES, own = s->drawn[row];
-        const integer own_start = layer->window ? later(0, own - layer->window) : 0;
-        const float *own_values = cache->values + (row * m->key_heads + head) * width * s->room;
-        float *mine = out + i * repeats * width;
-        collect(repeats, scores + i * repeats * wide + s->shared_room, wide, own_values, width, own_start, own, mine);
+        const integer row = rows[i], to = (row / LANES * m->heads + head * repeats) * width;
         for (integer d = 0; d < repeats * width; d++)
-            seen[((panel * m->heads + head * repeats) * width + d) * LANES + lane] = mine[d] * share[i * repeats + d / width];
+            seen[(to + d) * LANES + row % LANES] = out[i * repeats * width + d] * share[i * repeats + d / width];
     }
 }
 
@@ -423,7 +453,7 @@ static integer own_space(const Model *m, const State *s) {
 /* Numbers of `space` that a step takes. */
 integer space_of(const Model *m, const State *s, integer threads) { return shared_space(m, s) + threads * own_space(m, s); }
 
-/* Logits after the last token of every row; its keys and values are stored on the way. */
+/* Logits after the token of every row; its keys and values are stored on the way. */
 void step(const Model *m, const State *s, integer threads) {
     const integer panels = panels_of(s->rows), columns = panels * LANES, repeats = m->heads / m->key_heads;
     const integer rows = s->rows, together = later(1, MOST / repeats);
@@ -455,15 +485,20 @@ void step(const Model *m, const State *s, integer threads) {
                         column < rows ? m->embedding[s->token[column] * m->hidden + i] : 0.0f;
         for (integer i = 0; i < m->count; i++) {
             const Layer *l = m->layers + i;
+            const int more = s->logits || i + 1 < m->count;
             normalise(x, l->before, m->hidden, panels, space);
-            product(SET, &l->q, panels, space, low, q, 0);
+            if (more) product(SET, &l->q, panels, space, low, q, 0);
             product(SET, &l->k, panels, space, low, k, 0);
             product(SET, &l->v, panels, space, low, v, 0);
 #pragma omp barrier
+#pragma omp for
+            for (integer each = 0; each < rows * m->key_heads; each++)
+                store(m, l, s, s->caches + i, each % m->key_heads, each / m->key_heads, k, v);
+            if (!more) break;
 #pragma omp for schedule(dynamic)
             for (integer each = 0; each < units * m->key_heads; each++) {
                 const integer which = each / m->key_heads, count = unit[which + 1] - unit[which];
-                attend(m, l, s, s->caches + i, each % m->key_heads, order + unit[which], count, q, k, v, seen, space);
+                attend(m, l, s, s->caches + i, each % m->key_heads, order + unit[which], count, q, seen, space);
             }
             product(ADD, &l->o, panels, seen, low, x, 0);
 #pragma omp barrier
@@ -474,7 +509,9 @@ void step(const Model *m, const State *s, integer threads) {
             product(ADD, &l->down, panels, inner, low, x, 0);
 #pragma omp barrier
         }
-        normalise(x, m->norm, m->hidden, panels, space);
-        product(LOGITS, &m->head, panels, space, low, s->logits, rows);
+        if (s->logits) {
+            normalise(x, m->norm, m->hidden, panels, space);
+            product(LOGITS, &m->head, panels, space, low, s->logits, rows);
+        }
     }
 }

@@ -11,6 +11,7 @@ import ctypes
 import platform
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from ctypes import POINTER, Structure, c_float, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ from cohort.engine import building
 from cohort.engine.plain import Layer, Norm, PlainStep, Product, Rows
 
 SOURCE = Path(__file__).with_name("fused.c")
+# Tokens of contexts that are read in one call.
+COLUMNS = 256
+# By layer keys and values [rows, K, t, D], the tokens of keys side by side in memory.
+Caches = list[tuple[Tensor, Tensor]]
+# (like [K, ..., D], rows, tokens) -> room for keys and values [rows, K, tokens, D]
+Blank = Callable[[Tensor, int, int], tuple[Tensor, Tensor]]
 PRODUCTS = ("q", "k", "v", "o", "gate", "up", "down")
 # Where it was measured.
 MEASURED = ("linux", "x86_64")
@@ -67,10 +74,10 @@ class _Cache(Structure):
 
 class _State(Structure):
     _fields_ = [
-        *((name, c_void_p) for name in ("token", "home", "drawn", "lengths")),
+        *((name, c_void_p) for name in ("token", "home", "sequence", "drawn", "lengths")),
         ("caches", POINTER(_Cache)),
         *((name, c_void_p) for name in ("logits", "space", "order")),
-        *((name, c_int64) for name in ("rows", "contexts", "room", "shared_room", "longest")),
+        *((name, c_int64) for name in ("rows", "contexts", "room", "deep", "shared_room", "shared_deep")),
     ]
 
 
@@ -191,24 +198,65 @@ class FusedStep:
 
     def __call__(self, decoder: Rows) -> Tensor:
         """Logits [B, V] after the last token of every row."""
+        logits = torch.empty(len(decoder.last), self.model.head.n, dtype=torch.float32)
         self._turn(decoder.most_tokens)
-        shared_keys, shared_values = decoder.stacked[0]
-        for cache, own, stacked in zip(self.caches, decoder.own, decoder.stacked, strict=True):
-            cache.keys, cache.values, cache.shared_keys, cache.shared_values = (x.data_ptr() for x in (*own, *stacked))
-        rows, contexts = len(decoder.last), len(decoder.lengths)
-        logits = torch.empty(rows, self.model.head.n, dtype=torch.float32)
-        order = torch.empty(2 * rows + contexts + 2, dtype=torch.int64)
+        where = (decoder.last, decoder.home, decoder.everyone, decoder.count)
+        self._run(where, decoder.lengths, decoder.own, decoder.stacked, logits)
+        return logits
+
+    def encode(self, contexts: Sequence[Sequence[int]], blank: Blank) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """By layer keys and values [M, K, P, D] of contexts, and the logits [M, V] of what follows them.
+
+        Args:
+            blank: makes room for keys and values, as for those of a decoding step.
+        """
+        like = torch.empty(self.model.key_heads, 0, self.model.width, dtype=torch.float32)
+        longest = max(map(len, contexts))
+        own = [blank(like, len(contexts), longest) for _ in self.layers]
+        self._turn(longest)
+        logits = torch.empty(len(contexts), self.model.head.n, dtype=torch.float32)
+        before = [(token, i, at + 1) for i, c in enumerate(contexts) for at, token in enumerate(c[:-1])]
+        last = [(context[-1], i, len(context)) for i, context in enumerate(contexts)]
+        # Nothing but keys and values is wanted of tokens that others follow.
+        parts = [before[start : start + COLUMNS] for start in range(0, len(before), COLUMNS)]
+        for part, out in (*((part, None) for part in parts), (last, logits)):
+            token, sequence, drawn = torch.tensor(part, dtype=torch.int64).t().contiguous()
+            none = torch.zeros_like(token)
+            self._run((token, none, sequence, drawn), none[:1], own, None, out)
+        return own, logits
+
+    def _run(
+        self,
+        rows: tuple[Tensor, Tensor, Tensor, Tensor],
+        lengths: Tensor,
+        own: Caches,
+        shared: Caches | None,
+        logits: Tensor | None,
+    ) -> None:
+        """Read the tokens of rows.
+
+        Args:
+            rows: [B] int64 each: tokens, contexts, sequences, and the tokens of those up to the row's, itself included.
+            lengths: [M] int64 tokens of the contexts.
+            own, shared: by layer keys and values of the sequences and of the contexts, if those have any tokens.
+            logits: [B, V], written over.
+        """
+        for layer, cache in enumerate(self.caches):
+            cache.keys, cache.values = (x.data_ptr() for x in own[layer])
+            cache.shared_keys, cache.shared_values = (x.data_ptr() for x in shared[layer]) if shared else (None, None)
+        count, contexts = len(rows[0]), len(lengths)
+        order = torch.empty(2 * count + contexts + 2, dtype=torch.int64)
+        token, home, sequence, drawn = (x.data_ptr() for x in rows)
         state = _State(
-            token=decoder.last.data_ptr(), home=decoder.home.data_ptr(), drawn=decoder.count.data_ptr(),
-            lengths=decoder.lengths.data_ptr(), caches=self.caches, logits=logits.data_ptr(), order=order.data_ptr(),
-            rows=rows, contexts=contexts, room=decoder.own[0][0].stride(3), shared_room=shared_keys.stride(3),
-            longest=shared_values.shape[2],
+            token=token, home=home, sequence=sequence, drawn=drawn, lengths=lengths.data_ptr(), caches=self.caches,
+            logits=None if logits is None else logits.data_ptr(), order=order.data_ptr(), rows=count, contexts=contexts,
+            room=own[0][0].stride(3), deep=own[0][1].shape[2], shared_room=shared[0][0].stride(3) if shared else 0,
+            shared_deep=shared[0][1].shape[2] if shared else 0,
         )  # fmt: skip
         threads = torch.get_num_threads()
         space = torch.empty(self.code.space_of(self.model, state, threads), dtype=torch.float32)
         state.space = space.data_ptr()
         self.code.step(self.model, state, threads)
-        return logits
 
     def _turn(self, most: int) -> None:
         """Have the cosines and sines of so many positions."""

@@ -24,7 +24,7 @@ class Rows(Protocol):
     """What a step needs of the rows that are being decoded; see `SharedDecoder`, which has it.
 
     Attributes:
-        last, home, count: [B] int64 of each row: its last token, its context, the tokens of its own.
+        last, home, count: [B] int64 of each row: its last token, its context, the tokens of its own; everyone: 0 .. B - 1.
         lengths: [M] int64 tokens of the contexts.
         own, stacked: by layer, keys and values of the rows' own tokens and of the contexts.
         most_tokens: of a context and what follows it.
@@ -33,6 +33,7 @@ class Rows(Protocol):
     last: Tensor
     home: Tensor
     count: Tensor
+    everyone: Tensor
     lengths: Tensor
     own: list[tuple[Tensor, Tensor]]
     stacked: list[tuple[Tensor, Tensor]]

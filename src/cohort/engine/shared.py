@@ -113,15 +113,20 @@ class SharedDecoder:
             return False
         tokens = (2, 3, 4)  # which every vocabulary has
         requests = [Request(Prompt("", "", tokens[:n], ""), tokens[:n], seed, 2) for seed, n in enumerate((3, 3, 2))]
-        decoder = cls(policy, requests, Sampling(stop_ids=frozenset()), slots=3)
-        decoder._admit(3)
-        decoder._arrange()
-        decoder._grow()
-        with decoding(decoder):
-            right = decoder._logits()
+
+        def logits(decoder: SharedDecoder, last: Tensor | None = None) -> Tensor:
+            decoder._admit(3)
+            decoder._arrange()
+            decoder._grow()
+            decoder.last = decoder.last if last is None else last
+            return torch.cat([*decoder.following.values(), decoder._logits().flatten()])
+
+        sampling = Sampling(stop_ids=frozenset())
+        model = cls(policy, requests, sampling, slots=3)
+        with decoding(model):
+            right = logits(model)
         try:
-            decoder.stepping = kind(policy.base)
-            found = decoder._logits()
+            found = logits(cls(policy, requests, sampling, slots=3, kind=kind), model.last)
         except (AttributeError, TypeError, ValueError, RuntimeError):
             return False
         near = {torch.float64: 1e-6, torch.float32: 1e-3}[right.dtype] * (1.0 + float(right.abs().max()))
@@ -242,23 +247,33 @@ class SharedDecoder:
     def _encode(self, contexts: list[tuple[int, ...]]) -> None:
         """Store new contexts, with the logits of what follows them."""
         if contexts:
-            shares, at = [], 0
-            for context in contexts:
-                shares.append(Share(at, len(context), ()))
-                at += len(context)
-            layout = Layout(tuple(shares), self.device)
-            ids = torch.tensor([token for context in contexts for token in context], device=self.device)
-            with packed(self.base, layout), kept_keys() as layers:
-                out = self.base.base_model(
-                    input_ids=ids[None], position_ids=layout.positions()[None], use_cache=False
-                ).last_hidden_state[0]  # fmt: skip
-            ends = torch.tensor([share.middle - 1 for share in shares], device=self.device)
-            for context, share, logits in zip(contexts, shares, self.head(out[ends]), strict=True):
-                place = slice(share.start, share.middle)
+            if isinstance(self.stepping, FusedStep):
+                layers, following = self.stepping.encode(contexts, self._blank)
+                places: list[Any] = [(i, slice(None), slice(len(context))) for i, context in enumerate(contexts)]
+            else:
+                layers, following, places = self._pass(contexts)
+            for context, place, logits in zip(contexts, places, following, strict=True):
                 self.stored.append(context)
-                self.prefix.append([(keys[:, place].clone(), values[:, place].clone()) for keys, values in layers])
+                self.prefix.append([(keys[place], values[place]) for keys, values in layers])
                 self.following[context] = logits
         self._stack()
+
+    def _pass(
+        self, contexts: list[tuple[int, ...]]
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor, list[tuple[slice, slice]]]:
+        """By layer keys and values [K, N, D] of contexts one after the other, the logits [M, V] of what follows, and places."""
+        shares, at = [], 0
+        for context in contexts:
+            shares.append(Share(at, len(context), ()))
+            at += len(context)
+        layout = Layout(tuple(shares), self.device)
+        ids = torch.tensor([token for context in contexts for token in context], device=self.device)
+        with packed(self.base, layout), kept_keys() as layers:
+            out = self.base.base_model(
+                input_ids=ids[None], position_ids=layout.positions()[None], use_cache=False
+            ).last_hidden_state[0]  # fmt: skip
+        ends = torch.tensor([share.middle - 1 for share in shares], device=self.device)
+        return layers, self.head(out[ends]), [(slice(None), slice(share.start, share.middle)) for share in shares]
 
     def _stack(self) -> None:
         """Stored contexts side by side: by layer keys and values [M, K, P, D], right padded."""
