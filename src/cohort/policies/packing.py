@@ -103,8 +103,8 @@ def pays(sequences: Sequences, hidden: int) -> bool:
 
 
 def packs(sequences: Sequences, max_tokens: int) -> list[Tensor]:
-    """Rows [n] int64 of packs of at most `max_tokens` tokens each (at least one sequence), or twice its context if that is
-    more, a shared context counted once.
+    """Rows [n] int64 of packs of at most `max_tokens` tokens each (at least one sequence), or three times its context if that
+    is more, a shared context counted once.
 
     Rollouts of a context stay together as far as the budget allows.
     """
@@ -122,6 +122,6 @@ def packs(sequences: Sequences, max_tokens: int) -> list[Tensor]:
                 room -= cost
             else:
                 out.append([i])
-                # A long context is not computed again for each few rollouts: beside it there is room for as much again.
-                room = max(max_tokens - length, length) - own
+                # A long context is not computed again for each few rollouts: beside it there is room for twice as much.
+                room = max(max_tokens - length, 2 * length) - own
     return [torch.tensor(rows) for rows in out]

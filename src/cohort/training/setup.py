@@ -37,7 +37,7 @@ Say = Callable[[str], None]
 EARLY = frozenset({"old_logp", "ref_logp", "old_values"})
 COMPUTED = SCORED | TAUGHT | EARLY
 # Tokens of a forward pass with gradient (see `pass_tokens`).
-SMALL_PASS, LARGE_PASS = 2048, 16384
+SMALL_PASS, LARGE_PASS = 1024, 16384
 # Steps from which compiling is taken to pay on a GPU: it costs a minute or two, and saves at best some tenths of a second
 # a step.
 COMPILE_STEPS = 1000
@@ -125,7 +125,7 @@ def load_policy(config: TrainConfig, say: Say, *, report: nursery.Report | None 
 
 
 def pass_tokens(method: Method, policy: CausalLM) -> int:
-    """Tokens of a forward pass: on a CPU larger ones are no faster and hold more memory, but where rollouts are coupled
+    """Tokens of a forward pass: on a CPU larger ones hold more memory and are hardly faster, but where rollouts are coupled
     each step in more than one pass takes a pass more."""
     return SMALL_PASS if policy.device.type == "cpu" and not method.couples else LARGE_PASS
 
