@@ -43,6 +43,15 @@ def test_an_error_of_the_compiler_is_told_and_leaves_nothing(tmp_path: Path, emp
     assert list(empty.iterdir()) == []
 
 
+def test_clang_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "cc"
+    other.write_text("#!/bin/sh\necho 'Debian clang version 14.0.6'\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("CC", str(other))
+    with pytest.raises(building.Unavailable, match=r"is clang.*install gcc"):
+        building.library(source_of(tmp_path, "int number(void) { return 1; }"))
+
+
 @pytest.mark.parametrize("asked", ["no-such-compiler", "false"])
 def test_a_compiler_that_is_none(tmp_path: Path, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", asked)
@@ -59,7 +68,7 @@ def test_the_compiler_of_the_environment_is_asked_with_its_options(
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, empty: Path) -> None:
     empty.write_text("a file")
-    with pytest.raises(building.Unavailable, match="cache"):
+    with pytest.raises(building.Unavailable, match="COHORT_CACHE names the folder"):
         building.library(source_of(tmp_path, "int number(void) { return 1; }"))
 
 

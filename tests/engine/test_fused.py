@@ -224,18 +224,28 @@ def test_without_a_compiler_steps_are_taken_in_torch_and_that_is_said(monkeypatc
     right = {i: c.tokens for i, c in NativeEngine(policy).generate(requests, Sampling())}
     monkeypatch.setenv("CC", "no-such-compiler")
     engine = NativeEngine(policy)
-    with pytest.warns(RuntimeWarning, match="which needs gcc: there is no C compiler \\(no-such-compiler\\)"):
+    with pytest.warns(RuntimeWarning, match="half as fast.*no C compiler \\(no-such-compiler\\): install gcc"):
         assert engine.kind is PlainStep
     assert {i: c.tokens for i, c in engine.generate(requests, Sampling())} == right
 
 
-def test_code_that_gives_other_numbers_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = FusedStep.__call__
+@pytest.mark.parametrize("part", ["step", "keys", "logits"])
+def test_code_that_gives_other_numbers_is_not_used(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, encode = FusedStep.__call__, FusedStep.encode
 
-    def wrong(self: FusedStep, decoder: SharedDecoder) -> Tensor:
+    def wrong_step(self: FusedStep, decoder: SharedDecoder) -> Tensor:
         return step(self, decoder) * 1.01
 
-    monkeypatch.setattr(FusedStep, "__call__", wrong)
+    def wrong_contexts(self: FusedStep, *args: Any) -> Any:
+        layers, logits = encode(self, *args)
+        if part == "keys":
+            layers[0][0].mul_(1.1)
+        return layers, logits * (1.01 if part == "logits" else 1.0)
+
+    if part == "step":
+        monkeypatch.setattr(FusedStep, "__call__", wrong_step)
+    else:
+        monkeypatch.setattr(FusedStep, "encode", wrong_contexts)
     assert NativeEngine(tiny_policy("qwen3")).kind is PlainStep
 
 

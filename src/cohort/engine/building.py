@@ -40,7 +40,12 @@ def _attempt(source: Path, asked: str, flags: tuple[str, ...]) -> ctypes.CDLL | 
     """The code, or why there is none."""
     try:
         command = _compiler(asked)
-        recipe = (source.read_text(encoding="utf-8"), *command, _run([*command, "--version"]), *flags, _processor())
+        version = _run([*command, "--version"])
+        if "clang" in version:
+            raise Unavailable(
+                f"{command[0]} is clang, whose threads are not those of torch: install gcc, or name it with CC"
+            )
+        recipe = (source.read_text(encoding="utf-8"), *command, version, *flags, _processor())
         path = cache.folder() / f"{source.stem}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]}.so"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +55,9 @@ def _attempt(source: Path, asked: str, flags: tuple[str, ...]) -> ctypes.CDLL | 
                 _run([*command, *flags, str(source), "-o", str(made), "-lm"])
                 made.rename(path)
         return ctypes.CDLL(str(path))
-    except (OSError, Unavailable) as error:
+    except OSError as error:
+        return f"{error} (COHORT_CACHE names the folder)"
+    except Unavailable as error:
         return str(error)
 
 
@@ -59,7 +66,7 @@ def _compiler(asked: str) -> list[str]:
     for command in [shlex.split(asked)] if asked else [["gcc"], ["cc"]]:
         if command and shutil.which(command[0]):
             return command
-    raise Unavailable(f"there is no C compiler ({asked or 'gcc or cc'})")
+    raise Unavailable(f"there is no C compiler ({asked or 'gcc or cc'}): install gcc")
 
 
 def _processor() -> str:

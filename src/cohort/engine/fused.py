@@ -2,7 +2,7 @@
 
 For the few dozen rows of a step the products of general libraries run at half the speed that a CPU has, and as much time
 again goes between them. Here a product meets the rows as vectors, and what stands between two products is done in passing.
-It takes a C compiler, and a float32 model; for others, steps are taken as in `plain.py`.
+It takes gcc, and a float32 model; for others, steps are taken as in `plain.py`.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class FusedStep:
             return False
         except building.Unavailable as error:
             warnings.warn(
-                f"decoding steps are taken in torch, about half as fast as in compiled code, which needs gcc: {error}",
+                f"decoding steps are taken in torch, about half as fast as in code compiled for them: {error}",
                 RuntimeWarning,
                 stacklevel=2,
             )
