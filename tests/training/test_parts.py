@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from cohort import method
 from cohort.errors import UsageError
 from cohort.training import checkpoint
 from cohort.training.config import TrainConfig, keys, make_config, parse_set, read_config
 from cohort.training.precision import MasterWeights
 from cohort.training.schedule import factor
 from cohort.training.seeds import derive, generator
+from cohort.training.setup import pass_tokens
 from cohort.training.sft import fine_tune, pairs_of
 from tests.helpers import prompt_of, tiny_policy
 
@@ -104,6 +106,15 @@ def test_seeds_are_their_own_for_every_combination() -> None:
     assert len(found) == 25
     assert torch.equal(torch.rand(3, generator=generator(1, "x")), torch.rand(3, generator=generator(1, "x")))
     assert all(0 <= derive(s) < 2**63 for s in range(100))
+
+
+@pytest.mark.parametrize(("hidden", "tokens"), [(64, 2048), (256, 2048), (512, 1024), (4096, 1024)])
+def test_tokens_of_a_pass_on_a_cpu(hidden: int, tokens: int) -> None:
+    policy = tiny_policy()
+    policy.base.set_input_embeddings(torch.nn.Embedding(8, hidden))
+    assert pass_tokens(method("grpo"), policy) == tokens
+    # Each step of coupled rollouts in more than one pass takes a pass more.
+    assert pass_tokens(method("disco"), policy) == 16384
 
 
 def test_configuration_layers_and_sections(tmp_path: Path) -> None:
