@@ -84,6 +84,8 @@ class SharedDecoder:
         # Of each stored context: token ids, and by layer its keys and values [K, P, D].
         self.stored: list[tuple[int, ...]] = []
         self.prefix: list[list[tuple[Tensor, Tensor]]] = []
+        # Whether rows have come or gone since the last step, and how they lie, where a step asks for that.
+        self.moved = True
         self.grid: Grid | None = None
         self.stacked: list[tuple[Tensor, Tensor]] = []
         self.lengths = torch.empty(0, dtype=torch.int64, device=self.device)
@@ -101,6 +103,7 @@ class SharedDecoder:
         # Of the step: what rows do not see, by window.
         self.unseen: dict[int | None, Tensor | None] = {}
         self.stepping = kind(self.base) if kind is not None else None
+        self.fused = kind is FusedStep
         self.most_tokens = max(map(len, contexts)) + max(request.max_new_tokens for request in requests)
         # Of each stored context: the logits [V] of the token that follows it.
         self.following: dict[tuple[int, ...], Tensor] = {}
@@ -144,7 +147,7 @@ class SharedDecoder:
             done: list[tuple[int, Completion]] = []
             with contextlib.nullcontext() if self.stepping is not None else decoding(self):
                 while not done and self._busy():
-                    if self.grid is None:
+                    if self.moved:
                         self._arrange()
                     done = self._take(self._forward())
             yield from done
@@ -181,7 +184,7 @@ class SharedDecoder:
         self.count = torch.cat([self.count, torch.zeros_like(owner)])
         self.last = torch.cat([self.last, torch.zeros_like(owner)])
         self.home = torch.cat([self.home, home])
-        self.grid = None
+        self.moved = True
         logits = torch.stack([self.following[self.contexts[i]] for i in chosen])
         return self._take(logits, start=before)
 
@@ -197,7 +200,7 @@ class SharedDecoder:
         if not bool(ended.any()):
             return []
         finished = owner[ended].tolist()
-        if self.graphs is None or self.grid is None:
+        if self.graphs is None or self.moved:
             self._leave(ended.nonzero()[:, 0] + start)
         else:
             self.live = (self.everyone if self.live is None else self.live)[~ended]
@@ -226,7 +229,7 @@ class SharedDecoder:
             setattr(self, name, field[:size])
         for keys, values in self.own:
             keys[target], values[target] = keys[source], values[source]
-        self.grid = None
+        self.moved = True
 
     # contexts ------------------------------------------------------------------------------------------------------
 
@@ -330,7 +333,7 @@ class SharedDecoder:
     def _grow(self) -> None:
         """Room for one more token of every row."""
         self.longest = int(self.count.max())
-        self.level = self.graphs is None and bool((self.count == self.longest).all())
+        self.level = self.graphs is None and not self.fused and bool((self.count == self.longest).all())
         rows, capacity = (self.own[0][0].shape[0], self.own[0][0].shape[2]) if self.own else (self.rows, 0)
         if self.longest > capacity:
             more = -(-self.longest // BLOCK) * BLOCK - capacity
@@ -347,17 +350,14 @@ class SharedDecoder:
 
     def _arrange(self) -> None:
         """After rows have come or gone."""
+        self.moved, self.steps = False, None
+        self.everyone = torch.arange(len(self.owner), device=self.device)
+        if self.fused:
+            return
         copies = int(self.lengths[self.home].sum())
-        if (
-            self.graphs is None
-            and type(self.stepping) is not FusedStep
-            and not self.waiting
-            and 0 < copies <= min(FEW_TOKENS, self.room)
-        ):
+        if self.graphs is None and not self.waiting and 0 < copies <= min(FEW_TOKENS, self.room):
             self._part()
         self.grid = Grid.of(self.home, len(self.stored), self.stacked[0][0].shape[1])
-        self.everyone = torch.arange(len(self.owner), device=self.device)
-        self.steps = None
 
     def _part(self) -> None:
         """Have each row hold its context itself, as the first of its own tokens; contexts are empty from then on."""
