@@ -15,7 +15,8 @@ pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 
 @pytest.fixture(autouse=True)
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder."""
+    """An empty cache folder, and the compiler that is found without being named."""
+    monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("COHORT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
