@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,20 @@ def _threads() -> None:
 def micro_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the policy of tests/micro.py is kept."""
     return tmp_path_factory.mktemp("micro")
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """By name, the folder of a tiny model of tests/model_folders.py; tests that change it copy it first."""
+    from tests.model_folders import make_folder
+
+    root = tmp_path_factory.mktemp("models")
+
+    def made(name: str) -> Path:
+        folder = root / name
+        return folder if folder.exists() else make_folder(name, folder)
+
+    return made
 
 
 @pytest.fixture(autouse=True)
