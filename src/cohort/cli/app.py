@@ -1,0 +1,61 @@
+"""The commands put together, and what becomes of errors."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import cohort
+from cohort.cli.compare import compare, sweep
+from cohort.cli.console import say
+from cohort.cli.doctor import doctor
+from cohort.cli.eval import eval_
+from cohort.cli.merge import merge
+from cohort.cli.methods import explain, methods
+from cohort.cli.score import score
+from cohort.cli.sft import sft
+from cohort.cli.train import train
+from cohort.cli.view import view
+from cohort.errors import UsageError
+
+app = typer.Typer(
+    name="cohort",
+    help="Reinforcement-learning post-training with GRPO and its published variants.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (train, sft, eval_, score, methods, explain, view, merge, doctor, compare, sweep):
+    app.command(name=command.__name__.rstrip("_"))(command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"cohort {cohort.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command; errors that a user can mend are printed without a traceback, with status 2."""
+    try:
+        app()
+    except UsageError as error:
+        say(f"cohort: {error}")
+        sys.exit(2)
+    except Exception as error:
+        # Named here rather than imported: their modules need torch.
+        if type(error).__name__ in ("RewardError", "EngineError", "Diverged"):
+            say(f"cohort: {error}")
+            sys.exit(3)
+        raise

@@ -1,0 +1,28 @@
+"""What commands print, and where."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from cohort.errors import UsageError
+
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A line on standard error, as it is."""
+    err.print(text, markup=False)
+
+
+def printed(width: int = 120) -> Console:
+    """Standard output, with room for tables where it is no terminal."""
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=width)
+
+
+def free(folder: Path) -> None:
+    """Nothing stands where a model is to be written."""
+    if folder.is_file() or (folder.exists() and any(folder.iterdir())):
+        raise UsageError(f"{folder} already holds something: name another folder with --out")

@@ -1,0 +1,133 @@
+"""Options made of the configuration's keys: written once, there, and taken by every command where they mean something."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic.fields import FieldInfo
+from rich.markup import escape
+
+from cohort.training.config import (
+    Layer,
+    Option,
+    TrainConfig,
+    from_file,
+    from_options,
+    from_set,
+    make_config,
+    parse_set,
+)
+
+Options = Mapping[str, Any]
+ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Configuration file (YAML).")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any configuration key. May be repeated.")
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", help="Say nothing but errors.", rich_help_panel="Output", show_default=False)
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel="Output", show_default=False)
+]
+
+
+def with_options(
+    *panels: str,
+    only: Collection[str] = (),
+    without: Collection[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command, in place of its parameter `options`, those of configuration keys; it gets the ones that were given.
+
+    Args:
+        panels: groups of keys that mean something to the command.
+        only: keys of other groups that do.
+        without: keys of these groups that do not.
+        defaults: the command's own, for its help.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        made = {
+            key: _parameter(key, info, mark, (defaults or {}).get(key, info.get_default(call_default_factory=True)))
+            for key, info in TrainConfig.model_fields.items()
+            for mark in info.metadata
+            if isinstance(mark, Option) and (mark.panel in panels or key in only) and key not in without
+        }
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            given = {key: values.pop(key) for key in made}
+            command(options={k: v for k, v in given.items() if v is not None and v != []}, **values)
+
+        own = inspect.signature(command).parameters
+        hints = typing.get_type_hints(command, include_extras=True)
+        parameters: list[inspect.Parameter] = []
+        for name, parameter in own.items():
+            if name == "options":
+                parameters += made.values()
+            else:
+                parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorate
+
+
+def _parameter(key: str, info: FieldInfo, mark: Option, default: Any) -> inspect.Parameter:
+    """A key as a parameter that typer makes an option of. Values stay texts: the configuration reads and checks them."""
+    kinds, choices = _kinds(info.annotation)
+    flag = f"--{key.replace('_', '-')}"
+    several = list in kinds
+    text = (info.description or key).split("; from Python")[0]
+    text = text[0].upper() + text[1:] + "." + (" May be repeated." if several else "")
+    if default not in (None, [], "") and bool not in kinds:
+        text += escape(f"  [default: {default:g}]" if isinstance(default, float) else f"  [default: {default}]")
+    if bool in kinds:
+        annotation: Any = bool | None
+        made = typer.Option(f"{flag}/--no-{flag[2:]}", help=text, rich_help_panel=mark.panel, show_default=False)
+    else:
+        annotation = list[str] | None if several else str | None
+        metavar = mark.metavar or (f"[{'|'.join(choices)}]" if choices else _metavar(kinds))
+        made = typer.Option(flag, help=text, metavar=metavar, rich_help_panel=mark.panel)
+    return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[annotation, made])
+
+
+def _kinds(annotation: Any) -> tuple[set[Any], list[str]]:
+    """Types that a value may have, and the texts if there are only some."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, UnionType):
+        kinds: set[Any] = set()
+        choices: list[str] = []
+        for each in typing.get_args(annotation):
+            more, named = _kinds(each)
+            kinds, choices = kinds | more, choices + named
+        return kinds, choices
+    if origin is Literal:
+        return {str}, [str(each) for each in typing.get_args(annotation)]
+    return {origin or annotation}, []
+
+
+def _metavar(kinds: set[Any]) -> str:
+    return "INTEGER" if int in kinds else "FLOAT" if float in kinds else "TEXT"
+
+
+def layers(options: Options, config: Path | None, set_: list[str] | None) -> list[Layer]:
+    """What a command was given, a later layer before an earlier one."""
+    return [*([from_file(config)] if config else []), from_options(options), from_set(parse_set(set_ or []))]
+
+
+def resolved(options: Options, config: Path | None = None, set_: list[str] | None = None) -> TrainConfig:
+    """The configuration that a command was given.
+
+    Raises:
+        UsageError: unknown keys, or values that they cannot have.
+    """
+    return make_config(*layers(options, config, set_))

@@ -1,0 +1,50 @@
+"""`cohort score`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cohort.cli.console import say
+from cohort.cli.options import Options, resolved, with_options
+from cohort.errors import UsageError
+from cohort.training.config import DATA, OUTPUT
+
+
+@with_options(only={"data", "reward", "prompt_field", "answer_field", "on_reward_error", "reward_timeout"})
+def score(
+    options: Options,
+    completion_field: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Column with a text, or a list of texts.", rich_help_panel=DATA)
+    ] = "completion",
+    json_out: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="OUT.jsonl", help="Write there instead of printing.", rich_help_panel=OUTPUT),
+    ] = None,
+) -> None:
+    """Apply rewards to completions that stand in a file; one object a completion, with every component."""
+    from cohort.training.evaluation import score_rows
+
+    made = resolved(options)
+    if made.data is None:
+        raise UsageError("no data was given: --data takes a file with completions")
+    if json_out is not None and (json_out.is_dir() or not json_out.resolve().parent.is_dir()):
+        raise UsageError(f"--json {json_out}: name a file in a folder that exists")
+    rows = list(
+        score_rows(
+            made.data, completion_field=completion_field, reward=made.reward, prompt_field=made.prompt_field,
+            answer_field=made.answer_field, timeout=made.reward_timeout, on_error=made.on_reward_error,
+        )
+    )  # fmt: skip
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    if json_out is not None:
+        json_out.write_text(text, encoding="utf-8")
+    else:
+        sys.stdout.write(text)
+    names = [k for k in rows[0] if k not in ("row", "sample")]
+    means = ((k, [row[k] for row in rows if row[k] is not None]) for k in names)
+    say(f"{len(rows)} completions; mean " + ", ".join(f"{k} {sum(v) / len(v):.4g}" for k, v in means if v))

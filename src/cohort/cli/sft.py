@@ -1,0 +1,70 @@
+"""`cohort sft`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cohort.cli.console import free
+from cohort.cli.options import ConfigOption, Options, QuietOption, SetOption, layers, with_options
+from cohort.errors import UsageError
+from cohort.training.config import DATA, MODEL, OPTIMISATION, OUTPUT, from_python, make_config
+
+# Longer than a run's, and with a larger learning rate: the target is given, not found.
+MICRO_TOKENS = 16384
+DEFAULTS = {"steps": 200, "lr": 1e-5, "warmup": 10, "schedule": "cosine", "micro_tokens": MICRO_TOKENS}
+
+
+@with_options(
+    MODEL,
+    DATA,
+    OPTIMISATION,
+    only={"seed", "device", "threads", "micro_tokens", "activations"},
+    without={"pairs", "answer_field", "updates", "epochs"},
+    defaults=DEFAULTS,
+)
+def sft(
+    options: Options,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the model is written.", rich_help_panel=OUTPUT)],
+    completion_field: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Column with the completion.", rich_help_panel=DATA)
+    ] = "completion",
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs a step.", rich_help_panel=OPTIMISATION)] = 32,
+    quiet: QuietOption = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Fine-tune a model on pairs of prompt and completion."""
+    import torch
+
+    from cohort.data.prompts import load_prompts
+    from cohort.training.display import Display
+    from cohort.training.setup import load_policy, prompt_spec
+    from cohort.training.sft import fine_tune, pairs_of
+
+    # Nothing is drawn: prompts may be as long as their completions leave room for.
+    made = make_config(from_python(DEFAULTS), *layers(options, config, set_), {"max_new_tokens": 1})
+    if "model" not in made.model_fields_set:
+        raise UsageError("no model was given: --model takes a folder, a hub id, or nursery")
+    if made.data is None:
+        raise UsageError(
+            "no data was given: --data takes pairs of prompt and completion, in any format that train takes"
+        )
+    free(out)
+    display = Display(quiet=quiet)
+    if made.threads:
+        torch.set_num_threads(made.threads)
+    policy = load_policy(made, display.say)
+    pairs = pairs_of(policy, load_prompts(made.data, policy, prompt_spec(made), say=display.say), completion_field)
+    display.begin("fine-tuning", made.steps)
+    fine_tune(
+        policy, pairs, steps=made.steps, batch_size=batch_size, lr=made.lr, seed=made.seed, warmup=made.warmup,
+        schedule=made.schedule, weight_decay=made.weight_decay, grad_clip=made.grad_clip,
+        micro_tokens=made.micro_tokens or MICRO_TOKENS,
+        report=lambda step, values: display.step(step, {"loss": values["loss"]}),
+    )  # fmt: skip
+    display.end()
+    policy.save(out)
+    display.say(f"the model: {out}")

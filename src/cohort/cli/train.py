@@ -1,0 +1,68 @@
+"""`cohort train`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from cohort.cli.console import say
+from cohort.cli.options import ConfigOption, Options, QuietOption, SetOption, resolved, with_options
+from cohort.training.config import DATA, EVALUATION, MACHINE, MODEL, OPTIMISATION, OUTPUT, REWARDS, SAMPLING
+
+
+@with_options(MODEL, DATA, REWARDS, EVALUATION, SAMPLING, OPTIMISATION, MACHINE, OUTPUT)
+def train(
+    options: Options,
+    method: Annotated[
+        str | None, typer.Argument(metavar="[METHODS]", help="As in grpo, dapo+gdpo or ngrpo(clip_high=0.3).")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue the run in its folder, if there is one.", rich_help_panel=OUTPUT),
+    ] = False,
+    quiet: QuietOption = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Post-train a model. Without arguments: the embedded model on an arithmetic task, in about two minutes."""
+    from cohort.training.display import Display
+    from cohort.training.train import train as run
+
+    made = resolved({**options, **({} if method is None else {"method": method})}, config, set_)
+    result = run(made, resume=resume, display=Display(quiet=quiet))
+    if result.stopped:
+        say(
+            f"stopped after step {result.summary['steps']}; continue with the same command and --resume --out {result.folder}"
+        )
+        raise typer.Exit(130)
+    if not quiet:
+        _farewell(result, made)
+
+
+def _farewell(result: Any, config: Any) -> None:
+    summary = result.summary
+    print()
+    if "accuracy_before" in summary:
+        problems = summary["evaluation_after"]["problems"]
+        print(
+            f"accuracy on {problems} unseen problems: {summary['accuracy_before']:.1%} before, "
+            f"{summary['accuracy_after']:.1%} after"
+        )
+    print(f"{summary['steps']} steps, {summary['sampled_tokens']} tokens sampled, {summary['seconds']:.0f} s")
+    print(f"the run: {result.folder}")
+    kind = "adapter" if config.lora else "model"
+    print(f"the {kind}: {result.model}")
+    steps = {
+        f"cohort view {result.folder}": "curves, rollouts and tokens, in the browser",
+        f"cohort explain '{config.method}'": "what the method does at each step",
+        "cohort train dapo+gdpo --model YOUR_MODEL --data YOUR.jsonl --reward math": "your model, your data",
+    }
+    if config.lora:
+        steps = {f"cohort merge {result.model} --out {result.folder}/merged": "a whole model of the adapter", **steps}
+    elif config.data is not None or config.eval_data is not None or config.pairs is None:
+        command = f"cohort eval {result.model} --config {result.folder}/config.yaml --samples 8"
+        steps = {command: "pass@k and maj@k", **steps}
+    print("what next:")
+    for command, what in steps.items():
+        print(f"  {what}:\n    {command}")

@@ -1,0 +1,42 @@
+"""Options are made of the configuration's keys, and every command takes those that mean something to it."""
+
+from __future__ import annotations
+
+from typer.main import get_command
+
+from cohort.cli import app
+from cohort.training.config import Option, TrainConfig
+
+COMMANDS = get_command(app).commands
+MARKED = {
+    key: mark for key, info in TrainConfig.model_fields.items() for mark in info.metadata if isinstance(mark, Option)
+}
+
+
+def options_of(command):
+    return {param.name for param in COMMANDS[command].params}
+
+
+def test_train_takes_every_key_that_is_marked():
+    assert options_of("train") >= set(MARKED)
+    assert len(MARKED) > 35
+
+
+def test_compare_and_sweep_take_what_train_takes_but_what_is_each_runs_own():
+    for command in ("compare", "sweep"):
+        assert options_of("train") - options_of(command) <= {"method", "seed", "resume"}
+
+
+def test_eval_and_sft_take_what_says_how_a_model_is_loaded_and_data_becomes_prompts():
+    of_models = {key for key, mark in MARKED.items() if mark.panel == "Model"}
+    of_data = {key for key, mark in MARKED.items() if mark.panel == "Data"} - {"pairs"}
+    assert options_of("sft") >= of_models | of_data - {"answer_field"}
+    assert options_of("eval") >= (of_models - {"lora"}) | of_data
+    assert options_of("eval") >= {"bos", "reward", "top_k", "temperature", "stop", "seed", "device", "threads"}
+
+
+def test_an_option_is_described_as_its_key_is():
+    for command in ("train", "compare", "eval"):
+        for param in COMMANDS[command].params:
+            if param.name in MARKED and param.name not in ("model", "out"):
+                assert TrainConfig.model_fields[param.name].description[1:].split(";")[0] in param.help, param.name
