@@ -101,6 +101,7 @@ class Rollout:
         reward: weighted sum of the components; set by scoring.
         accuracy: 1.0 if the verifier calls it correct, else 0.0; set by scoring.
         fields: further values by field name, for methods that declare that they need them: a number, or one a token.
+        version: of the weights that drew it: the number of updates before.
         support: what its tokens were drawn over; None for all that the model has. Whoever puts a rollout together from
             others does so with their supports too (`cohort.support.joined`).
     """
@@ -116,6 +117,7 @@ class Rollout:
     reward: float = 0.0
     accuracy: float = 0.0
     fields: dict[str, float | list[float]] = field(default_factory=dict)
+    version: int = 0
     support: Support | None = field(default=None, compare=False, repr=False)
 
     @property

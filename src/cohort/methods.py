@@ -35,6 +35,7 @@ AXES: dict[str, tuple[str, str]] = {
     "filter": ("what is kept", "many"),
     "advantage": ("rewards -> advantages", "one"),
     "credit": ("advantages -> per-token advantages", "many"),
+    "correction": ("sampler's policy -> trainer's policy", "many"),
     "ratio": ("importance ratio", "one"),
     "surrogate": ("ratio x advantage -> token losses", "one"),
     "objective": ("a loss that is no clipped surrogate", "one"),
@@ -48,7 +49,7 @@ HOOKS = ("init", "observe", "attach", "annotate", "recall", "update")
 # Axes whose functions draw rollouts; what they provide stands in the rollouts themselves.
 DRAWING_AXES = ("guidance", "sampling")
 # Axes whose functions run while the loss is taken, on a minibatch and with gradient.
-LOSS_AXES = ("ratio", "surrogate", "objective", "regularizer", "aggregation")
+LOSS_AXES = ("correction", "ratio", "surrogate", "objective", "regularizer", "aggregation")
 
 
 class MethodError(UsageError):
@@ -175,7 +176,9 @@ class Loss(NamedTuple):
         total: scalar to minimise.
         policy: scalar, the part of the surrogate or objective.
         regularizers: name -> scalar.
-        ratio, weight: [N, T] importance ratio and aggregation weights that the surrogate took; None with an objective.
+        ratio, weight: [N, T] importance ratio, and what the token losses are multiplied with in the sum (aggregation, and
+            correction); None with an objective.
+        correction: [N, T] what the token losses were multiplied by, 0 where they were rejected; None without a correction.
     """
 
     total: Tensor
@@ -183,6 +186,7 @@ class Loss(NamedTuple):
     regularizers: dict[str, Tensor]
     ratio: Tensor | None = None
     weight: Tensor | None = None
+    correction: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,7 @@ class Method:
     filter: tuple[Stage, ...] = ()
     advantage: Stage | None = None
     credit: tuple[Stage, ...] = ()
+    correction: tuple[Stage, ...] = ()
     ratio: Stage | None = None
     surrogate: Stage | None = None
     objective: Stage | None = None
@@ -225,6 +230,11 @@ class Method:
             for axis in ("ratio", "surrogate"):
                 if getattr(self, axis) is not None:
                     raise MethodError(f"an objective replaces ratio and surrogate, but '{axis}' is filled as well")
+            if self.correction:
+                raise MethodError(
+                    f"a correction ({self.correction[0].name}) weighs token losses, but an objective "
+                    f"({self.objective.name}) has none: leave the axis 'correction' or the 'objective' alone"
+                )
 
     # composition ---------------------------------------------------------------------------------------------------
 
@@ -271,6 +281,8 @@ class Method:
                 if stage is not None and not _same_as_default(axis, stage):
                     raise _conflict("objective", changes["objective"], stage, replaced=axis)
                 changes[axis] = None
+            if changes["correction"]:
+                raise _conflict("objective", changes["objective"], changes["correction"][0], replaced="correction")
         name = "+".join(n for n in (self.name, other.name) if n)
         lacks = ", ".join(_union(tuple(x for x in (self.lacks, other.lacks) if x)))
         return Method(**changes, name=name, lacks=lacks)
@@ -303,7 +315,8 @@ class Method:
         taken = {axis: getattr(self, axis) or getattr(host, axis) for axis in AXES}
         if self.objective is not None:
             taken["ratio"] = taken["surrogate"] = None
-        elif self.ratio is not None or self.surrogate is not None:
+            taken["correction"] = ()
+        elif self.ratio is not None or self.surrogate is not None or self.correction:
             taken["objective"] = None
         return Method(**taken, name=self.name, lacks=self.lacks)
 
@@ -527,7 +540,9 @@ class Method:
         If the batch holds the field `weight` [N, T] (a micro-batch of a larger minibatch), it is used as the
         aggregation's weights.
         """
+        batch, correction = self.correct(batch, states)
         weight = batch["weight"] if "weight" in batch else self.weights(batch, states)
+        corrected = weight if correction is None else weight * correction
         policy: Tensor | None = None
         ratios: Tensor | None = None
         terms: dict[str, Tensor] = {}
@@ -535,7 +550,7 @@ class Method:
             if axis == "ratio":
                 ratios = self._call(key, stage, states, batch)
             elif axis == "surrogate":
-                policy = (weight * self._call(key, stage, states, batch, ratios, batch.advantages)).sum()
+                policy = (corrected * self._call(key, stage, states, batch, ratios, batch.advantages)).sum()
             elif axis == "objective":
                 policy = self._call(key, stage, states, batch)
             elif axis == "regularizer":
@@ -545,7 +560,19 @@ class Method:
                 terms[key.removeprefix("regularizer/")] = (weight * term).sum() if term.ndim == 2 else term
         assert policy is not None
         total = reduce(torch.add, terms.values(), policy)
-        return Loss(total, policy, terms, ratios, None if ratios is None else weight)
+        return Loss(total, policy, terms, ratios, None if ratios is None else corrected, correction)
+
+    def correct(self, batch: Batch, states: Mapping[str, State]) -> tuple[Batch, Tensor | None]:
+        """Correction axis: the batch without the tokens that were rejected in its loss mask, and what the losses of the
+        others are multiplied by [N, T]; None if the method has no correction."""
+        whole, keep = None, batch.loss_mask
+        for key, axis, stage in self._keyed():
+            if axis == "correction":
+                out = self._call(key, stage, states, batch)
+                if out.dtype == torch.bool:
+                    keep, out = keep & out, out.to(batch.dtype)
+                whole = out if whole is None else whole * out
+        return (batch if whole is None else batch.replace(loss_mask=keep)), whole
 
 
 def _per_token(advantages: Tensor, batch: Batch) -> Tensor:

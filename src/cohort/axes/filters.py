@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare
+from cohort.axes.declare import declare, needs
 from cohort.axes.groups import group_flat, group_order, group_size
 from cohort.batch import Batch
 
@@ -22,6 +22,30 @@ def mixed_accuracy(batch: Batch, *, max_rounds: int = 10) -> Tensor:
     Source: dynamic sampling, arXiv:2503.14476 eq. 11.
     """
     return ~group_flat(batch["accuracy"], batch.groups)[batch.groups.index]
+
+
+def staleness(batch: Batch) -> Tensor:
+    """[N] int64 how many versions of the weights have come since the oldest that drew a token of the rollout; 0 without
+    tokens. The batch notes the present `version`."""
+    now = int(batch.notes["version"])
+    return now - batch["version"].masked_fill(~batch.mask, now).amin(1)
+
+
+@needs("version")
+def fresh_groups(batch: Batch, *, max_staleness: int) -> Tensor:
+    """Keep a group only if none of its rollouts is staler than that: no group is judged with members missing.
+
+    Args:
+        max_staleness: versions of the weights, at least 0.
+
+    Returns:
+        [N] bool.
+
+    Source: prime-rl, max_off_policy_steps.
+    """
+    groups = batch.groups
+    worst = torch.zeros_like(groups.labels).scatter_reduce(0, groups.index, staleness(batch), "amax")
+    return (worst <= max_staleness)[groups.index]
 
 
 def first_of_group(batch: Batch, *, count: int | None = None) -> Tensor:

@@ -22,6 +22,18 @@ def token(batch: Batch) -> Tensor:
     return (batch.logp - batch.old_logp).exp()
 
 
+@needs("sampler_logp")
+def against_sampler(batch: Batch) -> Tensor:
+    """rho_it = exp(logp_it - sampler_logp_it): the ratio to the policy that sampled, with no proximal policy between.
+
+    Returns:
+        [N, T], 1 at masked positions.
+
+    Source: rollout correction without a proximal policy; arXiv:2110.00641 has the one with it.
+    """
+    return (batch.logp - batch["sampler_logp"]).exp()
+
+
 @needs("old_logp")
 def token_bounded(batch: Batch, *, log_limit: float = 20.0) -> Tensor:
     """rho_it = exp(clip(logp_it - old_logp_it, -log_limit, log_limit)), for losses that nothing else bounds.

@@ -26,7 +26,17 @@ from cohort.training.update import score
 
 # Fields that every batch of rollouts has; the loop adds those that come from scoring.
 ALWAYS = frozenset(
-    {"rewards", "reward_components", "accuracy", "row", "truncated", "token_ids", "sampler_logp", "old_entropy"}
+    {
+        "rewards",
+        "reward_components",
+        "accuracy",
+        "row",
+        "truncated",
+        "token_ids",
+        "sampler_logp",
+        "old_entropy",
+        "version",
+    }
 )
 
 
@@ -98,6 +108,7 @@ class Collector:
         system: system message of the run, for texts rendered while sampling.
         entropy_tokens: most padded tokens in a pass for entropies that are read but which the engine does not report;
             0 if nobody reads them.
+        version: of the policy's weights: updates so far.
     """
 
     policy: CausalLM
@@ -107,6 +118,7 @@ class Collector:
     max_new_tokens: int
     system: str | None = None
     entropy_tokens: int = 0
+    version: int = 0
     sampled_tokens: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"sample": 0.0})
 
@@ -179,6 +191,7 @@ class Collector:
             sampler_entropy=before + completion.entropy,
             finished=completion.finished,
             text=self._text(tokens, completion.finished, completion.stop),
+            version=self.version,
             support=None if rule.free and kept is None else Support(rule, kept),
         )
 
@@ -318,6 +331,7 @@ def make_batch(
             "token_ids": padded(lambda r: r.tokens, torch.int64),
             "sampler_logp": padded(lambda r: r.sampler_logp, torch.float32),
             "old_entropy": padded(lambda r: r.sampler_entropy, torch.float32),
+            "version": padded(lambda r: [r.version] * len(r.tokens), torch.int64),
             **{name: padded(partial(_numbers, name), torch.float32) for name in extra if name in lists},
         },
         rollouts={

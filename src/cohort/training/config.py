@@ -145,6 +145,11 @@ class TrainConfig(_Section):
         "auto", description="where old log-probabilities come from when a step has several updates"
     )
 
+    correction: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: a method without a correction of its own takes rollout-correction's where the engine is not exact",
+    )
+
     # optimisation
     lr: Annotated[float, Option(OPTIMISATION)] = Field(1e-6, gt=0, description="learning rate")
     weight_decay: Annotated[float, Option(OPTIMISATION)] = Field(0.0, ge=0, description="decoupled weight decay")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from cohort.axes.groups import group_max, group_mean, token_mean
+from cohort.axes.regularizer import k3
 from cohort.batch import Batch
 
 
@@ -47,6 +49,24 @@ def of_ratios(batch: Batch) -> dict[str, float]:
         "ratio/max": float(ratio.max()),
         "ratio/clip_high_fraction": int((clipped & (advantages > 0)).sum()) / count,
         "ratio/clip_low_fraction": int((clipped & (advantages < 0)).sum()) / count,
+    }
+
+
+def of_correction(batch: Batch) -> dict[str, float]:
+    """How far the trainer was from the sampler, and what the correction made of it; nothing without a correction."""
+    if "correction" not in batch or not bool(batch.mask.any()):
+        return {}
+    weight = batch["correction"][batch.mask]
+    trainer = batch.old_logp if "old_logp" in batch else batch.logp
+    d = (trainer - batch["sampler_logp"])[batch.mask]
+    square = float((weight**2).mean())
+    return {
+        "correction/weight_mean": float(weight.mean()),
+        # Of every token, 1 if all weigh alike.
+        "correction/effective_share": float(weight.mean()) ** 2 / square if square else 0.0,
+        "correction/zero_fraction": float((weight == 0).double().mean()),
+        "correction/k1": -float(d.mean()),
+        "correction/k3": float(k3(torch.zeros_like(d), d).mean()),
     }
 
 

@@ -20,7 +20,7 @@ from cohort.batch import Batch, Rollout
 from cohort.policies.sequences import Sequences
 from cohort.support import Support
 from cohort.training.collect import make_batch
-from cohort.training.diagnostics import by_outcome, of_ratios
+from cohort.training.diagnostics import by_outcome, of_correction, of_ratios
 from cohort.training.offline import SAMPLED
 from cohort.training.precision import MasterWeights
 from cohort.training.refill import refill
@@ -83,6 +83,7 @@ def one_step(setup: Setup, optimizer: MasterWeights, progress: Progress) -> Step
     config, method = setup.config, setup.method
     step, states = progress.step + 1, progress.states
     clock = Clock(setup)
+    setup.collector.version = progress.updates
 
     # for each prompt of the batch, sample G rollouts from the current policy, and reward them
     looked: list[Batch] = []
@@ -264,7 +265,7 @@ def batch_of(setup: Setup, rollouts: Sequence[Rollout], step: int = 1) -> Batch:
     notes = {
         "max_new_tokens": collector.budget, "reward_weights": collector.reward_weights,
         "reward_names": collector.reward_names, "step": step - 1, "steps": config.steps, "seed": config.seed,
-        "learning_rate": lr,
+        "learning_rate": lr, "version": collector.version,
     }  # fmt: skip
     batch = make_batch(rollouts, setup.rows, extra=sorted(setup.method.drawn), notes=notes)
     return batch.to(setup.policy.device)
@@ -447,7 +448,7 @@ def measured(
             "clip_fraction": float(stopped.sum()) / max(1, int(acting.sum())),
             "advantage/abs_mean": float(advantages[batch.mask].abs().mean()) if bool(batch.mask.any()) else 0.0,
         }
-        out |= of_ratios(batch)
+        out |= of_ratios(batch) | of_correction(batch)
         for name in passes[0].regularizers:
             out[f"loss/{name}"] = sum(p.regularizers[name] for p in passes) / len(passes)
         if "ref_logp" in batch:

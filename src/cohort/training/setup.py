@@ -6,18 +6,19 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from cohort import registry
+from cohort.axes.correction import importance_weight
 from cohort.batch import Prompt
 from cohort.data.pairs import load_pairs, read_pairs
 from cohort.data.prompts import PromptSpec, load_prompts, read_source
 from cohort.engine.base import Sampling
 from cohort.errors import UsageError
-from cohort.methods import Method
+from cohort.methods import Method, use
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.compiling import compile_layers
 from cohort.rewards.judge import load_judge
@@ -269,6 +270,7 @@ def prepare(
         asked = store.prompts if store is not None else []
         check_columns(method, config, grader, prompts, eval_prompts, asked)
         collector = make_collector(config, policy, grader, store if offline else None)
+        method = corrected(method, config, collector, say)
         compiled = compile_policy(config, policy, say)
     except BaseException:
         grader.scorer.close()
@@ -277,6 +279,21 @@ def prepare(
     if offline:
         return Setup(config, method, policy, collector, asked, eval_prompts, compile_seconds=compiled)
     return Setup(config, method, policy, collector, prompts, eval_prompts, store, compiled)
+
+
+def corrected(method: Method, config: TrainConfig, collector: Collector, say: Say) -> Method:
+    """The method with importance weights between sampler and trainer, where the engine is not exact, the method corrects
+    nothing itself, and its loss is one that weights can multiply."""
+    exact = collector.engine.exact or not collector.samples
+    # The ratio itself is then taken against the sampler.
+    bypass = config.old_logp == "sampler" or "sampler_logp" in method.needs(loss=True)
+    if config.correction == "off" or exact or bypass or method.correction or method.objective is not None:
+        return method
+    say(
+        "the engine's log-probabilities are not the trainer's: token losses are weighted by exp(trainer - sampler), at most 2 "
+        "(rollout-correction; --set correction=off leaves it out)"
+    )
+    return replace(method, correction=(use(importance_weight),))
 
 
 def optimizer_of(setup: Setup) -> MasterWeights:

@@ -157,11 +157,13 @@ def _gradient(
     parts = policy.micro_batches(sequences, micro_tokens)
     result = Gradient()
     if len(parts) == 1 or not method.couples:
-        weight = method.weights(minibatch, states)
+        # Where rollouts are coupled, tokens may be rejected before they are counted: the loss takes its own weights.
+        weight = None if method.couples else method.weights(minibatch, states)
         for rows in parts:
             here = rows.to(minibatch.device)
             scored = policy.score(sequences.select(rows), **how)
-            part = minibatch.select(here).replace(weight=weight[here])
+            part = minibatch.select(here)
+            part = part if weight is None else part.replace(weight=weight[here])
             part = taught(policy, method, part, sequences.select(rows), temperature=temperature)
             loss, push = _loss(method, states, part, scored, on_policy)
             if loss.total.requires_grad:
@@ -231,7 +233,12 @@ def _loss(
 def _taken(loss: Loss, push: Tensor) -> dict[str, Tensor]:
     """What the loss made of the tokens, by the names of the batch's fields."""
     # Not as `weight`, which would stand in for the aggregation at the next update.
-    found = {"policy_gradient": push, "ratio": loss.ratio, "loss_weight": loss.weight}
+    found = {
+        "policy_gradient": push,
+        "ratio": loss.ratio,
+        "loss_weight": loss.weight,
+        "correction": loss.correction,
+    }
     return {name: value.expand_as(push) for name, value in found.items() if value is not None}
 
 

@@ -1,0 +1,113 @@
+"""Runs on an engine whose numbers are not the trainer's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from cohort.batch import Request
+from cohort.engine.base import Completion, Sampling
+from cohort.engine.native import NativeEngine
+from cohort.training import setup as setting_up
+from cohort.training.config import make_config
+from cohort.training.display import Display
+from cohort.training.setup import prepare
+from cohort.training.train import Result, train
+
+
+class Rough(NativeEngine):
+    """Reports log-probabilities that are off by up to 1 nat, always alike for the same token at the same place."""
+
+    exact = False
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
+        for place, done in super().generate(requests, sampling):
+            off = [((7 * token + 3 * t) % 11 - 5) / 5 for t, token in enumerate(done.tokens)]
+            yield place, replace(done, sampled_logp=[a + b for a, b in zip(done.sampled_logp, off, strict=True)])
+
+
+@pytest.fixture
+def rough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setting_up, "make_engine", lambda config, policy, sampling: Rough(policy, slots=config.slots))
+
+
+def run(base: dict[str, Any], **changes: Any) -> Result:
+    return train(make_config(base, changes), display=Display(quiet=True))
+
+
+def test_a_step_of_one_update_is_corrected_where_the_engine_is_not_exact(base: dict[str, Any], rough: None) -> None:
+    config = make_config(base, {"method": "grpo(kl_beta=0.0)"})
+    said: list[str] = []
+    setup = prepare(config, say=said.append)
+    setup.close()
+    assert [stage.name for stage in setup.method.correction] == ["importance_weight"]
+    assert any("correction=off" in text for text in said)
+    metrics = run(base, method="grpo(kl_beta=0.0)", steps=2).metrics[0]
+    # d is -off, whose mean is near 0: weights lie on both sides of 1, and are cut at 2.
+    assert 0.5 < metrics["correction/weight_mean"] < 2.0
+    assert 0.3 < metrics["correction/effective_share"] < 0.999
+    assert metrics["mismatch"] == pytest.approx(6 / 11, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "grpo(kl_beta=0.0)", "correction": "off"},
+        {"method": "grpo(kl_beta=0.0)", "old_logp": "sampler", "updates": 2},
+        {"method": "disco(threshold=1.0)"},
+        {"method": "rollout-correction(proximal='sampler')"},
+    ],
+)
+def test_it_is_left_out_where_it_is_told_or_counts_elsewhere(
+    base: dict[str, Any], rough: None, changes: dict[str, Any]
+) -> None:
+    setup = prepare(make_config(base, changes), say=lambda _: None)
+    setup.close()
+    assert setup.method.correction == ()
+
+
+def test_a_method_with_a_correction_keeps_its_own(base: dict[str, Any], rough: None) -> None:
+    own = "grpo+rollout-correction(level='sequence', mode='mask', high=3.0)"
+    setup = prepare(make_config(base, {"method": own}), say=lambda _: None)
+    setup.close()
+    assert [stage.hyper["level"] for stage in setup.method.correction] == ["sequence"]
+
+
+def test_nothing_is_corrected_on_the_embedded_engine(base: dict[str, Any]) -> None:
+    assert not any(name.startswith("correction/") for name in run(base, steps=1).metrics[0])
+
+
+@pytest.mark.parametrize("micro_tokens", [None, 40])
+def test_rejection_is_the_same_whatever_a_pass_holds(
+    base: dict[str, Any], rough: None, micro_tokens: int | None
+) -> None:
+    """Rejected tokens leave the divisor of the whole minibatch, also where it is cut into micro-batches."""
+    method = (
+        "rollout-correction(batch_normalize=True, criteria=[{'statistic': 'token_k1', 'high': 1.5}])+dapo:aggregation"
+    )
+    found = run(base, method=method, steps=2, updates=2, micro_tokens=micro_tokens, out=base["out"] + str(micro_tokens))
+    whole = run(base, method=method, steps=2, updates=2, out=base["out"] + "whole")
+    for a, b in zip(found.metrics, whole.metrics, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4, abs=1e-6)
+        assert a["correction/zero_fraction"] == pytest.approx(b["correction/zero_fraction"])
+        assert a["correction/zero_fraction"] > 0.1
+
+
+def test_the_version_of_the_weights_is_known_of_every_token(base: dict[str, Any]) -> None:
+    from cohort.training.loop import Progress, batch_of, sample
+
+    setup = prepare(make_config(base, {"method": "rollout-correction(max_staleness=0)"}), say=lambda _: None)
+    try:
+        states = setup.method.init(size=len(setup.prompts))
+        setup.collector.version = 7
+        rollouts, _, _ = sample(setup, states, Progress().step + 1)
+        batch = batch_of(setup, rollouts)
+    finally:
+        setup.close()
+    assert torch.equal(batch["version"][batch.mask].unique(), torch.tensor([7]))
+    assert batch.notes["version"] == 7
+    assert bool(setup.method.keep(batch, states, after_advantage=False).numel() == batch.size)
