@@ -171,9 +171,9 @@ def test_score_takes_other_columns_and_well_known_data(here):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--completion-field", "said"], "done.jsonl, row 1: there is no column 'said' (it has prompt, completion"),
-        (["--answer-field", "gold"], "done.jsonl, row 1: there is no column 'gold' (it has prompt, completion"),
-        (["--prompt-field", "task"], "done.jsonl, row 1: there is no column 'task'"),
+        (["--completion-field", "said"], "done.jsonl, line 1: there is no column 'said' (it has prompt, completion"),
+        (["--answer-field", "gold"], "done.jsonl, line 1: there is no column 'gold' (it has prompt, completion"),
+        (["--prompt-field", "task"], "done.jsonl, line 1: there is no column 'task'"),
         (["--reward", "numbr"], "there is no reward 'numbr'"),
         (["--on-reward-error", "ignore"], "--on-reward-error ignore: Input should be 'stop', 'zero' or 'skip'"),
         (["--data", "gone.jsonl"], "there is no file gone.jsonl"),
@@ -193,7 +193,7 @@ def test_score_refuses_what_is_no_completion_and_rows_without_answers(here):
         data = write(here / "odd.jsonl", [COMPLETED[0], {"completion": completion, "answer": "1"}])
         status, out, err = run("score", "--data", data, "--reward", "number")
         assert (status, out) == (2, "")
-        assert "odd.jsonl, row 2: a completion must be a text or messages, not" in err
+        assert "odd.jsonl, line 2: a completion must be a text or messages, not" in err
     data = write(here / "bare.jsonl", [{"completion": "1"}])
     status, _, err = run("score", "--data", data, "--reward", "number")
     assert status == 2
@@ -248,7 +248,7 @@ BAD = {
     "data of an unknown kind": Bad(
         data="sums.txt",
         prepare=folder_with(".", "sums.txt"),
-        says=["sums.txt is no file of a known kind", ".jsonl, .json, .csv, .parquet"],
+        says=["sums.txt is no file of a known kind", ".jsonl, .json, .csv, .tsv, .parquet"],
     ),
     "no data": Bad(data=None, says=["no data was given: --data takes"]),
     "malformed line": Bad(
@@ -257,10 +257,10 @@ BAD = {
     ),
     "row without prompt": Bad(
         prepare=lines('{"prompt": "a", "answer": 1}\n{"text": "b"}\n'),
-        says=["sums.jsonl, row 2: there is no column 'prompt' (it has: text)", "--prompt-field", "--template"],
+        says=["sums.jsonl, line 2: there is no column 'prompt' (it has: text)", "--prompt-field", "--template"],
     ),
     "prompt of a wrong kind": Bad(
-        prepare=lines('{"prompt": 5, "answer": 1}\n'), says=["sums.jsonl, row 1: the prompt must be a text or a list"]
+        prepare=lines('{"prompt": 5, "answer": 1}\n'), says=["sums.jsonl, line 1: the prompt must be a text or a list"]
     ),
     "empty data": Bad(prepare=lines(""), says=["sums.jsonl has no rows"]),
     "no answers": Bad(
@@ -268,8 +268,8 @@ BAD = {
     ),
     "missing held-out data": Bad("--eval-data", "held.jsonl", says=["there is no file held.jsonl"]),
     "unknown task": Bad(data="reasoning_gym:chain_sun", says=["has no task 'chain_sun'; did you mean chain_sum"]),
-    "unknown field": Bad("--prompt-field", "task", says=["row 1: there is no column 'task' (--prompt-field); it has prompt"]),
-    "template without fields": Bad("--template", "Go!", says=["row 1: the template uses none of the row's fields"]),
+    "unknown field": Bad("--prompt-field", "task", says=["line 1: there is no column 'task' (--prompt-field); it has prompt"]),
+    "template without fields": Bad("--template", "Go!", says=["line 1: the template uses none of the row's fields"]),
     "unknown method": Bad(method="dappo", says=["there is no method 'dappo'; did you mean 'dapo'", "cohort methods"]),
     "unknown hyperparameter": Bad(method="dapo(clip=1)", says=["'dapo' has no hyperparameter 'clip'", "clip_low"]),
     "no expression": Bad(method="dapo+", says=["'dapo+' is no method expression: write names joined by +"]),
@@ -336,13 +336,13 @@ BAD = {
     "no beginning of sequence": Bad("--bos", says=["--bos: the tokenizer of", "has no beginning-of-sequence token"]),
     "no solutions": Bad(
         method="sage",
-        says=["'sage' (hint_search) reads the column 'solution', which training row 1 lacks (it has: prompt, answer)"],
+        says=["'sage' (hint_search) reads the column 'solution', which line 1 of the training data lacks (it has: prompt, answer)"],
     ),
     "prompt too long": Bad(
         prepare=lines(json.dumps(SUMS[0]) + "\n" + json.dumps({"prompt": "x" * 150, "answer": "1"}) + "\n"),
-        says=["sums.jsonl, row 2: the prompt has 152 tokens", "max_new_tokens=8", "context of 128: shorten it"],
+        says=["sums.jsonl, line 2: the prompt has 152 tokens", "max_new_tokens=8", "context of 128: shorten it"],
     ),
-    "completion too long": Bad("--max-new-tokens", "128", says=["sums.jsonl, row 1: the prompt has 6 tokens", "lower max"]),
+    "completion too long": Bad("--max-new-tokens", "128", says=["sums.jsonl, line 1: the prompt has 6 tokens", "lower max"]),
 }  # fmt: skip
 
 

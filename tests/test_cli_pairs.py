@@ -110,7 +110,7 @@ class Bad:
 
 BAD = {
     "missing pairs": Bad(pairs="gone.jsonl", says=["there is no file gone.jsonl"]),
-    "pairs of an unknown kind": Bad(pairs="runs", prepare=lambda here: (here / "runs").mkdir(), says=["is no file of a known"]),
+    "pairs of an unknown kind": Bad(pairs="runs", prepare=lambda here: (here / "runs").mkdir(), says=["is a folder: name a file in it"]),
     "empty pairs": Bad(prepare=lines(""), says=["pairs.jsonl has no rows"]),
     "malformed line": Bad(
         prepare=lines('{"prompt": "a", "chosen": "1", "rejected": "2"}\n{"prompt": \n'),
@@ -118,24 +118,24 @@ BAD = {
     ),
     "no rejected": Bad(
         prepare=lines('{"prompt": "a", "chosen": "1"}\n'),
-        says=["pairs.jsonl, row 1: there is no column 'rejected' (it has: prompt, chosen)", "'completion' and its 'label'"],
+        says=["pairs.jsonl, line 1: there is no column 'rejected' (it has: prompt, chosen)", "'completion' and its 'label'"],
     ),
     "no prompt": Bad(
         prepare=lines('{"question": "a", "chosen": "1", "rejected": "2"}\n'),
-        says=["pairs.jsonl, row 1: there is no column 'prompt' (it has: question, chosen, rejected)", "--prompt-field"],
+        says=["pairs.jsonl, line 1: there is no column 'prompt' (it has: question, chosen, rejected)", "--prompt-field"],
     ),
     "completion of a wrong kind": Bad(
         prepare=lines('{"prompt": "a", "chosen": {"text": "1"}, "rejected": "2"}\n'),
-        says=["pairs.jsonl, row 1: 'chosen' must be a text, or a list of messages that ends with the assistant's"],
+        says=["pairs.jsonl, line 1: 'chosen' must be a text, or a list of messages that ends with the assistant's"],
     ),
     "wrong label": Bad(
         method="kto",
         prepare=lines('{"prompt": "a", "completion": "1", "label": "yes"}\n'),
-        says=["pairs.jsonl, row 1: 'label' must be true or false (1 or 0), not 'yes'"],
+        says=["pairs.jsonl, line 1: 'label' must be true or false (1 or 0), not 'yes'"],
     ),
     "completion too long": Bad(
         prepare=lines(json.dumps(PAIRS[0]) + "\n" + json.dumps({**PAIRS[0], "chosen": "x" * 150}) + "\n"),
-        says=["pairs.jsonl, row 2: prompt and completion have ", "the model's context of 128", "leave the row out"],
+        says=["pairs.jsonl, line 2: prompt and completion have ", "the model's context of 128", "leave the row out"],
     ),
     "single completions": Bad(
         prepare=lines('{"prompt": "a", "completion": "1", "label": true}\n'),
@@ -163,13 +163,13 @@ BAD = {
     ),
     "no column": Bad(
         method="group-robust-po",
-        says=["'group-robust-po' (worst_group) reads the column 'labeller', which prompt 1 of the pairs lacks (it has: prompt"],
+        says=["'group-robust-po' (worst_group) reads the column 'labeller', which line 1 of the pairs lacks (it has: prompt"],
     ),
     "held-out data without a reward": Bad("--eval-data", "sums.jsonl", says=["no reward to measure it with: name one"]),
     "held-out data without answers": Bad(
         "--eval-data", "held.jsonl", "--reward", "number",
         prepare=lambda here: write(here / "held.jsonl", [{"prompt": "1*1="}]),
-        says=["the reward 'number' compares with the column 'answer', which held-out row 1 lacks"],
+        says=["the reward 'number' compares with the column 'answer', which line 1 of the held-out data lacks"],
     ),
 }  # fmt: skip
 

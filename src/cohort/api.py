@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cohort.data.load import given_rows
 from cohort.methods import Method
 from cohort.training.config import make_config
 from cohort.training.display import Display
@@ -16,7 +18,8 @@ from cohort.training.train import train as run
 if TYPE_CHECKING:
     from cohort.insight.compare import Comparison
 
-Data = str | Path | Iterable[Mapping[str, Any]]
+# Rows may also be a table: a data frame, one of Arrow, or a data set of `datasets`.
+Data = str | Path | Iterable[Mapping[str, Any]] | Any
 Reward = str | Callable[..., Any]
 
 
@@ -37,7 +40,7 @@ def train(
     Args:
         method: a method or a composition, as in "dapo+gdpo", or a Method.
         model: a model folder, a hub id, or "nursery", the small embedded model.
-        data: a file, a hub id, `reasoning_gym:TASK?...`, or rows with a `prompt`.
+        data: a file, a hub id, `reasoning_gym:TASK?...`, or rows with a `prompt`: mappings, a data frame, an Arrow table.
         pairs: completions to learn from in place of rollouts (beside them, where the method takes both): a file, a hub
             id, or rows with a `prompt` and either `chosen` and `rejected`, or `completion` and `label`.
         reward: one or more of NAME or WEIGHT*NAME (see `cohort score --help`), or functions
@@ -66,16 +69,26 @@ def train(
         ['checkpoints', 'config.yaml', 'final', 'metrics.jsonl', 'rollouts', 'summary.json', 'tensorboard']
     """
     layer: dict[str, Any] = {"model": str(model), **config}
-    for name, value in (("data", data), ("pairs", pairs), ("reward", reward), ("eval_data", eval_data)):
+    for name, value in (("data", data), ("pairs", pairs), ("eval_data", eval_data)):
         if value is not None:
-            layer[name] = value if isinstance(value, (str, list)) or callable(value) else _listed(value)
+            layer[name] = _data(value)
+    if reward is not None:
+        layer["reward"] = reward if isinstance(reward, str) or callable(reward) else list(reward)
     made: Method | None = method if isinstance(method, Method) else None
     layer["method"] = made.name or "method" if made is not None else method
     return run(make_config(layer), method=made, resume=resume, display=Display(quiet=quiet))
 
 
-def _listed(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else list(value)
+def _data(value: Any) -> str | list[Any]:
+    """Data by its name, or as rows: once and for all, since a generator gives them once.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if isinstance(value, Path):
+        # A path is never a name of the hub.
+        return str(value) if value.exists() or len(value.parts) > 1 else f".{os.sep}{value}"
+    return value if isinstance(value, (str, list)) else given_rows(value)
 
 
 def evaluate(
@@ -110,7 +123,7 @@ def evaluate(
     """
     from cohort.training.evaluation import evaluate_model
 
-    layer = {"model": str(model), "data": data if isinstance(data, str) else _listed(data), "reward": reward, **config}
+    layer = {"model": str(model), "data": _data(data), "reward": reward, **config}
     return evaluate_model(make_config(layer), samples=samples, limit=limit)
 
 
@@ -167,7 +180,7 @@ def compare(
     options: dict[str, Any] = {**{key: value for key, value in given.items() if value is not None}, **config}
     for name, value in (("data", data), ("eval_data", eval_data)):
         if value is not None:
-            options[name] = value if isinstance(value, str) else _listed(value)
+            options[name] = _data(value)
     return run_all(
         what, options=options, seeds=seeds, tokens=tokens, samples=samples, transfer=transfer, target=target, out=out,
         display=Display(quiet=quiet),

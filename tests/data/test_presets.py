@@ -73,7 +73,7 @@ def test_a_worked_solution_is_kept_as_the_solution():
 
 def test_svamp_bodies_are_ended_before_the_question():
     def prompt(body):
-        ((row,), _) = apply_preset([{"Body": body, "Question": " How many? ", "Answer": 2.0}])
+        ((row,), _) = apply_preset(load_rows([{"Body": body, "Question": " How many? ", "Answer": 2.0}]))
         return row["prompt"]
 
     assert prompt("There are two") == "There are two. How many?"

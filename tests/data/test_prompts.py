@@ -85,10 +85,10 @@ def test_a_missing_column_is_named_with_the_row_and_its_columns(spec, message):
         read_source([{"text": "a", "prompt": "a"}, {"prompt": "b", "more": "c"}, {"more": "d"}], PromptSpec(**spec))
 
 
-def test_a_file_is_named_with_the_row(tmp_path):
+def test_a_file_is_named_with_the_line(tmp_path):
     path = tmp_path / "some.jsonl"
     path.write_text('{"prompt": "a"}\n{"text": "b"}\n')
-    with pytest.raises(UsageError, match=rf"{re.escape(str(path))}, row 2: there is no column 'prompt'"):
+    with pytest.raises(UsageError, match=rf"{re.escape(str(path))}, line 2: there is no column 'prompt'"):
         load_prompts(path, Words(), PromptSpec())
 
 

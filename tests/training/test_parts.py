@@ -173,7 +173,7 @@ def test_supervised_fine_tuning_learns_its_pairs_and_repeats_itself() -> None:
         losses.append(list(seen.values()))
     assert losses[0] == losses[1]
     assert losses[0][-1] < 0.05 < 1.0 < losses[0][0]
-    with pytest.raises(UsageError, match="row 1: there is no text in column 'done'"):
+    with pytest.raises(UsageError, match="there is no text in column 'done'"):
         pairs_of(policy, prompts, "done")
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from cohort.batch import Prompt
-from cohort.data.load import Row
 from cohort.data.prompts import PromptSpec, Renderer, Source, is_chat, make_prompt, read_source, template_of
+from cohort.data.rows import Row
 from cohort.errors import UsageError
 
 FORM = "a row has 'chosen' and 'rejected', or one 'completion' and its 'label'"
 # Column -> the label of what stands in it.
 SIDES = {"chosen": 1.0, "rejected": 0.0}
+LABELS = {"true": 1, "1": 1, "false": 0, "0": 0}
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def load_pairs(
     for row, where in zip(*_numbered(source), strict=True):
         prompt = make_prompt(row, policy, spec, template, where)
         texts = _texts(row, where)
-        labels = list(SIDES.values()) if len(texts) == 2 else [float(row["label"])]
+        labels = list(SIDES.values()) if len(texts) == 2 else [_label(row, where)]
         written = tuple(Written(text, finish(text), label) for text, label in zip(texts, labels, strict=True))
         longest = max(len(each.tokens) for each in written)
         if policy.context_length is not None and len(prompt.tokens) + longest > policy.context_length:
@@ -113,7 +114,7 @@ def load_pairs(
 
 
 def _numbered(source: Source) -> tuple[list[Row], list[str]]:
-    return source.rows, [f"{source.where}, row {i}" for i in range(1, len(source.rows) + 1)]
+    return source.rows, [f"{source.where}, {row.place}" for row in source.rows]
 
 
 def _texts(row: Row, where: str) -> list[str]:
@@ -128,9 +129,17 @@ def _texts(row: Row, where: str) -> list[str]:
         raise UsageError(f"{where}: there is no column 'chosen' (it has: {held}); {FORM}")
     if "label" not in row:
         raise UsageError(f"{where}: there is no column 'label' (it has: {held}); {FORM}")
-    if row["label"] not in (0, 1):
-        raise UsageError(f"{where}: 'label' must be true or false (1 or 0), not {row['label']!r}")
+    _label(row, where)
     return [_text(row, "completion", where)]
+
+
+def _label(row: Row, where: str) -> float:
+    """1 or 0; a cell of a text file says it in words."""
+    value = row["label"]
+    value = LABELS.get(value.strip().lower(), value) if isinstance(value, str) else value
+    if not isinstance(value, (bool, int, float)) or value not in (0, 1):
+        raise UsageError(f"{where}: 'label' must be true or false (1 or 0), not {row['label']!r}")
+    return float(value)
 
 
 def _text(row: Row, column: str, where: str) -> str:

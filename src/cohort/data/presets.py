@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cohort.data.load import Row
+from cohort.data.rows import Row
 from cohort.rewards.answers import number, plain
 
 
@@ -22,7 +22,7 @@ class Preset:
 
     name: str
     fits: Callable[[Row], bool]
-    convert: Callable[[Row], Row]
+    convert: Callable[[Row], dict[str, Any]]
 
 
 def plain_number(value: Any) -> str:
@@ -31,17 +31,17 @@ def plain_number(value: Any) -> str:
     return str(value).strip() if found is None else plain(found)
 
 
-def _gsm8k(row: Row) -> Row:
+def _gsm8k(row: Row) -> dict[str, Any]:
     return {"prompt": row["question"], "solution": row["answer"], "answer": row["answer"].rsplit("####", 1)[1].strip()}
 
 
-def _svamp(row: Row) -> Row:
+def _svamp(row: Row) -> dict[str, Any]:
     body = row["Body"].strip()
     body = body if body.endswith((".", "?", "!", ",")) else body + "."
     return {"prompt": f"{body} {row['Question'].strip()}", "answer": plain_number(row["Answer"])}
 
 
-def _problem(row: Row) -> Row:
+def _problem(row: Row) -> dict[str, Any]:
     return {"prompt": row["problem"], "answer": plain_number(row["answer"])}
 
 
@@ -57,5 +57,5 @@ def apply_preset(rows: list[Row]) -> tuple[list[Row], str | None]:
     if "prompt" not in rows[0]:
         for preset in PRESETS:
             if all(preset.fits(row) for row in rows):
-                return [{**row, **preset.convert(row)} for row in rows], preset.name
+                return [row.but(preset.convert(row)) for row in rows], preset.name
     return rows, None

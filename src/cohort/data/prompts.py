@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cohort.batch import Message, Prompt
-from cohort.data.load import Row, load_rows
+from cohort.data.load import load_rows
 from cohort.data.presets import apply_preset
+from cohort.data.rows import Row
 from cohort.errors import UsageError
 
 _FIELD = re.compile(r"\{(\w+)((?:\[\w+\])*)\}")
@@ -87,8 +88,8 @@ def load_prompts(
         source = read_source(source, spec, seed=seed, say=say)
     template = template_of(spec.template)
     prompts: dict[str, Prompt] = {}
-    for i, row in enumerate(source.rows, 1):
-        prompt = make_prompt(row, policy, spec, template, f"{source.where}, row {i}")
+    for row in source.rows:
+        prompt = make_prompt(row, policy, spec, template, f"{source.where}, {row.place}")
         prompts.setdefault(prompt.id, prompt)
     # A procedural task repeats itself by nature; in a file it is worth knowing.
     repeated = len(source.rows) - len(prompts)
@@ -103,18 +104,16 @@ def _named(rows: list[Row], spec: PromptSpec, where: str, say: Callable[[str], N
         if preset:
             say(f"{where}: read as {preset}")
     out = []
-    for i, row in enumerate(rows, 1):
-        row = dict(row)
+    for row in rows:
+        row, at = row.but({}), f"{where}, {row.place}"
         for name, source in (("prompt", spec.prompt_field), ("answer", spec.answer_field)):
             if source is not None:
                 if source not in row:
-                    raise UsageError(
-                        f"{where}, row {i}: there is no column '{source}' (--{name}-field); it has {', '.join(row)}"
-                    )
+                    raise UsageError(f"{at}: there is no column '{source}' (--{name}-field); it has {', '.join(row)}")
                 row[name] = row[source]
         if "prompt" not in row and spec.template is None:
             raise UsageError(
-                f"{where}, row {i}: there is no column 'prompt' (it has: {', '.join(row)}); name the one to use with "
+                f"{at}: there is no column 'prompt' (it has: {', '.join(row)}); name the one to use with "
                 "--prompt-field, or fill a text with --template"
             )
         out.append(row)

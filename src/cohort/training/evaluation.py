@@ -10,6 +10,7 @@ from typing import Any
 from cohort.data.load import load_rows
 from cohort.data.presets import apply_preset
 from cohort.data.prompts import load_prompts
+from cohort.data.rows import Row
 from cohort.errors import UsageError
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import parse
@@ -60,7 +61,7 @@ def score_rows(
     timeout: float = 60.0,
     on_error: str = "stop",
 ) -> Iterator[dict[str, Any]]:
-    """One object for every completion of a file: row, sample, every component, and the weighted sum.
+    """One object for every completion of a file: row (of a text file its line), sample, every component, the weighted sum.
 
     A row's completion is a text, a list of messages, or a list of texts (several completions).
 
@@ -69,25 +70,25 @@ def score_rows(
     """
     specs = parse(reward)
     rows, _ = apply_preset(load_rows(data))
-    batch: list[tuple[int, int, Any, dict[str, Any]]] = []
-    for i, row in enumerate(rows, 1):
-        row = dict(row)
+    batch: list[tuple[int, Any, Row]] = []
+    for row in rows:
+        row, where = row.but({}), f"{data}, {row.place}"
         for name, source in (("prompt", prompt_field), ("answer", answer_field)):
             if source is not None:
                 if source not in row:
-                    raise UsageError(f"{data}, row {i}: there is no column '{source}' (it has {', '.join(row)})")
+                    raise UsageError(f"{where}: there is no column '{source}' (it has {', '.join(row)})")
                 row[name] = row[source]
         if completion_field not in row:
             raise UsageError(
-                f"{data}, row {i}: there is no column '{completion_field}' (it has {', '.join(row)}); name the one that "
+                f"{where}: there is no column '{completion_field}' (it has {', '.join(row)}); name the one that "
                 "holds the completions with --completion-field"
             )
         value = row[completion_field]
         several = isinstance(value, list) and not (value and isinstance(value[0], dict))
         for k, completion in enumerate(value if several else [value]):
             if not isinstance(completion, (str, list)):
-                raise UsageError(f"{data}, row {i}: a completion must be a text or messages, not {completion!r}")
-            batch.append((i, k, completion, row))
+                raise UsageError(f"{where}: a completion must be a text or messages, not {completion!r}")
+            batch.append((k, completion, row))
     if not batch:
         raise UsageError(f"{data}: no row has a completion in '{completion_field}'")
     for spec in specs:
@@ -102,8 +103,8 @@ def score_rows(
     }
     with Scorer(specs, timeout=timeout, on_error=on_error) as scorer:
         prompts = [row.get("prompt") for *_, row in batch]
-        scores = scorer.score(prompts, [completion for _, _, completion, _ in batch], None, columns)
-    for at, (i, k, _, _) in enumerate(batch):
+        scores = scorer.score(prompts, [completion for _, completion, _ in batch], None, columns)
+    for at, (k, _, row) in enumerate(batch):
         components = {name: values[at] for name, values in scores.components.items()}
         total = sum(spec.weight * (components[spec.name] or 0.0) for spec in specs)
-        yield {"row": i, "sample": k, "reward": total, **components}
+        yield {"row": int(row.place.split()[1]), "sample": k, "reward": total, **components}

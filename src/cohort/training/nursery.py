@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from cohort import cache
-from cohort.data.load import Row
 from cohort.data.prompts import PromptSpec, load_prompts
 from cohort.policies import nursery as model
 from cohort.training import sft
@@ -29,6 +28,8 @@ TEST = f"{_TASK}&size=260&seed=50000000"
 DEMONSTRATIONS = f"{_TASK}&size=12000&seed=100000000"
 WARM_START: dict[str, Any] = {"steps": 500, "batch_size": 96, "lr": 3e-3, "warmup": 20, "weight_decay": 0.01, "seed": 0}
 CAREFUL = 0.45  # share of demonstrations that are worked out
+
+Row = Mapping[str, Any]
 
 DEFAULTS: dict[str, Any] = {
     "data": TRAIN,
@@ -94,9 +95,7 @@ def folder(say: Callable[[str], None], report: Report | None = None) -> Path:
     prompts = [p for p in load_prompts(DEMONSTRATIONS, policy, spec) if p.id not in test]
     rng = random.Random(0)
     # Several of each prompt: which prompts are guessed at and which worked out is nothing to learn.
-    pairs = [
-        (p.tokens, sft.completion_tokens(policy, demonstration(dict(p.row), rng))) for p in prompts for _ in range(4)
-    ]
+    pairs = [(p.tokens, sft.completion_tokens(policy, demonstration(p.row, rng))) for p in prompts for _ in range(4)]
     steps = int(WARM_START["steps"])
     sft.fine_tune(
         policy, pairs, **WARM_START, report=lambda step, values: report and report("warm start", step, steps, values)

@@ -16,6 +16,7 @@ from cohort.axes.correction import importance_weight
 from cohort.batch import Prompt
 from cohort.data.pairs import load_pairs, read_pairs
 from cohort.data.prompts import PromptSpec, load_prompts, read_source
+from cohort.data.rows import place_of
 from cohort.engine.base import Sampling
 from cohort.errors import UsageError
 from cohort.methods import Method, use
@@ -386,9 +387,9 @@ def check_columns(
                 f"{', '.join(grader.names)}): add a function of that name with --reward '0*path.py:{component}' (a weight "
                 "of 0 keeps it out of the sum), or name another reward in the method"
             )
-    named = [(f"training row {i}", prompt) for i, prompt in enumerate(prompts, 1)]
-    held_out = [(f"held-out row {i}", prompt) for i, prompt in enumerate(eval_prompts, 1)]
-    stored = [(f"prompt {i} of the pairs", prompt) for i, prompt in enumerate(pairs, 1)]
+    named = [(f"{place_of(prompt.row)} of the training data", prompt) for prompt in prompts]
+    held_out = [(f"{place_of(prompt.row)} of the held-out data", prompt) for prompt in eval_prompts]
+    stored = [(f"{place_of(prompt.row)} of the pairs", prompt) for prompt in pairs]
     for where, prompt in named + ([] if is_offline(config) else held_out) + stored:
         held = ", ".join(prompt.row)
         for column, reader in method.columns.items():

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from cohort.batch import Prompt
+from cohort.data.rows import place_of
 from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.sequences import Sequences
@@ -30,12 +31,12 @@ def pairs_of(policy: CausalLM, prompts: Sequence[Prompt], field: str) -> list[tu
         UsageError: a row has no such column, or no text in it.
     """
     out = []
-    for i, prompt in enumerate(prompts, 1):
+    for prompt in prompts:
         completion = prompt.row.get(field)
         if not isinstance(completion, str):
             raise UsageError(
-                f"row {i}: there is no text in column '{field}' (it has: {', '.join(prompt.row)}); name the completion's "
-                "column with --completion-field"
+                f"{place_of(prompt.row)}: there is no text in column '{field}' (it has: {', '.join(prompt.row)}); name the "
+                "completion's column with --completion-field"
             )
         out.append((prompt.tokens, completion_tokens(policy, completion)))
     return out

@@ -67,4 +67,4 @@ def test_data_is_looked_at_before_a_run(tmp_path):
     status, out, err = run("doctor", "--data", path, "--reward", "number")
     assert (status, err) == (0, "")
     assert "WARNING  3.2 % of the rows cannot be answered  [unanswerable]" in out
-    assert "row 31" in out
+    assert "line 31" in out

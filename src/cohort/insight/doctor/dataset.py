@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from cohort.data.load import Row
 from cohort.data.prompts import PromptSpec, fill, is_chat, make_prompt, read_source, template_of
+from cohort.data.rows import Row
 from cohort.errors import UsageError
 from cohort.insight.doctor.examine import Report, diagnose
 from cohort.insight.doctor.finding import Missing, diagnoses
@@ -58,6 +58,7 @@ class Data:
         rows: with `prompt` and `answer`, where there are such columns.
         prompts: their texts, as the policy is given them where a model is known.
         held_out: texts of held-out prompts; None if there are none.
+        held_rows: their rows.
         lengths: tokens of each prompt; None without a model.
         context: most tokens of the model; None if it has no limit or is not known.
         max_new_tokens: of a completion.
@@ -71,6 +72,7 @@ class Data:
     rows: Sequence[Row]
     prompts: Sequence[str]
     held_out: Sequence[str] | None = None
+    held_rows: Sequence[Row] = ()
     lengths: Sequence[int] | None = None
     context: int | None = None
     max_new_tokens: int = 0
@@ -110,9 +112,11 @@ def normal(text: str) -> str:
     return " ".join(text.casefold().split()).rstrip(" .?!")
 
 
-def named(rows: Sequence[int], most: int = 5) -> str:
-    """ "rows 3, 8, 9 ..." """
-    return f"row{'s' * (len(rows) > 1)} {', '.join(map(str, rows[:most]))}{' ...' if len(rows) > most else ''}"
+def named(numbers: Sequence[int], rows: Sequence[Row], most: int = 5) -> str:
+    """Rows by their numbers from 1, as messages call them: "lines 3, 8, 9 ..." of a text file."""
+    places = [rows[number - 1].place.split() for number in numbers[:most]]
+    what = f"{places[0][0]}{'s' * (len(numbers) > 1)}"
+    return f"{what} {', '.join(place for _, place in places)}{' ...' if len(numbers) > most else ''}"
 
 
 def examine_data(
@@ -151,12 +155,12 @@ def gather(config: Any, *, samples: int, limit: int, say: Callable[[str], None])
     held = None if config.eval_data is None else read_source(config.eval_data, spec, seed=config.seed, say=say)
     policy = load_policy(config, say) if known else None
     render = policy.render if policy is not None else _plain
-    prompts = [_text(row, spec, render, f"{source.where}, row {i}") for i, row in enumerate(source.rows, 1)]
+    prompts = [_text(row, spec, render, f"{source.where}, {row.place}") for row in source.rows]
     problems: list[str] = []
     found: dict[str, Any] = {}
     if held is not None:
-        rows = enumerate(held.rows, 1)
-        found["held_out"] = [_text(row, spec, render, f"{held.where}, row {i}") for i, row in rows]
+        found["held_out"] = [_text(row, spec, render, f"{held.where}, {row.place}") for row in held.rows]
+        found["held_rows"] = held.rows
     if policy is not None:
         found["lengths"] = [len(policy.encode(text, start=True)) for text in prompts]
         found["context"] = policy.context_length
@@ -259,7 +263,7 @@ def _solved(config: Any, policy: Any, rows: Sequence[Row], samples: int, most: i
     for i in random.Random(0).sample(range(len(rows)), len(rows)):
         # Rows that make no prompt are another diagnosis's.
         with contextlib.suppress(UsageError):
-            prompts.append(make_prompt(rows[i], policy, spec, template, f"row {i + 1}"))
+            prompts.append(make_prompt(rows[i], policy, spec, template, rows[i].place))
         if len(prompts) == most:
             break
     grader = make_grader(config)

@@ -26,7 +26,7 @@ def accepts_wrong(data: Data) -> Seen | None:
         wrong = [each.row for each in asked if (each.values[name] or 0.0) >= data.correct_at]
         share = len(wrong) / max(1, len(asked))
         if wrong and share >= bound:
-            text = f"`{data.verifier}` accepts {what} in {len(wrong)} of {len(asked)} rows: {named(wrong)}"
+            text = f"`{data.verifier}` accepts {what} in {len(wrong)} of {len(asked)} rows: {named(wrong, data.rows)}"
             evidence.append(Evidence(text, (), {"share": share}))
             worst = max(worst, share)
     if not evidence:

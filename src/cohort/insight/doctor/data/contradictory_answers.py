@@ -25,7 +25,7 @@ def contradictory_answers(data: Data) -> Seen | None:
     if not rows:
         return None
     share = len(rows) / len(data.rows)
-    text = f"{len(rows)} rows give a prompt another answer than others do: {named(rows)}"
+    text = f"{len(rows)} rows give a prompt another answer than others do: {named(rows, data.rows)}"
     return Seen(
         "alarm" if share >= 0.01 else "warning",
         f"{percent(share)} of the rows contradict each other",

@@ -39,10 +39,11 @@ def duplicates(data: Data) -> Seen | None:
             (shared if text in known else near if index.has(text) else []).append(i)
     held = len(data.held_out or ())
     if shared:
-        text = f"{len(shared)} of {held} held-out prompts are trained on ({same} to the letter): {named(shared)} of it"
+        rows = named(shared, data.held_rows)
+        text = f"{len(shared)} of {held} held-out prompts are trained on ({same} to the letter): {rows} of it"
         evidence.append(Evidence(text, (), {"shared": float(len(shared))}))
     if near:
-        text = f"{len(near)} of {held} held-out prompts nearly are: {named(near)} of it"
+        text = f"{len(near)} of {held} held-out prompts nearly are: {named(near, data.held_rows)} of it"
         evidence.append(Evidence(text, (), {"near": float(len(near))}))
     if repeated >= max(1, 0.01 * len(data.rows)):
         text = f"{repeated} of {len(data.rows)} training rows repeat a prompt"

@@ -27,9 +27,11 @@ def near_empty(data: Data) -> Seen | None:
         return None
     evidence = []
     if empty:
-        evidence.append(Evidence(f"{len(empty)} prompts are empty: {named(empty)}", (), {"empty": float(len(empty))}))
+        evidence.append(
+            Evidence(f"{len(empty)} prompts are empty: {named(empty, data.rows)}", (), {"empty": float(len(empty))})
+        )
     if short:
-        text = f"{len(short)} prompts have fewer than 3 letters or digits, the others about {usual}: {named(short)}"
+        text = f"{len(short)} prompts have fewer than 3 letters or digits, the others about {usual}: {named(short, data.rows)}"
         evidence.append(Evidence(text, (), {"short": float(len(short))}))
     what = f"{len(empty) + len(short)} prompts hold next to nothing"
     return Seen("alarm" if empty else "warning", what, tuple(evidence))

@@ -29,7 +29,8 @@ def rejects_gold(data: Data) -> Seen | None:
     if not rejected:
         return None
     share = len(rejected) / len(verdicts)
-    text = f"`{data.verifier}` rejects the gold answers of {len(rejected)} of {len(verdicts)} rows: {named(rejected)}"
+    which = f"{len(rejected)} of {len(verdicts)} rows: {named(rejected, data.rows)}"
+    text = f"`{data.verifier}` rejects the gold answers of {which}"
     accepted = {
         name: sum((each.values.get(name) or 0.0) >= data.correct_at for each in verdicts) / len(verdicts)
         for name, _ in RENDERINGS

@@ -29,7 +29,7 @@ def too_long(data: Data) -> Seen | None:
     longest = max(data.lengths)
     text = (
         f"{len(rows)} of {len(data.rows)} prompts have more than {room} tokens, the longest {longest} (context "
-        f"{data.context}, max_new_tokens {data.max_new_tokens}): {named(rows)}"
+        f"{data.context}, max_new_tokens {data.max_new_tokens}): {named(rows, data.rows)}"
     )
     share = percent(len(rows) / len(data.rows))
     return Seen(

@@ -30,10 +30,11 @@ def unanswerable(data: Data) -> Seen | None:
         return None
     evidence = []
     if empty:
-        text = f"{len(empty)} of {len(data.rows)} rows have no answer: {named(empty)}"
+        text = f"{len(empty)} of {len(data.rows)} rows have no answer: {named(empty, data.rows)}"
         evidence.append(Evidence(text, (), {"empty": float(len(empty))}))
     if unread:
-        text = f"`{data.verifier}` cannot read the answers of {len(unread)} of {len(data.verdicts or ())} rows: {named(unread)}"
+        which = f"{len(unread)} of {len(data.verdicts or ())} rows: {named(unread, data.rows)}"
+        text = f"`{data.verifier}` cannot read the answers of {which}"
         evidence.append(Evidence(text, (), {"unread": float(len(unread))}))
     share = max(len(empty) / len(data.rows), len(unread) / max(1, len(data.verdicts or ())))
     return Seen(

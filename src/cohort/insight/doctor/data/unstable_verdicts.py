@@ -23,7 +23,8 @@ def unstable_verdicts(data: Data) -> Seen | None:
     share = len(changed) / max(1, len(asked))
     if not changed or share < 0.01:
         return None
-    text = f"`{data.verifier}` changed its verdict on the same text in {len(changed)} of {len(asked)} rows: {named(changed)}"
+    which = f"{len(changed)} of {len(asked)} rows: {named(changed, data.rows)}"
+    text = f"`{data.verifier}` changed its verdict on the same text in {which}"
     return Seen(
         "alarm" if share >= 0.05 else "warning",
         f"the verifier contradicts itself in {percent(share)} of the rows",

@@ -1,0 +1,72 @@
+"""A row of a data set, and the place where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cohort.errors import UsageError
+
+# Deeper values cannot be sent to the process of the reward functions.
+DEEPEST = 100
+
+
+class Row(dict[str, Any]):
+    """Columns of a row.
+
+    Attributes:
+        place: what messages call it, counted from 1 as in its file: "line 3" of a text file, "row 3" of other data.
+    """
+
+    def __init__(self, columns: Mapping[str, Any], place: str) -> None:
+        super().__init__(columns)
+        self.place = place
+
+    def but(self, columns: Mapping[str, Any]) -> Row:
+        """The row with other or further columns."""
+        return Row({**self, **columns}, self.place)
+
+
+def place_of(row: Mapping[str, Any]) -> str:
+    """The place of a row of a data set; of a mapping that is none, "row"."""
+    return row.place if isinstance(row, Row) else "row"
+
+
+def checked_row(columns: Mapping[str, Any], where: str, place: str) -> Row:
+    """A row whose values are texts, numbers and the like throughout.
+
+    Args:
+        where: name of the data, for messages.
+
+    Raises:
+        UsageError: a column without a name, a text with half a character, or values nested more than 100 deep.
+    """
+    left: list[tuple[Any, int]] = [(columns, 0)]
+    while left:
+        value, depth = left.pop()
+        if isinstance(value, str):
+            _whole(value, where, place)
+        elif isinstance(value, (dict, list, tuple)) or depth == 0:
+            if depth > DEEPEST:
+                raise UsageError(
+                    f"{where}, {place}: a value is nested more than {DEEPEST} deep: write it as a text, or leave it out"
+                )
+            inner: Iterable[Any] = value if isinstance(value, (list, tuple)) else [*value, *value.values()]
+            left += [(each, depth + 1) for each in inner if isinstance(each, (str, dict, list, tuple))]
+    for name in columns:
+        if not isinstance(name, str):
+            raise UsageError(f"{where}, {place}: the names of columns must be texts, not {name!r}")
+    return Row(columns, place)
+
+
+def _whole(text: str, where: str, place: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start]
+        raise UsageError(
+            f"{where}, {place}: a text holds half a character (\\u{ord(half):04x}, a lone surrogate), which cannot be "
+            "encoded: correct or remove it"
+        ) from error
