@@ -336,7 +336,7 @@ BAD = {
     "no beginning of sequence": Bad("--bos", says=["--bos: the tokenizer of", "has no beginning-of-sequence token"]),
     "no solutions": Bad(
         method="sage",
-        says=["'sage' (hint_search) reads the column 'solution', which line 1 of the training data lacks (it has: prompt, answer)"],
+        says=["'sage' (hint_search) reads the column 'solution', which line 1 of the training data lacks (it has: "],
     ),
     "prompt too long": Bad(
         prepare=lines(json.dumps(SUMS[0]) + "\n" + json.dumps({"prompt": "x" * 150, "answer": "1"}) + "\n"),

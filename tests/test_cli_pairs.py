@@ -110,7 +110,7 @@ class Bad:
 
 BAD = {
     "missing pairs": Bad(pairs="gone.jsonl", says=["there is no file gone.jsonl"]),
-    "pairs of an unknown kind": Bad(pairs="runs", prepare=lambda here: (here / "runs").mkdir(), says=["is a folder: name a file in it"]),
+    "pairs of an unknown kind": Bad(pairs="runs", prepare=lambda here: (here / "runs").mkdir(), says=["is a folder: name"]),
     "empty pairs": Bad(prepare=lines(""), says=["pairs.jsonl has no rows"]),
     "malformed line": Bad(
         prepare=lines('{"prompt": "a", "chosen": "1", "rejected": "2"}\n{"prompt": \n'),
