@@ -59,6 +59,14 @@ class Prompt:
     source: str | list[Message]
     row: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def question(self) -> str:
+        """What is asked: the plain text, or the last message of the user."""
+        if isinstance(self.source, str):
+            return self.source
+        asked = [each for each in self.source if each.get("role") == "user"] or self.source
+        return str(asked[-1].get("content") or "")
+
 
 @dataclass(frozen=True)
 class Request:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -294,6 +297,32 @@ def test_the_command(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     status, _, said = cohort("view", runs / "b", "--port", 0, "--host", "0.0.0.0", "--no-browser")
     assert (status, "1 run: b" in said, "anybody in the network can read" in said) == (0, True, True)
     assert len(opened) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM)])
+def test_one_signal_ends_it_whatever_a_page_waits_for(number: int, status: int, runs: Path) -> None:
+    command = [sys.executable, "-m", "cohort.cli", "view", str(runs), "--no-browser", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    try:
+        said = ""
+        while "http://" not in said:
+            said = process.stdout.readline()
+        port = int(said.split("/")[2].split(":")[1])
+        # A connection that is kept, a request that is not whole, and one whose answer takes long.
+        kept, half, long = (socket.create_connection(("127.0.0.1", port)) for _ in range(3))
+        kept.sendall(b"GET /api/runs HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert b"200 OK" in kept.recv(1000)
+        half.sendall(b"GET /api/runs HTTP/1.1\r\nHo")
+        long.sendall(b"GET /api/tokens?run=a&step=1&row=0 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        process.send_signal(number)
+        rest, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == status
+    assert "Traceback" not in rest
+    assert ("ended" in rest) == (number == signal.SIGINT)
 
 
 def test_what_runs_under_runs_is_shown_when_none_is_named(

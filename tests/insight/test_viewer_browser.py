@@ -27,7 +27,8 @@ HOSTILE = "<img src=x onerror=\"document.title='taken'\"><b>bold</b>"
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two whole runs, of which one goes on, and one that is broken; a completion is hostile."""
+    """Two whole runs, of which one goes on, one that is broken, and one of a chat that was seldom rewarded; a completion is
+    hostile."""
     root = tmp_path_factory.mktemp("runs")
     write_run(root / "base", recorded=2)
     write_run(root / "going", method="gtpo", steps=6, seed=1, lr=3e-5, finished=False)
@@ -41,7 +42,36 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pieces = table["pieces"].to_pylist()
     pieces[0][:2] = [HOSTILE, "\n"]
     pq.write_table(table.set_column(table.column_names.index("pieces"), "pieces", pa.array(pieces)), path)
+    write_chat(root / "odd")
     return root
+
+
+def write_chat(folder: Path) -> None:
+    """A run of one step: chats with a long system message, rewards that abstained, and completions that are odd."""
+    path = write_run(folder, steps=1, groups=2) / "rollouts" / "step-000001.parquet"
+    table = pq.read_table(path)
+    system = "You are careful. " * 30
+    changed = {
+        "prompt": pa.array(
+            [f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\nWhy {i // 4}?<|im_end|>\n" for i in range(8)]
+        ),
+        "reward": pa.array([None] * 4 + [1.0, 0.5, None, 0.0], pa.float32()),
+        "completion": pa.array(["", "مرحبا بالعالم", "safe\u202eevil", *["x" * 500] * 5]),
+        "pieces": pa.array(
+            [[], ["مرحبا", " بالعالم"], ["safe", "\u202e", "evil", "\u200b", "\u0000"], *[["x" * 500]] * 5]
+        ),
+    }
+    counts = [len(each) for each in changed["pieces"].to_pylist()]
+    for name in table.column_names:
+        values = table[name]
+        if name in changed:
+            values = changed[name]
+        elif pa.types.is_list(values.type):
+            values = pa.array(
+                [(each * 5)[:count] for each, count in zip(values.to_pylist(), counts, strict=True)], values.type
+            )
+        table = table.set_column(table.column_names.index(name), name, values)
+    pq.write_table(table.set_column(table.column_names.index("length"), "length", pa.array(counts)), path)
 
 
 @pytest.fixture(scope="module")
@@ -233,8 +263,48 @@ def test_a_clicked_token_shows_the_numbers_that_are_stored(visit: Callable[..., 
     expect(other.locator(".token.chosen")).to_have_text(table["pieces"][5][3].replace("\n", "⏎\n"))
     other.get_by_role("radio", name="clipped").click()
     expect(other.locator(".token.marked")).to_have_count(sum(table["clipped"][5]))
-    lacking = visit("#/tokens?run=base&step=2&row=9")
-    expect(lacking.locator(".notice")).to_contain_text("--record tokens")
+    expect(other.locator(".panel h2")).to_contain_text(f"token 4 of {len(table['tokens'][5])}")
+
+
+def test_a_rollout_without_numbers_is_readable_and_leads_to_those_that_have_them(visit: Callable[..., Page]) -> None:
+    page = visit("#/tokens?run=base&step=2&row=9&by=ratio")
+    expect(page.locator(".notice")).to_contain_text("--record tokens")
+    # The texts were not recorded: they come from the tokenizer of the run.
+    expect(page.locator(".token").first).to_be_visible()
+    assert not re.search(r"<\d+>", page.locator(".tokens").inner_text())
+    expect(page.locator(".legend")).to_contain_text("no token of this rollout has a value of ratio; instead:")
+    links = page.locator(".notice a")
+    assert [links.nth(i).inner_text() for i in range(links.count())] == [str(row) for row in range(8)]
+    links.nth(4).click()
+    page.wait_for_url(re.compile("row=4"))
+    expect(page.locator(".notice")).to_have_count(0)
+    expect(page.locator(".legend")).to_contain_text("importance ratio")
+
+
+def test_questions_stand_in_the_list_and_rewards_that_abstained_are_none(visit: Callable[..., Page]) -> None:
+    page = visit("#/rollouts?run=odd&step=1&row=0")
+    expect(page.locator("td.prompt").first).to_have_text("Why 0?")
+    expect(page.locator(".rollouts tbody tr").first).to_contain_text("no reward")
+    expect(page.locator(".rollouts tbody tr").first).to_contain_text("(empty)")
+    expect(page.locator(".panel h2")).to_contain_text("no reward")
+    expect(page.locator(".card").first).to_contain_text("no reward")
+    expect(page.locator(".panel .prompt")).to_contain_text("You are careful.")
+    # What would turn the text round is named.
+    expect(page.locator(".rollouts tbody tr").nth(2)).to_contain_text("safe⟨U+202E⟩evil")
+    page.get_by_role("link", name="rollout 0: its tokens").click()
+    expect(page.locator(".tokens")).to_have_text("The completion is empty: it has no tokens.")
+    expect(page.locator(".summary")).to_contain_text("no reward")
+    page.keyboard.press("j")
+    expect(page.locator(".token")).to_have_count(2)
+    assert page.locator(".tokens").evaluate("each => getComputedStyle(each).direction") == "rtl"
+    expect(page.locator(".legend")).to_contain_text("0 for every token")
+    page.keyboard.press("j")
+    expect(page.locator(".token").nth(1)).to_have_text("⟨U+202E⟩")
+    expect(page.locator(".token").nth(3)).to_have_text("⟨U+200B⟩")
+    expect(page.locator(".token").nth(4)).to_have_text("⟨U+0000⟩")
+    page.keyboard.press("j")
+    expect(page.locator(".token")).to_have_count(1)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1400
 
 
 def test_texts_of_models_are_only_text(visit: Callable[..., Page]) -> None:
@@ -251,8 +321,11 @@ def test_what_is_broken_is_said_and_the_rest_shown(visit: Callable[..., Page]) -
     page.keyboard.press("h")
     expect(page.locator(".rollouts tbody tr")).to_have_count(12)
     page = visit("#/overview?run=nobody")
-    expect(page.locator("#banner")).to_contain_text("no run nobody here. Shown are: base, broken, going.")
+    expect(page.locator("#banner")).to_contain_text("no run nobody here. Shown are: base, broken, going, odd.")
     expect(page.locator(".chart").first).to_be_visible()
+    expect(page.locator(".runs tr", has_text="broken")).to_contain_text("damaged")
+    # A run of one step is a point.
+    expect(page.locator(".runs tr", has_text="odd")).to_contain_text("1 / 1")
 
 
 @pytest.mark.parametrize("place", ["overview", "rollouts?run=base&row=1", "tokens?run=base&step=2&row=5&token=2"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import re
 import shutil
@@ -415,11 +416,9 @@ def _complete(plan: Plan, arm: Arm, seed: int) -> bool:
 
 
 def _finished(folder: Path) -> bool:
-    try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        return not summary["stopped"] and (folder / "final").is_dir()
-    except (OSError, ValueError, KeyError):
-        return False
+    run = Run(folder)
+    run.refresh(0)
+    return run.summary.get("stopped") is False and os.path.isdir(folder / "final")
 
 
 def _one(plan: Plan, arm: Arm, seed: int, display: Display) -> str | None:
@@ -543,7 +542,8 @@ def _unmeasurable(run: Run) -> str | None:
         return "it has no final model"
     if run.config.get("eval_data") is None:
         return "it was trained without eval_data"
-    given = [run.config.get("eval_data"), *(run.config.get("reward") or [])]
+    rewards = run.config.get("reward")
+    given = [run.config.get("eval_data"), *(rewards if isinstance(rewards, list) else [])]
     if any(str(value).startswith("<") for value in given):
         return "its rewards or its data were given from Python"
     return None
@@ -569,7 +569,8 @@ def grouped(runs: Sequence[Run]) -> tuple[list[Entry], list[str]]:
             name += f" ({members[0].folder})"
         seeds: dict[int, Run] = {}
         for run in members:
-            seed = int(run.config.get("seed", 0))
+            seed = run.config.get("seed")
+            seed = seed if isinstance(seed, int) else 0
             if seed in seeds:
                 notes.append(f"{run.folder} repeats {seeds[seed].folder} (same configuration and seed) and is left out")
             seeds.setdefault(seed, run)

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from cohort import registry
 from cohort.errors import UsageError
+from cohort.insight.files import printable
 from cohort.insight.store import Run
 from cohort.methods import Method, Stage
 
@@ -48,6 +49,8 @@ def view(run: Run, step: int, index: int) -> View:
     rollout = {name: _plain(value) for name, value in row.items() if name not in lists and not _component(name)}
     rollout["components"] = {_component(name): _plain(value) for name, value in row.items() if _component(name)}
     columns = {name: row[name] for name in table.column_names if name in lists and row[name] is not None}
+    if "pieces" not in columns and (texts := _texts(run, columns.get("tokens"))) is not None:
+        columns["pieces"] = texts
     tokens = [dict(zip(columns, entry, strict=True)) for entry in zip(*columns.values(), strict=True)]
     return {
         "run": run.name,
@@ -75,12 +78,24 @@ def _component(name: str) -> str:
     return name.removeprefix("reward/") if name.startswith("reward/") else ""
 
 
+def _texts(run: Run, ids: Sequence[Any] | None) -> list[str] | None:
+    """The texts of tokens, by the run's own tokenizer."""
+    if not ids or any(token is None for token in ids):
+        return None
+    # It needs transformers, which takes seconds to load.
+    from cohort.insight.words import pieces
+
+    return pieces(run, ids)
+
+
 def _note(columns: Mapping[str, Any], rollout: Row) -> str:
     if not columns:
         return "The run stored nothing of single tokens here (see record and record_limit_mb)."
     said = [] if "pieces" in columns else ["the texts of its tokens"]
     if rollout.get("trained") and "policy_gradient" not in columns:
-        said.append("what the update made of them")
+        said.append("what the update made of " + ("them" if said else "its tokens"))
+    elif not columns.keys() - {"tokens", "pieces", "mask", "sampler_logp"}:
+        said.append("the entropies of " + ("them" if said else "its tokens"))
     return f"The run did not store, of this rollout, {' and '.join(said)} (see record)." if said else ""
 
 
@@ -90,7 +105,7 @@ def _token(place: int, token: Row) -> dict[str, Any]:
     for name, (a, b) in {"reference": ("logp", "ref_logp"), "mismatch": ("old_logp", "sampler_logp")}.items():
         # Before rounding, which would be all that is left of a small difference.
         if out.get(a) is not None and out.get(b) is not None and out.get("mask") != 0:
-            out[name] = _plain(token[a] - token[b])
+            out[name] = _plain(float(token[a]) - float(token[b]))
     return out
 
 
@@ -100,7 +115,7 @@ def _group(table: pa.Table, label: Any) -> dict[str, Any]:
     names = [n for n in ("reward", "shaped_reward", "accuracy") if n in table.column_names]
     rows = [i for i, group in enumerate(table["group"].to_pylist()) if group == label]
     part = table.select(names).take(rows).to_pydict()
-    rewards = part["reward"]
+    rewards = part.get("reward", [])
     shaped = part.get("shaped_reward", [])
     # The advantage is taken from shaped rewards, of the rollouts that no filter removed before.
     used = [value for value in shaped if value is not None] or [value for value in rewards if value is not None]
@@ -120,7 +135,7 @@ def _group(table: pa.Table, label: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """Floats to the seven digits that a float32 holds; None where they are not finite."""
     if not isinstance(value, float):
-        return value
+        return printable(value) if isinstance(value, str) else value
     return float(f"{value:.7g}") if math.isfinite(value) else None
 
 

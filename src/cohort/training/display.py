@@ -82,15 +82,10 @@ class Display:
         group = [r for r in rollouts if r.prompt.id == rollouts[0].prompt.id]
         shown = sorted(group, key=lambda r: -r.reward)
         shown = shown[:1] if len(shown) == 1 or shown[0].reward == shown[-1].reward else [shown[0], shown[-1]]
-        self.say(f"  at step {step}, of the prompt {_excerpt(question_of(rollouts[0]))}")
+        self.say(f"  at step {step}, of the prompt {_excerpt(rollouts[0].prompt.question)}")
         for rollout in shown:
             parts = "  ".join(f"{k} {_short(v)}" for k, v in rollout.components.items() if v is not None)
             self.say(f"    reward {_short(rollout.reward)} ({parts})  {_excerpt(rollout.text)}")
-
-
-def question_of(rollout: Rollout) -> str:
-    source = rollout.prompt.source
-    return source if isinstance(source, str) else str(source[-1]["content"])
 
 
 def _excerpt(text: str, most: int = 160) -> str:

@@ -74,6 +74,7 @@ def _rollouts(result: StepResult, filters: tuple[str, str]) -> dict[str, Any]:
         "group": pa.array(everything.groups.index.cpu().numpy().astype(np.int32)),
         "prompt_id": pa.array([r.prompt.id for r in rollouts], pa.string()),
         "prompt": pa.array([r.prompt.text for r in rollouts], pa.string()),
+        "question": pa.array([_question(r) for r in rollouts], pa.string()),
         "completion": pa.array([r.text for r in rollouts], pa.string()),
         "reward": pa.array([r.reward for r in rollouts], pa.float32()),
         "accuracy": pa.array([r.accuracy for r in rollouts], pa.float32()),
@@ -92,6 +93,11 @@ def _rollouts(result: StepResult, filters: tuple[str, str]) -> dict[str, Any]:
     for name in dict.fromkeys(name for r in rollouts for name in r.components):
         columns[f"reward/{name}"] = pa.array([r.components.get(name) for r in rollouts], pa.float32())
     return columns
+
+
+def _question(rollout: Rollout) -> str | None:
+    """What the prompt asks; None where it is the prompt itself."""
+    return None if rollout.prompt.question == rollout.prompt.text else rollout.prompt.question
 
 
 def _of_trained(batch: Batch | None) -> dict[str, Tensor]:

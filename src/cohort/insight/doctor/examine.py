@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from cohort.insight.doctor.finding import SEVERITIES, Diagnosis, Finding, Missing, diagnoses
 from cohort.insight.doctor.record import Record, Rollouts
 from cohort.insight.store import Run
@@ -81,13 +84,21 @@ def record_of(run: Run) -> Record:
     stored = run.steps()
     samples = []
     for step in pick(stored):
-        table = run.rollouts(step, columns)
+        table = _rewarded(run.rollouts(step, columns))
         if table is not None and table.num_rows:
             samples.append(whole_groups(Rollouts(step, table), MOST_ROLLOUTS))
     why = "needs rollouts, of which the run stored none"
     if stored and not samples:
         why = "needs rollouts, and none of the files could be read"
     return Record(run.name, run.config, run.metrics, run.summary, samples, why)
+
+
+def _rewarded(table: pa.Table | None) -> pa.Table | None:
+    """The rollouts of a group that have a reward: of those that all rewards abstained from there is nothing to diagnose."""
+    for name in ("reward", "group"):
+        if table is not None and name in table.column_names:
+            table = table.filter(pc.invert(pc.is_null(table[name], nan_is_null=True)))
+    return table
 
 
 def pick(steps: Sequence[int], most: int = MOST_STEPS) -> list[int]:

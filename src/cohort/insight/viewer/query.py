@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cohort.insight.files import number, printable
 from cohort.insight.store import Run
+from cohort.insight.viewer.question import question
 
 
 class Rollouts(Protocol):
@@ -26,8 +28,11 @@ class Rollouts(Protocol):
 
 PREVIEW = 240
 """Characters of a prompt or completion in a list of rollouts."""
+MOST_CELLS = 20_000_000
+"""Numbers in one answer; further metrics of a run that has more are left out."""
 
-_TEXTS = ("prompt_id", "prompt", "completion")
+_SUMMED = ("accuracy_before", "accuracy_after")
+_TEXTS = ("prompt_id", "prompt", "question", "completion")
 _BRIEF = (*_TEXTS, "group", "reward", "accuracy", "finished", "trained", "kept", "length", "advantage_mean")
 # What the numbers of a rollout are made of where a run did not store them.
 _INSTEAD = {"length": ("tokens",), "advantage_mean": ("advantage", "mask"), "old_entropy": ("sampler_logp",)}
@@ -102,24 +107,25 @@ class Filter:
 
 def status(run: Run) -> dict[str, Any]:
     """What stands at the head of a run: method, model, steps made and planned, its last numbers."""
-    last = run.metrics[-1] if run.metrics else {}
+    first, last = (run.metrics[0], run.metrics[-1]) if run.metrics else ({}, {})
+    steps = number(run.config.get("steps"))
     return {
-        "folder": str(run.folder),
-        "method": run.config.get("method"),
-        "model": run.config.get("model"),
-        "seed": run.config.get("seed"),
+        "folder": printable(str(run.folder)),
+        **{name: _short(run.config.get(name)) for name in ("method", "model", "seed")},
         "step": last.get("step", 0),
-        "steps": run.config.get("steps"),
+        "steps": steps if steps is not None and steps > 0 else None,
         "rewritten": run.rewritten,
-        "last": plain({name: last.get(name) for name in ("accuracy", "reward/mean", "time/step", "tokens")}),
-        "summary": plain(run.summary),
+        "first": {"accuracy": first.get("accuracy")},
+        "last": {name: last.get(name) for name in ("accuracy", "reward/mean", "time/step", "tokens")},
+        "summary": {name: number(run.summary.get(name)) for name in _SUMMED if name in run.summary},
     }
 
 
 def metrics(run: Run, after: int = 0) -> dict[str, Any]:
     """Metrics by column, of the steps after one: {"steps": [S], "values": {name: [S]}}; null where not defined."""
     rows = [row for row in run.metrics if row["step"] > after]
-    names = dict.fromkeys(name for row in rows for name in row if name != "step")
+    every = dict.fromkeys(name for row in rows for name in row if name != "step")
+    names = list(every)[: MOST_CELLS // max(1, len(rows))]
     values = {name: [_number(row.get(name)) for row in rows] for name in names}
     return {
         "steps": [row["step"] for row in rows],
@@ -208,6 +214,7 @@ def group(source: Rollouts, step: int, number: int) -> dict[str, Any] | None:
         return None
     found = describe(table, step, rows, preview=None)
     rewards = numbers(table, "reward")[rows]
+    known = rewards[np.isfinite(rewards)]
     return {
         "step": step,
         "group": number,
@@ -215,7 +222,7 @@ def group(source: Rollouts, step: int, number: int) -> dict[str, Any] | None:
         "prompt": found[0]["prompt"],
         "components": components(table),
         "mean": _mean(rewards),
-        "std": _number(float(np.nanstd(rewards))) if len(rewards) else None,
+        "std": _number(float(np.std(known))) if len(known) else None,
         "rollouts": found,
     }
 
@@ -250,6 +257,8 @@ def describe(
     for position, row in enumerate(rows):
         row = int(row)
         texts = {name: chosen.get(name, [None] * len(rows))[position] for name in _TEXTS}
+        if texts["question"] is None and texts["prompt"] is not None:
+            texts["question"] = question(texts["prompt"])
         out.append(
             {
                 "step": step,
@@ -309,8 +318,9 @@ def zero_signal(table: pa.Table) -> NDArray[np.bool_]:
     _, inverse = np.unique(numbers(table, "group"), return_inverse=True)
     count = int(inverse.max()) + 1 if len(inverse) else 0
     low, high = np.full(count, np.inf), np.full(count, -np.inf)
-    np.minimum.at(low, inverse, rewards)
-    np.maximum.at(high, inverse, rewards)
+    # Rollouts without a reward say nothing of their group.
+    np.fmin.at(low, inverse, rewards)
+    np.fmax.at(high, inverse, rewards)
     return np.asarray((low == high)[inverse], dtype=bool)
 
 
@@ -341,7 +351,7 @@ def plain(value: Any) -> Any:
         return [plain(each) for each in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int) else str(value)
+    return value if value is None or isinstance(value, int) else printable(str(value))
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -399,6 +409,11 @@ def _integer(value: float) -> int | None:
 def _mean(values: NDArray[np.float64]) -> float | None:
     values = values[np.isfinite(values)]
     return _number(values.mean()) if len(values) else None
+
+
+def _short(value: Any) -> Any:
+    """A setting as the page shows it, whatever it is."""
+    return value if value is None or isinstance(value, int | float) else _cut(str(value), PREVIEW)
 
 
 def _cut(text: str | None, most: int) -> str | None:

@@ -6,8 +6,8 @@ them.
 
 from __future__ import annotations
 
-import importlib
 import ipaddress
+import os
 import socket
 import threading
 import webbrowser
@@ -25,6 +25,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cohort.errors import UsageError
+from cohort.insight.files import first_line, printable
+from cohort.insight.store import Run
 from cohort.insight.viewer import query
 from cohort.insight.viewer.shelf import Followed, Shelf
 
@@ -60,20 +62,21 @@ def application(shelf: Shelf, *, hosts: Sequence[str] = ("*",)) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # It needs torch, which takes seconds to load: after the first page, and before the first token is clicked.
-        loading = threading.Timer(LOAD_AFTER, importlib.import_module, ["cohort.insight.viewer.token_page"])
+        # It needs torch and tokenizers, which take seconds to load: after the first page, and before a token is clicked.
+        loading = threading.Timer(LOAD_AFTER, _load_tokens)
         loading.daemon = True
         loading.start()
         yield
         loading.cancel()
 
     app = FastAPI(title="cohort view", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(_Failures)
     app.add_middleware(_Headers)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
 
     @app.exception_handler(UsageError)
     def refused(_: Request, error: UsageError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, status_code=404)
+        return JSONResponse({"detail": printable(str(error))}, status_code=404)
 
     @app.get("/")
     def page() -> FileResponse:
@@ -149,6 +152,14 @@ def application(shelf: Shelf, *, hosts: Sequence[str] = ("*",)) -> FastAPI:
     return app
 
 
+def _load_tokens() -> None:
+    """Load the modules of the page of tokens."""
+    from transformers import PreTrainedTokenizerFast  # noqa: F401
+
+    from cohort.insight import words  # noqa: F401
+    from cohort.insight.viewer import token_page  # noqa: F401
+
+
 class _Headers:
     """Gives every answer the headers `HEADERS`."""
 
@@ -164,15 +175,44 @@ class _Headers:
         await self.app(scope, receive, with_headers)
 
 
+class _Failures:
+    """Answers a request that fails, rather than letting it end in a traceback: what runs store may be of any kind."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except Exception as error:
+            if begun:
+                raise
+            detail = f"this cannot be shown: {type(error).__name__}: {printable(first_line(error))}"
+            await JSONResponse({"detail": detail}, status_code=500)(scope, receive, send)
+
+
 def _head(followed: Followed) -> dict[str, Any]:
-    with followed.fresh() as run:
-        return {
-            "name": followed.name,
-            "state": followed.state,
-            "written": followed.written,
-            "problems": followed.problems,
-            **query.status(run),
-        }
+    try:
+        with followed.fresh() as run:
+            return {
+                "name": followed.name,
+                "state": followed.state,
+                "written": followed.written,
+                "problems": followed.problems,
+                **query.status(run),
+            }
+    except Exception as error:
+        # One run of a kind that nobody thought of must not take the others with it.
+        said = f"{followed.run.folder} cannot be read: {type(error).__name__}: {first_line(error)}"
+        head = {"name": followed.name, "state": "broken", "written": 0.0, "problems": [printable(said)]}
+        return {**head, **query.status(Run(followed.run.folder))}
 
 
 def _there(found: dict[str, Any] | None, followed: Followed, step: int, lacks: str = "") -> dict[str, Any]:
@@ -180,10 +220,10 @@ def _there(found: dict[str, Any] | None, followed: Followed, step: int, lacks: s
     if found is not None:
         return found
     path = followed.run.rollout_path(step)
-    said = [problem for problem in followed.problems if str(path) in problem]
+    said = [problem for problem in followed.problems if printable(str(path)) in problem]
     if said:
         why = said[0]
-    elif not path.exists():
+    elif not os.path.exists(path):
         stored = followed.run.steps()
         near = f"; there are {len(stored)} steps, {stored[0]} to {stored[-1]}" if stored else ""
         why = f"the run {followed.name} has no rollouts of step {step}{near}"
@@ -252,7 +292,7 @@ def view(
     Raises:
         UsageError: a folder holds no run; the port is taken.
     """
-    if not folders and not Path("runs").is_dir():
+    if not folders and not os.path.isdir("runs"):
         raise UsageError("there is no folder runs/ here: name the folder of a run (`cohort train` makes one)")
     shelf = Shelf(folders or [Path("runs")])
     with listen(host, port) as opened:
@@ -269,7 +309,10 @@ def view(
         say(f"{address}   (Ctrl-C ends it)")
         if browser:
             threading.Timer(0.5, webbrowser.open, [address]).start()
-        config = uvicorn.Config(application(shelf, hosts=hosts), log_level="warning", access_log=False)
+        # Ctrl-C ends it at once, whatever a page still waits for; what cannot be answered is said to who asked.
+        config = uvicorn.Config(
+            application(shelf, hosts=hosts), log_level="critical", access_log=False, timeout_graceful_shutdown=1
+        )
         try:
             uvicorn.Server(config).run(sockets=[opened])
         except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,11 +13,15 @@ from typing import Any
 import pyarrow as pa
 
 from cohort.errors import UsageError
+from cohort.insight.files import Unreadable, printable, regular
 from cohort.insight.store import Run, find_runs, is_run, open_run
 from cohort.insight.viewer.query import findings
 
 # How long nothing may be written before a run without a summary counts as stopped: at least, and in mean step times.
 QUIET_SECONDS, QUIET_STEPS = 60.0, 10.0
+PART = 8_000_000
+"""Bytes of metrics that are read for one answer, so that a run with very many does not keep the others waiting."""
+FILES = ("metrics.jsonl", "config.yaml", "summary.json")
 
 
 class Followed:
@@ -43,18 +48,21 @@ class Followed:
         """The run as it stands now, for one thread at a time."""
         with self._lock:
             signature = self._files_as_they_are()
-            if signature != self._signature:
-                self.run.refresh()
+            if signature != self._signature or self.run.unread:
+                self.run.refresh(PART)
                 self._signature = signature
             self._look_at_files()
             yield self.run
 
     def _files_as_they_are(self) -> list[tuple[str, int, int]]:
-        return [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in self._files()]
+        return [(name, state.st_mtime_ns, state.st_size) for name, state in self._states()]
 
-    def _files(self) -> list[Path]:
-        paths = (self.run.folder / name for name in ("metrics.jsonl", "config.yaml", "summary.json"))
-        return [path for path in paths if path.exists()]
+    def _states(self) -> Iterator[tuple[str, os.stat_result]]:
+        for name in FILES:
+            try:
+                yield name, regular(self.run.folder / name)
+            except Unreadable:
+                continue
 
     def rollout_columns(self, step: int) -> list[str]:
         """As `Run.rollout_columns`."""
@@ -89,35 +97,41 @@ class Followed:
 
     @property
     def state(self) -> str:
-        """`finished`, `running`, or `stopped` where nothing was written for long."""
+        """`finished`, `running`, `stopped` where nothing was written for long, or `broken` where nothing can be read."""
+        if self.problems and not self.run.metrics and not self.run.config:
+            return "broken"
         if self.run.summary:
             return "finished"
-        times = [row["time/step"] for row in self.run.metrics[-20:] if isinstance(row.get("time/step"), int | float)]
+        times = [row["time/step"] for row in self.run.metrics[-20:] if row.get("time/step") is not None]
         patience = max(QUIET_SECONDS, QUIET_STEPS * sum(times) / len(times) if times else 0.0)
         return "running" if time.time() - self.written < patience else "stopped"
 
     @property
     def written(self) -> float:
         """When something was written last, in seconds since 1970."""
-        return max((path.stat().st_mtime for path in self._files()), default=0.0)
+        return max((state.st_mtime for _, state in self._states()), default=0.0)
 
     def _look_at_files(self) -> None:
         """A Parquet file ends with its index; one that does not was cut. Each file is looked at once."""
-        if not self.run.rollouts_folder.is_dir() or self.run.rollouts_folder.stat().st_mtime_ns == self._folder_time:
+        try:
+            changed = self.run.rollouts_folder.stat().st_mtime_ns
+        except OSError:
             return
-        self._folder_time = self.run.rollouts_folder.stat().st_mtime_ns
+        if changed == self._folder_time:
+            return
+        self._folder_time = changed
         for step in self.run.steps():
             path = self.run.rollout_path(step)
             try:
-                stat = path.stat()
-                if self._seen.get(step) == (stat.st_mtime_ns, stat.st_size):
+                state = regular(path)
+                if self._seen.get(step) == (state.st_mtime_ns, state.st_size):
                     continue
-                self._seen[step] = (stat.st_mtime_ns, stat.st_size)
+                self._seen[step] = (state.st_mtime_ns, state.st_size)
                 with path.open("rb") as file:
-                    file.seek(max(0, stat.st_size - 4))
+                    file.seek(max(0, state.st_size - 4))
                     whole = file.read(4) == b"PAR1"
-            except OSError:
-                continue
+            except (OSError, Unreadable):
+                whole = False
             if not whole:
                 self.rollouts(step, ["reward"])
 
@@ -163,7 +177,7 @@ class Shelf:
 
     def _scan(self) -> None:
         folders = [path for given in self._folders for path in ([given] if is_run(given) else find_runs(given))]
-        folders = [path for path in dict.fromkeys(folder.resolve() for folder in folders) if is_run(path)]
+        folders = [path for path in dict.fromkeys(Path(os.path.realpath(folder)) for folder in folders) if is_run(path)]
         names = short_names(folders)
         for path in [path for path in self._runs if path not in folders]:
             del self._runs[path]
@@ -184,5 +198,9 @@ def short_names(folders: Sequence[Path]) -> list[str]:
             name = "/".join(path.parts[-parts:])
             if sum("/".join(other.parts[-parts:]) == name for other in folders) == 1:
                 break
+        name = printable(name)
+        # Names of files that are no UTF-8 may look the same.
+        while name in names:
+            name += "'"
         names.append(name)
     return names

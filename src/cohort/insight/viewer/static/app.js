@@ -1,6 +1,6 @@
 // The pages, the state in the address, the keys, and what is read again while runs go on.
 
-import { get, Lost } from "./api.js";
+import { get, Lost, Refused } from "./api.js";
 import { fill, h, notice } from "./dom.js";
 import { overview } from "./overview.js";
 import { rollouts } from "./rollouts.js";
@@ -101,6 +101,7 @@ async function draw(page) {
     await page();
   } catch (error) {
     if (error instanceof Lost) nobody();
+    else if (error instanceof Refused) say(error.message);
     else if (error.name !== "AbortError") throw error;
   }
 }
@@ -141,8 +142,8 @@ async function look() {
     if (lost) say("");
     lost = false;
   } catch (error) {
-    if (!(error instanceof Lost)) throw error;
-    nobody();
+    if (error instanceof Lost) nobody();
+    else say(error.message);
     return false;
   }
   const going = view.runs.filter((run) => run.state === "running").length;
@@ -155,11 +156,14 @@ async function look() {
 }
 
 async function follow() {
-  if (!document.hidden && (await look()) && view.page) {
-    drawTabs();
-    await draw(view.page.show);
+  try {
+    if (!document.hidden && (await look()) && view.page) {
+      drawTabs();
+      await draw(view.page.show);
+    }
+  } finally {
+    setTimeout(follow, EVERY);
   }
-  setTimeout(follow, EVERY);
 }
 
 const THEMES = { "": "◐", light: "☀", dark: "☾" };

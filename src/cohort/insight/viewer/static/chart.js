@@ -52,8 +52,9 @@ export class Chart {
     const grid = { stroke: isDark() ? "#ffffff12" : "#0000000d", width: 1 };
     const axis = { stroke: ink, grid, ticks: { show: false }, font: "11px system-ui, sans-serif" };
     const smooth = this.given.smooth > 0;
-    const series = this.lines.flatMap(({ colour, dash, run }) => {
-      const drawn = { label: run, stroke: colour, width: 1.6, dash, spanGaps: true, points: { show: data[0].length < 2 } };
+    const series = this.lines.flatMap(({ colour, dash, run, y }) => {
+      const alone = y.filter((value) => value !== null && value !== undefined).length < 2;
+      const drawn = { label: run, stroke: colour, width: 1.6, dash, spanGaps: true, points: { show: alone } };
       return smooth ? [{ ...drawn, stroke: `${colour}40`, width: 1, points: { show: false } }, drawn] : [drawn];
     });
     let pressed = null;

@@ -13,7 +13,7 @@ export function h(what, attributes = {}, ...children) {
     else if (name in element && name !== "list" && typeof value !== "string") element[name] = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 
@@ -27,6 +27,24 @@ export function num(value, digits = 3) {
   if (size >= 1e6 || size < 1e-4) return value.toExponential(Math.max(0, digits - 1));
   const shown = Number(value.toPrecision(digits));
   return (size >= 1e4 ? Math.round(value).toLocaleString("en") : String(shown)).replace("-", "−");
+}
+
+/** A reward; rewards may abstain. */
+export const reward = (value) => (value === null || value === undefined ? h("span.quiet", {}, "no reward") : num(value));
+
+// Characters that would turn the text after them around, and those that have no shape of their own.
+const TURNS = /[\u202a-\u202e\u2066-\u2069]/g;
+const NAMELESS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
+const UNSEEN = /^[\u00ad\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff]+$/;
+const named = (character) => `⟨U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`;
+
+/** A text without what would turn it, and what follows, around. */
+export const straight = (text) => text.replace(TURNS, named);
+
+/** A token's text, with what cannot be seen in it named. */
+export function visible(piece) {
+  const text = piece.replace(/\n/g, "⏎\n").replace(/\t/g, "⇥\t").replace(TURNS, named).replace(NAMELESS, named);
+  return UNSEEN.test(text) ? [...text].map(named).join("") : text || "∅";
 }
 
 export const signed = (value, digits = 3) => (value > 0 ? "+" : "") + num(value, digits);
@@ -58,7 +76,7 @@ export function notice(text, kind = "warning") {
 
 /** Put children in, keeping the element. */
 export function fill(element, ...children) {
-  element.replaceChildren(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  element.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 

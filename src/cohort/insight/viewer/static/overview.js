@@ -1,12 +1,18 @@
 // The runs, their curves over each other, what the doctor says, and in what their configurations differ.
 
-import { get, metrics } from "./api.js";
+import { get, metrics, Refused } from "./api.js";
 import { Chart } from "./chart.js";
 import { line } from "./colours.js";
 import { ago, fill, h, later, notice, num, percent, prose } from "./dom.js";
 import { ABOUT, isMain, order } from "./names.js";
 
 const DOCTOR_EVERY = 20000;
+const MOST_SAID = 4;
+// What stands in the table of runs, and what it is.
+const HEAD = {
+  run: "", method: "", state: "", steps: "made, and planned", accuracy: "of the rollouts that were sampled, in the first and in the last step",
+  reward: "mean of the last step", "held out": "greedy accuracy on held-out prompts, before and after training", "a step": "time that the last one took", "": "",
+};
 const AXES = { step: "step", tokens: "sampled tokens", hours: "hours" };
 
 export function overview(view, root) {
@@ -62,23 +68,25 @@ export function overview(view, root) {
           ),
         ),
         h("td", {}, run.method ?? "–"),
-        h("td", { title: ago(now - run.written) }, h(`span.state.${run.state}`, {}, run.state)),
+        h("td", { title: run.written ? ago(now - run.written) : "" }, h(`span.state.${run.state}`, {}, run.state), run.problems.length && run.state !== "broken" ? h("span.state.broken", { title: run.problems.join("\n") }, " damaged") : null),
         h("td.number", {}, bar, `${num(run.step)}${run.steps ? ` / ${num(run.steps)}` : ""}`),
-        h("td.number", {}, percent(run.last.accuracy)),
+        h("td.number", {}, run.step > 1 && run.first.accuracy !== null ? `${percent(run.first.accuracy)} → ` : "", percent(run.last.accuracy)),
         h("td.number", {}, num(run.last["reward/mean"])),
         h("td.number", {}, heldOut(run)),
         h("td.number", {}, run.last["time/step"] ? `${num(run.last["time/step"])} s` : "–"),
         h("td", {}, h("a", { href: view.link("rollouts", { run: run.name }) }, "rollouts")),
       );
     };
-    const head = ["run", "method", "state", "steps", "accuracy", "reward", "held out", "a step", ""];
     fill(
       places.runs,
       view.runs.length
-        ? h("div.scroll", {}, h("table", {}, h("thead", {}, h("tr", {}, head.map((text) => h("th", {}, text)))), h("tbody", {}, view.runs.map(row))))
+        ? h("div.scroll", {}, h("table", {}, h("thead", {}, h("tr", {}, Object.entries(HEAD).map(([text, about]) => h("th", { title: about }, text)))), h("tbody", {}, view.runs.map(row))))
         : notice("There are no runs yet. They appear here as soon as one is started.", "note"),
     );
-    fill(places.notices, view.runs.flatMap((run) => run.problems.map((text) => notice(text))));
+    const said = view.runs.flatMap((run) => run.problems.map((text) => notice(text)));
+    const open = places.notices.querySelector("details")?.open;
+    const more = said.length > MOST_SAID ? h("details", { open }, h("summary", {}, `${said.length - MOST_SAID} more that could not be read`), said.slice(MOST_SAID)) : null;
+    fill(places.notices, said.slice(0, MOST_SAID), more);
   }
 
   // curves -------------------------------------------------------------------------------------------------------------
@@ -186,7 +194,10 @@ export function overview(view, root) {
     const runs = chosen();
     const now = JSON.stringify(runs);
     if (!runs.length || now === configured) return runs.length || fill(places.config);
-    const rows = await get("configurations", { run: runs });
+    const rows = await get("configurations", { run: runs }).catch((error) => {
+      if (!(error instanceof Refused)) throw error;
+      return [];
+    });
     if (view.name !== "overview") return;
     configured = now;
     const table = (kept) =>
@@ -241,7 +252,7 @@ function along(data, x) {
 }
 
 const setting = (value) =>
-  value === null || value === undefined ? h("span.quiet", {}, "–") : typeof value === "object" ? JSON.stringify(value) : String(value);
+  value === null || value === undefined ? h("span.quiet", {}, "–") : typeof value === "object" ? JSON.stringify(value) : value === "" ? '""' : String(value);
 
 function heldOut(run) {
   const { accuracy_before: before, accuracy_after: after } = run.summary;

@@ -1,7 +1,7 @@
 // Finding rollouts, in a step or in all of them, and a group side by side.
 
 import { get, Refused } from "./api.js";
-import { fill, h, isNarrow, later, notice, num, percent, signed } from "./dom.js";
+import { fill, h, isNarrow, later, notice, num, percent, reward, signed, straight } from "./dom.js";
 import { nearest, stepper } from "./stepper.js";
 
 const FLAGS = { correct: ["correct", "wrong"], truncated: ["truncated", "finished"], trained: ["trained", "not trained"], zero_signal: ["zero-signal group", "group with signal"] };
@@ -144,11 +144,11 @@ export function rollouts(view, root) {
       return h("tr", { class: same ? "same" : "first", data: { i }, onclick: () => choose(i) },
         everywhere ? h("td.number", {}, each.step) : null,
         h("td.number.group", {}, same ? "" : each.group),
-        h("td.text.prompt", { title: each.prompt }, same ? "" : bare(each.prompt)),
-        h("td.text.completion", {}, each.completion),
+        h("td.text.prompt", { title: each.question, dir: "auto" }, same ? "" : straight(each.question ?? "")),
+        h("td.text.completion", { dir: "auto" }, straight(each.completion ?? "") || h("span.quiet", {}, "(empty)")),
         h("td.number", {}, meter(each.reward, most)),
         found.components.map((name) => h("td.number.component", {}, num(each.components[name]))),
-        h("td.number", { class: each.advantage > 0 ? "up" : each.advantage < 0 ? "down" : "" }, each.advantage === null ? "–" : signed(each.advantage)),
+        h("td.number", { class: each.advantage > 0 ? "up" : each.advantage < 0 ? "down" : "" }, each.advantage === null || each.advantage === undefined ? "–" : signed(each.advantage)),
         h("td.number", {}, num(each.length)),
         h("td.marks", {}, marks(each), some && each.recorded ? h("span.tag", { title: "the numbers of its tokens are recorded" }, "tok") : null),
       );
@@ -168,7 +168,7 @@ export function rollouts(view, root) {
     }
     const parts = [
       found.rollouts.length === found.sampled ? `${num(found.sampled)} rollouts` : `${num(found.rollouts.length)} of ${num(found.sampled)} rollouts`,
-      `${num(found.groups)} groups`, `reward ${num(found.reward)}`, `accuracy ${percent(found.accuracy)}`, `${num(found.length)} tokens`,
+      `${num(found.groups)} groups`, (found.reward ?? null) === null ? "no reward" : `reward ${num(found.reward)}`, `accuracy ${percent(found.accuracy)}`, `${num(found.length)} tokens each`,
     ];
     fill(summary, parts.join("  ·  "));
   }
@@ -193,6 +193,7 @@ export function rollouts(view, root) {
 
   async function drawGroup(chosen) {
     const run = view.run().name;
+    if (chosen.group === null || chosen.group === undefined) return fill(panel, notice("The file does not say of which group this rollout is.", "note"));
     const now = JSON.stringify([run, chosen.step, chosen.group, key]);
     if (now !== grouped) {
       grouped = now;
@@ -206,8 +207,8 @@ export function rollouts(view, root) {
       const most = Math.max(1e-9, ...group.rollouts.map((each) => Math.abs(each.advantage ?? 0)));
       fill(panel,
         h("button.close", { type: "button", onclick: () => view.set({ row: null, at: null }) }, "‹ back to the list"),
-        h("h2", {}, `group ${group.group}`, h("span.quiet", {}, ` of step ${group.step}  ·  ${group.rollouts.length} rollouts  ·  reward ${num(group.mean)} ± ${num(group.std)}`)),
-        h("pre.prompt", {}, group.prompt ?? ""),
+        h("h2", {}, `group ${group.group}`, h("span.quiet", {}, ` of step ${group.step}  ·  ${group.rollouts.length} rollouts  ·  ${(group.mean ?? null) === null ? "no reward" : `reward ${num(group.mean)} ± ${num(group.std)}`}`)),
+        h("pre.prompt", { dir: "auto" }, straight(group.prompt ?? "")),
         h("p", {}, h("a", { href: view.link("rollouts", { run, all: 1, prompt: group.prompt_id ?? group.prompt }) }, "this prompt in all steps")),
         h("div.cards", {}, group.rollouts.map((each) => rolloutCard(run, each, most, group.components))),
       );
@@ -217,13 +218,13 @@ export function rollouts(view, root) {
 
   function rolloutCard(run, each, most, components) {
     return h("article.card", { data: { row: each.row } },
-      h("header", {}, h("a", { href: view.link("tokens", { run, step: each.step, row: each.row }) }, `rollout ${each.row}`), h("span.marks", {}, marks(each))),
+      h("header", {}, h("a", { href: view.link("tokens", { run, step: each.step, row: each.row }) }, `rollout ${each.row}: its tokens`), h("span.marks", {}, marks(each))),
       h("dl", {},
-        h("dt", {}, "reward"), h("dd", {}, h("b", {}, num(each.reward))),
+        h("dt", {}, "reward"), h("dd", {}, h("b", {}, reward(each.reward))),
         components.filter((name) => components.length > 1 || each.components[name] !== each.reward).map((name) => [h("dt.part", {}, name), h("dd", {}, num(each.components[name]))]),
         h("dt", {}, "advantage"), h("dd", {}, each.advantage === null ? "–" : balance(each.advantage, most)),
         h("dt", {}, "tokens"), h("dd", {}, num(each.length))),
-      h("pre", {}, each.completion ?? ""),
+      h("pre", { dir: "auto" }, straight(each.completion ?? "") || h("span.quiet", {}, "(empty)")),
     );
   }
 
@@ -257,10 +258,8 @@ function marks(each) {
   return out;
 }
 
-/** A prompt without the markers of its chat template, which would fill the column. */
-const bare = (prompt) => (prompt ?? "").replace(/<\|[^|>]*\|>|<[^<> ]{0,12}(start|end|bos|eos)[^<> ]{0,12}>/g, " ").trim();
-
 function meter(value, most) {
+  if (value === null || value === undefined) return reward(value);
   const bar = h("span.meter");
   bar.append(h("i", { style: { width: `${(100 * Math.abs(value ?? 0)) / most}%` }, class: value < 0 ? "down" : "" }));
   return [bar, num(value)];

@@ -2,7 +2,7 @@
 
 import { get, Refused } from "./api.js";
 import { base, colour, isDark } from "./colours.js";
-import { fill, h, notice, num, prose, signed } from "./dom.js";
+import { fill, h, notice, num, prose, reward, signed, straight, visible } from "./dom.js";
 import { nearest, stepper } from "./stepper.js";
 
 export function tokens(view, root) {
@@ -16,11 +16,11 @@ export function tokens(view, root) {
   });
   const facts = h("p.summary");
   const notices = h("div");
-  const prompt = h("pre.prompt");
+  const prompt = h("pre.prompt", { dir: "auto" });
   const picker = h("div.picker", { role: "radiogroup", "aria-label": "colour by" });
   const legend = h("div.legend");
   const strip = h("canvas.strip", { height: 44, title: "the values along the rollout; click to go there" });
-  const text = h("div.tokens", { tabIndex: 0, "aria-label": "tokens" });
+  const text = h("div.tokens", { tabIndex: 0, "aria-label": "tokens", dir: "auto" });
   const whole = h("pre.prompt.whole");
   const panel = h("aside.panel.about");
   root.append(
@@ -59,6 +59,8 @@ export function tokens(view, root) {
     if (now !== key) {
       key = now;
       explained = "";
+      // The first one waits for the tokenizer.
+      const waiting = setTimeout(() => now === key && !found && fill(text, h("span.quiet", {}, "reading …")), 200);
       try {
         const answer = await get("tokens", { run: run.name, step, row });
         if (now !== key || view.name !== "tokens") return;
@@ -69,6 +71,8 @@ export function tokens(view, root) {
           throw error;
         }
         return refuse(error.message);
+      } finally {
+        clearTimeout(waiting);
       }
       drawRollout(run.name);
     }
@@ -90,9 +94,9 @@ export function tokens(view, root) {
     const advantage = own.advantage_mean;
     fill(
       facts,
-      h("a", { href: group }, `group ${own.group}`), `, rollout ${found.index}  ·  reward `, h("b", {}, num(own.reward)),
+      h("a", { href: group }, `group ${own.group}`), `, rollout ${found.index}  ·  `, (own.reward ?? null) === null ? reward(null) : ["reward ", h("b", {}, num(own.reward))],
       parts.map(([name, value]) => ` (${name} ${num(value)})`),
-      `  ·  group ${num(found.group.mean)} ± ${num(found.group.std)}`,
+      found.group.mean === null || found.group.mean === undefined ? "" : `  ·  group ${num(found.group.mean)} ± ${num(found.group.std)}`,
       own.accuracy === null || own.accuracy === undefined ? "" : ["  ·  ", own.accuracy >= 0.5 ? h("span.right", {}, "✓ correct") : h("span.wrong", {}, "✗ wrong")],
       advantage === null || advantage === undefined ? "" : `  ·  advantage ${signed(advantage)}`,
       `  ·  ${num(own.length ?? found.pieces.length)} tokens`,
@@ -100,20 +104,19 @@ export function tokens(view, root) {
       own.trained === false ? `  ·  left out of the update${own.kept ? ` (${own.kept})` : ""}` : "",
     );
     const others = found.recorded.filter((row) => row !== found.index).slice(0, 8);
-    const links = others.map((row) => [" ", h("a", { href: view.link("tokens", { run, step: found.step, row }) }, String(row))]);
+    const links = others.map((row) => [" ", h("a", { href: view.link("tokens", { run, step: found.step, row, by: view.state.get("by") }) }, String(row))]);
     fill(notices, found.note ? notice([prose(found.note), others.length ? [" Rollouts of this step that have them:", links] : null], "note") : null);
-    fill(prompt, own.prompt ?? "");
+    fill(prompt, straight(own.prompt ?? ""));
     // Without the texts of tokens there are their numbers, under the whole text.
     const ids = found.pieces.length && found.pieces.every((piece) => /^<\d+>$/.test(piece));
-    fill(whole, ids ? own.completion : "");
+    fill(whole, ids ? straight(own.completion ?? "") : "");
     whole.hidden = !ids;
     fill(picker, colourings().map((each) =>
       h("button", { type: "button", role: "radio", title: each.about, data: { by: each.name }, onclick: () => view.set({ by: each.name }) }, each.label)));
-    if (!found.pieces.length) return fill(text, own.completion ?? "");
+    if (!found.pieces.length) return fill(text, own.completion || h("span.quiet", {}, "The completion is empty: it has no tokens."));
     const shown = document.createDocumentFragment();
     found.pieces.forEach((piece, i) => {
-      const visible = piece.replace(/\n/g, "⏎\n").replace(/\t/g, "⇥\t");
-      const element = h("span.token", { data: { i } }, visible || "∅");
+      const element = h("span.token", { data: { i } }, visible(piece));
       if (columns().mask && !columns().mask[i]) element.classList.add("masked");
       shown.append(element);
     });
@@ -136,21 +139,28 @@ export function tokens(view, root) {
       element.classList.toggle("chosen", i === at);
       element.title = scale ? `${scale.label} ${num(value)}` : "";
     });
-    drawLegend(scale);
+    drawLegend(scale, values);
     drawStrip(scale, values, at);
     drawToken(at);
   }
 
-  function drawLegend(scale) {
-    if (!scale) return fill(legend);
+  function drawLegend(scale, values) {
+    const asked = view.state.get("by");
+    const lacks = asked && scale?.name !== asked ? h("span.lacks", {}, "no token of this rollout has a value of ", h("code", {}, asked), scale ? "; instead:" : "") : null;
+    if (!scale) return fill(legend, lacks, found.pieces.length && !lacks ? h("span.quiet", {}, "no numbers of these tokens were recorded") : null);
+    const known = values.filter((value) => value !== null && value !== undefined);
+    const about = h("span.quiet", {}, [scale.unit, scale.about].filter(Boolean).join("; "));
     if (scale.kind === "binary") {
-      const box = (value, words) => {
+      const box = (value) => {
         const swatch = h(`span.box${value ? ".marked" : ""}`);
         swatch.style.backgroundColor = colour(value, scale);
-        return h("span", {}, swatch, words);
+        return h("span", {}, swatch, `${value} (${num(known.filter((each) => Boolean(each) === Boolean(value)).length)} tokens)`);
       };
-      return fill(legend, h("b", {}, scale.label), box(1, "1"), box(0, "0"), h("span.quiet", {}, scale.about));
+      return fill(legend, lacks, h("b", {}, scale.label), box(1), box(0), about);
     }
+    // A scale needs two numbers: of one alone its ends would be made up.
+    if (known.every((value) => value === known[0]))
+      return fill(legend, lacks, h("b", {}, scale.label), h("span", {}, `${num(known[0])} for ${known.length === values.length ? "every token" : `${num(known.length)} of ${num(values.length)} tokens, none for the others`}`), about);
     const ramp = h("span.ramp");
     for (let i = 0; i < 41; i++) {
       const cell = h("i");
@@ -158,8 +168,8 @@ export function tokens(view, root) {
       ramp.append(cell);
     }
     const middle = num(scale.kind === "diverging" ? scale.center : (scale.low + scale.high) / 2);
-    fill(legend, h("b", {}, scale.label), h("span.scale", {}, ramp, h("span.ticks", {}, h("span", {}, num(scale.low)), h("span", {}, middle), h("span", {}, num(scale.high)))),
-      h("span.quiet", {}, [scale.unit, scale.about].filter(Boolean).join("; ")));
+    fill(legend, lacks, h("b", {}, scale.label), h("span.scale", {}, ramp, h("span.ticks", {}, h("span", {}, num(scale.low)), h("span", {}, middle), h("span", {}, num(scale.high)))),
+      about);
   }
 
   /** The values along the rollout: a long one has its odd places found here. */
@@ -205,7 +215,7 @@ export function tokens(view, root) {
     const place = h("div", {}, h("p.quiet", {}, "…"));
     fill(panel,
       h("button.close", { type: "button", onclick: () => view.set({ token: null }) }, "‹ close"),
-      h("h2", {}, h("code.piece", {}, JSON.stringify(found.pieces[at]).slice(1, -1)), h("span.quiet", {}, ` token ${at} of ${found.pieces.length}`)),
+      h("h2", {}, h("code.piece", {}, visible(found.pieces[at])), h("span.quiet", {}, ` token ${at + 1} of ${found.pieces.length}`)),
       place);
     text.querySelectorAll(".token")[at]?.scrollIntoView({ block: "nearest" });
     let answer;
