@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cohort.axes.tools import Probe
-from cohort.batch import Batch, Prompt, Request, Rollout
+from cohort.batch import Batch, Prompt, Request, Rollout, Segment
 from cohort.engine import building, fused
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.nursery import tokenizer
@@ -97,7 +97,7 @@ def prompt_of(policy: CausalLM, text: str, **row: Any) -> Prompt:
 
 
 def request_of(prompt: Prompt, *, seed: int = 0, count: int = 12, prefix: tuple[int, ...] = ()) -> Request:
-    return Request(prompt, prompt.tokens, seed, count, prefix)
+    return Request(prompt, prompt.tokens, seed, count, (Segment(prefix, "method"),) if prefix else ())
 
 
 def random_batch(
@@ -168,8 +168,8 @@ def with_rewards(batch: Batch, **named: Tensor) -> Batch:
 
 def rollout_of(request: Request, tokens: list[int], **changes: Any) -> Rollout:
     """A rollout with made-up numbers."""
-    count = len(tokens)
-    return Rollout(request, tokens, [1] * count, [-1.0] * count, [0.5] * count, True, **changes)
+    segment = Segment(tuple(tokens), logp=(-1.0,) * len(tokens), entropy=(0.5,) * len(tokens))
+    return Rollout(request, (segment,), True, **changes)
 
 
 def probe_of(

@@ -45,14 +45,15 @@ def test_a_support_comes_back_from_a_checkpoint(seed: int, tmp_path_factory: pyt
 def test_rollouts_put_together_keep_what_each_part_was_drawn_over() -> None:
     rule = Rule()
     a, b = ([np.array([i], np.int32) for i in range(start, start + 4)] for start in (0, 10))
-    both = joined(Support(rule, list(a)), 2, Support(rule, list(b)))
+    both = joined([(2, Support(rule, list(a)).cut(2)), (4, Support(rule, list(b)))])
     assert both is not None
-    assert [int(k[0]) for k in both.kept or [] if k is not None] == [0, 1, 12, 13]
-    assert joined(None, 2, None) is None
-    late = joined(Support(rule), 2, Support(rule, list(b)))
+    assert [int(k[0]) for k in both.kept or [] if k is not None] == [0, 1, 10, 11, 12, 13]
+    assert joined([(2, None), (3, None)]) is None
+    late = joined([(2, Support(rule)), (1, None), (4, Support(rule, list(b)))])
     assert late is not None
     assert late.kept is not None
-    assert late.kept[:2] == [None, None]
+    assert late.kept[:3] == [None] * 3
+    assert len(late.kept) == 7
     cut = both.cut(1)
     assert [len(k) for k in cut.kept or [] if k is not None] == [1]
 

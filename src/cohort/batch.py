@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from cohort.support import Support
+from cohort.support import Support, joined
 
 Message = dict[str, Any]
 # Read as float32.
@@ -68,6 +69,73 @@ class Prompt:
         return str(asked[-1].get("content") or "")
 
 
+Writer = Literal["policy", "environment", "method"]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of a rollout's actions with one author.
+
+    Attributes:
+        actions: L token ids.
+        writer: "policy": it chose them, and is trained on them; "environment": tool results and observations; "method":
+            what a method put in, such as hints and exits.
+        logp: L log-probabilities (nats) under the sampling policy, over what each was drawn over; None: they were not drawn in
+            this context, so that the trainer must score them where it needs to know.
+        entropy: L entropies (nats) of the distributions that they were drawn from; None where they are not known.
+        support: what they were drawn over; None for all that the model has.
+        version: of the weights that drew them: the number of updates before.
+    """
+
+    actions: tuple[int, ...]
+    writer: Writer = "policy"
+    logp: tuple[float, ...] | None = None
+    entropy: tuple[float, ...] | None = None
+    support: Support | None = field(default=None, compare=False, repr=False)
+    version: int = 0
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def cut(self, count: int) -> Segment:
+        """The first `count` actions."""
+        return replace(
+            self,
+            actions=self.actions[:count],
+            logp=None if self.logp is None else self.logp[:count],
+            entropy=None if self.entropy is None else self.entropy[:count],
+            support=None if self.support is None else self.support.cut(count),
+        )
+
+    def numbers(self, values: tuple[float, ...] | None) -> tuple[float, ...]:
+        """`logp` or `entropy` with NaN where the policy's own are not known, 0 where nothing was drawn."""
+        if values is not None:
+            return values
+        return (math.nan if self.writer == "policy" else 0.0,) * len(self)
+
+
+def head(segments: Iterable[Segment], count: int) -> tuple[Segment, ...]:
+    """The segments of the first `count` actions, the last of them cut."""
+    out: list[Segment] = []
+    for segment in segments:
+        if count <= 0:
+            break
+        out.append(segment if len(segment) <= count else segment.cut(count))
+        count -= len(segment)
+    return tuple(out)
+
+
+class Processor(Protocol):
+    """What changes the temperature of every next token of a request, by what its distribution is like.
+
+    Requests with equal processors are handled together, so it must be hashable.
+    """
+
+    def factor(self, entropy: Tensor) -> Tensor:
+        """[B] what the run's temperature is multiplied by, for distributions of the entropies [B] (nats) at it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Request:
     """An order to the engine: draw one rollout of `prompt`.
@@ -76,65 +144,95 @@ class Request:
         prompt: the task, as the reward functions and the group see it.
         context: token ids that the policy is conditioned on (the prompt; with guidance, the dressed prompt).
         seed: the same request with the same seed draws the same tokens.
-        prefix: completion tokens that already stand there; the engine continues after them.
         max_new_tokens: most tokens to draw in this call.
+        history: what already stands there; the engine continues after it.
         meta: what the method that made the request wants to find again at the rollout (exit position, hint level).
-        adaptive: (tau, median, std, pos_max, neg_min) for a temperature that follows the entropy of every next token
-            (`cohort.axes.entropy.entropy_temperature`, around the temperature of the call); None draws all at one.
+        processor: changes the temperature of every token; None draws all at that of the call.
     """
 
     prompt: Prompt
     context: tuple[int, ...]
     seed: int
     max_new_tokens: int
-    prefix: tuple[int, ...] = ()
+    history: tuple[Segment, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
-    adaptive: tuple[float, float, float, float, float] | None = None
+    processor: Processor | None = None
+
+    @cached_property
+    def prefix(self) -> tuple[int, ...]:
+        """The actions of the history."""
+        return tuple(action for segment in self.history for action in segment.actions)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Rollout:
     """One completion and what is known of it.
 
     Attributes:
         request: the order it answers.
-        tokens: completion token ids, L of them, prefix and inserted tokens included.
-        mask: L times 1 where the policy itself chose the token, 0 where something else wrote it.
-        sampler_logp: L log-probabilities (nats) under the sampling policy, over what each token was drawn over; any number
-            where mask is 0.
-        sampler_entropy: L entropies (nats) of the distributions sampled from.
+        segments: its actions by who wrote them, those of the request's history included.
         finished: True if it ended by a stop token or a stop string, False if it ran into the token limit.
         text: the completion as text, without the stop token, and without a stop string and what follows it.
         components: reward component -> value (None: the component does not apply).
         reward: weighted sum of the components; set by scoring.
         accuracy: 1.0 if the verifier calls it correct, else 0.0; set by scoring.
         fields: further values by field name, for methods that declare that they need them: a number, or one a token.
-        version: of the weights that drew it: the number of updates before.
-        support: what its tokens were drawn over; None for all that the model has. Whoever puts a rollout together from
-            others does so with their supports too (`cohort.support.joined`).
     """
 
     request: Request
-    tokens: list[int]
-    mask: list[int]
-    sampler_logp: list[float]
-    sampler_entropy: list[float]
+    segments: tuple[Segment, ...]
     finished: bool
     text: str = ""
     components: dict[str, float | None] = field(default_factory=dict)
     reward: float = 0.0
     accuracy: float = 0.0
     fields: dict[str, float | list[float]] = field(default_factory=dict)
-    version: int = 0
-    support: Support | None = field(default=None, compare=False, repr=False)
 
     @property
     def prompt(self) -> Prompt:
         return self.request.prompt
 
+    @cached_property
+    def tokens(self) -> list[int]:
+        """L token ids, everything that was inserted included."""
+        return [action for segment in self.segments for action in segment.actions]
+
+    @cached_property
+    def mask(self) -> list[int]:
+        """L times 1 where the policy itself chose the token, 0 where something else wrote it."""
+        return [int(segment.writer == "policy") for segment in self.segments for _ in segment.actions]
+
+    @cached_property
+    def sampler_logp(self) -> list[float]:
+        """L log-probabilities (nats) under the sampling policy; NaN where it did not draw the token in this context."""
+        return [value for segment in self.segments for value in segment.numbers(segment.logp)]
+
+    @cached_property
+    def sampler_entropy(self) -> list[float]:
+        """L entropies (nats) of the distributions sampled from; NaN where they are not known."""
+        return [value for segment in self.segments for value in segment.numbers(segment.entropy)]
+
+    @cached_property
+    def versions(self) -> list[int]:
+        """L versions of the weights that drew the tokens."""
+        return [segment.version for segment in self.segments for _ in segment.actions]
+
+    @cached_property
+    def support(self) -> Support | None:
+        """What its tokens were drawn over; None for all that the model has."""
+        return joined([(len(segment), segment.support) for segment in self.segments])
+
     def but(self, **changes: Any) -> Rollout:
         """A copy with some attributes changed."""
         return replace(self, **changes)
+
+    def head(self, count: int) -> tuple[Segment, ...]:
+        """The segments of its first `count` tokens: the history of a request that branches off there."""
+        return head(self.segments, count)
+
+    def unscored(self) -> Rollout:
+        """The rollout as one that was not drawn in its request's context: to be scored there before it is trained on."""
+        return replace(self, segments=tuple(replace(s, logp=None, entropy=None, support=None) for s in self.segments))
 
 
 @dataclass(frozen=True)

@@ -108,12 +108,17 @@ class Support:
         return cls(rule, kept)
 
 
-def joined(first: Support | None, at: int, then: Support | None) -> Support | None:
-    """The support of a rollout whose first `at` tokens are those of another: theirs, then its own."""
-    if first is None or then is None or (first.kept is None and then.kept is None):
-        return then
-    before: list[Kept | None] = [None] * at if first.kept is None else first.kept[:at]
-    return Support(then.rule, before + ([] if then.kept is None else then.kept[at:]))
+def joined(parts: Sequence[tuple[int, Support | None]]) -> Support | None:
+    """The support of runs of tokens, each with its length, one after the other; the last rule holds for all."""
+    supports = [support for _, support in parts if support is not None]
+    if not supports:
+        return None
+    kept: list[Kept | None] | None = None
+    if any(support.kept is not None for support in supports):
+        kept = []
+        for length, support in parts:
+            kept += [None] * length if support is None or support.kept is None else support.kept
+    return Support(supports[-1].rule, kept)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -15,7 +17,9 @@ def test_tokens_that_the_policy_did_not_choose_are_kept_for_the_model_to_read() 
     policy = tiny_policy()
     request = request_of(prompt_of(policy, "ab"))
     sets = [np.array([3, 7], np.int32), None, np.array([9], np.int32)]
-    rollout = rollout_of(request, [7, 8, 9], support=Support(Rule({5: 1.0}, 2, frozenset({1})), sets))
+    support = Support(Rule({5: 1.0}, 2, frozenset({1})), sets)
+    rollout = rollout_of(request, [7, 8, 9])
+    rollout = rollout.but(segments=(replace(rollout.segments[0], support=support),))
     mask = torch.tensor([[True, False, True, False]])
     batch = random_batch(0, groups=(1,), width=4).replace(mask=mask, token_ids=torch.tensor([[7, 8, 9, 5]]))
     held = unpack(pack(batch, [rollout]))
@@ -24,7 +28,7 @@ def test_tokens_that_the_policy_did_not_choose_are_kept_for_the_model_to_read() 
     again = remembered(held)
     assert again.completion[0].tolist() == [7, 8, 9]
     assert again.support[0] is not None
-    assert again.support[0].rule == rollout.support.rule
+    assert again.support[0].rule == support.rule
     assert [None if k is None else k.tolist() for k in again.support[0].kept] == [[3, 7], None, [9]]
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import pytest
 import torch
 
-from cohort.axes.entropy import EntropyScale, entropy_temperature
+from cohort.axes.entropy import EntropyScale, EntropyTemperature, entropy_temperature
 from cohort.engine.base import Completion, Sampling
 from cohort.engine.native import NativeEngine
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.sequences import Sequences
 from tests.helpers import prompt_of, request_of, tiny_policy
 
-ADAPTIVE = (0.6, 0.3, 0.8, 0.7, -1.5)
+ADAPTIVE = EntropyTemperature(0.6, 0.3, 0.8, 0.7, -1.5)
 
 
 def draw(policy: CausalLM, requests: list, sampling: Sampling) -> list[Completion]:
@@ -30,13 +30,13 @@ def some_requests(policy: CausalLM) -> list:
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_logp_is_the_trainers_and_sampled_logp_that_of_the_temperature_of_each_step(temperature: float) -> None:
     policy = tiny_policy()
-    requests = [replace(r, adaptive=ADAPTIVE) for r in some_requests(policy)]
+    requests = [replace(r, processor=ADAPTIVE) for r in some_requests(policy)]
     done = draw(policy, requests, Sampling(temperature=temperature))
     sequences = Sequences(tuple(torch.tensor(r.context) for r in requests), tuple(torch.tensor(c.tokens) for c in done))
     want = frozenset({"logp", "entropy", "logits"})
     with torch.no_grad():
         scored = policy.score(sequences, width=10, temperature=temperature, want=want)
-    tau, *scale = ADAPTIVE
+    tau, *scale = astuple(ADAPTIVE)
     own = entropy_temperature(scored["entropy"], EntropyScale(*scale), base=temperature, tau=tau)
     heated = (scored["logits"] * temperature / own[..., None]).log_softmax(-1)
     moved = 0
@@ -56,7 +56,7 @@ def test_requests_without_it_are_drawn_as_ever_whatever_is_beside_them() -> None
     requests = some_requests(policy)
     for sampling in (Sampling(temperature=0.8), Sampling(top_p=0.9), Sampling(temperature=0.0)):
         plain = draw(policy, requests, sampling)
-        mixed = draw(policy, [replace(r, adaptive=ADAPTIVE) if i % 2 else r for i, r in enumerate(requests)], sampling)
+        mixed = draw(policy, [replace(r, processor=ADAPTIVE) if i % 2 else r for i, r in enumerate(requests)], sampling)
         assert [c.tokens for c in mixed[::2]] == [c.tokens for c in plain[::2]]
         for a, b in zip(mixed[::2], plain[::2], strict=True):
             assert a.sampled_logp == pytest.approx(b.sampled_logp, abs=1e-5)
@@ -67,20 +67,20 @@ def test_requests_without_it_are_drawn_as_ever_whatever_is_beside_them() -> None
 def test_a_tau_of_zero_changes_nothing() -> None:
     policy = tiny_policy()
     requests = some_requests(policy)
-    still = [replace(r, adaptive=(0.0, *ADAPTIVE[1:])) for r in requests]
+    still = [replace(r, processor=replace(ADAPTIVE, tau=0.0)) for r in requests]
     assert [c.tokens for c in draw(policy, still, Sampling())] == [c.tokens for c in draw(policy, requests, Sampling())]
 
 
 def test_tokens_come_as_often_as_they_are_likely_at_their_temperature() -> None:
     policy = tiny_policy()
     prompt = prompt_of(policy, "?")
-    requests = [replace(request_of(prompt, seed=i, count=1), adaptive=ADAPTIVE) for i in range(3000)]
+    requests = [replace(request_of(prompt, seed=i, count=1), processor=ADAPTIVE) for i in range(3000)]
     done = dict(NativeEngine(policy, slots=3000).generate(requests, Sampling(temperature=0.8)))
     drawn = torch.tensor([done[i].tokens[0] for i in range(3000)])
     with torch.no_grad():
         logits = policy.model(input_ids=torch.tensor([prompt.tokens])).logits[0, -1]
     base = (logits / 0.8).log_softmax(-1)
-    tau, *scale = ADAPTIVE
+    tau, *scale = astuple(ADAPTIVE)
     own = entropy_temperature(-(base.exp() * base).sum(), EntropyScale(*scale), base=0.8, tau=tau)
     assert abs(float(own) - 0.8) > 0.1
     expected = (logits / own).softmax(-1).double() * 3000

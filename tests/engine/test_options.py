@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from cohort.axes.entropy import EntropyTemperature
 from cohort.batch import Request
 from cohort.engine.base import Completion, Sampling
 from cohort.engine.cached import CachedDecoder
@@ -77,7 +78,7 @@ def test_a_request_draws_the_same_tokens_whatever_is_beside_it(sampling: Samplin
 def test_both_decoders_agree(kind: str) -> None:
     policy = tiny_policy(kind)
     requests = some_requests(policy)
-    requests[3] = replace(requests[3], adaptive=(0.6, 0.3, 0.8, 0.7, -1.5))
+    requests[3] = replace(requests[3], processor=EntropyTemperature(0.6, 0.3, 0.8, 0.7, -1.5))
     own = dict(CachedDecoder(policy, requests, EVERYTHING, slots=64).run())
     got = draw(policy, requests, EVERYTHING, slots=5)
     assert all(same(got[i], own[i]) for i in range(len(requests)))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cohort.batch import Prompt, Request, Rollout
+from cohort.batch import Prompt, Request, Rollout, Segment
 from cohort.insight.measure import HELD_OUT, write_evaluation
 from cohort.insight.store import open_run
 from cohort.insight.tables import Entry
@@ -30,17 +30,14 @@ def graded(
         prompt = Prompt(name, f"{name}?", (1,), name)
         for k in range(samples):
             right = bool(rng.random() < rate)
-            tokens = [int(t) for t in rng.integers(3, 9, size=4)]
-            logp = [float(v) for v in -rng.exponential(0.2 if right else 0.6, size=4)]
+            tokens = tuple(int(t) for t in rng.integers(3, 9, size=4))
+            logp = tuple(float(v) for v in -rng.exponential(0.2 if right else 0.6, size=4))
             request = Request(prompt, (1,), k, 8)
             text = "#### 1" if right else f"#### {int(rng.integers(2, 4))}"
             out.append(
                 Rollout(
                     request,
-                    tokens,
-                    [1] * 4,
-                    logp,
-                    [0.5] * 4,
+                    (Segment(tokens, logp=logp, entropy=(0.5,) * 4),),
                     k > 0,
                     text=text,
                     reward=float(right),

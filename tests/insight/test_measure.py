@@ -34,6 +34,7 @@ from cohort.insight.measure import (
     write_evaluation,
 )
 from cohort.insight.store import open_run
+from tests.helpers import rollout_of
 from tests.insight.comparisons import graded, write_run
 
 ONE = np.ones((1, 3))
@@ -116,7 +117,7 @@ def test_an_evaluation_is_stored_and_measured_from_its_file(tmp_path: Path) -> N
 
 
 def test_diversity_is_between_completions_that_are_right(tmp_path: Path) -> None:
-    rollouts = [r.but(tokens=t, accuracy=a) for r, t, a in zip(
+    rollouts = [r.but(segments=rollout_of(r.request, t).segments, accuracy=a) for r, t, a in zip(
         graded([1.0, 1.0], samples=3),
         [[3, 4, 5, 6], [3, 4, 5, 6], [9, 9, 9, 9], [3, 4, 5, 6], [3, 4, 7, 8], [3, 4, 5, 6]],
         [1.0, 1.0, 0.0, 1.0, 1.0, 0.0],

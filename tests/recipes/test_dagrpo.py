@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.axes.components import component
-from cohort.batch import Batch, Prompt, Request, Rollout
+from cohort.batch import Batch, Prompt, Request, Rollout, Segment
 from cohort.errors import UsageError
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, one_step
@@ -130,8 +130,8 @@ class FakeTools:
             assert r.max_new_tokens == 1
             tokens = [*r.prefix, 1 if self.ends else 9]
             text = "".join(map(chr, r.prefix)) + ("" if self.ends else "!")
-            mask = [0] * len(r.prefix) + [1]
-            out.append(rollout_of(r, tokens, text=text).but(mask=mask, finished=self.ends))
+            drawn = Segment(tuple(tokens[len(r.prefix) :]), logp=(-1.0,), entropy=(0.5,))
+            out.append(Rollout(r, (*r.history, drawn), self.ends, text))
         return out
 
     def grade(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
@@ -142,8 +142,8 @@ class FakeTools:
         return tuple(map(ord, text))
 
     def cut(self, rollout: Rollout, count: int) -> Rollout:
-        tokens = rollout.tokens[:count]
-        return rollout.but(tokens=tokens, mask=rollout.mask[:count], finished=False, text="".join(map(chr, tokens)))
+        text = "".join(map(chr, rollout.tokens[:count]))
+        return rollout.but(segments=rollout.head(count), finished=False, text=text)
 
 
 def guided(solution: str, accuracies: Sequence[float], *, ends: bool = True, **hyper: object) -> tuple[Any, FakeTools]:

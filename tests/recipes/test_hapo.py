@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.entropy import EntropyScale, entropy_scale, entropy_temperature, scaled_entropy
+from cohort.axes.entropy import EntropyScale, EntropyTemperature, entropy_scale, entropy_temperature, scaled_entropy
 from cohort.axes.groups import group_flat, group_sum
 from cohort.axes.tools import Tools
 from cohort.batch import Batch, Request
@@ -143,13 +143,13 @@ def test_the_first_step_draws_at_one_temperature_and_later_ones_on_the_scale_of_
     made = registry.method("hapo(temperature_tau=0.1)")
     states = made.init(size=3)
     made.run("sampling", states, requests, tools)
-    assert all(request.adaptive is None for request in drawn)
+    assert all(request.processor is None for request in drawn)
     batch = random_batch(2)
     states = made.observe(states, batch=batch, rollouts=[])
     made.run("sampling", states, requests, tools)
     scale = entropy_scale(batch["old_entropy"], batch.mask, pivot=0.8)
     assert scale is not None
-    assert all(request.adaptive == (0.1, *map(float, scale)) for request in drawn)
+    assert all(request.processor == EntropyTemperature(0.1, *map(float, scale)) for request in drawn)
     silent = batch.replace(mask=torch.zeros_like(batch.mask))
     after = made.observe(states, batch=silent, rollouts=[])
     assert after["sampling/by_entropy"] == states["sampling/by_entropy"]

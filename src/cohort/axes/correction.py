@@ -37,14 +37,15 @@ _ESTIMATORS = {"k1": lambda d: d, "k2": lambda d: 0.5 * d**2, "k3": lambda d: d.
 
 
 def log_ratio(batch: Batch, *, proximal: str = "trainer") -> Tensor:
-    """d_it = trainer - sampler, without gradient: [N, T], 0 at masked positions.
+    """d_it = trainer - sampler, without gradient: [N, T], 0 at masked positions and where no sampler drew the token.
 
     Args:
         proximal: "trainer": old_logp stands for the trainer, fixed for the step; "sampler": the current policy does, since
             old_logp is the sampler's own.
     """
-    trainer = batch.old_logp if proximal == "trainer" else batch.logp
-    return (trainer - batch["sampler_logp"]).detach()
+    trainer, sampler = (batch.old_logp if proximal == "trainer" else batch.logp).detach(), batch["sampler_logp"]
+    # Nothing is corrected where no sampler drew the token.
+    return torch.where(sampler.isnan(), 0.0, trainer - sampler)
 
 
 def weights(batch: Batch, *, level: str, mode: str, low: float | None, high: float | None, proximal: str) -> Tensor:

@@ -34,6 +34,7 @@ class Declaration:
         whole_batch: True if it takes statistics over the whole batch; data-parallel training must gather first.
         group_size: smallest group with which it makes sense; 1 if it is not relative to a group.
         after_advantage: (filters) it removes rollouts after advantages were taken in the full group.
+        processes: (sampling) its requests have a processor, which only the embedded engine takes.
         refill: (filters) name of the hyperparameter with the most rounds of sampling that may replace what it removed.
         binary: True if it is defined for rewards 0 and 1 only.
         offline: True if it can learn from completions that somebody else wrote, as a file of pairs holds them.
@@ -58,6 +59,7 @@ class Declaration:
     whole_batch: bool = False
     group_size: int = 1
     after_advantage: bool = False
+    processes: bool = False
     refill: str | None = None
     binary: bool = False
     offline: bool = False
@@ -122,6 +124,7 @@ def declare(
     whole_batch: bool | None = None,
     group_size: int | None = None,
     after_advantage: bool | None = None,
+    processes: bool | None = None,
     refill: str | None = None,
     binary: bool | None = None,
     offline: bool | None = None,
@@ -135,7 +138,7 @@ def declare(
     """Declare the traits of a function (see `Declaration`)."""
     given = {
         "couples": couples, "whole_batch": whole_batch, "group_size": group_size, "after_advantage": after_advantage,
-        "refill": refill, "binary": binary, "offline": offline, "critic": critic, "teacher": teacher,
+        "processes": processes, "refill": refill, "binary": binary, "offline": offline, "critic": critic, "teacher": teacher,
         "columns": columns, "components": components, "functions": functions, "provides": provides,
     }  # fmt: skip
     return lambda fn: _amend(fn, **{k: v for k, v in given.items() if v is not None})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -56,3 +57,19 @@ def scaled_entropy(entropy: Tensor, scale: EntropyScale) -> Tensor:
 def entropy_temperature(entropy: Tensor, scale: EntropyScale, *, base: float, tau: float | Tensor) -> Tensor:
     """T = base (1 + tau clip(h, -1, 1)): hotter where the next token is open, cooler where it is near certain."""
     return base * (1 + tau * scaled_entropy(entropy, scale).clamp(-1, 1))
+
+
+@dataclass(frozen=True)
+class EntropyTemperature:
+    """A processor (see `cohort.batch.Processor`) that draws every token at the temperature of its own entropy."""
+
+    tau: float
+    median: float
+    std: float
+    pos_max: float
+    neg_min: float
+
+    def factor(self, entropy: Tensor) -> Tensor:
+        """[B] 1 + tau clip(h, -1, 1), h the entropies [B] on the scale."""
+        scale = EntropyScale(self.median, self.std, self.pos_max, self.neg_min)
+        return entropy_temperature(entropy, scale, base=1.0, tau=self.tau)

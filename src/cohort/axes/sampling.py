@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cohort.axes.declare import State, declare, hooks
-from cohort.axes.entropy import entropy_scale
+from cohort.axes.entropy import EntropyTemperature, entropy_scale
 from cohort.axes.tools import Tools
 from cohort.batch import Batch, Request, Rollout
 
@@ -22,7 +22,7 @@ def _remember_entropies(batch: Batch, state: State, *, entropy_pivot: float = 0.
 
 
 @hooks(init=lambda: {"scale": None}, observe=_remember_entropies)
-@declare(whole_batch=True)
+@declare(whole_batch=True, processes=True)
 def by_entropy(
     requests: Sequence[Request], tools: Tools, state: State, *, temperature_tau: float = 0.05
 ) -> list[Rollout]:
@@ -32,4 +32,5 @@ def by_entropy(
     """
     if state["scale"] is None:
         return tools.generate(requests)
-    return tools.generate([replace(r, adaptive=(temperature_tau, *state["scale"])) for r in requests])
+    heat = EntropyTemperature(temperature_tau, *state["scale"])
+    return tools.generate([replace(r, processor=heat) for r in requests])

@@ -67,13 +67,13 @@ class Completion:
         tokens: token ids; a stop token that ended it, or the token that completed a stop string, is the last.
         logp: raw log-probabilities (nats): of the whole vocabulary at the sampling temperature, without logit bias,
             minimum length and truncation, in float32.
-        sampled_logp: log-probabilities of the distribution sampled from (see `Sampling`), adaptive temperature included.
+        sampled_logp: log-probabilities of the distribution sampled from (see `Sampling`), that of a processor included.
         entropy: entropies (nats) of the policy's distributions: as sampled from, but at the sampling temperature.
         finished: True if a stop token or a stop string ended it.
         kept: for each token, those that could be drawn in its place (see `cohort.support.Kept`), or None where
             nothing was truncated. An engine that truncates must report it, or refuse to.
         policy_logp: log-probabilities under the policy, what the trainer's scoring gives for the same weights; None where
-            that is `sampled_logp`: everywhere but for a request with a temperature of its own (`Request.adaptive`).
+            that is `sampled_logp`: everywhere but for a request with a temperature of its own (`Request.processor`).
         stop: the stop string that ended it; None if none did.
     """
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cohort.axes.entropy import EntropyScale, entropy_temperature
-from cohort.batch import Request
+from cohort.batch import Processor, Request
 from cohort.engine.base import Completion, Sampling
 from cohort.engine.stopping import StopStrings
 from cohort.engine.truncation import allowed, draw
@@ -22,13 +22,6 @@ from cohort.support import Kept, Rule, kept_sets
 def context_of(request: Request) -> tuple[int, ...]:
     """Token ids that the next token follows."""
     return (*request.context, *request.prefix)
-
-
-def adaptive_of(requests: Sequence[Request], device: torch.device) -> Tensor | None:
-    """[B, 5] float32 of `Request.adaptive`, with tau 0 for requests without; None if there is none with."""
-    if all(r.adaptive is None for r in requests):
-        return None
-    return torch.tensor([r.adaptive or (0.0, 0.0, 1.0, 1.0, -1.0) for r in requests], device=device)
 
 
 class Drawn(NamedTuple):
@@ -49,7 +42,7 @@ def pick(
     *,
     rule: Rule | None = None,
     column: Tensor | None = None,
-    adaptive: Tensor | None = None,
+    factors: Callable[[Tensor], Tensor] | None = None,
 ) -> Drawn:
     """The next token of every row.
 
@@ -57,6 +50,7 @@ def pick(
         logits: [B, V]. Log-probabilities are taken in float32 (float64 of float64 logits).
         uniforms: [B] float64 in [0, 1).
         rule: what shapes every distribution; `column`: [B] place of the token in its completion.
+        factors: entropies [B] -> what the temperature of each row is multiplied by [B]; NaN where it stays.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     temperature = 1.0 if sampling.greedy else sampling.temperature
@@ -69,13 +63,13 @@ def pick(
     drawn_from, keep = policy, None
     probs = policy.exp()
     entropy = entropy_of(policy, whole=policy is raw, probs=probs)
-    if adaptive is not None and not sampling.greedy:
-        drawn_from = _reheated(logits, policy, entropy, temperature, adaptive)
+    if factors is not None and not sampling.greedy:
+        drawn_from = _reheated(logits, policy, temperature, factors(entropy))
     if sampling.truncated:
         keep = allowed(drawn_from, sampling)
         # From the logits, as the trainer takes them: the same rounding.
         over = (logits / temperature).masked_fill(~keep, -torch.inf).log_softmax(-1)
-        drawn_from = over if adaptive is None else drawn_from.masked_fill(~keep, -torch.inf).log_softmax(-1)
+        drawn_from = over if factors is None else drawn_from.masked_fill(~keep, -torch.inf).log_softmax(-1)
         policy, probs = over, over.exp()
         entropy = entropy_of(policy, whole=False, probs=probs)
     chosen = (
@@ -87,12 +81,10 @@ def pick(
     return Drawn(chosen, logp, sampled, entropy, own, keep)
 
 
-def _reheated(logits: Tensor, log_probs: Tensor, entropy: Tensor, temperature: float, adaptive: Tensor) -> Tensor:
-    """[B, V] log-probabilities at the temperature of each row's own entropy; `log_probs` where a row does not ask."""
-    tau, median, std, pos_max, neg_min = adaptive.unbind(1)
-    scale = EntropyScale(median, std, pos_max, neg_min)
-    own = entropy_temperature(entropy, scale, base=temperature, tau=tau)
-    return torch.where((tau != 0)[:, None], (logits / own[:, None]).log_softmax(-1), log_probs)
+def _reheated(logits: Tensor, log_probs: Tensor, temperature: float, factor: Tensor) -> Tensor:
+    """[B, V] log-probabilities at each row's own temperature; `log_probs` where its factor is NaN."""
+    own = temperature * factor.nan_to_num(1.0)
+    return torch.where(factor.isnan()[:, None], log_probs, (logits / own[:, None]).log_softmax(-1))
 
 
 class Drawing:
@@ -109,7 +101,13 @@ class Drawing:
         self.uniforms = torch.from_numpy(np.stack(streams)).to(device)
         self.limits = torch.tensor([request.max_new_tokens for request in requests], device=device)
         self.before = torch.tensor([len(request.prefix) for request in requests], device=device)
-        self.adaptive = adaptive_of(requests, device)
+        self.processors: list[Processor] = []
+        which = []
+        for processor in (request.processor for request in requests):
+            if processor is not None and processor not in self.processors:
+                self.processors.append(processor)
+            which.append(-1 if processor is None else self.processors.index(processor))
+        self.which = torch.tensor(which, device=device)
         self.count = torch.zeros(len(requests), dtype=torch.int64, device=device)
         self.tokens = torch.zeros(len(requests), most, dtype=torch.int64, device=device)
         dtype = torch.float64 if policy.dtype == torch.float64 else torch.float32
@@ -122,10 +120,8 @@ class Drawing:
         """Draw the next token of the requests [B] `owner` from logits [B, V]: (tokens [B], [B] bool: that was the last)."""
         count = self.count[owner]
         column = self.before[owner] + count
-        adaptive = None if self.adaptive is None else self.adaptive[owner]
-        drawn = pick(
-            logits, self.uniforms[owner, count], self.sampling, rule=self.rule, column=column, adaptive=adaptive
-        )
+        factors = functools.partial(self._factors, owner) if self.processors else None
+        drawn = pick(logits, self.uniforms[owner, count], self.sampling, rule=self.rule, column=column, factors=factors)
         self.tokens[owner, count] = drawn.token
         self.numbers[:, owner, count] = torch.stack([drawn.logp, drawn.sampled_logp, drawn.entropy, drawn.policy_logp])
         self.count[owner] = count + 1
@@ -141,6 +137,13 @@ class Drawing:
         self.finished[owner] = stopped
         return drawn.token, stopped | (count + 1 >= self.limits[owner])
 
+    def _factors(self, owner: Tensor, entropy: Tensor) -> Tensor:
+        """[B] what the processors of the requests [B] `owner` multiply the temperature by; NaN where there is none."""
+        out = torch.full_like(entropy, torch.nan)
+        for i, processor in enumerate(self.processors):
+            out = torch.where(self.which[owner] == i, processor.factor(entropy), out)
+        return out
+
     def completion(self, place: int) -> Completion:
         """What was drawn for a request."""
         length = int(self.count[place])
@@ -148,6 +151,6 @@ class Drawing:
         return Completion(
             self.tokens[place, :length].tolist(), logp, sampled, entropy, bool(self.finished[place]),
             kept=self.kept[place] if self.sampling.truncated else None,
-            policy_logp=None if self.adaptive is None else policy,
+            policy_logp=policy if self.processors else None,
             stop=None if self.strings is None else self.strings.found[place],
         )  # fmt: skip

@@ -176,7 +176,7 @@ class VLLMEngine:
 
     def _order(self, request: Request, sampling: Sampling) -> Order:
         backend = self.backend
-        if request.adaptive is not None:
+        if request.processor is not None:
             raise UsageError(
                 "the method draws every token at a temperature of its own, which vLLM cannot: use --engine native"
             )

@@ -29,7 +29,7 @@ from cohort.axes.declare import declare, needs
 from cohort.axes.groups import group_table
 from cohort.axes.surrogate import clipped
 from cohort.axes.tools import Tools
-from cohort.batch import Batch, Request, Rollout
+from cohort.batch import Batch, Request, Rollout, Segment
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
@@ -56,12 +56,14 @@ def expert_anchors(
         request = rollouts[place].request
         tokens = tools.encode(str(request.prompt.row.get(solution)))
         if 0 < len(tokens) < request.max_new_tokens:
-            written.append(replace(request, prefix=tokens, max_new_tokens=1, seed=request.seed + 1))
+            # Written by another, but trained on like the policy's own.
+            history = (Segment(tokens),)
+            written.append(replace(request, history=history, max_new_tokens=1, seed=request.seed + 1))
     anchors = []
     for drawn in tools.generate(written):
         # The one token drawn after the solution stays if it is the end.
         ended = drawn if drawn.finished else tools.cut(drawn, len(drawn.request.prefix))
-        anchors.append(ended.but(mask=[1] * len(ended.tokens), fields={**ended.fields, "is_anchor": 1.0}))
+        anchors.append(ended.but(fields={**ended.fields, "is_anchor": 1.0}))
     for anchor in tools.grade(anchors):
         # The judge scores it like any other, but that it is right is taken for granted.
         rollouts[last[anchor.prompt.id]] = anchor.but(reward=1.0, accuracy=1.0)

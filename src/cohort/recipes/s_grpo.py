@@ -25,10 +25,9 @@ from cohort.axes import advantage
 from cohort.axes.declare import declare, needs
 from cohort.axes.groups import group_order
 from cohort.axes.tools import Tools
-from cohort.batch import Batch, Request, Rollout
+from cohort.batch import Batch, Request, Rollout, Segment
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.support import joined
 
 EXIT_TEXT = "Time is limited, stop thinking and start answering.\n</think>\n\n"
 
@@ -68,17 +67,10 @@ def serial_exits(
         if length:
             positions = exit_positions(length, torch.rand(len(members) - 1, generator=tools.rng, dtype=torch.float64))
             cuts += [(path, request, at) for request, at in zip(members[1:], positions, strict=False)]
-    exits = tools.generate([replace(request, prefix=(*path.tokens[:at], *inserted)) for path, request, at in cuts])
-    for (path, _, at), rollout in zip(cuts, exits, strict=True):
-        rollouts.append(
-            rollout.but(
-                mask=path.mask[:at] + rollout.mask[at:],
-                sampler_logp=path.sampler_logp[:at] + rollout.sampler_logp[at:],
-                sampler_entropy=path.sampler_entropy[:at] + rollout.sampler_entropy[at:],
-                support=joined(path.support, at, rollout.support),
-                fields={**rollout.fields, "exit_position": float(at)},
-            )
-        )
+    told = Segment(inserted, "method")
+    exits = tools.generate([replace(request, history=(*path.head(at), told)) for path, request, at in cuts])
+    for (_, _, at), rollout in zip(cuts, exits, strict=True):
+        rollouts.append(rollout.but(fields={**rollout.fields, "exit_position": float(at)}))
     return rollouts
 
 

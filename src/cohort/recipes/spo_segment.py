@@ -51,7 +51,7 @@ def valued_cuts(
         for t in cuts(logp, mask, interval=interval, prob_threshold=prob_threshold)[0].nonzero()[:, 0].tolist():
             for k in range(continuations):
                 seed = path.request.seed + 1 + t * continuations + k
-                asked.append(replace(path.request, prefix=tuple(path.tokens[:t]), seed=seed, meta={"cut": (i, t)}))
+                asked.append(replace(path.request, history=path.head(t), seed=seed, meta={"cut": (i, t)}))
     found: dict[tuple[int, int], list[float]] = {}
     for end in tools.grade(tools.generate(asked)):
         found.setdefault(end.request.meta["cut"], []).append(end.reward)

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from cohort.axes.tools import Tools
-from cohort.batch import Batch, Message, Prompt, Request, Rollout
+from cohort.batch import Batch, Message, Prompt, Request, Rollout, Segment
 from cohort.engine.base import Completion, Engine, Sampling
 from cohort.engine.stopping import first_stop
 from cohort.methods import Method
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.sequences import Sequences
 from cohort.rewards.scorer import Scorer
-from cohort.support import Support
+from cohort.support import Kept, Support
 from cohort.training.seeds import derive, generator
 from cohort.training.update import score
 
@@ -169,7 +169,7 @@ class Collector:
                 temperature=self.sampling.temperature, micro_tokens=self.entropy_tokens, want=frozenset({"entropy"}),
             )["entropy"].tolist()  # fmt: skip
             for i, row in zip(open_, entropies, strict=True):
-                out[i] = out[i].but(sampler_entropy=row[: len(out[i].tokens)])
+                out[i] = with_entropies(out[i], row)
         return out
 
     def take_tokens(self) -> int:
@@ -178,22 +178,18 @@ class Collector:
         return taken
 
     def _rollout(self, request: Request, completion: Completion) -> Rollout:
-        before = [0.0] * len(request.prefix)
-        tokens = [*request.prefix, *completion.tokens]
         logp = completion.sampled_logp if completion.policy_logp is None else completion.policy_logp
         rule = self.sampling.rule(self.policy.stop_ids)
-        kept = None if completion.kept is None else [*[None] * len(request.prefix), *completion.kept]
-        return Rollout(
-            request=request,
-            tokens=tokens,
-            mask=[0] * len(request.prefix) + [1] * len(completion.tokens),
-            sampler_logp=before + logp,
-            sampler_entropy=before + completion.entropy,
-            finished=completion.finished,
-            text=self._text(tokens, completion.finished, completion.stop),
-            version=self.version,
+        kept: list[Kept | None] | None = None if completion.kept is None else [*completion.kept]
+        drawn = Segment(
+            tuple(completion.tokens),
+            logp=tuple(logp),
+            entropy=tuple(completion.entropy),
             support=None if rule.free and kept is None else Support(rule, kept),
+            version=self.version,
         )
+        text = self._text([*request.prefix, *drawn.actions], completion.finished, completion.stop)
+        return Rollout(request, (*request.history, drawn), completion.finished, text)
 
     def _text(self, tokens: Sequence[int], finished: bool, stop: str | None = None) -> str:
         before = self.policy.decode(tokens[:-1]) if finished else ""
@@ -225,15 +221,8 @@ class Collector:
             return [rollout.text for rollout in self.generate(requests)]
 
         def cut(rollout: Rollout, count: int) -> Rollout:
-            tokens = rollout.tokens[:count]
             return rollout.but(
-                tokens=tokens,
-                mask=rollout.mask[:count],
-                sampler_logp=rollout.sampler_logp[:count],
-                sampler_entropy=rollout.sampler_entropy[:count],
-                finished=False,
-                text=self._text(tokens, False),
-                support=None if rollout.support is None else rollout.support.cut(count),
+                segments=rollout.head(count), finished=False, text=self._text(rollout.tokens[:count], False)
             )
 
         asked = {"count": 0}
@@ -278,6 +267,16 @@ class Collector:
         rollouts: list[Rollout] = method.run("guidance", states, requests, tools)
         check_groups(rollouts, requests)
         return rollouts
+
+
+def with_entropies(rollout: Rollout, values: Sequence[float]) -> Rollout:
+    """The rollout with entropies (one a token, or more) where those of the policy's tokens are not known."""
+    segments, at = [], 0
+    for segment in rollout.segments:
+        found = zip(segment.numbers(segment.entropy), values[at : at + len(segment)], strict=True)
+        at += len(segment)
+        segments.append(replace(segment, entropy=tuple(new if math.isnan(own) else own for own, new in found)))
+    return rollout.but(segments=tuple(segments))
 
 
 def check_groups(rollouts: Sequence[Rollout], requests: Sequence[Request]) -> None:
@@ -331,7 +330,7 @@ def make_batch(
             "token_ids": padded(lambda r: r.tokens, torch.int64),
             "sampler_logp": padded(lambda r: r.sampler_logp, torch.float32),
             "old_entropy": padded(lambda r: r.sampler_entropy, torch.float32),
-            "version": padded(lambda r: [r.version] * len(r.tokens), torch.int64),
+            "version": padded(lambda r: r.versions, torch.int64),
             **{name: padded(partial(_numbers, name), torch.float32) for name in extra if name in lists},
         },
         rollouts={

@@ -29,11 +29,12 @@ def by_outcome(everything: Batch, batch: Batch) -> dict[str, float]:
         "length/wrong": _mean(lengths, accuracy <= 0),
     }
     known, before = everything, everything["sampler_logp"]
-    if bool(before.isnan().any()) and "logp" in batch:
+    if bool(before[everything.mask].isnan().all()) and "logp" in batch:
         known, before = batch, batch.old_logp if "old_logp" in batch else batch.logp
     # A rollout without a token of the policy's own has no log-probability.
-    there = known.mask.any(1)
-    logp, right = token_mean(before, known.mask), known["accuracy"] > 0
+    mask = known.mask & ~before.isnan()
+    there = mask.any(1)
+    logp, right = token_mean(torch.where(mask, before, 0.0), mask), known["accuracy"] > 0
     return {**out, "logp/correct": _mean(logp, there & right), "logp/wrong": _mean(logp, there & ~right)}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cohort.axes.sampling import by_entropy
 from cohort.engine.base import Engine, Sampling
 from cohort.engine.native import NativeEngine
 from cohort.errors import UsageError
@@ -72,7 +71,7 @@ def check_engine(config: TrainConfig, method: Method) -> None:
         if config.engine_url is not None:
             raise UsageError("--engine-url names a vLLM server: say --engine vllm too")
         return
-    if method.stage("sampling").fn is by_entropy:
+    if method.stage("sampling").declared.processes:
         raise UsageError(
             f"'{method.name}' draws every token at a temperature of its own, which vLLM cannot: use --engine native"
         )

@@ -353,9 +353,15 @@ def with_old_logp(setup: Setup, progress: Progress, batch: Batch, sequences: Seq
         return batch
     choice, collector = setup.config.old_logp, setup.collector
     exact = collector.engine.exact and setup.policy.dtype == torch.float32 and progress.mismatch < MISMATCH_BOUND
-    if collector.samples and (choice == "sampler" or (choice == "auto" and exact)):
-        return batch.replace(old_logp=batch["sampler_logp"])
-    return batch.replace(old_logp=_score(setup, batch, sequences))
+    if not collector.samples or not (choice == "sampler" or (choice == "auto" and exact)):
+        return batch.replace(old_logp=_score(setup, batch, sequences))
+    drawn = batch["sampler_logp"]
+    # What was not drawn in the context that is trained on must be scored there.
+    rows = drawn.isnan().any(1).nonzero()[:, 0]
+    if rows.numel():
+        scored = _score(setup, batch.select(rows), sequences.select(rows.cpu()))
+        drawn = drawn.index_put((rows,), torch.where(drawn[rows].isnan(), scored.to(drawn.dtype), drawn[rows]))
+    return batch.replace(old_logp=drawn)
 
 
 def _score(
@@ -412,9 +418,13 @@ def traced(
 
 
 def mismatch(batch: Batch) -> tuple[float, float]:
-    """Mean and largest difference between the log-probabilities of engine and trainer, for equal weights."""
+    """Mean and largest difference between the log-probabilities of engine and trainer, for equal weights; NaN where the
+    engine drew none of the tokens."""
     difference = (batch.logp - batch["sampler_logp"]).abs()[batch.mask]
-    return (float(difference.mean()), float(difference.max())) if difference.numel() else (0.0, 0.0)
+    known = difference[~difference.isnan()]
+    if known.numel():
+        return float(known.mean()), float(known.max())
+    return (math.nan, math.nan) if difference.numel() else (0.0, 0.0)
 
 
 def measured(
@@ -430,7 +440,7 @@ def measured(
         flat = group_flat(everything.rewards, everything.groups).float()
         out |= {
             "accuracy": float(everything["accuracy"].mean()),
-            "entropy": float(token_mean(_entropies(everything), everything.mask).mean()),
+            "entropy": _entropy(everything),
             "zero_signal_groups": float(flat.mean()),
             "completion/length_mean": float(lengths.mean()),
             "completion/truncated": float(everything["truncated"].mean()),
@@ -456,10 +466,15 @@ def measured(
     return {**out, **{k: v for k, v in batch.notes.items() if isinstance(v, float)}}
 
 
-def _entropies(batch: Batch) -> torch.Tensor:
-    """[N, T] entropies that the tokens were drawn with, or, where the engine does not report them, what is drawn has in
-    their place: minus the log-probability of what was drawn, whose expectation is the entropy."""
-    return torch.where(batch["old_entropy"].isnan(), -batch["sampler_logp"], batch["old_entropy"])
+def _entropy(batch: Batch) -> float:
+    """Mean over rollouts of the mean entropy that their tokens were drawn with, or, where the engine does not report it, of
+    what is drawn in its place: minus the log-probability of what was drawn, whose expectation is the entropy."""
+    entropy = torch.where(batch["old_entropy"].isnan(), -batch["sampler_logp"], batch["old_entropy"])
+    known = batch.mask & ~entropy.isnan()
+    # A rollout that nobody sampled says nothing; one without tokens was sure.
+    rows = known.any(1) | ~batch.mask.any(1)
+    mean = token_mean(torch.where(known, entropy, 0.0), known)[rows]
+    return float(mean.mean()) if mean.numel() else math.nan
 
 
 class Clock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from cohort import registry
-from cohort.batch import Prompt, Request, Rollout
+from cohort.batch import Prompt, Request, Rollout, Segment
 from cohort.data.pairs import Preference
 from cohort.errors import UsageError
 from cohort.methods import Method, Stage
@@ -55,15 +54,19 @@ class Store:
         out = []
         for prompt in prompts:
             for written in self.preferences[prompt.id].completions:
-                count = len(written.tokens)
-                unknown = [math.nan] * count
+                request = Request(prompt, prompt.tokens, 0, len(written.tokens))
                 out.append(
                     Rollout(
-                        Request(prompt, prompt.tokens, 0, count), list(written.tokens), [1] * count, unknown, unknown,
-                        finished=True, text=written.text, components={LABEL: written.label}, reward=written.label,
-                        accuracy=written.label, fields={"preference": 2 * written.label - 1},
+                        request,
+                        (Segment(tuple(written.tokens)),),
+                        finished=True,
+                        text=written.text,
+                        components={LABEL: written.label},
+                        reward=written.label,
+                        accuracy=written.label,
+                        fields={"preference": 2 * written.label - 1},
                     )
-                )  # fmt: skip
+                )
         return out
 
     def draw(self, count: int, *, seed: int, step: int) -> list[Rollout]:

@@ -1,7 +1,7 @@
 import torch
 
 from cohort.axes.ratio import token
-from cohort.batch import Prompt, Request, Rollout
+from cohort.batch import Prompt, Request, Rollout, Segment
 from cohort.recipes.cispo import cispo, weights
 
 IGNORE = ("aggregation",)
@@ -25,10 +25,10 @@ class FakeTools:
     def generate(self, requests):
         count = len(self.probs)
         logp = torch.tensor(self.probs, dtype=torch.float64).log().tolist()
-        return [Rollout(requests[0], list(range(count)), [1] * count, logp, [0.0] * count, True)]
+        return [Rollout(requests[0], (Segment(tuple(range(count)), logp=tuple(logp)),), True)]
 
     def cut(self, rollout, count):
-        return rollout.but(tokens=rollout.tokens[:count])
+        return rollout.but(segments=rollout.head(count))
 
 
 def KIND_rollout(case):

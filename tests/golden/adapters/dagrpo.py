@@ -1,10 +1,11 @@
 import torch
 
 from cohort import registry
-from cohort.batch import Prompt, Request, Rollout
+from cohort.batch import Prompt, Request
 from cohort.recipes.dagrpo import opposite_pairs, unsolved
 from tests import micro_rewards
 from tests.golden.runner import make_batch
+from tests.helpers import rollout_of
 
 SCORE = "quality"
 
@@ -50,7 +51,7 @@ def KIND_guidance(case):
     for group, correct, anchor in zip(inputs["group"], inputs["correct"], inputs["is_anchor"], strict=True):
         request = Request(Prompt(str(group), "", (), ""), (), 0, 1)
         fields = {"is_anchor": float(anchor)}
-        rollouts.append(Rollout(request, [1], [1], [0.0], [0.0], True, accuracy=float(correct), fields=fields))
+        rollouts.append(rollout_of(request, [1], accuracy=float(correct), fields=fields))
     found = unsolved(rollouts, **case["config"])
     return {"needs_anchor": sorted([int(group), int(hard)] for group, hard in found.items())}
 

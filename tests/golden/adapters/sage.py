@@ -3,8 +3,9 @@ import json
 import torch
 
 from cohort import registry
-from cohort.batch import Prompt, Request, Rollout
+from cohort.batch import Prompt, Request
 from tests.golden.runner import make_batch
+from tests.helpers import rollout_of
 
 
 class FakeTools:
@@ -31,7 +32,7 @@ class FakeTools:
             prompt, place = int(request.prompt.id), request.meta["place"]
             level = request.meta.get("hint_level", 0)
             self.drawn[prompt] += 1
-            out.append(Rollout(request, [1], [1], [0.0], [0.0], True, reward=self.rewards[level][prompt][place]))
+            out.append(rollout_of(request, [1], reward=self.rewards[level][prompt][place]))
         return out
 
 
