@@ -278,7 +278,7 @@ def test_a_hybrid_run_continues_bit_for_bit(base: dict[str, Any], tmp_path: Path
         ({"old_logp": "sampler"}, "old_logp = sampler: the completions of --pairs were not sampled; use auto or score"),
         ({"method": "dpo+gtpo:credit"}, r"\(conflict_credit\) reads 'old_entropy', what the sampling policy said"),
         ({"pairs": LABELLED[:1] * 3}, "'dpo' compares completions of one prompt, but no prompt of pairs has a good and .*kto"),
-        ({"method": "group-robust-po(column='who')"}, r"reads the column 'who', which prompt 1 of the pairs lacks"),
+        ({"method": "group-robust-po(column='who')"}, r"reads the column 'who', which row 1 of the pairs lacks"),
         ({"eval_data": PAIRS}, "eval_data was given, but no reward to measure it with: name one with --reward"),
         ({"eval_data": HELD_OUT, "reward": "number"}, "every training prompt is also in eval_data"),
         ({"pairs": []}, "has no rows"),
