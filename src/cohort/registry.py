@@ -58,7 +58,7 @@ def _load_file(path: Path) -> ModuleType:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise MethodError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
 
@@ -71,8 +71,12 @@ def recipe(name: str) -> Recipe:
     """
     if ".py:" in name:
         file, function = name.rsplit(":", 1)
-        path = Path(file).expanduser().resolve()
-        if not path.is_file():
+        try:
+            path = Path(file).expanduser().resolve()
+            there = path.is_file()
+        except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, an unknown ~user
+            raise MethodError(f"there is no file {shown(file)}: {error}") from error
+        if not there:
             raise MethodError(f"there is no file {file} (asked for by '{name}')")
         found = getattr(_load_file(path), function, None)
         if not callable(found):
@@ -81,7 +85,7 @@ def recipe(name: str) -> Recipe:
     if name.endswith(".py"):
         raise MethodError(f"'{name}' names a file; say which of its functions makes the method, as '{name}:function'")
     if name not in names():
-        raise MethodError(f"there is no method '{name}'; {near(name, names())} ('cohort methods' lists them)")
+        raise MethodError(f"there is no method '{shown(name)}'; {near(name, names())} ('cohort methods' lists them)")
     module = importlib.import_module(f"cohort.recipes.{name.replace('-', '_')}")
     return recipe_of(getattr(module, name.replace("-", "_")), name=name)
 
@@ -121,8 +125,41 @@ def _split(expression: str) -> list[str]:
             start = i + 1
     found = [part.strip() for part in [*found, expression[start:]]]
     if depth != 0 or not all(found):
-        raise MethodError(f"'{expression}' is no method expression: write names joined by +, as in 'dapo+gdpo'")
+        raise MethodError(f"'{shown(expression)}' is no method expression: write names joined by +, as in 'dapo+gdpo'")
     return found
+
+
+def _hyper(arguments: str, text: str) -> dict[str, Any]:
+    """Hyperparameters as they stand in parentheses."""
+    named: dict[str, Any] = {}
+    try:
+        call = ast.parse(f"f{arguments}", mode="eval").body
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+            raise ValueError("write one pair of parentheses")
+        if call.args or any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError("hyperparameters are given by name, as in clip_high=0.3")
+        for keyword in call.keywords:
+            if keyword.arg in named:
+                raise ValueError(f"{keyword.arg} is given twice")
+            named[str(keyword.arg)] = _literal(keyword.value)
+    except SyntaxError as error:
+        raise MethodError(f"cannot read the hyperparameters of '{shown(text)}': {error.msg}") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        why = "they are nested too deeply" if not isinstance(error, ValueError) else error
+        raise MethodError(f"cannot read the hyperparameters of '{shown(text)}': {why}") from error
+    return named
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError as error:
+        raise ValueError(f"{shown(ast.unparse(node))} is no number, text, list or mapping") from error
+
+
+def shown(text: str, most: int = 200) -> str:
+    """A text as a message has room for it."""
+    return text if len(text) <= most else f"{text[: most - 40]}...{text[-30:]}"
 
 
 @dataclass(frozen=True)
@@ -135,19 +172,14 @@ class Part:
 
     @classmethod
     def parse(cls, text: str) -> Part:
-        match = re.fullmatch(r"(?P<name>(?:[^():]*\.py:)?[^():]+)(?P<args>\(.*\))?(?::(?P<axes>[a-z,\- ]+))?", text)
+        match = re.fullmatch(
+            r"(?P<name>(?:[^():]*\.py:)?[^():]+)(?P<args>\(.*\))?(?::(?P<axes>[a-z,\- ]+))?", text, re.DOTALL
+        )
         if match is None:
-            raise MethodError(f"'{text}' is no method: write name, name(hyperparameter=value) or name:axis")
+            raise MethodError(f"'{shown(text)}' is no method: write name, name(hyperparameter=value) or name:axis")
         hyper: dict[str, Any] = {}
         if match["args"]:
-            try:
-                call = ast.parse(f"f{match['args']}", mode="eval").body
-                assert isinstance(call, ast.Call)
-                if call.args:
-                    raise ValueError("hyperparameters are given by name")
-                hyper = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-            except (SyntaxError, ValueError) as error:
-                raise MethodError(f"cannot read the hyperparameters of '{text}': {error}") from error
+            hyper = _hyper(match["args"], text)
         axes = tuple(axis.strip() for axis in match["axes"].split(",")) if match["axes"] else ()
         return cls(match["name"].strip(), hyper, axes)
 

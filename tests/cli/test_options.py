@@ -5,7 +5,8 @@ from __future__ import annotations
 from typer.main import get_command
 
 from cohort.cli import app
-from cohort.training.config import Option, TrainConfig
+from cohort.training.config import TrainConfig
+from cohort.training.values import Option
 
 COMMANDS = get_command(app).commands
 MARKED = {

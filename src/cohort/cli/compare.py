@@ -10,7 +10,8 @@ import typer
 
 from cohort.cli.console import printed
 from cohort.cli.options import ConfigOption, Options, QuietOption, SetOption, layers, with_options
-from cohort.training.config import DATA, EVALUATION, MACHINE, MODEL, OPTIMISATION, OUTPUT, REWARDS, SAMPLING, Layer
+from cohort.training.config import Layer
+from cohort.training.values import DATA, EVALUATION, MACHINE, MODEL, OPTIMISATION, OUTPUT, REWARDS, SAMPLING
 
 if TYPE_CHECKING:
     from cohort.insight.compare import Comparison

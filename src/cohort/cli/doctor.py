@@ -11,7 +11,7 @@ import typer
 from cohort.cli.console import printed, say
 from cohort.cli.options import JsonOption, Options, SetOption, resolved, with_options
 from cohort.errors import UsageError
-from cohort.training.config import DATA, MODEL, OUTPUT, REWARDS
+from cohort.training.values import DATA, MODEL, OUTPUT, REWARDS
 
 
 @with_options(MODEL, DATA, REWARDS, only={"eval_data", "max_new_tokens", "device"}, without={"lora", "pairs"})

@@ -13,7 +13,8 @@ from rich.table import Table
 from cohort.cli.console import say
 from cohort.cli.options import JsonOption, Options, SetOption, layers, with_options
 from cohort.errors import UsageError
-from cohort.training.config import DATA, EVALUATION, MODEL, REWARDS, SAMPLING, make_config
+from cohort.training.config import make_config
+from cohort.training.values import DATA, EVALUATION, MODEL, REWARDS, SAMPLING
 
 # Keys of a run's configuration that say nothing of how its model is measured.
 OF_TRAINING = ("eval_data", "out", "lora", "pairs", "activations")

@@ -7,23 +7,14 @@ import inspect
 import typing
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from types import UnionType
 from typing import Annotated, Any, Literal
 
 import typer
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
-from cohort.training.config import (
-    Layer,
-    Option,
-    TrainConfig,
-    from_file,
-    from_options,
-    from_set,
-    make_config,
-    parse_set,
-)
+from cohort.training.config import Layer, TrainConfig, from_file, from_options, from_set, make_config
+from cohort.training.values import Option, kinds
 
 Options = Mapping[str, Any]
 ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Configuration file (YAML).")]
@@ -83,45 +74,37 @@ def with_options(
 
 def _parameter(key: str, info: FieldInfo, mark: Option, default: Any) -> inspect.Parameter:
     """A key as a parameter that typer makes an option of. Values stay texts: the configuration reads and checks them."""
-    kinds, choices = _kinds(info.annotation)
+    types, choices = kinds(info.annotation), _choices(info.annotation)
     flag = f"--{key.replace('_', '-')}"
-    several = list in kinds
+    several = list in types
     text = (info.description or key).split("; from Python")[0]
     text = text[0].upper() + text[1:] + "." + (" May be repeated." if several else "")
-    if default not in (None, [], "") and bool not in kinds:
+    if default not in (None, [], "") and bool not in types:
         text += escape(f"  [default: {default:g}]" if isinstance(default, float) else f"  [default: {default}]")
-    if bool in kinds:
+    if bool in types:
         annotation: Any = bool | None
         made = typer.Option(f"{flag}/--no-{flag[2:]}", help=text, rich_help_panel=mark.panel, show_default=False)
     else:
         annotation = list[str] | None if several else str | None
-        metavar = mark.metavar or (f"[{'|'.join(choices)}]" if choices else _metavar(kinds))
+        metavar = mark.metavar or (f"[{'|'.join(choices)}]" if choices else _metavar(types))
         made = typer.Option(flag, help=text, metavar=metavar, rich_help_panel=mark.panel)
     return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[annotation, made])
 
 
-def _kinds(annotation: Any) -> tuple[set[Any], list[str]]:
-    """Types that a value may have, and the texts if there are only some."""
-    origin = typing.get_origin(annotation)
-    if origin in (typing.Union, UnionType):
-        kinds: set[Any] = set()
-        choices: list[str] = []
-        for each in typing.get_args(annotation):
-            more, named = _kinds(each)
-            kinds, choices = kinds | more, choices + named
-        return kinds, choices
-    if origin is Literal:
-        return {str}, [str(each) for each in typing.get_args(annotation)]
-    return {origin or annotation}, []
+def _choices(annotation: Any) -> list[str]:
+    """The texts that a value may be, if there are only some."""
+    if typing.get_origin(annotation) is Literal:
+        return [str(each) for each in typing.get_args(annotation)]
+    return [text for each in typing.get_args(annotation) for text in _choices(each)]
 
 
-def _metavar(kinds: set[Any]) -> str:
-    return "INTEGER" if int in kinds else "FLOAT" if float in kinds else "TEXT"
+def _metavar(types: set[Any]) -> str:
+    return "INTEGER" if int in types else "FLOAT" if float in types else "TEXT"
 
 
 def layers(options: Options, config: Path | None, set_: list[str] | None) -> list[Layer]:
     """What a command was given, a later layer before an earlier one."""
-    return [*([from_file(config)] if config else []), from_options(options), from_set(parse_set(set_ or []))]
+    return [*([from_file(config)] if config else []), from_options(options), from_set(set_ or [])]
 
 
 def resolved(options: Options, config: Path | None = None, set_: list[str] | None = None) -> TrainConfig:

@@ -12,7 +12,7 @@ import typer
 from cohort.cli.console import say
 from cohort.cli.options import Options, resolved, with_options
 from cohort.errors import UsageError
-from cohort.training.config import DATA, OUTPUT
+from cohort.training.values import DATA, OUTPUT
 
 
 @with_options(only={"data", "reward", "prompt_field", "answer_field", "on_reward_error", "reward_timeout"})

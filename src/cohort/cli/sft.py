@@ -10,7 +10,8 @@ import typer
 from cohort.cli.console import free
 from cohort.cli.options import ConfigOption, Options, QuietOption, SetOption, layers, with_options
 from cohort.errors import UsageError
-from cohort.training.config import DATA, MODEL, OPTIMISATION, OUTPUT, from_python, make_config
+from cohort.training.config import from_python, make_config
+from cohort.training.values import DATA, MODEL, OPTIMISATION, OUTPUT
 
 # Longer than a run's, and with a larger learning rate: the target is given, not found.
 MICRO_TOKENS = 16384

@@ -8,7 +8,7 @@ import typer
 
 from cohort.cli.console import say
 from cohort.cli.options import ConfigOption, Options, QuietOption, SetOption, resolved, with_options
-from cohort.training.config import DATA, EVALUATION, MACHINE, MODEL, OPTIMISATION, OUTPUT, REWARDS, SAMPLING
+from cohort.training.values import DATA, EVALUATION, MACHINE, MODEL, OPTIMISATION, OUTPUT, REWARDS, SAMPLING
 
 
 @with_options(MODEL, DATA, REWARDS, EVALUATION, SAMPLING, OPTIMISATION, MACHINE, OUTPUT)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import Any
 
 from cohort.methods import Method, MethodError
@@ -41,6 +42,13 @@ class Recipe:
         return inspect.signature(self.fn).parameters
 
     @property
+    def _hints(self) -> Mapping[str, Any]:
+        try:
+            return typing.get_type_hints(self.fn)
+        except (NameError, TypeError):  # a user's function may name what it imports for type checkers alone
+            return {}
+
+    @property
     def doc(self) -> str:
         return inspect.getdoc(self.fn) or inspect.getdoc(inspect.getmodule(self.fn)) or ""
 
@@ -55,8 +63,14 @@ class Recipe:
                 raise MethodError(
                     f"'{self.name}' has no hyperparameter '{key}' (it has: {', '.join(self.parameters) or 'none'})"
                 )
-            if key in self.ranges:
-                _check(self.name, key, value, self.ranges[key])
+            allowed, hint = self.ranges.get(key), self._hints.get(key, Any)
+            if isinstance(allowed, tuple):
+                if not any(value is each or (value == each and type(value) is type(each)) for each in allowed):
+                    raise MethodError(f"'{self.name}': {key}={value!r} is not one of {', '.join(map(repr, allowed))}")
+            elif not _fits(value, hint):
+                raise MethodError(f"'{self.name}': {key} must be {_described(hint, allowed)}, got {value!r}")
+            elif allowed is not None and value is not None:
+                _check(self.name, key, value, allowed)
         made = self.fn(**hyper)
         if not isinstance(made, Method):
             raise MethodError(f"'{self.name}' must return a cohort.Method, but returned {type(made).__name__}")
@@ -88,19 +102,38 @@ def recipe_of(found: Recipe | Callable[..., Method], name: str = "") -> Recipe:
     return Recipe(found, name or found.__name__, title=title, paper="own", confidence="own")
 
 
-def _check(method: str, key: str, value: Any, allowed: str | tuple[Any, ...]) -> None:
-    if isinstance(allowed, tuple):
-        if value not in allowed:
-            raise MethodError(f"'{method}': {key}={value!r} is not one of {', '.join(repr(a) for a in allowed)}")
-        return
+def _fits(value: Any, hint: Any) -> bool:
+    """The value is of the type that a recipe's parameter has; a whole number is a float too, a list a tuple."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, UnionType):
+        return any(_fits(value, each) for each in inner)
+    if hint in (int, float):
+        return isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str) or callable(value)  # from Python, where a text names a function
+    if origin is tuple:
+        if not isinstance(value, (tuple, list)):
+            return False
+        each = [inner[0]] * len(value) if inner[1:] == (...,) else inner
+        return len(each) == len(value) and all(map(_fits, value, each))
+    if isinstance(origin, type):
+        return isinstance(value, origin)
+    return not isinstance(hint, type) or isinstance(value, hint)
+
+
+def _described(hint: Any, allowed: object) -> str:
+    names = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", type(None): "None"}
+    each = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
+    text = " or ".join(names.get(kind, str(kind).replace("typing.", "")) for kind in each)
+    return f"{text} in {allowed}" if allowed is not None else text
+
+
+def _check(method: str, key: str, value: Any, allowed: str) -> None:
     match = _INTERVAL.fullmatch(allowed)
     assert match is not None, f"malformed range {allowed!r} of {method}.{key}"
-    if value is None:
-        return
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise MethodError(f"'{method}': {key} must be a number in {allowed}, got {value!r}")
     low, high = float(match["low"]), float(match["high"])
     above = value >= low if match["open"] == "[" else value > low
     below = value <= high if match["close"] == "]" else value < high
-    if math.isnan(value) or not (above and below):
+    # What no float holds lies outside, whatever the range.
+    if not (above and below) or (abs(value) >= 2**63 and isinstance(value, int)):
         raise MethodError(f"'{method}': {key}={value!r} is out of range; it must lie in {allowed}")

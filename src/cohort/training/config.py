@@ -4,56 +4,83 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
+import re
+import reprlib
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError, field_validator
 
 from cohort.errors import UsageError
-
-# Groups of options, as the help of a command shows them.
-MODEL, DATA, REWARDS, EVALUATION = "Model", "Data", "Rewards", "Evaluation"
-SAMPLING, OPTIMISATION, MACHINE, OUTPUT = "Sampling", "Optimisation", "Machine", "Output"
-
-
-@dataclass(frozen=True)
-class Option:
-    """Marks a key that has an option of its own, in every command where its group means something (`cohort.cli.options`).
-
-    Attributes:
-        panel: group of the help.
-        metavar: what stands for the value in the help; None says its type.
-    """
-
-    panel: str
-    metavar: str | None = None
+from cohort.training.reading import read_yaml
+from cohort.training.values import (
+    DATA,
+    EVALUATION,
+    MACHINE,
+    MODEL,
+    OPTIMISATION,
+    OUTPUT,
+    REWARDS,
+    SAMPLING,
+    AnyNumber,
+    Count,
+    Name,
+    Number,
+    Option,
+    Text,
+    kinds,
+    number,
+    text,
+)  # fmt: skip
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_assignment=True)
+    model_config = ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, validate_assignment=True, allow_inf_nan=False
+    )
 
 
 class CheckpointConfig(_Section):
     """When checkpoints are written."""
 
-    every: int = Field(50, ge=1, description="steps between checkpoints")
-    keep: int = Field(2, ge=1, description="checkpoints kept, the newest ones")
+    every: Count = Field(50, ge=1, description="steps between checkpoints")
+    keep: Count = Field(2, ge=1, description="checkpoints kept, the newest ones")
 
 
-# Keys whose value can be a mapping of the user's own.
-WHOLE = ("data", "pairs", "eval_data", "logit_bias")
+# Keys that rows can be given for, from Python, and those whose value can be a mapping of the user's own.
+ROWS = ("data", "pairs", "eval_data")
+WHOLE = (*ROWS, "logit_bias")
+
+
+def _weighted(value: Any) -> bool:
+    """True for (weight, reward)."""
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], int | float)
+
+
+def _described(reward: Any) -> str:
+    if isinstance(reward, str):
+        return reward
+    if isinstance(reward, tuple):
+        return f"{reward[0]:g}*{_described(reward[1])}"
+    return f"<Python function {getattr(reward, '__name__', reward)}>"
+
+
+def _described_rows(rows: Any) -> str:
+    size = f"{len(rows)} rows" if hasattr(rows, "__len__") else "rows"
+    return f"<{size} given from Python>"
 
 
 class TrainConfig(_Section):
     """Configuration of a training run."""
 
     # what
-    method: str = Field("grpo", description="a method or a composition, as in dapo+gdpo")
-    model: Annotated[str, Option(MODEL)] = Field("nursery", description="model folder, hub id, or nursery")
+    method: Name = Field("grpo", description="a method or a composition, as in dapo+gdpo")
+    model: Annotated[Name, Option(MODEL)] = Field("nursery", description="model folder, hub id, or nursery")
     data: Annotated[Any, Option(DATA)] = Field(
         None, description="data file, hub id or reasoning_gym:TASK?...; rows, from Python"
     )
@@ -63,32 +90,36 @@ class TrainConfig(_Section):
     reward: Annotated[list[Any], Option(REWARDS, "REWARD")] = Field(
         default_factory=list, description="rewards, each NAME or WEIGHT*NAME"
     )
-    prompt_field: Annotated[str | None, Option(DATA, "COLUMN")] = Field(None, description="column to use as the prompt")
-    answer_field: Annotated[str | None, Option(DATA, "COLUMN")] = Field(None, description="column to use as the answer")
-    system: Annotated[str | None, Option(DATA)] = Field(None, description="system message")
-    template: Annotated[str | None, Option(DATA)] = Field(
+    prompt_field: Annotated[Name | None, Option(DATA, "COLUMN")] = Field(
+        None, description="column to use as the prompt"
+    )
+    answer_field: Annotated[Name | None, Option(DATA, "COLUMN")] = Field(
+        None, description="column to use as the answer"
+    )
+    system: Annotated[Text | None, Option(DATA)] = Field(None, description="system message")
+    template: Annotated[Name | None, Option(DATA)] = Field(
         None, description="prompt text with the row's fields in braces, or a file with it"
     )
     eval_data: Annotated[Any, Option(EVALUATION, "DATA")] = Field(None, description="held-out data")
-    eval_every: Annotated[int, Option(EVALUATION, "STEPS")] = Field(
+    eval_every: Annotated[Count, Option(EVALUATION, "STEPS")] = Field(
         0, ge=0, description="steps between evaluations on eval_data; 0: only before and after"
     )
-    eval_size: Annotated[int, Option(EVALUATION)] = Field(
+    eval_size: Annotated[Count, Option(EVALUATION)] = Field(
         200, ge=1, description="most prompts of eval_data that are used"
     )
 
     # how much
-    steps: Annotated[int, Option(OPTIMISATION)] = Field(100, ge=1, description="training steps")
-    max_tokens_sampled: int = Field(
-        0, ge=0, description="sampled tokens after which the run ends, also before its last step; 0: no limit"
+    steps: Annotated[Count, Option(OPTIMISATION)] = Field(100, ge=1, description="training steps")
+    max_tokens_sampled: Annotated[int, BeforeValidator(number)] = Field(
+        0, ge=0, lt=2**53, description="sampled tokens after which the run ends, also before its last step; 0: no limit"
     )
-    prompts_per_step: Annotated[int, Option(SAMPLING)] = Field(16, ge=1, description="prompts drawn each step")
-    group_size: Annotated[int, Option(SAMPLING)] = Field(8, ge=1, description="rollouts of each prompt")
-    updates: Annotated[int, Option(OPTIMISATION)] = Field(
+    prompts_per_step: Annotated[Count, Option(SAMPLING)] = Field(16, ge=1, description="prompts drawn each step")
+    group_size: Annotated[Count, Option(SAMPLING)] = Field(8, ge=1, description="rollouts of each prompt")
+    updates: Annotated[Count, Option(OPTIMISATION)] = Field(
         1, ge=1, description="minibatches that a step's rollouts are cut into, an update each"
     )
-    epochs: Annotated[int, Option(OPTIMISATION)] = Field(1, ge=1, description="passes over a step's rollouts")
-    micro_tokens: Annotated[int | None, Option(MACHINE)] = Field(
+    epochs: Annotated[Count, Option(OPTIMISATION)] = Field(1, ge=1, description="passes over a step's rollouts")
+    micro_tokens: Annotated[Count | None, Option(MACHINE)] = Field(
         None,
         ge=1,
         description="most tokens in one forward pass with gradient; none: as many as the machine works best with",
@@ -102,45 +133,47 @@ class TrainConfig(_Section):
     )
 
     # sampling
-    max_new_tokens: Annotated[int, Option(SAMPLING)] = Field(256, ge=1, description="most tokens of a rollout")
-    temperature: Annotated[float, Option(SAMPLING)] = Field(
-        1.0, gt=0, description="sampling temperature; the trainer scores at the same"
+    max_new_tokens: Annotated[Count, Option(SAMPLING)] = Field(256, ge=1, description="most tokens of a rollout")
+    temperature: Annotated[Number, Option(SAMPLING)] = Field(
+        1.0, gt=0, le=1e4, description="sampling temperature; the trainer scores at the same"
     )
-    top_p: Annotated[float, Option(SAMPLING)] = Field(1.0, gt=0, le=1, description="nucleus sampling")
-    top_k: Annotated[int, Option(SAMPLING)] = Field(0, ge=0, description="most likely tokens that can be drawn; 0: all")
-    min_p: Annotated[float, Option(SAMPLING)] = Field(
+    top_p: Annotated[Number, Option(SAMPLING)] = Field(1.0, gt=0, le=1, description="nucleus sampling")
+    top_k: Annotated[Count, Option(SAMPLING)] = Field(
+        0, ge=0, description="most likely tokens that can be drawn; 0: all"
+    )
+    min_p: Annotated[Number, Option(SAMPLING)] = Field(
         0.0, ge=0, le=1, description="least share of the most likely token's probability"
     )
-    min_new_tokens: Annotated[int, Option(SAMPLING)] = Field(
+    min_new_tokens: Annotated[Count, Option(SAMPLING)] = Field(
         0, ge=0, description="tokens of a rollout before which nothing can end it"
     )
-    stop: Annotated[list[str], Option(SAMPLING)] = Field(
+    stop: Annotated[list[Text], Option(SAMPLING)] = Field(
         default_factory=list, description="texts that end a rollout; they are cut off its text"
     )
-    stop_token_ids: list[int] = Field(
+    stop_token_ids: list[Count] = Field(
         default_factory=list, description="token ids that end a rollout, beside the model's"
     )
-    logit_bias: dict[int | str, float] = Field(
+    logit_bias: dict[StrictInt | Name, AnyNumber] = Field(
         default_factory=dict,
         description="token id, or text of one token -> what is added to its logit (-100 excludes it)",
     )
-    slots: int = Field(128, ge=1, description="rollouts decoded at once")
-    cache_mb: float | None = Field(
-        None, gt=0, description="most megabytes of keys and values while sampling; none sets no bound"
+    slots: Count = Field(128, ge=1, description="rollouts decoded at once")
+    cache_mb: Number | None = Field(
+        None, gt=0, le=1e9, description="most megabytes of keys and values while sampling; none sets no bound"
     )
     engine: Annotated[Literal["native", "vllm"], Option(MACHINE)] = Field(
         "native", description="what draws: the embedded engine, or vLLM"
     )
-    engine_url: Annotated[str | None, Option(MACHINE, "URL")] = Field(
+    engine_url: Annotated[Name | None, Option(MACHINE, "URL")] = Field(
         None, description="of a vLLM server; without it, vLLM runs in this process"
     )
     engine_weights: Literal["folder", "memory"] | None = Field(
         None,
         description="how weights reach vLLM: through a folder, or by CUDA IPC or NCCL; default: what its place allows",
     )
-    engine_folder: str | None = Field(None, description="folder that the vLLM server sees too, for weights to pass")
-    engine_memory: float = Field(0.4, gt=0, lt=1, description="share of the GPU's memory for a vLLM in this process")
-    engine_timeout: float = Field(600.0, gt=0, description="seconds that a vLLM server may take for a rollout")
+    engine_folder: Name | None = Field(None, description="folder that the vLLM server sees too, for weights to pass")
+    engine_memory: Number = Field(0.4, gt=0, lt=1, description="share of the GPU's memory for a vLLM in this process")
+    engine_timeout: Number = Field(600.0, gt=0, le=1e6, description="seconds that a vLLM server may take for a rollout")
     old_logp: Literal["auto", "sampler", "score"] = Field(
         "auto", description="where old log-probabilities come from when a step has several updates"
     )
@@ -151,45 +184,49 @@ class TrainConfig(_Section):
     )
 
     # optimisation
-    lr: Annotated[float, Option(OPTIMISATION)] = Field(1e-6, gt=0, description="learning rate")
-    weight_decay: Annotated[float, Option(OPTIMISATION)] = Field(0.0, ge=0, description="decoupled weight decay")
-    warmup: Annotated[int, Option(OPTIMISATION, "STEPS")] = Field(
+    lr: Annotated[Number, Option(OPTIMISATION)] = Field(1e-6, gt=0, description="learning rate")
+    weight_decay: Annotated[Number, Option(OPTIMISATION)] = Field(0.0, ge=0, description="decoupled weight decay")
+    warmup: Annotated[Count, Option(OPTIMISATION, "STEPS")] = Field(
         0, ge=0, description="steps over which the learning rate rises"
     )
     schedule: Annotated[Literal["constant", "cosine"], Option(OPTIMISATION)] = Field(
         "constant", description="learning rate after the warm-up"
     )
-    grad_clip: Annotated[float, Option(OPTIMISATION)] = Field(1.0, gt=0, description="largest gradient norm")
+    grad_clip: Annotated[Number, Option(OPTIMISATION)] = Field(1.0, gt=0, description="largest gradient norm")
 
     # the machine
-    device: Annotated[str, Option(MACHINE)] = Field("auto", description="auto, cpu, cuda, cuda:1")
-    dtype: Annotated[Literal["auto", "float32", "bfloat16"], Option(MODEL)] = Field(
+    device: Annotated[Name, Option(MACHINE)] = Field("auto", description="auto, cpu, cuda, cuda:1")
+    dtype: Annotated[Literal["auto", "float32", "bfloat16"], BeforeValidator(text), Option(MODEL)] = Field(
         "auto", description="of the model; auto: by device"
     )
-    lora: Annotated[int, Option(MODEL, "RANK")] = Field(
-        0, ge=0, description="rank of low-rank adapters; 0 trains the whole model"
+    lora: Annotated[Count, Option(MODEL, "RANK")] = Field(
+        0, ge=0, le=2**16, description="rank of low-rank adapters; 0 trains the whole model"
     )
     bos: Annotated[bool, Option(MODEL)] = Field(
         False, description="begin every prompt with the beginning-of-sequence token"
     )
     trust_remote_code: Annotated[bool, Option(MODEL)] = Field(False, description="run code that comes with the model")
-    threads: Annotated[int, Option(MACHINE)] = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
+    threads: Annotated[Count, Option(MACHINE)] = Field(
+        0, ge=0, le=1024, description="CPU threads; 0 leaves torch's choice"
+    )
 
     # rewards
-    accuracy: Annotated[str | None, Option(REWARDS, "REWARD")] = Field(
+    accuracy: Annotated[Name | None, Option(REWARDS, "REWARD")] = Field(
         None, description="reward that says what is correct; default: the first verifier"
     )
-    correct_at: float = Field(1.0, description="value of that reward from which a rollout counts as correct")
-    reward_timeout: Annotated[float, Option(REWARDS, "SECONDS")] = Field(
-        60.0, gt=0, description="seconds that a reward function may take for a batch"
+    correct_at: Number = Field(1.0, description="value of that reward from which a rollout counts as correct")
+    reward_timeout: Annotated[Number, Option(REWARDS, "SECONDS")] = Field(
+        60.0, gt=0, le=1e6, description="seconds that a reward function may take for a batch"
     )
     on_reward_error: Annotated[Literal["stop", "zero", "skip"], Option(REWARDS)] = Field(
         "stop", description="what to do when one fails"
     )
 
     # the run
-    seed: Annotated[int, Option(SAMPLING)] = Field(0, ge=0, description="the same seed gives the same run")
-    out: Annotated[str | None, Option(OUTPUT, "DIR")] = Field(
+    seed: Annotated[int, BeforeValidator(number), Option(SAMPLING)] = Field(
+        0, ge=0, lt=2**63, description="the same seed gives the same run"
+    )
+    out: Annotated[Name | None, Option(OUTPUT, "DIR")] = Field(
         None, description="folder of the run; default: runs/ and a name made of the above"
     )
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig, description="checkpoints")
@@ -197,35 +234,57 @@ class TrainConfig(_Section):
         "sampled",
         description="of recorded rollouts: nothing, all but their tokens' numbers, these for some groups, or for all",
     )
-    record_every: int = Field(1, ge=0, description="steps between recorded rollouts; 0 records none")
-    record_limit_mb: int = Field(2000, ge=1, description="most megabytes that a run's recorded rollouts may take")
-    show_every: int = Field(25, ge=0, description="steps between rollouts shown on screen; 0 shows none")
+    record_every: Count = Field(1, ge=0, description="steps between recorded rollouts; 0 records none")
+    record_limit_mb: Count = Field(2000, ge=1, description="most megabytes that a run's recorded rollouts may take")
+    show_every: Count = Field(25, ge=0, description="steps between rollouts shown on screen; 0 shows none")
     doctor: bool = Field(True, description="say what goes wrong as soon as the metrics show it (see doctor.md)")
     tensorboard: bool = Field(True, description="write TensorBoard events")
-    wandb: Annotated[str | None, Option(OUTPUT, "PROJECT")] = Field(
+    wandb: Annotated[Name | None, Option(OUTPUT, "PROJECT")] = Field(
         None, description="Weights & Biases project to log to"
     )
 
     @field_validator("reward", "stop", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) or callable(value) else value
+        alone = isinstance(value, str) or callable(value) or _weighted(value)
+        return [value] if alone else value
+
+    @field_validator("reward")
+    @classmethod
+    def _rewards(cls, value: list[Any]) -> list[Any]:
+        for each in value:
+            if not (isinstance(text(each), str) or callable(each) or _weighted(each)):
+                raise ValueError(f"{each!r} is no reward: name one, or give a function or (weight, function)")
+        return value
+
+    @field_validator("data", "pairs", "eval_data", mode="before")
+    @classmethod
+    def _source(cls, value: Any) -> Any:
+        if isinstance(value, bool | int | float | bytes) or value == "":
+            raise ValueError("Input should be a file, a hub id or rows")
+        if isinstance(value, Iterator):
+            return list(value)
+        return text(value)
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _finite(cls, value: dict[int | str, float]) -> dict[int | str, float]:
+        for token, bias in value.items():
+            if not math.isfinite(bias):
+                raise ValueError(f"{token!r} has {bias}, which is no number; -100 is enough to exclude a token")
+        return value
 
     def plain(self) -> dict[str, Any]:
         """The configuration as numbers, texts and lists, complete.
 
         What came from Python and has no text (rows, functions) is described, not stored.
         """
-        out = self.model_dump(mode="python")
-        out["reward"] = [
-            r if isinstance(r, str) else f"<Python function {getattr(r, '__name__', r)}>" for r in self.reward
-        ]
-        for key in ("data", "pairs", "eval_data"):
-            value = out[key]
-            if isinstance(value, Path):
-                out[key] = str(value)
-            elif value is not None and not isinstance(value, str):
-                out[key] = f"<{len(value)} rows given from Python>"
+        out = self.model_dump(mode="python", exclude=set(ROWS))
+        out = {key: out.get(key) for key in TrainConfig.model_fields}
+        out["reward"] = [_described(each) for each in self.reward]
+        for key in ROWS:
+            value = getattr(self, key)
+            out[key] = value if value is None or isinstance(value, str) else _described_rows(value)
         return out
 
     def save(self, path: Path) -> None:
@@ -284,27 +343,49 @@ def from_options(values: Mapping[str, Any]) -> Layer:
     return Layer(values, lambda key, value: f"--{key.replace('_', '-')} {_quoted(value)}")
 
 
-def from_set(values: Mapping[str, Any]) -> Layer:
-    """Keys given with --set."""
-    return Layer(values, lambda key, value: f"--set {key}={_quoted(value)}")
+def from_set(items: list[str]) -> Layer:
+    """Keys given as `KEY=VALUE` with --set.
+
+    Raises:
+        UsageError: as `parse_set`.
+    """
+    return Layer(parse_set(items), lambda key, value: f"--set {key}={_quoted(value)}")
 
 
 def from_file(path: Path) -> Layer:
     """Keys of a configuration file.
 
     Raises:
-        UsageError: as `read_config`.
+        UsageError: as `read_config`; or what a key names was given from Python, and does not stand in the file.
     """
-    return Layer(read_config(path), lambda key, value: f"{path}: {key} = {value!r}")
+    values = read_config(path)
+    for key in (*ROWS, "model", "reward"):
+        for value in values[key] if isinstance(values.get(key), list) else [values.get(key)]:
+            if isinstance(value, str) and value.endswith(">") and _GIVEN.search(value):
+                raise UsageError(
+                    f"{path}: {key} was given from Python ({value}): name it, or start the run from Python"
+                )
+    return Layer(values, lambda key, value: f"{path}: {key} = {_short(value)}")
+
+
+_GIVEN = re.compile(r"<(?:Python function .*|.* given from Python)>$")
 
 
 def from_python(values: Mapping[str, Any]) -> Layer:
     """Keys given as arguments."""
-    return Layer(values, lambda key, value: f"{key}={value!r}")
+    return Layer(values, lambda key, value: f"{key}={_short(value)}")
 
 
 def _quoted(value: Any) -> str:
-    return shlex.quote(value if isinstance(value, str) else json.dumps(value, default=str))
+    return _cut(shlex.quote(value if isinstance(value, str) else json.dumps(value, default=str)))
+
+
+def _short(value: Any) -> str:
+    return _cut(reprlib.repr(value) if not isinstance(value, str) else repr(value))
+
+
+def _cut(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else f"{text[: most - 40]}...{text[-30:]}"
 
 
 def make_config(*layers: Layer | Mapping[str, Any]) -> TrainConfig:
@@ -337,44 +418,62 @@ def _said(error: ValidationError, written: Mapping[str, Callable[[str, Any], str
     where = [str(part) for part in first["loc"]]
     key = next((k for size in range(len(where), 0, -1) if (k := ".".join(where[:size])) in written), "")
     value = first.get("input")
-    at = written[key](key, value) if key else f"{'.'.join(where)} = {value!r}"
-    return f"{at}: {first['msg']}"
+    at = written[key](key, value) if key else f"{'.'.join(where)}={_short(value)}"
+    return f"{at}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """Keys of a configuration file (YAML).
 
     Raises:
-        UsageError: no such file, or no mapping.
+        UsageError: no such file, or no mapping of keys.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config: {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"--config: {path} is no text in UTF-8") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"--config: {path} is malformed: {error}") from error
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UsageError(f"--config: {path} holds no keys")
+        written = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        why = "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", error)
+        raise UsageError(f"--config: {path} cannot be read: {why}") from error
+    values = read_yaml(written, f"--config: {path}")
+    if not isinstance(values, dict):
+        what = "nothing" if values is None else _short(values)
+        raise UsageError(f"--config: {path} holds no keys but {what}: write KEY: VALUE, a line each")
+    for key in values:
+        if not isinstance(key, str):
+            raise UsageError(f"--config: {path}: {key!r} is no key: keys are texts, as in steps: 50")
+    _refuse_rows(values, lambda key: f"--config: {path}: {key}")
     return values
 
 
 def parse_set(items: list[str]) -> dict[str, Any]:
-    """`KEY=VALUE` texts, values read as YAML.
+    """`KEY=VALUE` texts, values read as YAML; where a key takes a text, as they stand.
 
     Raises:
-        UsageError: no `=`.
+        UsageError: no `=`, or a value that cannot be read.
     """
     out: dict[str, Any] = {}
     for item in items:
-        key, equals, value = item.partition("=")
+        key, equals, written = item.partition("=")
+        key = key.strip()
         if not equals:
-            raise UsageError(f"--set {item}: write KEY=VALUE")
-        try:
-            out[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UsageError(
-                f"--set {item}: the value cannot be read as YAML; quote a text that holds brackets"
-            ) from error
+            raise UsageError(f"--set {_cut(item)}: write KEY=VALUE")
+        value = read_yaml(written, f"--set {_cut(item)}")
+        # The text 5 of a key that takes texts is no number.
+        if _takes_text(key) and isinstance(value, bool | int | float):
+            value = written.strip()
+        out[key] = value
+    _refuse_rows(out, lambda key: f"--set {key}")
     return out
+
+
+def _takes_text(key: str) -> bool:
+    info = TrainConfig.model_fields.get(key)
+    return info is not None and (key in ROWS or str in kinds(info.annotation) or key in ("reward", "stop"))
+
+
+def _refuse_rows(values: Mapping[str, Any], name: Callable[[str], str]) -> None:
+    """Rows come from Python or stand in a file of their own: config.yaml could not repeat the run."""
+    for key in ROWS:
+        if isinstance(values.get(key), list | dict):
+            raise UsageError(
+                f"{name(key)} takes a file, a hub id or reasoning_gym:TASK?...: write the rows into a file"
+            )
