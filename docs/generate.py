@@ -1,4 +1,5 @@
-"""Write the pages that are made from the code: docs/methods.md, docs/configuration.md and docs/diagnoses.md.
+"""Write the pages that are made from the code, and the index of methods: docs/methods.md, docs/configuration.md,
+docs/diagnoses.md and src/cohort/recipes/index.json.
 
 python docs/generate.py           writes them
 python docs/generate.py --check   fails if they are not up to date
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from cohort import registry
-from cohort.explain import costs, overview
+from cohort.catalogue import INDEX, index, overview
+from cohort.explain import costs
 from cohort.insight.doctor import diagnoses
 from cohort.methods import AXES
 from cohort.training.config import CheckpointConfig, TrainConfig
@@ -102,11 +104,11 @@ PAGES = {"methods.md": methods_page, "configuration.md": configuration_page, "di
 def main() -> int:
     """Write the pages, or check them."""
     stale = []
-    for name, make in PAGES.items():
-        text, path = NOTE + make(), HERE / name
+    made = {INDEX: index(), **{HERE / name: NOTE + make() for name, make in PAGES.items()}}
+    for path, text in made.items():
         if "--check" in sys.argv:
             if not path.is_file() or path.read_text(encoding="utf-8") != text:
-                stale.append(name)
+                stale.append(path.name)
         else:
             path.write_text(text, encoding="utf-8")
     if stale:

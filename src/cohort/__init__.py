@@ -9,7 +9,6 @@ print(result.after, result.model)
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,10 +22,7 @@ if TYPE_CHECKING:
     from cohort.recipes.recipe import recipe as recipe
     from cohort.registry import method as method
 
-try:
-    __version__ = version("cohort-rl")
-except PackageNotFoundError:  # run from a checkout that is not installed
-    __version__ = "0"
+    __version__: str
 
 # Loaded when first used: `cohort --help` and the reward process need no torch.
 _WHERE = {
@@ -48,4 +44,11 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_WHERE[name]), name)
         globals()[name] = value
         return value
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("cohort-rl")
+        except PackageNotFoundError:  # run from a checkout that is not installed
+            return "0"
     raise AttributeError(f"module 'cohort' has no attribute '{name}'")

@@ -1,4 +1,4 @@
-"""Methods in words: the table of all, and what a composed one does at each axis."""
+"""A method in words: what it does at each axis, and what it costs."""
 
 from __future__ import annotations
 
@@ -21,25 +21,6 @@ COSTS: Mapping[str, str] = {
     "hidden": "the last hidden state of every token of a micro-batch",
     "teacher_logits": "a forward pass of the teacher over every rollout that it teaches, and its logits",
 }
-
-
-def overview() -> list[dict[str, str]]:
-    """Name, paper, axes, idea and confidence of every method."""
-    rows = []
-    for name in registry.names():
-        recipe = registry.recipe(name)
-        made = recipe()
-        rows.append(
-            {
-                "name": name,
-                "paper": recipe.paper,
-                "axes": ", ".join(axis for axis in AXES if getattr(made, axis)),
-                "confidence": recipe.confidence.split(":")[0],
-                "idea": recipe.idea,
-                "lacks": made.lacks,
-            }
-        )
-    return rows
 
 
 def explain(expression: str) -> str:

@@ -184,7 +184,15 @@ class Part:
         return cls(match["name"].strip(), hyper, axes)
 
     def make(self, hyper: dict[str, Any]) -> Method:
-        made = recipe(self.name)(**{**self.hyper, **hyper})
+        found, given = recipe(self.name), {**self.hyper, **hyper}
+        found.check_types(given)
+        try:
+            made = found(**given)
+        except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+            if isinstance(error, MethodError) or not given:
+                raise
+            said = ", ".join(f"{key}={value!r}" for key, value in given.items())
+            raise MethodError(f"'{self.name}' cannot be made with {shown(said)}: {error}") from error
         out = tuple(axis.removeprefix("-") for axis in self.axes if axis.startswith("-"))
         kept = tuple(axis for axis in self.axes if not axis.startswith("-"))
         if out and kept:

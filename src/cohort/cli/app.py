@@ -19,6 +19,7 @@ from cohort.cli.sft import sft
 from cohort.cli.train import train
 from cohort.cli.view import view
 from cohort.errors import UsageError
+from cohort.quiet import quiet_command
 
 app = typer.Typer(
     name="cohort",
@@ -48,6 +49,7 @@ def _main(
 
 def main() -> None:
     """Run the command; errors that a user can mend are printed without a traceback, with status 2."""
+    quiet_command()
     try:
         app()
     except UsageError as error:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 def methods(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the methods: name, paper, axes they fill, and how exact their specification is."""
-    from cohort.explain import overview
+    from cohort.catalogue import overview
 
     rows = overview()
     if as_json:

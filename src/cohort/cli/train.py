@@ -51,18 +51,17 @@ def _farewell(result: Any, config: Any) -> None:
         )
     print(f"{summary['steps']} steps, {summary['sampled_tokens']} tokens sampled, {summary['seconds']:.0f} s")
     print(f"the run: {result.folder}")
-    kind = "adapter" if config.lora else "model"
-    print(f"the {kind}: {result.model}")
-    steps = {
-        f"cohort view {result.folder}": "curves, rollouts and tokens, in the browser",
-        f"cohort explain '{config.method}'": "what the method does at each step",
-        "cohort train dapo+gdpo --model YOUR_MODEL --data YOUR.jsonl --reward math": "your model, your data",
-    }
     if config.lora:
-        steps = {f"cohort merge {result.model} --out {result.folder}/merged": "a whole model of the adapter", **steps}
-    elif config.data is not None or config.eval_data is not None or config.pairs is None:
-        command = f"cohort eval {result.model} --config {result.folder}/config.yaml --samples 8"
-        steps = {command: "pass@k and maj@k", **steps}
-    print("what next:")
-    for command, what in steps.items():
-        print(f"  {what}:\n    {command}")
+        print(f"the adapter: {result.model}")
+        print(f"a whole model of it: cohort merge {result.model} --out {result.folder}/merged")
+    else:
+        print(f"the model: {result.model}")
+    if config.model == "nursery" and config.data is None:
+        # Somebody tries it out: later runs are somebody's own, who knows.
+        print("what next:")
+        for what, command in {
+            "curves, rollouts and tokens, in the browser": f"cohort view {result.folder}",
+            "pass@k and maj@k": f"cohort eval {result.model} --config {result.folder}/config.yaml --samples 8",
+            "your model, your data": "cohort train dapo+gdpo --model YOUR_MODEL --data YOUR.jsonl --reward math",
+        }.items():
+            print(f"  {what}:\n    {command}")

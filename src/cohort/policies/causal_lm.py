@@ -22,6 +22,7 @@ from cohort.policies.head import head_of, token_statistics
 from cohort.policies.packing import Packed, pack, packs, pays
 from cohort.policies.sequences import Sequences
 from cohort.policies.stream import serves, streamed
+from cohort.quiet import quiet_libraries
 from cohort.support import Flat
 
 
@@ -81,10 +82,8 @@ class CausalLM:
         """
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
 
-        # Bars for every load and save of a model would bury the run's own progress.
-        logging.disable_progress_bar()
+        quiet_libraries()
         folder = Path(name)
         if folder.is_dir():
             _check_folder(folder)
@@ -436,6 +435,7 @@ def merge_adapter(adapter: Path, out: Path, *, trust_remote_code: bool = False) 
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoTokenizer
 
+    quiet_libraries()
     if not (adapter / "adapter_config.json").is_file():
         raise UsageError(f"{adapter} holds no LoRA adapter (no adapter_config.json)")
     try:

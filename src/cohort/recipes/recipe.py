@@ -52,6 +52,18 @@ class Recipe:
     def doc(self) -> str:
         return inspect.getdoc(self.fn) or inspect.getdoc(inspect.getmodule(self.fn)) or ""
 
+    def check_types(self, hyper: Mapping[str, Any]) -> None:
+        """What a user wrote is of the types that the recipe's parameters have.
+
+        Raises:
+            MethodError: names a hyperparameter that is not, and what it must be.
+        """
+        hints = self._hints
+        for key, value in hyper.items():
+            allowed, hint = self.ranges.get(key), hints.get(key, Any)
+            if not isinstance(allowed, tuple) and not _fits(value, hint):
+                raise MethodError(f"'{self.name}': {key} must be {_described(hint, allowed)}, got {value!r}")
+
     def __call__(self, **hyper: Any) -> Method:
         """The method with its hyperparameters.
 
@@ -63,14 +75,8 @@ class Recipe:
                 raise MethodError(
                     f"'{self.name}' has no hyperparameter '{key}' (it has: {', '.join(self.parameters) or 'none'})"
                 )
-            allowed, hint = self.ranges.get(key), self._hints.get(key, Any)
-            if isinstance(allowed, tuple):
-                if not any(value is each or (value == each and type(value) is type(each)) for each in allowed):
-                    raise MethodError(f"'{self.name}': {key}={value!r} is not one of {', '.join(map(repr, allowed))}")
-            elif not _fits(value, hint):
-                raise MethodError(f"'{self.name}': {key} must be {_described(hint, allowed)}, got {value!r}")
-            elif allowed is not None and value is not None:
-                _check(self.name, key, value, allowed)
+            if key in self.ranges:
+                _check(self.name, key, value, self.ranges[key])
         made = self.fn(**hyper)
         if not isinstance(made, Method):
             raise MethodError(f"'{self.name}' must return a cohort.Method, but returned {type(made).__name__}")
@@ -118,7 +124,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return len(each) == len(value) and all(map(_fits, value, each))
     if isinstance(origin, type):
         return isinstance(value, origin)
-    return not isinstance(hint, type) or isinstance(value, hint)
+    return hint is Any or not isinstance(hint, type) or isinstance(value, hint)
 
 
 def _described(hint: Any, allowed: object) -> str:
@@ -128,12 +134,20 @@ def _described(hint: Any, allowed: object) -> str:
     return f"{text} in {allowed}" if allowed is not None else text
 
 
-def _check(method: str, key: str, value: Any, allowed: str) -> None:
+def _check(method: str, key: str, value: Any, allowed: str | tuple[Any, ...]) -> None:
+    if isinstance(allowed, tuple):
+        if value not in allowed:
+            raise MethodError(f"'{method}': {key}={value!r} is not one of {', '.join(repr(a) for a in allowed)}")
+        return
     match = _INTERVAL.fullmatch(allowed)
     assert match is not None, f"malformed range {allowed!r} of {method}.{key}"
+    if value is None:
+        return
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise MethodError(f"'{method}': {key} must be a number in {allowed}, got {value!r}")
     low, high = float(match["low"]), float(match["high"])
     above = value >= low if match["open"] == "[" else value > low
     below = value <= high if match["close"] == "]" else value < high
     # What no float holds lies outside, whatever the range.
-    if not (above and below) or (abs(value) >= 2**63 and isinstance(value, int)):
+    if not (above and below) or (isinstance(value, int) and abs(value) >= 2**63):
         raise MethodError(f"'{method}': {key}={value!r} is out of range; it must lie in {allowed}")

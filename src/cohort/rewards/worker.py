@@ -100,8 +100,11 @@ def main() -> None:
     """Serve calls until the parent goes away."""
     import dill
 
+    from cohort.quiet import quiet_command
     from cohort.rewards.spec import RewardSpec
 
+    # A judge that loads a model would print a bar a load.
+    quiet_command()
     # Neither what a reward function prints nor what it or a child of it reads may touch the messages.
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb")

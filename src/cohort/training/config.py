@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError, field_validator
 
 from cohort.errors import UsageError
-from cohort.training.reading import read_yaml
+from cohort.training.reading import read_yaml, write_yaml
 from cohort.training.values import (
     DATA,
     EVALUATION,
@@ -253,7 +252,7 @@ class TrainConfig(_Section):
     @classmethod
     def _rewards(cls, value: list[Any]) -> list[Any]:
         for each in value:
-            if not (isinstance(text(each), str) or callable(each) or _weighted(each)):
+            if not (isinstance(each, str) or callable(each) or _weighted(each)):
                 raise ValueError(f"{each!r} is no reward: name one, or give a function or (weight, function)")
         return value
 
@@ -289,44 +288,46 @@ class TrainConfig(_Section):
 
     def save(self, path: Path) -> None:
         """Write the resolved configuration."""
-        path.write_text(yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        path.write_text(write_yaml(self.plain()), encoding="utf-8")
+
+
+SECTIONS = {
+    name: info.annotation
+    for name, info in TrainConfig.model_fields.items()
+    if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
+}
 
 
 def keys() -> list[str]:
     """All configuration keys, sections dotted."""
-    out = []
-    for name, info in TrainConfig.model_fields.items():
-        section = info.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            out += [f"{name}.{inner}" for inner in section.model_fields]
-        else:
-            out.append(name)
-    return out
+    return [
+        key
+        for name in TrainConfig.model_fields
+        for key in ([f"{name}.{inner}" for inner in SECTIONS[name].model_fields] if name in SECTIONS else [name])
+    ]
 
 
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in values.items():
-        head, _, tail = key.partition(".")
-        if tail:
-            inner = out.setdefault(head, {})
-            if not isinstance(inner, dict):
-                raise UsageError(f"configuration: '{head}' is given both as a whole and as '{key}'")
-            inner[tail] = value
-        elif isinstance(value, Mapping) and isinstance(out.get(head), dict):
-            out[head].update(value)
+        head, dot, tail = key.partition(".")
+        if dot and not isinstance(out.setdefault(head, {}), dict):
+            raise UsageError(f"'{head}' is given both as a whole and as '{key}'")
+        if dot:
+            out[head][tail] = value
         else:
-            out[head] = dict(value) if isinstance(value, Mapping) else value
+            out[head] = value
     return out
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of sections dotted: {"checkpoint": {"every": 3}} -> {"checkpoint.every": 3}."""
     out: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping) and key in TrainConfig.model_fields and key not in WHOLE:
-            out.update(_flat(value, f"{prefix}{key}."))
+        if key in SECTIONS and isinstance(value, Mapping):
+            out.update({f"{key}.{inner}": each for inner, each in value.items()})
         else:
-            out[prefix + key] = value
+            out[key] = value
     return out
 
 
@@ -405,7 +406,7 @@ def make_config(*layers: Layer | Mapping[str, Any]) -> TrainConfig:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"keys are {', '.join(known)}"
-            raise UsageError(f"{written[key](key, merged[key])}: there is no key '{key}'; {hint}")
+            raise UsageError(f"{written[key](key, merged[key])}: there is no key '{_cut(key)}'; {hint}")
     try:
         return TrainConfig(**_nested(merged))
     except ValidationError as error:
