@@ -32,6 +32,7 @@ from cohort.insight.files import (
 # What is read at most: a run of 50,000 steps stays far below all of it, and none of it takes longer than a few seconds.
 MOST_CONFIG, MOST_SUMMARY = 256_000, 4_000_000
 MOST_METRICS, LONGEST_LINE, MOST_NAMES = 64_000_000, 1_000_000, 1000
+MOST_PASSED = 1_000_000_000  # bytes of the file up to the last line that is read; lines that are too long cost little
 MOST_ROWS, MOST_LEAVES = 1_000_000, 300_000_000
 # Further ones would not be told apart by a program that has doubles alone.
 LAST_STEP = 2**53
@@ -48,8 +49,10 @@ class _Lines:
     names: set[str] = field(default_factory=set)
     count: int = 0
     end: int = 0
+    held: int = 0
     last: bytes = b""
     more: bool = False
+    full: bool = False
 
     def follow(self, file: BinaryIO, most: int) -> bool:
         """Read at most so many bytes of what was appended. True if what was read before has changed."""
@@ -57,17 +60,18 @@ class _Lines:
         changed = file.read(len(self.last)) != self.last
         if changed:
             self.rows, self.broken, self.odd, self.names = {}, [], {}, set()
-            self.count, self.end, self.last = 0, 0, b""
+            self.count, self.end, self.held, self.last = 0, 0, 0, b""
             file.seek(0)
-        stop = min(self.end + most, MOST_METRICS)
-        self.cut, self.more = [], False
+        stop = min(self.held + most, MOST_METRICS)
+        self.cut, self.more, self.full = [], False, False
         while line := file.readline(LONGEST_LINE):
-            if self.end >= stop:
-                self.more = self.end < MOST_METRICS
+            if self.held >= stop or self.end >= MOST_PASSED:
+                self.full = self.held >= MOST_METRICS or self.end >= MOST_PASSED
+                self.more = not self.full
                 break
             parts, size = [line], len(line)
             # A line that is too long is passed over without being held.
-            while not parts[-1].endswith(b"\n") and size < MOST_METRICS and (part := file.readline(LONGEST_LINE)):
+            while not parts[-1].endswith(b"\n") and size < MOST_PASSED and (part := file.readline(LONGEST_LINE)):
                 parts, size = [part], size + len(part)
             self.count += 1
             if not parts[-1].endswith(b"\n"):
@@ -76,6 +80,7 @@ class _Lines:
                 break
             changed |= self._add(line if size == len(line) else b"", self.broken, force=size > len(line))
             self.end += size
+            self.held += size if size == len(line) else 0
             self.last = parts[-1][-4096:]
         return changed
 
@@ -209,9 +214,9 @@ class Run:
             self._problem(path, f", line {line}: `{name[:80]}` is no number and is left out")
         if len(lines.names) >= MOST_NAMES:
             self._problem(path, f" has {MOST_NAMES} metrics or more, and the others are left out")
-        if size > MOST_METRICS and not lines.more:
+        if lines.full:
             last = f", up to step {max(lines.rows)}" if lines.rows else ""
-            self._problem(path, f" holds {of_bytes(size)}, of which the first {of_bytes(MOST_METRICS)} are read{last}")
+            self._problem(path, f" holds {of_bytes(size)}, of which the first {of_bytes(lines.end)} are read{last}")
         return [lines.rows[step] for step in sorted(lines.rows)]
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
