@@ -471,6 +471,30 @@ def test_eval_measures_a_trained_model(done, monkeypatch):
     assert json.loads(run(*command, "--config", folder / "config.yaml")[1]) == result
 
 
+def test_eval_shows_and_saves_completions(done, monkeypatch, tmp_path):
+    folder, _, _ = done
+    monkeypatch.chdir(folder.parent.parent)
+    command = ["eval", folder / "final", "--config", folder / "config.yaml", "--samples", "2", "--limit", "3"]
+    status, out, err = run(*command, "--show", "2", "--out", tmp_path / "out.jsonl")
+    assert status == 0, err
+    saved = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(each["problem"], each["sample"]) for each in saved] == [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)]
+    assert [f"prompt {each['problem']}: {each['question']}" in out for each in saved] == [True] * 4 + [False] * 2
+    assert f"(answer: {saved[0]['answer']})" in out
+    assert json.loads(run(*command, "--json")[1])["completions"] == saved
+    status, _, err = run(*command, "--out", tmp_path)
+    assert (status, "--out" in err, "name a file" in err) == (2, True, True)
+
+
+def test_train_says_the_accuracies_that_were_sampled_and_the_greedy_ones(done):
+    folder, out, _ = done
+    summary = json.loads((folder / "summary.json").read_text())
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    first, last = summary["accuracy_first_step"], summary["accuracy_last_step"]
+    assert (first, last) == (rows[0]["accuracy"], rows[-1]["accuracy"])
+    assert f"accuracy of the rollouts it drew: {first:.1%} in step 1, {last:.1%} in step {len(rows)} (sampled)" in out
+
+
 def test_eval_prints_a_table(done, monkeypatch):
     folder, _, _ = done
     monkeypatch.chdir(folder.parent.parent)

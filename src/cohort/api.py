@@ -109,7 +109,7 @@ def evaluate(
         config: further keys of the configuration, as `max_new_tokens=64` or `temperature=0.6`.
 
     Returns:
-        pass@1, pass@k, maj@k, rewards and lengths, with bootstrap 95 % intervals over problems.
+        pass@1, pass@k, maj@k, rewards and lengths, with 95 % intervals over problems.
 
     Raises:
         UsageError: what was asked cannot be done.

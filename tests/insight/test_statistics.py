@@ -10,14 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cohort.insight.statistics import (
+    NORMAL,
     Estimate,
     Replicates,
     difference,
     estimate,
     holm,
     holm_levels,
+    mean_interval,
     problem_weights,
     seeds_to_show,
+    share_difference,
+    share_p,
     t_quantile,
 )
 
@@ -192,3 +196,57 @@ def test_more_seeds_do_not_help_where_problems_are_too_few() -> None:
     found = estimate(measured(drawn(np.random.default_rng(0), 5, 0.0, 0.5, 0.0) + 0.01))
     assert found.problem_variance > 100 * found.seed_variance
     assert seeds_to_show(found) is None
+
+
+@pytest.mark.parametrize("right", [0, 1, 2, 5, 10, 19, 20])
+def test_an_interval_of_a_share_is_that_of_wilson(right: int) -> None:
+    """Its ends are the shares from which the one that was found lies 1.96 standard errors away."""
+    low, high = mean_interval(np.repeat([1.0, 0.0], [right, 20 - right]), shares=True)
+    for end in (low, high):
+        if 0 < end < 1:
+            assert abs(right / 20 - end) == pytest.approx(NORMAL * math.sqrt(end * (1 - end) / 20), rel=1e-6)
+    assert 0 <= low <= right / 20 <= high <= 1
+    assert low < high
+
+
+@pytest.mark.parametrize("truth", [0.02, 0.2, 0.5, 0.95])
+def test_intervals_of_what_is_right_or_wrong_cover_the_truth_as_often_as_they_say(truth: float) -> None:
+    """Counted, not drawn: with 40 problems Wilson's interval covers between 92 % and 98 %."""
+    covered = 0.0
+    for right in range(41):
+        low, high = mean_interval(np.repeat([1.0, 0.0], [right, 40 - right]), shares=True)
+        chance = math.comb(40, right) * truth**right * (1 - truth) ** (40 - right)
+        covered += chance * (low <= truth <= high)
+    assert 0.92 < covered < 0.99
+
+
+@pytest.mark.parametrize("truth", [0.2, 0.5, 0.95])
+def test_intervals_of_shares_of_completions_cover_the_truth_as_often_as_they_say(truth: float) -> None:
+    """Of each of 40 problems that are all as hard, eight completions."""
+    rng = np.random.default_rng(0)
+    ends = [mean_interval(rng.binomial(8, truth, 40) / 8, shares=True) for _ in range(600)]
+    assert np.mean([low <= truth <= high for low, high in ends]) > 0.95 - 3 * math.sqrt(0.05 * 0.95 / 600)
+
+
+def test_an_interval_of_a_mean_is_that_of_student_or_none() -> None:
+    low, high = mean_interval(np.array([2.0, 4.0, 6.0]), shares=False)
+    assert (low, high) == pytest.approx((4 - 4.302653 * 2 / math.sqrt(3), 4 + 4.302653 * 2 / math.sqrt(3)), rel=1e-4)
+    for values in ([], [3.0], [3.0, 3.0, 3.0]):
+        assert all(math.isnan(end) for end in mean_interval(np.array(values), shares=False))
+    assert all(math.isnan(end) for end in mean_interval(np.array([]), shares=True))
+    assert mean_interval(np.array([-1.0, 0.5]), shares=True) == mean_interval(np.array([-1.0, 0.5]), shares=False)
+
+
+def test_a_difference_of_shares_that_never_vary_has_an_interval_too() -> None:
+    none, every = (estimate(Replicates((0, 1), np.full(2, x), np.full((2, 50), x), 32)) for x in (0.0, 1.0))
+    assert (none.se, every.se) == (0, 0)
+    assert share_difference(none, none) == pytest.approx((-0.1072, 0.1072), abs=1e-4)
+    assert share_p(none, none) == pytest.approx(1.0)
+    low, high = share_difference(every, none)
+    assert 0.8 < low < high
+    assert share_p(every, none) < 1e-6
+    # With two problems chance may have done it.
+    few, all_of_few = (estimate(Replicates((0, 1), np.full(2, x), np.full((2, 50), x), 2)) for x in (0.0, 1.0))
+    p = share_p(all_of_few, few)
+    assert 0.005 < p < 0.2
+    assert min(map(abs, share_difference(all_of_few, few, p))) == pytest.approx(0, abs=1e-6)

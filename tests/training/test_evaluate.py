@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort.batch import Prompt, Request
-from cohort.training.evaluate import bootstrap, majority_at_k, pass_at_k, powers, summarise
+from cohort.training.evaluate import majority_at_k, pass_at_k, powers, summarise
 from tests.helpers import rollout_of
 
 
@@ -74,40 +74,6 @@ def test_majority_at_k(answers, correct, k, expected):
 def test_majority_at_one_is_the_share_of_correct_completions(answers):
     correct = [answer == "1" for answer in answers]
     assert majority_at_k(answers, correct, 1) == pytest.approx(sum(correct) / len(correct))
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(0, 5))
-def test_the_interval_contains_the_mean_and_stays_in_range(values, seed):
-    array = np.array(values)
-    low, high = bootstrap(array, seed=seed)
-    assert array.min() - 1e-9 <= low <= array.mean() + 1e-9
-    assert array.mean() - 1e-9 <= high <= array.max() + 1e-9
-
-
-def test_the_interval_is_reproducible_and_needs_no_global_state():
-    values = np.random.default_rng(0).random(50)
-    first = bootstrap(values)
-    np.random.seed(1)
-    assert bootstrap(values) == first
-    assert bootstrap(values, seed=1) != first
-
-
-def test_the_interval_shrinks_as_the_root_of_the_number_of_problems():
-    def width(count):
-        low, high = bootstrap(np.tile([0.0, 1.0], count // 2))
-        return high - low
-
-    few, more, many = width(80), width(320), width(1280)
-    assert few > more > many
-    # 2 x 1.96 x 0.5 / sqrt(n), as for a proportion of one half.
-    assert many == pytest.approx(2 * 1.96 * 0.5 / math.sqrt(1280), rel=0.1)
-    assert few / more == pytest.approx(2.0, rel=0.15)
-
-
-def test_the_interval_of_equal_values_is_a_point_and_of_none_unknown():
-    assert bootstrap(np.full(7, 0.25)) == (0.25, 0.25)
-    assert all(math.isnan(end) for end in bootstrap(np.array([])))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +144,11 @@ def test_summarise_measures_rewards_lengths_and_truncation():
 
 def test_every_metric_has_an_interval_around_it_and_goes_into_json():
     rng = np.random.default_rng(0)
-    rollouts = [graded(p, str(rng.integers(3)), bool(rng.integers(2))) for p in range(20) for _ in range(4)]
+    rollouts = [
+        graded(p, str(rng.integers(3)), bool(rng.integers(2)), length=int(rng.integers(1, 9)))
+        for p in range(20)
+        for _ in range(4)
+    ]
     result = summarise(rollouts, 4)
     assert set(result.intervals) == set(result.metrics)
     for name, value in result.metrics.items():
@@ -188,6 +158,35 @@ def test_every_metric_has_an_interval_around_it_and_goes_into_json():
     assert (stored["problems"], stored["samples"]) == (20, 4)
     low, high = result.intervals["pass@2"]
     assert stored["metrics"]["pass@2"] == {"value": result.metrics["pass@2"], "low": low, "high": high}
+
+
+def test_what_never_or_always_happened_and_a_single_problem_have_honest_intervals():
+    none = summarise([graded(p, "1", False) for p in range(32)], 1)
+    # Of 32 problems none: Wilson's interval, 1.96^2 / (32 + 1.96^2).
+    assert none.intervals["pass@1"] == pytest.approx((0.0, 0.1072), abs=1e-4)
+    assert none.intervals["reward/number"] == none.intervals["pass@1"]
+    every = summarise([graded(p, "1", True) for p in range(32) for _ in range(4)], 4)
+    assert every.intervals["pass@1"] == pytest.approx((0.8928, 1.0), abs=1e-4)
+    one = summarise([graded(1, "1", True), graded(1, "1", False)], 2)
+    low, high = one.intervals["pass@1"]
+    assert low < 0.1
+    assert high > 0.9
+    # Of a length nothing is known from one problem, and JSON says so.
+    assert all(math.isnan(end) for end in one.intervals["completion/length_mean"])
+    stored = json.loads(json.dumps(one.to_dict(), allow_nan=False))
+    assert stored["metrics"]["completion/length_mean"] == {"value": 3.0, "low": None, "high": None}
+
+
+def test_completions_are_listed_with_what_came_of_them():
+    rollouts = [graded(p, text, text == "1", format=None) for p in (1, 2) for text in ("1", "2")]
+    found = summarise(rollouts, 2).completions()
+    assert [(each["problem"], each["sample"], each["completion"], each["correct"]) for each in found] == [
+        (1, 1, "1", True), (1, 2, "2", False), (2, 1, "1", True), (2, 2, "2", False),
+    ]  # fmt: skip
+    assert found[0] == {
+        "problem": 1, "sample": 1, "question": "problem 1", "answer": None, "completion": "1", "reward": 1.0,
+        "correct": True, "reward/number": 1.0, "reward/format": None, "tokens": 3, "finished": True,
+    }  # fmt: skip
 
 
 def test_more_problems_make_narrower_intervals():

@@ -22,6 +22,12 @@ def printed(width: int = 120) -> Console:
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=width)
 
 
+def check_file(path: Path, option: str) -> None:
+    """A file can be written there."""
+    if path.is_dir() or not path.resolve().parent.is_dir():
+        raise UsageError(f"{option} {path}: name a file in a folder that exists")
+
+
 def free(folder: Path) -> None:
     """Nothing stands where a model is to be written."""
     if folder.is_file() or (folder.exists() and any(folder.iterdir())):

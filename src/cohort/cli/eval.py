@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
-from cohort.cli.console import say
+from cohort.cli.console import check_file, say
 from cohort.cli.options import JsonOption, Options, SetOption, layers, with_options
 from cohort.errors import UsageError
 from cohort.training.config import make_config
-from cohort.training.values import DATA, EVALUATION, MODEL, REWARDS, SAMPLING
+from cohort.training.values import DATA, EVALUATION, MODEL, OUTPUT, REWARDS, SAMPLING
 
 # Keys of a run's configuration that say nothing of how its model is measured.
 OF_TRAINING = ("eval_data", "out", "lora", "pairs", "activations")
@@ -36,15 +40,28 @@ def eval_(
         typer.Option(min=1, metavar="K", help="Completions of each prompt; one is greedy.", rich_help_panel=EVALUATION),
     ] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Most prompts to use.", rich_help_panel=EVALUATION)] = None,
+    show: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Print the completions of the first N prompts.", rich_help_panel=OUTPUT),
+    ] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.jsonl", help="Write every completion there, a line each.", rich_help_panel=OUTPUT),
+    ] = None,
     as_json: JsonOption = False,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Configuration of a run; its held-out data is used.")
     ] = None,
     set_: SetOption = None,
 ) -> None:
-    """Measure a model: pass@1, pass@k, maj@k, length, truncation, each with a bootstrap 95 % interval over problems."""
+    """Measure a model: pass@1, pass@k, maj@k, length, truncation, each with a 95 % interval over problems.
+
+    With --json the completions stand in the object too.
+    """
     from cohort.training.evaluation import evaluate_model
 
+    if out is not None:
+        check_file(out, "--out")
     *stored, given, named = layers({"model": model, **options}, config, set_)
     for layer in stored:
         values = dict(layer.values)
@@ -58,13 +75,32 @@ def eval_(
             "no data was given: --data takes a file, a hub id or reasoning_gym:TASK?..., --config a run's configuration"
         )
     result = evaluate_model(made, samples=samples, limit=limit, say=say)
+    completions = result.completions()
+    if out is not None:
+        out.write_text("".join(json.dumps(each) + "\n" for each in completions), encoding="utf-8")
     if as_json:
-        print(json.dumps(result.to_dict()))
+        print(json.dumps({**result.to_dict(), "completions": completions}))
         return
+    console = Console()
+    for each in completions[: show * samples]:
+        _show(each, console)
     table = Table(
         "metric", "value", "95 % interval", title=f"{result.problems} problems, {result.samples} completions each"
     )
     for name, value in result.metrics.items():
         low, high = result.intervals[name]
-        table.add_row(name, f"{value:.4g}", f"[{low:.4g}, {high:.4g}]")
-    Console().print(table)
+        # From one problem nothing is known of how far others differ.
+        table.add_row(name, f"{value:.4g}", "-" if math.isnan(low) else f"[{low:.4g}, {high:.4g}]")
+    console.print(table)
+
+
+def _show(each: Mapping[str, Any], console: Console) -> None:
+    """A completion, below its prompt if it is the first one."""
+    if each["sample"] == 1:
+        answer = "" if each["answer"] is None else f"   (answer: {each['answer']})"
+        console.print(Text(f"prompt {each['problem']}: {each['question']}{answer}", style="bold"))
+    marks = "" if each["finished"] else ", cut at the token limit"
+    reward = "no reward" if each["reward"] is None else f"reward {each['reward']:.3g}"
+    verdict = "right" if each["correct"] else "wrong"
+    console.print(Text(f"  {verdict}, {reward}, {each['tokens']} tokens{marks}", style="dim"))
+    console.print(Padding(Text(each["completion"] or "(empty)"), (0, 0, 0, 4), expand=False))

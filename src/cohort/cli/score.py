@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cohort.cli.console import say
+from cohort.cli.console import check_file, say
 from cohort.cli.options import Options, resolved, with_options
 from cohort.errors import UsageError
 from cohort.training.values import DATA, OUTPUT
@@ -32,8 +32,8 @@ def score(
     made = resolved(options)
     if made.data is None:
         raise UsageError("no data was given: --data takes a file with completions")
-    if json_out is not None and (json_out.is_dir() or not json_out.resolve().parent.is_dir()):
-        raise UsageError(f"--json {json_out}: name a file in a folder that exists")
+    if json_out is not None:
+        check_file(json_out, "--json")
     rows = list(
         score_rows(
             made.data, completion_field=completion_field, reward=made.reward, prompt_field=made.prompt_field,

@@ -52,6 +52,49 @@ def t_quantile(probability: float, df: float) -> float:
     return size if probability >= 0.5 else -size
 
 
+NORMAL = t_quantile(1 - ALPHA / 2, MOST_DF)
+
+
+def share_interval(value: float, reach: float, problems: int, quantile: float = NORMAL) -> tuple[float, float]:
+    """(low, high) around a mean of numbers between 0 and 1 that was measured on some problems; NaN where it was on none.
+
+    The score interval of Wilson, Journal of the American Statistical Association 22 (1927), for as many problems as would have
+    the error that was found: at 0 of 32 it reaches from 0 to 0.107, where resampling finds no error at all.
+
+    Args:
+        reach: half the width of the interval by the standard error; 0 or NaN where it says nothing.
+        quantile: of the normal distribution, for a share whose standard error says nothing.
+    """
+    if math.isnan(value) or problems < 1:
+        return math.nan, math.nan
+    spread = value * (1 - value)
+    squared = reach**2 / spread if spread > 0 and reach > 0 else quantile**2 / problems
+    middle = (value + squared / 2) / (1 + squared)
+    width = math.sqrt(squared * spread + squared**2 / 4) / (1 + squared)
+    return max(0.0, middle - width), min(1.0, middle + width)
+
+
+def mean_interval(values: Floats, *, shares: bool) -> tuple[float, float]:
+    """95 % interval around the mean of [P] numbers, one a problem; NaN where they say nothing of its error.
+
+    Args:
+        shares: the numbers are shares (`share_interval`) if all of them lie between 0 and 1; else Student's t is taken.
+    """
+    count = len(values)
+    if not count:
+        return math.nan, math.nan
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+    if shares and ((values >= 0) & (values <= 1)).all():
+        # What is right or wrong has the error of a share, with nothing to be estimated.
+        exact = bool(((values == 0) | (values == 1)).all())
+        reach = math.nan if count == 1 else error * t_quantile(1 - ALPHA / 2, count - 1)
+        return share_interval(mean, NORMAL * math.sqrt(mean * (1 - mean) / count) if exact else reach, count)
+    if count == 1 or error == 0:
+        return math.nan, math.nan
+    reach = error * t_quantile(1 - ALPHA / 2, count - 1)
+    return mean - reach, mean + reach
+
+
 def holm(p: Sequence[float]) -> list[float]:
     """p-values corrected for their number by Holm's procedure, in the order given; NaN stays, and does not count.
 
@@ -220,6 +263,29 @@ def difference(a: Replicates, b: Replicates) -> tuple[Estimate, bool]:
         ),
         False,
     )
+
+
+def share_difference(a: Estimate, b: Estimate, level: float = ALPHA) -> tuple[float, float]:
+    """Interval of the difference of two shares of which nothing but the number of problems is known, by MOVER."""
+    quantile = t_quantile(1 - level / 2, MOST_DF)
+    (a_low, a_high), (b_low, b_high) = (
+        share_interval(each.value, math.nan, each.problems, quantile) for each in (a, b)
+    )
+    value = a.value - b.value
+    return (
+        value - math.hypot(a.value - a_low, b_high - b.value),
+        value + math.hypot(a_high - a.value, b.value - b_low),
+    )
+
+
+def share_p(a: Estimate, b: Estimate) -> float:
+    """Two-sided p-value of such a difference: the level whose interval ends at 0."""
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        ends = share_difference(a, b, middle)
+        low, high = (middle, high) if ends[0] <= 0 <= ends[1] else (low, middle)
+    return high
 
 
 def seeds_to_show(found: Estimate, *, level: float = ALPHA, power: float = POWER, most: int = 1000) -> int | None:

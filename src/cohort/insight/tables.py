@@ -38,6 +38,9 @@ from cohort.insight.statistics import (
     holm_levels,
     problem_weights,
     seeds_to_show,
+    share_difference,
+    share_interval,
+    share_p,
 )
 from cohort.insight.store import Run
 
@@ -372,10 +375,7 @@ def _compare(
     what = about(measure)
     for name, measured in group.items():
         found = estimate(measured)
-        low, high = found.interval()
-        # Nothing that is measured but rewards can be below 0.
-        low = low if measure == "reward" else max(0.0, low)
-        high = min(1.0, high) if what.unit == "%" or measure == "auroc" else high
+        low, high = _interval(found, measure)
         yes = (reached or {}).get(name)
         out.results.append(Result(name, data, measure, found, low, high, (sum(yes), len(yes)) if yes else None))
     first = out.entries[0]
@@ -383,16 +383,41 @@ def _compare(
     if first not in group or not others:
         return
     pairs = [difference(group[name], group[first]) for name in others]
-    p = [found.p for found, _ in pairs]
+    means = {name: estimate(group[name]) for name in (first, *others)}
+    p = [
+        share_p(means[name], means[first]) if what.unit == "%" and found.se == 0 and found.problems else found.p
+        for name, (found, _) in zip(others, pairs, strict=True)
+    ]
     for name, (found, paired), raw, corrected, level in zip(others, pairs, p, holm(p), holm_levels(p), strict=True):
-        low, high = found.interval(level)
-        if what.unit == "%":
-            low, high = max(-1.0, low), min(1.0, high)
+        low, high = _apart(found, means[name], means[first], level, share=what.unit == "%")
         needed = seeds_to_show(found, level=level) if not corrected < ALPHA else None
         made = Contrast(
             name, first, data, measure, found, low, high, raw, corrected, paired, needed, ""
         )  # fmt: skip
         out.contrasts.append(replace(made, sentence=sentence(made, what)))
+
+
+def _interval(found: Estimate, measure: str) -> tuple[float, float]:
+    """95 % interval of a mean: both of its ends, or none (NaN)."""
+    low, high = found.interval()
+    if about(measure).unit == "%" and found.problems:
+        return share_interval(found.value, found.reach(1 - ALPHA / 2) if found.parts else math.nan, found.problems)
+    if math.isnan(low) or found.se == 0:
+        return math.nan, math.nan
+    # Nothing that is measured but rewards can be below 0.
+    low = low if measure == "reward" else max(0.0, low)
+    return low, min(1.0, high) if about(measure).unit == "%" or measure == "auroc" else high
+
+
+def _apart(found: Estimate, mine: Estimate, theirs: Estimate, level: float, *, share: bool) -> tuple[float, float]:
+    """Interval of a difference at 1 - level. Where all runs do the same on all problems, resampling finds no error; of
+    shares one is known all the same."""
+    low, high = found.interval(level)
+    if not share or math.isnan(low):
+        return low, high
+    if found.se == 0 and found.problems:
+        low, high = share_difference(mine, theirs, level)
+    return max(-1.0, low), min(1.0, high)
 
 
 def shown(value: float, what: Measure, *, sign: bool = False, unit: bool = False, error: float = math.nan) -> str:
@@ -421,7 +446,7 @@ def sentence(found: Contrast, what: Measure) -> str:
     size = shown(value, what, sign=True, unit=True, error=error)
     if math.isnan(found.estimate.se):
         return f"{size}; one run of each says nothing of its error"
-    if value == 0 and found.estimate.se == 0:
+    if value == 0 and found.estimate.se == 0 and found.low == found.high:
         return "the same"
     if found.corrected < ALPHA:
         more = value > 0

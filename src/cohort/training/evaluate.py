@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cohort.batch import Prompt, Request, Rollout
+from cohort.insight.statistics import mean_interval
 from cohort.rewards.answers import answer_key
 from cohort.rewards.scorer import RewardError
 from cohort.training.collect import Collector
@@ -24,7 +25,7 @@ class Evaluation:
     Attributes:
         metrics: name -> value: `pass@k`, `maj@k`, `reward/mean`, `reward/NAME`, `completion/length_mean`,
             `completion/truncated`.
-        intervals: name -> (low, high), 95 % bootstrap interval over problems.
+        intervals: name -> (low, high), 95 % interval over problems; NaN where they say nothing of the error.
         problems: number of problems; samples: completions of each.
         rollouts: all completions, those of a problem together.
     """
@@ -42,10 +43,33 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
-        values = {
-            k: {"value": v, "low": self.intervals[k][0], "high": self.intervals[k][1]} for k, v in self.metrics.items()
-        }
+        values = {}
+        for name, value in self.metrics.items():
+            low, high = (None if math.isnan(end) else end for end in self.intervals[name])
+            values[name] = {"value": value, "low": low, "high": high}
         return {"problems": self.problems, "samples": self.samples, "metrics": values}
+
+    def completions(self) -> list[dict[str, Any]]:
+        """Every completion as plain values: problem and sample, counted from 1, what was asked, and what came of it."""
+        return [
+            {
+                "problem": i // self.samples + 1,
+                "sample": i % self.samples + 1,
+                "question": r.prompt.question,
+                "answer": _plain(r.prompt.row.get("answer")),
+                "completion": r.text,
+                "reward": r.reward,
+                "correct": r.accuracy > 0,
+                **{f"reward/{name}": value for name, value in r.components.items()},
+                "tokens": len(r.tokens),
+                "finished": r.finished,
+            }
+            for i, r in enumerate(self.rollouts)
+        ]
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def pass_at_k(correct: int, samples: int, k: int) -> float:
@@ -71,16 +95,6 @@ def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int
             winner = votes.most_common(1)[0][0]
             right += next(correct[i] for i in run if answers[i] == winner)
     return right / len(runs)
-
-
-def bootstrap(values: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean of [P] values, resampled over problems."""
-    if len(values) == 0:
-        return (math.nan, math.nan)
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def powers(samples: int) -> list[int]:
@@ -120,7 +134,10 @@ def summarise(rollouts: Sequence[Rollout], samples: int) -> Evaluation:
         put("completion/length_mean", float(np.mean([len(r.tokens) for r in group])))
         put("completion/truncated", float(np.mean([not r.finished for r in group])))
     metrics = {name: float(np.mean(values)) for name, values in per_problem.items()}
-    intervals = {name: bootstrap(np.asarray(values)) for name, values in per_problem.items()}
+    intervals = {
+        name: mean_interval(np.asarray(values, dtype=np.float64), shares=not name.startswith("completion/length"))
+        for name, values in per_problem.items()
+    }
     return Evaluation(metrics, intervals, len(problems), samples, list(rollouts))
 
 

@@ -8,7 +8,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,7 +196,8 @@ def _run(setup: Setup, folder: Path, found: Path | None, display: Display) -> Re
             if setup.eval_prompts:
                 after = _evaluate(setup, display, "after")
         extra["seconds"] += time.monotonic() - extra.get("clock", began)
-        summary = _summary(config, progress, extra, after, stopped)
+        metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        summary = _summary(config, progress, metrics, extra, after, stopped)
         checkpoint.write_atomically(
             folder / "summary.json", lambda path: path.write_text(json.dumps(summary, indent=1) + "\n")
         )
@@ -204,7 +205,7 @@ def _run(setup: Setup, folder: Path, found: Path | None, display: Display) -> Re
         return Result(
             folder=folder,
             model=None if stopped else folder / "final",
-            metrics=[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()],
+            metrics=metrics,
             summary=summary,
             before=None if before is None else _read_evaluation(before),
             after=after,
@@ -300,8 +301,12 @@ def _evaluate(setup: Setup, display: Display, when: str) -> Evaluation:
 
 def _read_evaluation(stored: Mapping[str, Any]) -> Evaluation:
     metrics = {k: v["value"] for k, v in stored["metrics"].items()}
-    intervals = {k: (v["low"], v["high"]) for k, v in stored["metrics"].items()}
+    intervals = {k: (_or_nan(v["low"]), _or_nan(v["high"])) for k, v in stored["metrics"].items()}
     return Evaluation(metrics, intervals, stored["problems"], stored["samples"])
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _save_aside(setup: Setup, folder: Path) -> None:
@@ -316,7 +321,12 @@ def _save_aside(setup: Setup, folder: Path) -> None:
 
 
 def _summary(
-    config: TrainConfig, progress: Progress, extra: Mapping[str, Any], after: Evaluation | None, stopped: bool
+    config: TrainConfig,
+    progress: Progress,
+    metrics: Sequence[Mapping[str, Any]],
+    extra: Mapping[str, Any],
+    after: Evaluation | None,
+    stopped: bool,
 ) -> dict[str, Any]:
     before = extra["before"]
     summary: dict[str, Any] = {
@@ -330,6 +340,9 @@ def _summary(
         "peak_memory": extra.get("memory"),
         "stopped": stopped,
     }
+    sampled = [row["accuracy"] for row in metrics if row.get("accuracy") is not None]
+    if sampled and progress.tokens:
+        summary["accuracy_first_step"], summary["accuracy_last_step"] = sampled[0], sampled[-1]
     if before is not None:
         summary["accuracy_before"] = before["metrics"]["pass@1"]["value"]
     if after is not None:
