@@ -52,6 +52,7 @@ class Prompt:
         tokens: `text` as actions of the policy (token ids).
         source: what reward functions see: the plain text, or the chat messages.
         row: all columns of the data set's row.
+        tools: schemas of functions that the chat template is given beside the messages.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Prompt:
     tokens: tuple[int, ...]
     source: str | list[Message]
     row: Mapping[str, Any] = field(default_factory=dict)
+    tools: Sequence[Mapping[str, Any]] = ()
 
     @property
     def question(self) -> str:

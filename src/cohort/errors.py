@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import reprlib
+from typing import Any
+
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxstring, _short.maxother = 3, 160, 160
+
 
 class UsageError(ValueError):
     """Something asked for cannot be done as asked; the message says what, where, and what to do instead (status 2)."""
@@ -9,6 +15,15 @@ class UsageError(ValueError):
 
 class EngineError(RuntimeError):
     """An engine outside the trainer failed in the middle of a run, which is saved and can be continued (status 3)."""
+
+
+class Diverged(RuntimeError):
+    """Loss, gradient or logits were not finite, so that a run cannot go on (status 3)."""
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it, however long or deep it is."""
+    return _short.repr(value)
 
 
 def out_of_memory(error: BaseException) -> bool:

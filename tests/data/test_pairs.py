@@ -28,7 +28,7 @@ def load(policy):
         said = []
         spec = PromptSpec(**spec)
         source = read_pairs(rows, spec, say=said.append)
-        return load_pairs(source, policy, spec, lambda text: completion_tokens(policy, text)), said
+        return load_pairs(source, policy, spec, lambda prompt, text: completion_tokens(policy, text, prompt)), said
 
     return run
 

@@ -22,14 +22,12 @@ class Words:
     def __init__(self, context_length=None):
         self.context_length = context_length
 
-    def render(self, source, system=None):
+    def prompt(self, source, system=None, tools=()):
         messages = [{"role": "user", "content": source}] if isinstance(source, str) else list(source)
         if system and not any(m["role"] == "system" for m in messages):
             messages = [{"role": "system", "content": system}, *messages]
-        return " ".join(f"[{m['role']}] {m['content']}" for m in messages)
-
-    def encode(self, text, *, start=False):
-        return tuple(len(word) for word in text.split())
+        text = " ".join(f"[{m['role']}] {m['content']}" for m in messages)
+        return text, tuple(len(word) for word in text.split())
 
 
 def prompts_of(rows, *, policy=None, said=None, **spec):

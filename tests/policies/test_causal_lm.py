@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from cohort.errors import UsageError
-from cohort.policies.causal_lm import CausalLM, merge_adapter
+from cohort.policies.causal_lm import CausalLM
 from cohort.policies.head import statistics_of
+from cohort.policies.loading import merge_adapter
 from cohort.policies.nursery import nursery
 from cohort.policies.sequences import Sequences
 from tests.helpers import tiny_policy

@@ -12,7 +12,8 @@ from cohort.engine.base import Completion, Sampling
 from cohort.training.collect import Collector
 from cohort.training.config import make_config, parse_set, read_config
 from cohort.training.evaluate import evaluate_prompts
-from cohort.training.setup import make_sampling, prepare
+from cohort.training.sampling import make_sampling
+from cohort.training.setup import prepare
 from tests.helpers import prompt_of, request_of, tiny_policy
 
 

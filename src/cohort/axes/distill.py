@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cohort.axes.groups import group_min
-from cohort.axes.guidance import question, with_question
+from cohort.axes.guidance import question, rendered
 from cohort.axes.tools import Probe
 from cohort.batch import Batch, Groups
 
@@ -179,7 +179,7 @@ def teacher_contexts(
                 shown += solution_text.replace("{}", solution.rpartition("</think>")[2] if strip_thought else solution)
             if use_feedback[i]:
                 shown += feedback_text.replace("{}", comments[i])
-            context = probe.render(with_question(rollout.prompt, shown + ending))
+            context = rendered(rollout.prompt, shown + ending, probe.render)
             if probe.context_length is not None and len(context) + len(rollout.tokens) > probe.context_length:
                 context = ()
         contexts.append(context)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.batch import Message, Request, Rollout
+from cohort.batch import Message, Prompt, Request, Rollout
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class Tools:
         grade: rollouts with their rewards, where sampling itself needs to know them; a rollout that could not be scored
             is left out.
         ask: have the current policy answer messages (or plain texts) in text; not trained on.
-        render: messages or plain text -> context token ids, through the chat template.
-        encode: text -> token ids, nothing added.
+        render: (messages or plain text, schemas of tools) -> context token ids, through the chat template.
+        encode: text -> token ids as it stands behind others, nothing added.
+        follow: (prompt, text) -> token ids of the text behind the prompt, nothing added.
         cut: a rollout shortened to its first tokens, unfinished, its text renewed.
         rng: randomness of this step.
         step, steps: steps completed, and steps of the run.
@@ -33,8 +34,9 @@ class Tools:
     draw: Callable[[Sequence[Request]], list[Rollout]]
     grade: Callable[[Sequence[Rollout]], list[Rollout]]
     ask: Callable[[Sequence[str | list[Message]]], list[str]]
-    render: Callable[[str | list[Message]], tuple[int, ...]]
+    render: Callable[..., tuple[int, ...]]
     encode: Callable[[str], tuple[int, ...]]
+    follow: Callable[[Prompt, str], tuple[int, ...]]
     cut: Callable[[Rollout, int], Rollout]
     rng: torch.Generator
     step: int = 0
@@ -55,8 +57,8 @@ class Probe:
             belongs to token t of the completion.
         states: (contexts, *, layer) -> n tensors [C, d], the hidden states of a layer at every token of a context.
         head: weights [V, d] of the output layer.
-        encode, decode: text -> token ids, and back.
-        render: messages or plain text -> context token ids, through the chat template.
+        encode, decode: text -> token ids as it stands behind others, and back.
+        render: (messages or plain text, schemas of tools) -> context token ids, through the chat template.
         step, steps: steps completed, and steps of the run.
         temperature: the run's own, at which rollouts are drawn and scored.
         context_length: most tokens of context and completion together that the model takes; None if it has no limit.
@@ -68,7 +70,7 @@ class Probe:
     head: Callable[[], Tensor]
     encode: Callable[[str], tuple[int, ...]]
     decode: Callable[[Sequence[int]], str]
-    render: Callable[[str | list[Message]], tuple[int, ...]]
+    render: Callable[..., tuple[int, ...]]
     step: int = 0
     steps: int = 1
     temperature: float = 1.0

@@ -18,7 +18,7 @@ def merge(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the whole model is written.")],
 ) -> None:
     """Make a whole model of a LoRA adapter and the model it was trained on."""
-    from cohort.policies.causal_lm import merge_adapter
+    from cohort.policies.loading import merge_adapter
 
     free(out)
     merge_adapter(adapter, out, trust_remote_code=resolved(options).trust_remote_code)

@@ -40,10 +40,10 @@ def sft(
     """Fine-tune a model on pairs of prompt and completion."""
     import torch
 
-    from cohort.data.prompts import load_prompts
     from cohort.training.display import Display
+    from cohort.training.opening import say_text
     from cohort.training.setup import load_policy, prompt_spec
-    from cohort.training.sft import fine_tune, pairs_of
+    from cohort.training.sft import fine_tune, load_prompts_of_rows, pairs_of
 
     # Nothing is drawn: prompts may be as long as their completions leave room for.
     made = make_config(from_python(DEFAULTS), *layers(options, config, set_), {"max_new_tokens": 1})
@@ -58,7 +58,9 @@ def sft(
     if made.threads:
         torch.set_num_threads(made.threads)
     policy = load_policy(made, display.say)
-    pairs = pairs_of(policy, load_prompts(made.data, policy, prompt_spec(made), say=display.say), completion_field)
+    prompts = load_prompts_of_rows(made.data, policy, prompt_spec(made), display.say)
+    pairs = pairs_of(policy, prompts, completion_field, made.data if isinstance(made.data, str) else "data")
+    say_text(policy, prompts, display.say, sampled=False)
     display.begin("fine-tuning", made.steps)
     fine_tune(
         policy, pairs, steps=made.steps, batch_size=batch_size, lr=made.lr, seed=made.seed, warmup=made.warmup,

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from cohort.batch import Prompt
-from cohort.data.prompts import PromptSpec, Renderer, Source, is_chat, make_prompt, read_source, template_of
+from cohort.data.messages import is_chat, messages_of
+from cohort.data.prompts import PromptSpec, Renderer, Source, make_prompt, read_source, template_of
 from cohort.data.rows import Row
-from cohort.errors import UsageError
+from cohort.errors import UsageError, shown
 
 FORM = "a row has 'chosen' and 'rejected', or one 'completion' and its 'label'"
 # Column -> the label of what stands in it.
@@ -73,14 +74,14 @@ def read_pairs(
 
 
 def load_pairs(
-    source: Source, policy: Renderer, spec: PromptSpec, finish: Callable[[str], tuple[int, ...]]
+    source: Source, policy: Renderer, spec: PromptSpec, finish: Callable[[Prompt, str], tuple[int, ...]]
 ) -> list[Preference]:
     """The prompts of a file of pairs with their completions.
 
     Every pair is one of its own, also where a prompt has several; single completions of a prompt belong together.
 
     Args:
-        finish: text of a completion -> its token ids with the end.
+        finish: (prompt, text of a completion) -> the completion's token ids behind the prompt, with the end.
 
     Raises:
         UsageError: a prompt that is none, or a completion that does not fit behind it; the message says which row.
@@ -93,7 +94,12 @@ def load_pairs(
         prompt = make_prompt(row, policy, spec, template, where)
         texts = _texts(row, where)
         labels = list(SIDES.values()) if len(texts) == 2 else [_label(row, where)]
-        written = tuple(Written(text, finish(text), label) for text, label in zip(texts, labels, strict=True))
+        try:
+            written = tuple(
+                Written(text, finish(prompt, text), label) for text, label in zip(texts, labels, strict=True)
+            )
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from error
         longest = max(len(each.tokens) for each in written)
         if policy.context_length is not None and len(prompt.tokens) + longest > policy.context_length:
             raise UsageError(
@@ -124,13 +130,13 @@ def _texts(row: Row, where: str) -> list[str]:
         for side in SIDES:
             if side not in row:
                 raise UsageError(f"{where}: there is no column '{side}' (it has: {held}); {FORM}")
-        return [_text(row, side, where) for side in SIDES]
+        return [written_text(row, side, where) for side in SIDES]
     if "completion" not in row:
         raise UsageError(f"{where}: there is no column 'chosen' (it has: {held}); {FORM}")
     if "label" not in row:
         raise UsageError(f"{where}: there is no column 'label' (it has: {held}); {FORM}")
     _label(row, where)
-    return [_text(row, "completion", where)]
+    return [written_text(row, "completion", where)]
 
 
 def _label(row: Row, where: str) -> float:
@@ -138,23 +144,43 @@ def _label(row: Row, where: str) -> float:
     value = row["label"]
     value = LABELS.get(value.strip().lower(), value) if isinstance(value, str) else value
     if not isinstance(value, (bool, int, float)) or value not in (0, 1):
-        raise UsageError(f"{where}: 'label' must be true or false (1 or 0), not {row['label']!r}")
+        raise UsageError(f"{where}: 'label' must be true or false (1 or 0), not {shown(row['label'])}")
     return float(value)
 
 
-def _text(row: Row, column: str, where: str) -> str:
+def written_text(row: Mapping[str, Any], column: str, where: str) -> str:
+    """The completion in a column: a text, or what the last of its messages, the assistant's, says.
+
+    Raises:
+        UsageError: it is neither, or its other messages are not the prompt's.
+    """
     value = row[column]
     if isinstance(value, str):
         return value
-    if not is_chat(value) or value[-1]["role"] != "assistant" or not isinstance(value[-1]["content"], str):
-        raise UsageError(
-            f"{where}: '{column}' must be a text, or a list of messages that ends with the assistant's, not {value!r}"
-        )
+    refused = UsageError(
+        f"{where}: '{column}' must be a text, or a list of messages that ends with the assistant's, not {shown(value)}"
+    )
+    if not is_chat(value):
+        raise refused
     prompt = row.get("prompt")
-    asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt or [])
-    before = [(message["role"], message["content"]) for message in value[:-1]]
+    try:
+        messages = messages_of(value)
+        asked = (
+            messages_of(prompt)
+            if isinstance(prompt, list) and is_chat(prompt)
+            else [{"role": "user", "content": prompt}]
+        )
+    except UsageError as error:
+        raise UsageError(f"{where}, '{column}': {error}") from error
+    if messages[-1]["role"] != "assistant":
+        raise refused
+    if messages[-1].get("tool_calls") or messages[-1].get("function_call"):
+        raise UsageError(
+            f"{where}: '{column}' ends with tool calls, and only text can be trained on: write them as a text"
+        )
+    before = [(message["role"], message["content"]) for message in messages[:-1]]
     if before and before != [(message["role"], message["content"]) for message in asked]:
         raise UsageError(
             f"{where}: '{column}' has messages before its last one that are not those of the prompt: leave them out"
         )
-    return str(value[-1]["content"])
+    return str(messages[-1]["content"])

@@ -11,11 +11,19 @@ from typing import Any, Protocol
 
 from cohort.batch import Message, Prompt
 from cohort.data.load import load_rows
+from cohort.data.messages import is_chat, messages_of, tools_of
 from cohort.data.presets import apply_preset
 from cohort.data.rows import Row
-from cohort.errors import UsageError
+from cohort.errors import UsageError, shown
 
+Tools = Sequence[Mapping[str, Any]]
 _FIELD = re.compile(r"\{(\w+)((?:\[\w+\])*)\}")
+# Commands of TeX that begin with n.
+_TEX = (
+    "abla|atural|cong|e|earrow|eg|eq|ewcommand|ewline|exists|geq|gtr|i|icefrac|leq|less|mid|obreak|oindent|olimits|onumber|"
+    "ormalsize|ot|otin|parallel|prec|sim|subseteq|succ|supseteq|u|Vdash|vdash|warrow"
+)
+_NEWLINE = re.compile(rf"(?<!\\)\\n(?!(?:{_TEX})(?![A-Za-z]))")
 
 
 class Renderer(Protocol):
@@ -23,9 +31,9 @@ class Renderer(Protocol):
 
     context_length: int | None
 
-    def render(self, source: str | list[Message], system: str | None = None) -> str: ...
-
-    def encode(self, text: str, *, start: bool = False) -> tuple[int, ...]: ...
+    def prompt(
+        self, source: str | list[Message], system: str | None = None, tools: Tools = ()
+    ) -> tuple[str, tuple[int, ...]]: ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,8 @@ class PromptSpec:
         prompt_field, answer_field: columns to use as `prompt` and `answer`; None takes those names, or a preset's.
         system: system message put before every prompt that has none.
         template: text with the row's fields in braces, `{question}` or `{metadata[expression]}`, or a file with such
-            text; other braces stay as they are.
+            text; other braces stay as they are. A backslash and an n, as a shell passes them on, are a new line, also in
+            `system`.
         max_new_tokens: what a completion may take of the context.
     """
 
@@ -91,6 +100,9 @@ def load_prompts(
     for row in source.rows:
         prompt = make_prompt(row, policy, spec, template, f"{source.where}, {row.place}")
         prompts.setdefault(prompt.id, prompt)
+    first = next((prompt for prompt in prompts.values() if prompt.tools), None)
+    if first is not None and policy.prompt(first.source, spec.system)[0] == first.text:
+        say(f"{source.where}: the model's chat template shows no tools: the column 'tools' is no part of the prompts")
     # A procedural task repeats itself by nature; in a file it is worth knowing.
     repeated = len(source.rows) - len(prompts)
     if repeated and not source.where.startswith("reasoning_gym:"):
@@ -121,14 +133,31 @@ def _named(rows: list[Row], spec: PromptSpec, where: str, say: Callable[[str], N
 
 
 def template_of(text: str | None) -> str | None:
-    """The text of a template, from its file if it names one."""
+    """The text of a template, from its file if it names one.
+
+    Raises:
+        UsageError: the file cannot be read as text.
+    """
     if text is None:
         return None
     path = Path(text)
     try:
-        return path.read_text(encoding="utf-8") if path.is_file() else text
-    except OSError:
-        return text
+        named = path.is_file()
+    except OSError:  # too long for a name
+        named = False
+    if not named:
+        return typed(text)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--template: {path} is no text in UTF-8 ({error.reason} at byte {error.start})") from error
+    except OSError as error:
+        raise UsageError(f"--template: {path} cannot be read: {error.strerror}") from error
+
+
+def typed(text: str) -> str:
+    r"""A text as it was meant by who typed it into a shell: `\n` is a new line, `\nabla` stays, and so does `\\n`."""
+    return _NEWLINE.sub("\n", text)
 
 
 def fill(template: str, row: Row, where: str = "row") -> str:
@@ -159,6 +188,25 @@ def fill(template: str, row: Row, where: str = "row") -> str:
     return text
 
 
+def source_of(row: Row, template: str | None, where: str) -> str | list[Message]:
+    """What a row asks: its template filled, its text, or its messages.
+
+    Raises:
+        UsageError: it is neither a text nor messages of text.
+    """
+    source: Any = fill(template, row, where) if template is not None else row["prompt"]
+    if isinstance(source, str):
+        return source
+    if not is_chat(source):
+        raise UsageError(
+            f"{where}: the prompt must be a text or a list of messages with role and content, not {shown(source)}"
+        )
+    try:
+        return messages_of(source)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
 def make_prompt(row: Row, policy: Renderer, spec: PromptSpec, template: str | None, where: str) -> Prompt:
     """The prompt of a row.
 
@@ -167,19 +215,16 @@ def make_prompt(row: Row, policy: Renderer, spec: PromptSpec, template: str | No
         where: what to call the row in messages.
 
     Raises:
-        UsageError: a prompt that is none, is empty, or is longer than the policy's context.
+        UsageError: a prompt that is none, is empty, is longer than the policy's context, or that the policy cannot read.
     """
-    source: Any = fill(template, row, where) if template is not None else row["prompt"]
-    if not isinstance(source, str) and not is_chat(source):
-        raise UsageError(
-            f"{where}: the prompt must be a text or a list of messages with role and content, not {source!r}"
-        )
-    if not isinstance(source, str):
-        source = [dict(message) for message in source]
-        if spec.system and source[0]["role"] != "system":
-            source = [{"role": "system", "content": spec.system}, *source]
-    text = policy.render(source, spec.system)
-    tokens = policy.encode(text, start=True)
+    source = source_of(row, template, where)
+    if not isinstance(source, str) and spec.system and source[0]["role"] != "system":
+        source = [{"role": "system", "content": spec.system}, *source]
+    tools = () if isinstance(source, str) else tools_of(row)
+    try:
+        text, tokens = policy.prompt(source, spec.system, tools)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
     if not tokens:
         raise UsageError(f"{where}: the prompt is empty")
     if policy.context_length is not None and len(tokens) + spec.max_new_tokens > policy.context_length:
@@ -187,21 +232,12 @@ def make_prompt(row: Row, policy: Renderer, spec: PromptSpec, template: str | No
             f"{where}: the prompt has {len(tokens)} tokens, which with max_new_tokens={spec.max_new_tokens} exceeds the "
             f"model's context of {policy.context_length}: shorten it, or lower max_new_tokens"
         )
-    return Prompt(prompt_id(text), text, tokens, source, row)
+    return Prompt(prompt_id(text), text, tokens, source, row, tools)
 
 
 def prompt_id(text: str) -> str:
     """Identity of a rendered prompt."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def is_chat(source: Any) -> bool:
-    """True for messages with role and content."""
-    return (
-        isinstance(source, Sequence)
-        and len(source) > 0
-        and all(isinstance(m, Mapping) and "role" in m and "content" in m for m in source)
-    )
 
 
 def overlap(first: Iterable[Prompt], second: Iterable[Prompt]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from cohort.engine.base import Completion, Sampling
 from cohort.engine.stopping import StopStrings
 from cohort.engine.truncation import allowed, draw
 from cohort.policies.causal_lm import CausalLM
+from cohort.policies.diverging import diverged
 from cohort.policies.head import entropy_of
 from cohort.support import Kept, Rule, kept_sets
 
@@ -74,7 +76,7 @@ def pick(
         entropy = entropy_of(policy, whole=False, probs=probs)
     chosen = (
         policy.argmax(-1) if sampling.greedy else draw(probs if drawn_from is policy else drawn_from.exp(), uniforms)
-    )
+    ).clamp(max=logits.shape[1] - 1)  # of NaN the place past the end is found
     at = chosen[:, None]
     own = policy.gather(1, at)[:, 0]
     logp, sampled = (own if each is policy else each.gather(1, at)[:, 0] for each in (raw, drawn_from))
@@ -92,7 +94,7 @@ class Drawing:
 
     def __init__(self, policy: CausalLM, requests: Sequence[Request], sampling: Sampling) -> None:
         device = policy.device
-        self.sampling = sampling
+        self.policy, self.requests, self.sampling = policy, requests, sampling
         self.rule = sampling.rule(policy.stop_ids)
         self.stops = torch.tensor(sorted(self.rule.stop_ids), dtype=torch.int64, device=device)
         most = max(request.max_new_tokens for request in requests)
@@ -125,7 +127,8 @@ class Drawing:
         self.tokens[owner, count] = drawn.token
         self.numbers[:, owner, count] = torch.stack([drawn.logp, drawn.sampled_logp, drawn.entropy, drawn.policy_logp])
         self.count[owner] = count + 1
-        stopped = torch.isin(drawn.token, self.stops)
+        # What is not a number ends at once (see `completion`): nothing that could follow would be of use.
+        stopped = torch.isin(drawn.token, self.stops) | drawn.logp.isnan()
         places = owner.tolist() if drawn.kept is not None or self.strings is not None else []
         if drawn.kept is not None:
             for place, kept in zip(places, kept_sets(drawn.kept), strict=True):
@@ -145,11 +148,18 @@ class Drawing:
         return out
 
     def completion(self, place: int) -> Completion:
-        """What was drawn for a request."""
+        """What was drawn for a request.
+
+        Raises:
+            Diverged: the model's logits are not finite.
+        """
         length = int(self.count[place])
         logp, sampled, entropy, policy = self.numbers[:, place, :length].tolist()
+        tokens = self.tokens[place, :length].tolist()
+        if any(map(math.isnan, logp)):
+            raise diverged(self.policy.model, [*context_of(self.requests[place]), *tokens], "sampling")
         return Completion(
-            self.tokens[place, :length].tolist(), logp, sampled, entropy, bool(self.finished[place]),
+            tokens, logp, sampled, entropy, bool(self.finished[place]),
             kept=self.kept[place] if self.sampling.truncated else None,
             policy_logp=policy if self.processors else None,
             stop=None if self.strings is None else self.strings.found[place],

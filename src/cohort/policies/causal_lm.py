@@ -13,37 +13,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.batch import Message
-from cohort.errors import UsageError
 from cohort.policies.activations import Compiled, checkpointed, layers_of, return_freed_memory
 from cohort.policies.attention import packed
 from cohort.policies.critic import Critic
 from cohort.policies.head import head_of, token_statistics
+from cohort.policies.loading import check_finite, load_model
 from cohort.policies.packing import Packed, pack, packs, pays
 from cohort.policies.sequences import Sequences
 from cohort.policies.stream import serves, streamed
-from cohort.quiet import quiet_libraries
+from cohort.policies.text import Codec, PromptFormat
 from cohort.support import Flat
 
 
-class CausalLM:
+class CausalLM(Codec):
     """A causal language model with its tokenizer.
 
     Attributes:
         model: the transformers model, or its peft wrapper.
-        tokenizer: the tokenizer, or None where only token ids are used.
-        stop_ids: token ids that end a rollout.
         context_length: most tokens of context and completion together; None if the model has no limit.
         activations: what a pass with gradient keeps: "keep", "checkpoint" or "stream" (see `use_activations`).
         compiled: the compiled layers that passes go through, if they do (see compiling.py).
         halved: True if micro-batches are cut in half, since memory ran out.
     """
 
-    def __init__(self, model: Any, tokenizer: Any = None, *, bos: bool = False, name: str = "") -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        bos: bool = False,
+        name: str = "",
+        prompt_format: PromptFormat = "auto",
+        special_tokens: str | Sequence[str] = "content",
+    ) -> None:
         self.model = model.eval()
-        self.tokenizer = tokenizer
-        self.name = name
-        self.bos = bos
         self.forwards = 0
         self._reference: Any = None
         self._teacher: Any = None
@@ -53,14 +56,12 @@ class CausalLM:
         self.halved = False
         config = model.config
         ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None) or config.eos_token_id
-        self.stop_ids: frozenset[int] = frozenset(
-            i
-            for i in [*(ends if isinstance(ends, list) else [ends]), getattr(tokenizer, "eos_token_id", None)]
-            if i is not None
-        )
+        super().__init__(
+            tokenizer, rows=min(self.vocabulary, int(self.base.get_input_embeddings().weight.shape[0])), name=name, bos=bos,
+            prompt_format=prompt_format, special_tokens=special_tokens,
+            ends=[i for i in (ends if isinstance(ends, list) else [ends]) if i is not None],
+        )  # fmt: skip
         self.context_length: int | None = getattr(config, "max_position_embeddings", None)
-        if bos and getattr(tokenizer, "bos_token_id", None) is None:
-            raise UsageError(f"--bos: the tokenizer of {name or 'the model'} has no beginning-of-sequence token")
         self.keeps_logits = "logits_to_keep" in inspect.signature(self.base.forward).parameters
 
     # loading and saving --------------------------------------------------------------------------------------------
@@ -74,32 +75,22 @@ class CausalLM:
         dtype: torch.dtype = torch.float32,
         trust_remote_code: bool = False,
         bos: bool = False,
+        prompt_format: PromptFormat = "auto",
+        special_tokens: str | Sequence[str] = "content",
     ) -> CausalLM:
         """A model folder or hub id, safetensors only.
 
         Raises:
-            UsageError: no such model, no tokenizer, or weights in another format than safetensors.
+            UsageError: no such model, no tokenizer, weights in another format than safetensors or not those that the
+                model's configuration asks for, or tokens that it has no row for.
         """
-        from safetensors import SafetensorError
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        quiet_libraries()
-        folder = Path(name)
-        if folder.is_dir():
-            _check_folder(folder)
-        elif "/" not in name or name.startswith((".", "/", "~")):
-            raise UsageError(f"model '{name}': no such folder, and no hub id ('organisation/name') either")
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-        except (OSError, ValueError, KeyError) as error:
-            raise UsageError(f"model '{name}': its tokenizer cannot be loaded: {_first_line(error)}") from error
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
-            )
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise UsageError(f"model '{name}' cannot be loaded: {_first_line(error)}") from error
-        return cls(model.to(device), tokenizer, bos=bos, name=name)
+        model, tokenizer = load_model(name, dtype=dtype, trust_remote_code=trust_remote_code)
+        policy = cls(
+            model.to(device), tokenizer, bos=bos, name=name, prompt_format=prompt_format, special_tokens=special_tokens
+        )
+        check_finite(policy.model, f"model '{name}'")
+        policy.check_tokens()
+        return policy
 
     def save(self, folder: Path) -> None:
         """Write what `from_pretrained` loads: model (or adapter), generation configuration and tokenizer."""
@@ -151,38 +142,6 @@ class CausalLM:
     def trainable(self) -> list[torch.nn.Parameter]:
         """Parameters that are trained."""
         return [p for p in self.model.parameters() if p.requires_grad]
-
-    # text ----------------------------------------------------------------------------------------------------------
-
-    @property
-    def has_template(self) -> bool:
-        return bool(getattr(self.tokenizer, "chat_template", None))
-
-    def render(self, source: str | list[Message], system: str | None = None) -> str:
-        """The text that the policy is conditioned on: through the chat template if there is one, else plain."""
-        messages = [{"role": "user", "content": source}] if isinstance(source, str) else list(source)
-        if system and not any(m["role"] == "system" for m in messages):
-            messages = [{"role": "system", "content": system}, *messages]
-        if self.has_template:
-            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        return "\n\n".join(str(m["content"]) for m in messages)
-
-    def encode(self, text: str, *, start: bool = False) -> tuple[int, ...]:
-        """Token ids; with `start`, as the beginning of a sequence, with the special tokens that the tokenizer adds."""
-        # A chat template writes its special tokens itself.
-        ids = self.tokenizer(text, add_special_tokens=start and not self.has_template)["input_ids"]
-        if start and self.bos and (not ids or ids[0] != self.tokenizer.bos_token_id):
-            ids = [self.tokenizer.bos_token_id, *ids]
-        return tuple(ids)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Text of completion tokens, without special tokens."""
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
-
-    @property
-    def special_ids(self) -> frozenset[int]:
-        """Tokens that `decode` leaves out."""
-        return frozenset(self.tokenizer.all_special_ids)
 
     # scoring -------------------------------------------------------------------------------------------------------
 
@@ -400,47 +359,3 @@ def way_of(model: Any) -> str:
         if logits.shape == right.shape and float((logits - right).abs().max()) <= near:
             return way
     return "whole"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0]
-
-
-def _check_folder(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise UsageError(f"{folder} holds a LoRA adapter; make a whole model of it with 'cohort merge {folder}'")
-        raise UsageError(f"{folder} is no model folder: it has no config.json")
-    if not list(folder.glob("*.safetensors")):
-        pickles = [p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern)]
-        if pickles:
-            raise UsageError(
-                f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code when it is loaded: "
-                "convert it to safetensors (model.save_pretrained writes them) and try again"
-            )
-        raise UsageError(f"{folder} has no weights (*.safetensors)")
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
-        raise UsageError(
-            f"{folder} has no tokenizer (tokenizer.json): save the model's tokenizer into it with "
-            "tokenizer.save_pretrained"
-        )
-
-
-def merge_adapter(adapter: Path, out: Path, *, trust_remote_code: bool = False) -> None:
-    """Write the whole model that an adapter and its base make, with the tokenizer.
-
-    Raises:
-        UsageError: the folder holds no adapter, or its base cannot be loaded.
-    """
-    from peft import AutoPeftModelForCausalLM
-    from transformers import AutoTokenizer
-
-    quiet_libraries()
-    if not (adapter / "adapter_config.json").is_file():
-        raise UsageError(f"{adapter} holds no LoRA adapter (no adapter_config.json)")
-    try:
-        model = AutoPeftModelForCausalLM.from_pretrained(str(adapter), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the base model of {adapter} cannot be loaded: {_first_line(error)}") from error
-    model.merge_and_unload().save_pretrained(out)
-    AutoTokenizer.from_pretrained(str(adapter), trust_remote_code=trust_remote_code).save_pretrained(out)

@@ -54,7 +54,7 @@ def expert_anchors(
     written = []
     for place in last.values():
         request = rollouts[place].request
-        tokens = tools.encode(str(request.prompt.row.get(solution)))
+        tokens = tools.follow(request.prompt, str(request.prompt.row.get(solution)))
         if 0 < len(tokens) < request.max_new_tokens:
             # Written by another, but trained on like the policy's own.
             history = (Segment(tokens),)

@@ -205,8 +205,8 @@ class Collector:
     ) -> Tools:
         """What the sampling and guidance axes are lent for a step."""
 
-        def render(source: str | list[Message]) -> tuple[int, ...]:
-            return self.policy.encode(self.policy.render(source, self.system), start=True)
+        def render(source: str | list[Message], schemas: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
+            return self.policy.prompt(source, self.system, schemas)[1]
 
         def draw(requests: Sequence[Request]) -> list[Rollout]:
             return self.grader.grade(method.run("sampling", states, requests, tools))
@@ -228,8 +228,8 @@ class Collector:
         asked = {"count": 0}
         tools = Tools(
             generate=lambda requests: self.generate([self._fitted(r) for r in requests]),
-            draw=draw, grade=self.grader.grade, ask=ask, render=render, encode=self.policy.encode, cut=cut, rng=rng,
-            step=step, steps=steps,
+            draw=draw, grade=self.grader.grade, ask=ask, render=render, encode=self.policy.encode,
+            follow=self.policy.follow, cut=cut, rng=rng, step=step, steps=steps,
         )  # fmt: skip
         return tools
 

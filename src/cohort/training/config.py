@@ -99,6 +99,10 @@ class TrainConfig(_Section):
     template: Annotated[Name | None, Option(DATA)] = Field(
         None, description="prompt text with the row's fields in braces, or a file with it"
     )
+    prompt_format: Annotated[Literal["auto", "chat", "text"], Option(DATA)] = Field(
+        "auto",
+        description="prompts that are plain texts: as they are (text), through the chat template (chat), or if there is one",
+    )
     eval_data: Annotated[Any, Option(EVALUATION, "DATA")] = Field(None, description="held-out data")
     eval_every: Annotated[Count, Option(EVALUATION, "STEPS")] = Field(
         0, ge=0, description="steps between evaluations on eval_data; 0: only before and after"
@@ -151,6 +155,10 @@ class TrainConfig(_Section):
     )
     stop_token_ids: list[Count] = Field(
         default_factory=list, description="token ids that end a rollout, beside the model's"
+    )
+    special_tokens: Literal["content", "all", "none"] | list[Name] = Field(
+        "content",
+        description="special tokens that rewards see: those that do not end, pad or frame a turn; all; none; or their texts",
     )
     logit_bias: dict[StrictInt | Name, AnyNumber] = Field(
         default_factory=dict,

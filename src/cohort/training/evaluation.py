@@ -17,6 +17,7 @@ from cohort.rewards.spec import parse
 from cohort.training import nursery
 from cohort.training.config import TrainConfig
 from cohort.training.evaluate import Evaluation, evaluate_prompts
+from cohort.training.opening import say_text
 from cohort.training.setup import TASK_ONLY, check_columns, load_policy, make_collector, make_grader, prompt_spec
 
 
@@ -43,6 +44,7 @@ def evaluate_model(
         prompts = load_prompts(config.data, policy, prompt_spec(config), seed=config.seed, say=say)[:limit]
         check_columns(registry.method("grpo(kl_beta=0.0)"), config, grader, prompts, [])
         collector = make_collector(config, policy, grader)
+        say_text(policy, prompts, say)
         stack.callback(collector.engine.close)
         if samples == 1:
             collector = replace(collector, sampling=replace(collector.sampling, temperature=0.0))

@@ -295,8 +295,8 @@ def probe(setup: Setup, rollouts: Sequence[Rollout], step: int) -> Probe:
             micro_tokens=setup.micro_tokens, want=want, model=model,
         )  # fmt: skip
 
-    def render(source: Any) -> tuple[int, ...]:
-        return policy.encode(policy.render(source, config.system), start=True)
+    def render(source: Any, schemas: Any = ()) -> tuple[int, ...]:
+        return policy.prompt(source, setup.collector.system, schemas)[1]
 
     return Probe(
         rollouts, passes, policy.hidden_states, lambda: policy.head_weight, policy.encode, policy.decode, render,

@@ -95,7 +95,7 @@ def folder(say: Callable[[str], None], report: Report | None = None) -> Path:
     prompts = [p for p in load_prompts(DEMONSTRATIONS, policy, spec) if p.id not in test]
     rng = random.Random(0)
     # Several of each prompt: which prompts are guessed at and which worked out is nothing to learn.
-    pairs = [(p.tokens, sft.completion_tokens(policy, demonstration(p.row, rng))) for p in prompts for _ in range(4)]
+    pairs = [(p.tokens, sft.completion_tokens(policy, demonstration(p.row, rng), p)) for p in prompts for _ in range(4)]
     steps = int(WARM_START["steps"])
     sft.fine_tune(
         policy, pairs, **WARM_START, report=lambda step, values: report and report("warm start", step, steps, values)

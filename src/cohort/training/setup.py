@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,9 +15,8 @@ from cohort import registry
 from cohort.axes.correction import importance_weight
 from cohort.batch import Prompt
 from cohort.data.pairs import load_pairs, read_pairs
-from cohort.data.prompts import PromptSpec, load_prompts, read_source
+from cohort.data.prompts import PromptSpec, load_prompts, read_source, typed
 from cohort.data.rows import place_of
-from cohort.engine.base import Sampling
 from cohort.errors import UsageError
 from cohort.methods import Method, use
 from cohort.policies.causal_lm import CausalLM
@@ -30,8 +29,9 @@ from cohort.training.collect import ALWAYS, Collector, Grader
 from cohort.training.config import TrainConfig
 from cohort.training.engines import check_engine, make_engine, reads_entropies
 from cohort.training.offline import LABEL, OfflineCollector, Store, check_labels, check_pairs, is_offline
+from cohort.training.opening import say_text
 from cohort.training.precision import MasterWeights
-from cohort.training.sft import completion_tokens
+from cohort.training.sampling import make_sampling
 from cohort.training.update import SCORED, TAUGHT
 
 Say = Callable[[str], None]
@@ -112,13 +112,11 @@ def load_policy(config: TrainConfig, say: Say, *, report: nursery.Report | None 
     """The model that a configuration asks for, on its device, with adapters if asked."""
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
-    if config.model == "nursery":
-        folder = nursery.folder(say, report)
-        policy = CausalLM.load(str(folder), device=device, dtype=dtype, bos=config.bos)
-    else:
-        policy = CausalLM.load(
-            config.model, device=device, dtype=dtype, trust_remote_code=config.trust_remote_code, bos=config.bos
-        )
+    folder = str(nursery.folder(say, report)) if config.model == "nursery" else config.model
+    policy = CausalLM.load(
+        folder, device=device, dtype=dtype, trust_remote_code=config.trust_remote_code, bos=config.bos,
+        prompt_format=config.prompt_format, special_tokens=config.special_tokens,
+    )  # fmt: skip
     if config.lora:
         torch.manual_seed(config.seed)
         policy.add_lora(config.lora)
@@ -178,54 +176,25 @@ def accuracy_component(asked: str | None, specs: list[RewardSpec]) -> str:
     return next((spec.name for spec in specs if spec.verifies), names[0])
 
 
-def make_sampling(config: TrainConfig, policy: CausalLM) -> Sampling:
-    """How the run draws tokens.
-
-    Raises:
-        UsageError: an option names tokens that the model does not have, or cannot be kept.
-    """
-    if config.min_new_tokens > config.max_new_tokens:
-        raise UsageError(
-            f"min_new_tokens is {config.min_new_tokens}, but a rollout ends at max_new_tokens = {config.max_new_tokens}: "
-            "raise one or lower the other"
-        )
-    if "" in config.stop:
-        raise UsageError("stop: an empty text would end every rollout at its first token; leave it out")
-    known = f"the model has token ids 0 to {policy.vocabulary - 1}"
-    for token in config.stop_token_ids:
-        if not 0 <= token < policy.vocabulary:
-            raise UsageError(f"stop_token_ids: there is no token {token}; {known}")
-    bias: dict[int, float] = {}
-    for key, value in config.logit_bias.items():
-        ids = (key,) if isinstance(key, int) else policy.encode(key)
-        if len(ids) != 1:
-            raise UsageError(
-                f"logit_bias: {key!r} is {len(ids)} tokens ({', '.join(map(str, ids))}): give the ids of those to change"
-            )
-        if not 0 <= ids[0] < policy.vocabulary:
-            raise UsageError(f"logit_bias: there is no token {ids[0]}; {known}")
-        if not math.isfinite(value):
-            raise UsageError(f"logit_bias: {key!r} has {value}, which is no number; -100 is enough to exclude a token")
-        bias[ids[0]] = bias.get(ids[0], 0.0) + value
-    stop_ids = policy.stop_ids | frozenset(config.stop_token_ids) if config.stop_token_ids else None
-    return Sampling(
-        config.temperature, config.top_p, config.top_k, config.min_p, stop_ids, config.min_new_tokens,
-        tuple(config.stop), bias,
-    )  # fmt: skip
-
-
 def make_collector(config: TrainConfig, policy: CausalLM, grader: Grader, store: Store | None = None) -> Collector:
     """Policy, engine and grader put together for sampling, or for taking rollouts from a store."""
     sampling = make_sampling(config, policy)
     engine = make_engine(config, policy, sampling)
     if store is not None:
-        return OfflineCollector(policy, engine, sampling, grader, config.max_new_tokens, config.system, store=store)
-    return Collector(policy, engine, sampling, grader, config.max_new_tokens, config.system)
+        return OfflineCollector(policy, engine, sampling, grader, config.max_new_tokens, system_of(config), store=store)
+    return Collector(policy, engine, sampling, grader, config.max_new_tokens, system_of(config))
 
 
 def prompt_spec(config: TrainConfig) -> PromptSpec:
     """How the run's rows become prompts."""
-    return PromptSpec(config.prompt_field, config.answer_field, config.system, config.template, config.max_new_tokens)
+    return PromptSpec(
+        config.prompt_field, config.answer_field, system_of(config), config.template, config.max_new_tokens
+    )
+
+
+def system_of(config: TrainConfig) -> str | None:
+    """The run's system message."""
+    return None if config.system is None else typed(config.system)
 
 
 def prepare(
@@ -256,7 +225,7 @@ def prepare(
         prompts = [] if source is None else load_prompts(source, policy, spec, say=say)
         store: Store | None = None
         if written is not None:
-            preferences = load_pairs(written, policy, spec, lambda text: completion_tokens(policy, text))
+            preferences = load_pairs(written, policy, spec, partial(policy.follow, end=True))
             store = Store.of(preferences)
             if offline:
                 check_labels(method, preferences, written.where)
@@ -271,6 +240,7 @@ def prepare(
         asked = store.prompts if store is not None else []
         check_columns(method, config, grader, prompts, eval_prompts, asked)
         collector = make_collector(config, policy, grader, store if offline else None)
+        say_text(policy, prompts or asked, say, sampled=not offline)
         method = corrected(method, config, collector, say)
         compiled = compile_policy(config, policy, say)
     except BaseException:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from cohort.batch import Prompt
+from cohort.data.pairs import written_text
+from cohort.data.prompts import PromptSpec, make_prompt, read_source, template_of
 from cohort.data.rows import place_of
 from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
@@ -16,35 +19,63 @@ from cohort.training.precision import MasterWeights
 from cohort.training.schedule import factor
 from cohort.training.seeds import generator
 
-
-def completion_tokens(policy: CausalLM, text: str) -> tuple[int, ...]:
-    """Token ids of a completion, ended by the policy's stop token."""
-    ids = policy.encode(text)
-    end = policy.tokenizer.eos_token_id
-    return ids if end is None or (ids and ids[-1] == end) else (*ids, end)
+Pair = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def pairs_of(policy: CausalLM, prompts: Sequence[Prompt], field: str) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """(context, completion) token ids of prompts whose rows have their completion in a column.
+def completion_tokens(policy: CausalLM, text: str, prompt: Prompt | None = None) -> tuple[int, ...]:
+    """Token ids of a completion behind a prompt (None: behind any text), ended as the policy's completions are."""
+    return policy.follow(prompt, text, end=True)
+
+
+def load_prompts_of_rows(
+    data: str | Path, policy: CausalLM, spec: PromptSpec, say: Callable[[str], None]
+) -> list[Prompt]:
+    """The prompt of every row of a data set: one that several completions follow comes as often.
 
     Raises:
-        UsageError: a row has no such column, or no text in it.
+        UsageError: a row without a prompt, or with one that the policy cannot take.
+    """
+    source, template = read_source(data, spec, say=say), template_of(spec.template)
+    return [make_prompt(row, policy, spec, template, f"{source.where}, {row.place}") for row in source.rows]
+
+
+def pairs_of(policy: CausalLM, prompts: Sequence[Prompt], field: str, where: str = "data") -> list[Pair]:
+    """(context, completion) token ids of prompts whose rows have their completion in a column.
+
+    A completion is a text, or messages of which the last one is the assistant's.
+
+    Args:
+        where: what to call the data in messages.
+
+    Raises:
+        UsageError: a row has no such column, no text in it, or is longer than the policy's context.
     """
     out = []
     for prompt in prompts:
-        completion = prompt.row.get(field)
-        if not isinstance(completion, str):
+        row = f"{where}, {place_of(prompt.row)}"
+        if prompt.row.get(field) is None:
             raise UsageError(
-                f"{place_of(prompt.row)}: there is no text in column '{field}' (it has: {', '.join(prompt.row)}); name the "
-                "completion's column with --completion-field"
+                f"{row}: there is no text in column '{field}' (it has: {', '.join(prompt.row)}); name the completion's "
+                "column with --completion-field"
             )
-        out.append((prompt.tokens, completion_tokens(policy, completion)))
+        text = written_text(prompt.row, field, row)
+        try:
+            completion = completion_tokens(policy, text, prompt)
+        except UsageError as error:
+            raise UsageError(f"{row}, '{field}': {error}") from error
+        total = len(prompt.tokens) + len(completion)
+        if policy.context_length is not None and total > policy.context_length:
+            raise UsageError(
+                f"{row}: prompt and completion have {total} tokens together, which exceeds the model's context of "
+                f"{policy.context_length}: shorten them, or leave the row out"
+            )
+        out.append((prompt.tokens, completion))
     return out
 
 
 def fine_tune(
     policy: CausalLM,
-    pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+    pairs: Sequence[Pair],
     *,
     steps: int,
     batch_size: int,

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cohort.errors import EngineError, UsageError
+from cohort.errors import Diverged, EngineError, UsageError
 from cohort.insight.doctor.watch import Watch
 from cohort.insight.store import open_run
 from cohort.methods import Method
@@ -43,10 +43,6 @@ RESUMABLE = frozenset(
     | {"engine_url", "engine_folder", "engine_weights", "engine_memory", "engine_timeout"}
 )  # fmt: skip
 NONFINITE_LIMIT = 3
-
-
-class Diverged(RuntimeError):
-    """Loss or gradient was not finite several times in a row."""
 
 
 @dataclass
@@ -117,7 +113,8 @@ def train(
         UsageError: what was asked cannot be done; nothing was written.
         RewardError: a reward function failed and on_reward_error is "stop"; everything so far is saved.
         EngineError: a vLLM that rollouts are drawn with failed; everything so far is saved.
-        Diverged: loss or gradient was not finite three times in a row; a checkpoint is saved.
+        Diverged: loss or gradient was not finite three times in a row, and a checkpoint is saved; or the model's logits are
+            not, and the checkpoint before stays as it is.
     """
     display = display or Display()
     torch.manual_seed(config.seed)

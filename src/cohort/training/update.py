@@ -15,6 +15,7 @@ from cohort.batch import Batch
 from cohort.errors import UsageError, out_of_memory
 from cohort.methods import Loss, Method
 from cohort.policies.causal_lm import CausalLM
+from cohort.policies.diverging import diverged
 from cohort.policies.sequences import Sequences
 
 # Fields that a scoring pass of the current policy gives, with gradient.
@@ -57,7 +58,11 @@ def score(
     want: frozenset[str] = frozenset({"logp"}),
     model: str = "policy",
 ) -> dict[str, Tensor]:
-    """A pass without gradient over any number of sequences: name -> [n, T]; see `sparing`."""
+    """A pass without gradient over any number of sequences: name -> [n, T]; see `sparing`.
+
+    Raises:
+        Diverged: the model's logits are not finite.
+    """
     how: dict[str, Any] = {"width": width, "temperature": temperature, "want": want, "model": model}
     return sparing(policy, lambda: _score(policy, sequences, policy.micro_batches(sequences, micro_tokens), **how))
 
@@ -66,7 +71,13 @@ def score(
 def _score(policy: CausalLM, sequences: Sequences, parts: list[Tensor], **how: Any) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for rows in parts:
-        for name, value in policy.score(sequences.select(rows), **how).items():
+        found = policy.score(sequences.select(rows), **how)
+        if "logp" in found and bool(found["logp"].isnan().any()):
+            place = int(rows[int(found["logp"].isnan().any(1).nonzero()[0])])
+            tokens = torch.cat([sequences.context[place], sequences.completion[place]]).tolist()
+            with policy.model_of(how.get("model", "policy")) as scored:
+                raise diverged(scored, tokens, "scoring")
+        for name, value in found.items():
             whole = out.setdefault(name, value.new_zeros(len(sequences), *value.shape[1:]))
             whole[rows.to(value.device)] = value
     return out

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from cohort.data.prompts import PromptSpec, fill, is_chat, make_prompt, read_source, template_of
+from cohort.data.messages import tools_of
+from cohort.data.prompts import PromptSpec, make_prompt, read_source, source_of, template_of
 from cohort.data.rows import Row
 from cohort.errors import UsageError
 from cohort.insight.doctor.examine import Report, diagnose
@@ -154,43 +155,49 @@ def gather(config: Any, *, samples: int, limit: int, say: Callable[[str], None])
     source = read_source(config.data, spec, seed=config.seed, say=say)
     held = None if config.eval_data is None else read_source(config.eval_data, spec, seed=config.seed, say=say)
     policy = load_policy(config, say) if known else None
-    render = policy.render if policy is not None else _plain
-    prompts = [_text(row, spec, render, f"{source.where}, {row.place}") for row in source.rows]
+    read = policy.prompt if policy is not None else _plain
+    made = [_prompt(row, spec, read, f"{source.where}, {row.place}") for row in source.rows]
     problems: list[str] = []
     found: dict[str, Any] = {}
     if held is not None:
-        found["held_out"] = [_text(row, spec, render, f"{held.where}, {row.place}") for row in held.rows]
+        found["held_out"] = [_prompt(row, spec, read, f"{held.where}, {row.place}")[0] for row in held.rows]
         found["held_rows"] = held.rows
     if policy is not None:
-        found["lengths"] = [len(policy.encode(text, start=True)) for text in prompts]
+        found["lengths"] = [len(tokens) for _, tokens in made]
         found["context"] = policy.context_length
     if config.reward:
         name, verdicts, problems = _verdicts(config, source.rows, limit)
         found |= {"verifier": name, "verdicts": verdicts}
     if samples:
         found["solved"] = _solved(config, policy, source.rows, samples, min(limit, 64))
-    made = Data(
-        source.where, source.rows, prompts, max_new_tokens=config.max_new_tokens, correct_at=config.correct_at, **found
+    texts = [text for text, _ in made]
+    data = Data(
+        source.where, source.rows, texts, max_new_tokens=config.max_new_tokens, correct_at=config.correct_at, **found
     )
-    return made, problems
+    return data, problems
 
 
-def _plain(source: Any, system: str | None = None) -> str:
-    """A prompt's text where no model's template is known."""
+def _plain(source: Any, system: str | None = None, tools: Any = ()) -> tuple[str, tuple[int, ...]]:
+    """A prompt's text where no model's template is known, and no tokens."""
     messages = [source] if isinstance(source, str) else [str(message["content"]) for message in source]
-    return "\n\n".join(([system] if system else []) + messages)
+    return "\n\n".join(([system] if system else []) + messages), ()
 
 
-def _text(row: Row, spec: PromptSpec, render: Callable[..., str], where: str) -> str:
+def _prompt(
+    row: Row, spec: PromptSpec, read: Callable[..., tuple[str, tuple[int, ...]]], where: str
+) -> tuple[str, tuple[int, ...]]:
     template = template_of(spec.template)
-    source: Any = fill(template, row, where) if template is not None else row["prompt"]
-    if source is None:
-        return ""
-    if not isinstance(source, str) and not is_chat(source):
-        raise UsageError(
-            f"{where}: the prompt must be a text or a list of messages with role and content, not {source!r}"
+    if template is None and row["prompt"] is None:
+        return "", ()
+    source = source_of(row, template, where)
+    try:
+        return (
+            read(source, spec.system, () if isinstance(source, str) else tools_of(row))
+            if _content(source)
+            else ("", ())
         )
-    return render(source, spec.system) if _content(source) else ""
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
 
 
 def _content(source: Any) -> str:

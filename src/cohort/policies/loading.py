@@ -1,0 +1,174 @@
+"""Models and tokenizers from folders and the hub, refused where they are not what their configuration says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cohort.errors import UsageError, out_of_memory
+from cohort.quiet import quiet_libraries
+
+# Names of tensors that a message gives.
+NAMED = 4
+
+
+def load_model(name: str, *, dtype: torch.dtype, trust_remote_code: bool = False) -> tuple[Any, Any]:
+    """(model, tokenizer) of a model folder or hub id, safetensors only.
+
+    Raises:
+        UsageError: no such model, no tokenizer, weights in another format than safetensors or quantised, or weights that
+            are missing, of another shape, or left over.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    quiet_libraries()
+    folder = Path(name)
+    if folder.is_dir():
+        _check_folder(folder)
+    elif "/" not in name or name.startswith((".", "/", "~")):
+        raise UsageError(f"model '{name}': no such folder, and no hub id ('organisation/name') either")
+    # Files of a model can be broken in any way, and code that comes with it can raise anything.
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise UsageError(f"model '{name}': its configuration cannot be read: {_reason(error)}") from error
+    _check_config(config, name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise UsageError(f"model '{name}': its tokenizer cannot be loaded: {_reason(error)}") from error
+    before = logging.get_verbosity()
+    try:
+        # Its own report of what is missing is a table of many lines.
+        logging.set_verbosity_error()
+        model, found = AutoModelForCausalLM.from_pretrained(
+            name, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code,
+            ignore_mismatched_sizes=True, output_loading_info=True,
+        )  # fmt: skip
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise UsageError(f"model '{name}' cannot be loaded: {_reason(error)}") from error
+    finally:
+        logging.set_verbosity(before)
+    _check_weights(name, found)
+    return model, tokenizer
+
+
+def _check_config(config: Any, name: str) -> None:
+    how = getattr(config, "quantization_config", None)
+    if how is not None:
+        kind = how.get("quant_method") if isinstance(how, dict) else getattr(how, "quant_method", None)
+        raise UsageError(
+            f"model '{name}' is quantised ({getattr(kind, 'value', kind) or 'in a way that it does not name'}), and quantised "
+            "weights cannot be trained: take the model that it was made of, or save it dequantised"
+        )
+    if getattr(config, "is_encoder_decoder", False):
+        raise UsageError(
+            f"model '{name}' has an encoder and a decoder ({config.model_type}): a causal language model is needed"
+        )
+
+
+def _check_weights(name: str, found: Any) -> None:
+    """The weights are those that the configuration asks for, but for what transformers' own model says may differ.
+
+    Raises:
+        UsageError: some are missing, of another shape, or left over.
+    """
+    wrong = f"model '{name}': its weights are not those that its config.json asks for"
+    ask = "take the configuration that belongs to the weights, or the weights that belong to the configuration"
+    shapes = [
+        f"{key} (stored {_shape(old)}, asked {_shape(new)})" for key, old, new in found.get("mismatched_keys") or ()
+    ]
+    if shapes:
+        raise UsageError(f"{wrong}: of another shape {_some(shapes)}; {ask}")
+    missing = found.get("missing_keys")
+    if missing:
+        raise UsageError(f"{wrong}: there is no {_some(missing)}, which would be drawn at random; {ask}")
+    over = found.get("unexpected_keys")
+    if over:
+        raise UsageError(f"{wrong}: the model has no place for {_some(over)}; {ask}")
+    errors = [*(found.get("error_msgs") or ()), *(found.get("conversion_errors") or {}).values()]
+    if errors:
+        raise UsageError(f"model '{name}' cannot be loaded: {str(errors[0]).strip().splitlines()[0]}")
+
+
+def _shape(size: Iterable[int]) -> str:
+    return "x".join(map(str, size))
+
+
+def _some(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - NAMED} more" if len(ordered) > NAMED else ""
+    return f"{', '.join(ordered[:NAMED])}{more}"
+
+
+@torch.no_grad()
+def check_finite(model: Any, of: str) -> None:
+    """No weight is NaN or infinite.
+
+    Raises:
+        UsageError: one is; the message names its tensor.
+    """
+    for name, tensor in model.named_parameters():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            count = int((~tensor.isfinite()).sum())
+            raise UsageError(
+                f"{of}: the tensor {name} has {count} of {tensor.numel()} numbers that are NaN or infinite: these weights are "
+                "broken (a run that diverged, or a file that was cut); take an earlier checkpoint"
+            )
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, or two where it only announces the next, with its kind where that says more."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    line = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+    if isinstance(error, (OSError, ValueError, ImportError)) and line:
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise UsageError(f"{folder} holds a LoRA adapter; make a whole model of it with 'cohort merge {folder}'")
+        raise UsageError(f"{folder} is no model folder: it has no config.json")
+    if not list(folder.glob("*.safetensors")):
+        pickles = [p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern)]
+        if pickles:
+            raise UsageError(
+                f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code when it is loaded: "
+                "convert it to safetensors (model.save_pretrained writes them) and try again"
+            )
+        raise UsageError(f"{folder} has no weights (*.safetensors)")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
+        raise UsageError(
+            f"{folder} has no tokenizer (tokenizer.json): save the model's tokenizer into it with "
+            "tokenizer.save_pretrained"
+        )
+
+
+def merge_adapter(adapter: Path, out: Path, *, trust_remote_code: bool = False) -> None:
+    """Write the whole model that an adapter and its base make, with the tokenizer.
+
+    Raises:
+        UsageError: the folder holds no adapter, or its base cannot be loaded.
+    """
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoTokenizer
+
+    quiet_libraries()
+    if not (adapter / "adapter_config.json").is_file():
+        raise UsageError(f"{adapter} holds no LoRA adapter (no adapter_config.json)")
+    try:
+        model = AutoPeftModelForCausalLM.from_pretrained(str(adapter), trust_remote_code=trust_remote_code)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise UsageError(f"the base model of {adapter} cannot be loaded: {_reason(error)}") from error
+    model.merge_and_unload().save_pretrained(out)
+    AutoTokenizer.from_pretrained(str(adapter), trust_remote_code=trust_remote_code).save_pretrained(out)

@@ -1,0 +1,41 @@
+"""What is said at the start of the text that a model gets, and of what ends its rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cohort.batch import Prompt
+from cohort.policies.text import Codec
+
+# Characters of a prompt that are shown, half from its beginning and half from its end.
+SHOWN = 400
+
+
+def say_text(policy: Codec, prompts: Sequence[Prompt], say: Callable[[str], None], *, sampled: bool = True) -> None:
+    """Say how prompts are put, with the first as the model gets it, and, if rollouts are drawn, what ends them that the
+    model itself does not name."""
+    if not prompts:
+        return
+    first = prompts[0]
+    how = "through the chat template" if policy.templated(first.source) else "as plain text"
+    text = policy.whole(first.tokens)
+    if len(text) > SHOWN:
+        text = f"{text[: SHOWN // 2]} ... {text[-SHOWN // 2 :]}"
+    say(f"the first prompt ({how}, {len(first.tokens)} tokens): {text!r}")
+    going_on = sum(_goes_on(prompt) for prompt in prompts)
+    if going_on:
+        say(f"{going_on} of {len(prompts)} prompts end with the assistant's message, and the model goes on with it")
+    if not sampled:
+        return
+    end = policy.turn.end
+    if end is not None and end not in policy.ends:
+        named = policy.tokenizer.convert_ids_to_tokens(end)
+        say(f"rollouts end with {named}, too: the chat template ends a turn with it, though the model does not name it")
+    if not policy.stop_ids:
+        say("neither the model nor its tokenizer names a token that ends a text: rollouts end at max_new_tokens alone, or with "
+            "what stop and stop_token_ids name")  # fmt: skip
+
+
+def _goes_on(prompt: Prompt) -> bool:
+    source = prompt.source
+    return not isinstance(source, str) and source[-1]["role"] == "assistant" and bool(source[-1]["content"].strip())

@@ -1,0 +1,79 @@
+"""From a configuration to how tokens are drawn, and what ends a rollout."""
+
+from __future__ import annotations
+
+import math
+
+from cohort.data.prompts import typed
+from cohort.engine.base import Sampling
+from cohort.errors import UsageError
+from cohort.policies.causal_lm import CausalLM
+from cohort.training.config import TrainConfig
+
+
+def make_sampling(config: TrainConfig, policy: CausalLM) -> Sampling:
+    """How the run draws tokens.
+
+    Raises:
+        UsageError: an option names tokens that the model does not have, or cannot be kept.
+    """
+    if config.min_new_tokens > config.max_new_tokens:
+        raise UsageError(
+            f"min_new_tokens is {config.min_new_tokens}, but a rollout ends at max_new_tokens = {config.max_new_tokens}: "
+            "raise one or lower the other"
+        )
+    stops, ends = stops_of(config, policy)
+    known = f"the model has token ids 0 to {policy.vocabulary - 1}"
+    for token in config.stop_token_ids:
+        if not 0 <= token < policy.vocabulary:
+            raise UsageError(f"stop_token_ids: there is no token {token}; {known}")
+    bias: dict[int, float] = {}
+    for key, value in config.logit_bias.items():
+        ids = (key,) if isinstance(key, int) else _token_ids(policy, key)
+        if len(ids) != 1:
+            raise UsageError(
+                f"logit_bias: {key!r} is {len(ids)} tokens ({', '.join(map(str, ids))}): give the ids of those to change"
+            )
+        if not 0 <= ids[0] < policy.vocabulary:
+            raise UsageError(f"logit_bias: there is no token {ids[0]}; {known}")
+        if not math.isfinite(value):
+            raise UsageError(f"logit_bias: {key!r} has {value}, which is no number; -100 is enough to exclude a token")
+        bias[ids[0]] = bias.get(ids[0], 0.0) + value
+    stop_ids = policy.stop_ids | ends if ends else None
+    return Sampling(
+        config.temperature, config.top_p, config.top_k, config.min_p, stop_ids, config.min_new_tokens,
+        stops, bias,
+    )  # fmt: skip
+
+
+def stops_of(config: TrainConfig, policy: CausalLM) -> tuple[tuple[str, ...], frozenset[int]]:
+    """(texts, token ids) that end a rollout beside the policy's own tokens.
+
+    Raises:
+        UsageError: a text that would end everything, or nothing: special tokens have no text to look for in, but one alone
+            is a token that ends a rollout.
+    """
+    texts, ends = [], set(config.stop_token_ids)
+    for text in map(typed, config.stop):
+        if not text:
+            raise UsageError("stop: an empty text would end every rollout at its first token; leave it out")
+        ids = _token_ids(policy, text, "stop")
+        hidden = [token for token in ids if token in policy.special_ids]
+        single = policy.only(text)
+        if single is not None:
+            ends.add(single)
+        elif hidden:
+            raise UsageError(
+                f"stop: {text!r} has the special token {policy.tokenizer.convert_ids_to_tokens(hidden[0])}, which is no part "
+                "of the text of a rollout: name it alone, or see the config key special_tokens"
+            )
+        else:
+            texts.append(text)
+    return tuple(texts), frozenset(ends)
+
+
+def _token_ids(policy: CausalLM, text: str, key: str = "logit_bias") -> tuple[int, ...]:
+    try:
+        return policy.encode(text)
+    except UsageError as error:
+        raise UsageError(f"{key}: {error}") from error
