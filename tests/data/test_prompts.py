@@ -148,6 +148,40 @@ def test_a_template_may_stand_in_a_file(tmp_path):
     assert prompt.source == "Löse: 1+1?"
 
 
+def test_a_template_in_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "template.bin"
+    path.write_bytes(b"{question}\xff\xfe\x00")
+    with pytest.raises(
+        UsageError, match=r"--template: .*template.bin is no text in UTF-8 \(invalid start byte at byte 10\)"
+    ):
+        prompts_of([ROW], template=str(path))
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (r"Q: {question}\nA:", "Q: 1+1?\nA:"),
+        (r"{question}\n\n", "1+1?\n\n"),
+        (r"{question} \nabla x \neq \nu \not\n2", "1+1? \\nabla x \\neq \\nu \\not\n2"),
+        (r"{question}\\n", "1+1?\\\\n"),
+        (r"{question} \boxed{} \t", r"1+1? \boxed{} \t"),
+    ],
+)
+def test_a_new_line_can_be_typed(typed, meant, tmp_path):
+    (prompt,) = prompts_of([ROW], template=typed)
+    assert prompt.source == meant
+    # A file says what it says.
+    path = tmp_path / "template.txt"
+    path.write_text(typed)
+    (prompt,) = prompts_of([ROW], template=str(path))
+    assert prompt.source == typed.replace("{question}", "1+1?")
+
+
+def test_what_is_filled_in_keeps_its_backslashes():
+    (prompt,) = prompts_of([{"question": r"a\nb"}], template=r"{question}\n")
+    assert prompt.source == "a\\nb\n"
+
+
 def test_a_long_template_is_a_text_and_no_file_name():
     (prompt,) = prompts_of([ROW], template="x" * 5000 + "{question}")
     assert prompt.source == "x" * 5000 + "1+1?"
@@ -194,6 +228,33 @@ def test_a_model_s_chat_template_is_used(policy):
     # The special tokens of the template are single tokens.
     assert len(text.tokens) == 5
     assert policy.decode(text.tokens) == "sa"
+
+
+def test_a_message_that_is_no_text_is_named_with_its_row(policy, bare):
+    image = [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]
+    for made in (policy, bare):
+        (prompt,) = prompts_of(
+            [{"prompt": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}], policy=made
+        )
+        assert prompt.source == [{"role": "user", "content": "a"}]
+        assert "a" in prompt.text
+        with pytest.raises(UsageError, match=r"data, row 2: message 1 \(user\) has a part of type 'image_url'"):
+            prompts_of([{"prompt": "a"}, {"prompt": image}], policy=made)
+    with pytest.raises(
+        UsageError, match=r"data, row 1: message 1 \(assistant\) calls tools, which only a chat template"
+    ):
+        prompts_of([{"prompt": [{"role": "assistant", "tool_calls": [{"name": "f"}]}]}], policy=bare)
+    with pytest.raises(UsageError, match=r"data, row 1: the text has half of a surrogate pair \(U\+D800, character"):
+        prompts_of([{"prompt": "a\ud800"}], policy=policy)
+
+
+def test_tools_that_a_template_does_not_show_are_mentioned(policy):
+    said = []
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    rows = [{"prompt": [{"role": "user", "content": "a"}], "tools": tools}, {"prompt": "b", "tools": tools}]
+    first, second = prompts_of(rows, policy=policy, said=said)
+    assert (first.tools, second.tools) == (tuple(tools), ())
+    assert said == ["data: the model's chat template shows no tools: the column 'tools' is no part of the prompts"]
 
 
 def test_a_model_without_a_chat_template_gets_plain_text(bare):

@@ -232,7 +232,7 @@ def make_prompt(row: Row, policy: Renderer, spec: PromptSpec, template: str | No
             f"{where}: the prompt has {len(tokens)} tokens, which with max_new_tokens={spec.max_new_tokens} exceeds the "
             f"model's context of {policy.context_length}: shorten it, or lower max_new_tokens"
         )
-    return Prompt(prompt_id(text), text, tokens, source, row, tools)
+    return Prompt(prompt_id(text), text, tokens, source, row, tuple(tools))
 
 
 def prompt_id(text: str) -> str:

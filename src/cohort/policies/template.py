@@ -110,11 +110,11 @@ def _all_shown(
         return
     marked = [{**message, "content": MARK.format(i)} if i in said else message for i, message in enumerate(messages)]
     try:
-        probe = _apply(tokenizer, marked, tools, False)
+        probe = _apply(tokenizer, marked, tools, False).casefold()
     except Exception:
         return  # it looks into what is said, and took what was
     for i in said:
-        if MARK.format(i) not in probe:
+        if MARK.format(i).casefold() not in probe:
             role = messages[i]["role"]
             advice = (
                 "it has no system role; put the text into --template, or into a user's message"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from cohort.batch import Message, Prompt
 from cohort.errors import UsageError, shown
-from cohort.policies.pieces import Decoder, special_tokens
+from cohort.policies.pieces import UNREADABLE, Decoder, special_tokens
 from cohort.policies.template import Turn, render_chat, turn_of
 
 PromptFormat = Literal["auto", "chat", "text"]
@@ -148,8 +148,18 @@ class Codec:
     # completions ---------------------------------------------------------------------------------------------------
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of completion tokens as it stands behind others, without `special_ids`."""
-        return self.spell([token for token in tokens if token not in self.special_ids])
+        """Text of completion tokens as it stands behind others, without `special_ids`.
+
+        A character that was cut off at the end is U+FFFD.
+        """
+        said = [token for token in tokens if token not in self.special_ids]
+        text = self.spell(said)
+        if text.endswith(UNREADABLE):
+            # Of bytes that are no text together, some decoders show none, also where the first ones were whole characters.
+            heads = (self.spell(said[:-cut]) for cut in range(1, min(4, len(said))))
+            head = next((head for head in heads if not head.endswith(UNREADABLE)), "")
+            text = f"{head}{UNREADABLE}" if len(head) > len(text.rstrip(UNREADABLE)) else text
+        return text
 
     def whole(self, tokens: Sequence[int]) -> str:
         """Text of a sequence from its beginning, with all special tokens."""

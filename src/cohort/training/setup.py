@@ -29,7 +29,6 @@ from cohort.training.collect import ALWAYS, Collector, Grader
 from cohort.training.config import TrainConfig
 from cohort.training.engines import check_engine, make_engine, reads_entropies
 from cohort.training.offline import LABEL, OfflineCollector, Store, check_labels, check_pairs, is_offline
-from cohort.training.opening import say_text
 from cohort.training.precision import MasterWeights
 from cohort.training.sampling import make_sampling
 from cohort.training.update import SCORED, TAUGHT
@@ -240,7 +239,6 @@ def prepare(
         asked = store.prompts if store is not None else []
         check_columns(method, config, grader, prompts, eval_prompts, asked)
         collector = make_collector(config, policy, grader, store if offline else None)
-        say_text(policy, prompts or asked, say, sampled=not offline)
         method = corrected(method, config, collector, say)
         compiled = compile_policy(config, policy, say)
     except BaseException:

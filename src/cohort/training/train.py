@@ -29,6 +29,7 @@ from cohort.training.display import Display
 from cohort.training.evaluate import Evaluation, evaluate_prompts
 from cohort.training.loop import Progress, one_step
 from cohort.training.memory import peak, reset_peak
+from cohort.training.opening import say_text
 from cohort.training.precision import MasterWeights
 from cohort.training.recorder import Recorder, require_wandb
 from cohort.training.setup import Setup, check_space, name_of_run, optimizer_of, prepare
@@ -129,6 +130,8 @@ def train(
         check_space(folder, setup.policy, setup.config)
         if found is not None:
             check_same_run(folder, setup.config)
+        drawn = setup.collector.samples or bool(setup.eval_prompts)
+        say_text(setup.policy, setup.prompts, display.say, sampled=drawn)
         return _run(setup, folder, found, display)
     finally:
         setup.close()

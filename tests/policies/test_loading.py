@@ -1,0 +1,120 @@
+"""Models that are not what their configuration says are refused, and those that only look so are not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cohort.errors import UsageError
+from cohort.policies.causal_lm import CausalLM
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.fixture
+def folder(model_folder: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A folder of a model that a test may change."""
+    return Path(shutil.copytree(model_folder("chat"), tmp_path / "model"))
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def configure(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda w: w.pop(UP), rf"there is no {UP}, which would be drawn at random"),
+        (lambda w: w.update({UP: torch.zeros(3, 32)}), rf"of another shape {UP} \(stored 3x32, asked 64x32\)"),
+        (
+            lambda w: w.update({"model.layers.7.x.weight": torch.zeros(2)}),
+            r"has no place for model\.layers\.7\.x\.weight",
+        ),
+        (lambda w: w[UP][0].fill_(torch.nan), rf"the tensor {UP} has 32 of 2048 numbers that are NaN or infinite"),
+        (lambda w: w["model.norm.weight"][3].fill_(torch.inf), r"the tensor model\.norm\.weight has 1 of 32 numbers"),
+    ],
+)
+def test_weights_that_are_not_whole_are_refused_with_their_names(folder: Path, change: Any, said: str) -> None:
+    change_weights(folder, change)
+    with pytest.raises(UsageError, match=said):
+        CausalLM.load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"num_hidden_layers": 4, "layer_types": ["full_attention"] * 4},
+            r"there is no model\.layers\.2\..* and 20 more",
+        ),
+        (
+            {"num_hidden_layers": 1, "layer_types": ["full_attention"]},
+            r"has no place for model\.layers\.1\..* and 8 more",
+        ),
+        ({"tie_word_embeddings": False}, r"there is no lm_head\.weight"),
+        ({"intermediate_size": 100}, r"of another shape .* \(stored 32x64, asked 32x100\)"),
+        (
+            {"quantization_config": {"quant_method": "awq", "bits": 4}},
+            r"is quantised \(awq\), and quantised weights cannot",
+        ),
+        ({"model_type": "nonsense"}, r"configuration cannot be read: .*`nonsense`"),
+        ({"hidden_size": "many"}, r"configuration cannot be read: .*hidden_size"),
+        ({"model_type": "t5", "is_encoder_decoder": True}, r"has an encoder and a decoder"),
+    ],
+)
+def test_a_configuration_that_is_not_that_of_the_weights_is_refused(
+    folder: Path, changes: dict[str, Any], said: str
+) -> None:
+    configure(folder, **changes)
+    with pytest.raises(UsageError, match=said) as error:
+        CausalLM.load(str(folder))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_broken_file_is_named_or_explained(folder: Path, name: str) -> None:
+    (folder / name).write_bytes((folder / name).read_bytes()[:40])
+    with pytest.raises(UsageError, match=r"its configuration|its tokenizer|cannot be loaded: SafetensorError"):
+        CausalLM.load(str(folder))
+
+
+def test_what_transformers_ties_or_ignores_is_not_missing_or_left_over(folder: Path) -> None:
+    # A tied output layer that is stored as well, and a buffer that older versions stored.
+    def change(weights: dict[str, torch.Tensor]) -> None:
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+        weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+
+    change_weights(folder, change)
+    assert CausalLM.load(str(folder)).model is not None
+    configure(folder, tie_word_embeddings=False)
+    assert CausalLM.load(str(folder)).model is not None
+
+
+def test_a_stop_token_that_the_model_does_not_have_is_refused(folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 5000]}))
+    with pytest.raises(UsageError, match=r"\(id 5000\) is not among those of .*ids 0 to 419"):
+        CausalLM.load(str(folder))
+
+
+def test_a_template_may_end_turns_with_a_token_that_the_model_does_not_have(
+    model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(model_folder("smallvocab"), tmp_path / "model"))
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|im_end|>", "</tool_x>"))
+    with pytest.raises(UsageError, match=r"token </tool_x> \(id 421\)"):
+        CausalLM.load(str(folder))
