@@ -71,7 +71,7 @@ def test_what_is_deep_or_long_is_shown_in_part() -> None:
     deep: Any = "x"
     for _ in range(5000):
         deep = [deep]
-    with pytest.raises(UsageError, match="the content must be|a part of the content") as error:
+    with pytest.raises(UsageError, match=r"the content must be|a part of the content") as error:
         messages_of([{"role": "user", "content": deep}])
     assert len(str(error.value)) < 400
     assert len(shown("x" * 10**6)) < 200

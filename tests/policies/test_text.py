@@ -134,7 +134,7 @@ def test_whether_a_text_goes_through_the_template_is_a_setting(load: Load) -> No
         assert policy.prompt("1 + 1")[0] == expected
         assert policy.prompt(messages)[0] == chat
     assert load("gemma", prompt_format="text").prompt("1")[1] == load("gemma").encode("1")
-    with pytest.raises(UsageError, match="prompt_format is chat, but the tokenizer of .* has no chat template"):
+    with pytest.raises(UsageError, match=r"prompt_format is chat, but the tokenizer of .* has no chat template"):
         load("plain", prompt_format="chat")
 
 
