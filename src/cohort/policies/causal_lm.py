@@ -57,12 +57,17 @@ class CausalLM(Codec):
         config = model.config
         ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None) or config.eos_token_id
         super().__init__(
-            tokenizer, rows=min(self.vocabulary, int(self.base.get_input_embeddings().weight.shape[0])), name=name, bos=bos,
+            tokenizer, rows=0 if tokenizer is None else self._rows, name=name, bos=bos,
             prompt_format=prompt_format, special_tokens=special_tokens,
             ends=[i for i in (ends if isinstance(ends, list) else [ends]) if i is not None],
         )  # fmt: skip
         self.context_length: int | None = getattr(config, "max_position_embeddings", None)
         self.keeps_logits = "logits_to_keep" in inspect.signature(self.base.forward).parameters
+
+    @property
+    def _rows(self) -> int:
+        """Token ids that can be read and drawn are 0 to this - 1."""
+        return min(self.vocabulary, int(self.base.get_input_embeddings().weight.shape[0]))
 
     # loading and saving --------------------------------------------------------------------------------------------
 
