@@ -87,6 +87,39 @@ class Completion:
     stop: str | None = None
 
 
+class Session(Protocol):
+    """Requests that are drawn together, while others still come in: a rollout's next turn, for one.
+
+    The weights must not change while it is open. The same request with the same seed gives the same tokens whatever else
+    is drawn beside it, and whenever it comes (on a CPU in float32).
+    """
+
+    @property
+    def waiting(self) -> int:
+        """Requests that were submitted and whose completions `next` has not given yet."""
+        ...
+
+    def submit(self, request: Request) -> int:
+        """Have a request drawn; its number, counted from 0."""
+        ...
+
+    def end(self) -> None:
+        """Say that nothing more will be submitted, which an engine may make use of."""
+        ...
+
+    def next(self) -> tuple[int, Completion]:
+        """The number and completion of the request that finishes next.
+
+        Raises:
+            LookupError: no request is waiting.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up what is not finished."""
+        ...
+
+
 class Engine(Protocol):
     """Draws completions.
 
@@ -97,10 +130,11 @@ class Engine(Protocol):
     exact: bool
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
-        """(place of the request, completion) of every request, in the order in which they finish.
+        """(place of the request, completion) of every request, in the order in which they finish (see `complete`)."""
+        ...
 
-        The same request with the same seed gives the same tokens whatever else is in the call (on a CPU in float32).
-        """
+    def session(self, sampling: Sampling) -> Session:
+        """A session in which requests are drawn with the weights as they are now."""
         ...
 
     def sync(self) -> None:
@@ -110,3 +144,15 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back what it took: memory, connections, files."""
         ...
+
+
+def complete(session: Session, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+    """(place of the request, completion) of requests that come all at once, in the order in which they finish."""
+    try:
+        for request in requests:
+            session.submit(request)
+        session.end()
+        while session.waiting:
+            yield session.next()
+    finally:
+        session.close()

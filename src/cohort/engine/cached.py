@@ -19,7 +19,7 @@ from cohort.policies.causal_lm import CausalLM
 
 
 class CachedDecoder:
-    """One call of the engine, in waves of rollouts.
+    """Requests in waves of rollouts.
 
     Args:
         slots: most rollouts of a wave.
@@ -35,16 +35,28 @@ class CachedDecoder:
         slots: int,
         cache_mb: float | None = None,
     ) -> None:
-        self.policy, self.requests, self.sampling = policy, requests, sampling
-        self.rows, _ = rows_within(policy, requests, slots=slots, cache_mb=cache_mb, shared=False)
+        self.policy, self.sampling = policy, sampling
+        self.slots, self.cache_mb, self.open = slots, cache_mb, False
+        self.requests: list[Request] = []
+        self.contexts: list[tuple[int, ...]] = []
+        self.waiting: list[int] = []
+        self.add(requests)
+
+    def add(self, requests: Sequence[Request]) -> None:
+        """Take further requests; their places follow those of the requests before."""
+        self.waiting += range(len(self.requests), len(self.requests) + len(requests))
+        self.requests += requests
+        self.contexts += [context_of(request) for request in requests]
+        # Waves of similar context length, so that little is padding; requests of one context stay together.
+        self.waiting.sort(key=lambda i: (len(self.contexts[i]), self.contexts[i], i))
+        alive = [self.requests[i] for i in self.waiting]
+        self.rows, _ = rows_within(self.policy, alive, slots=self.slots, cache_mb=self.cache_mb, shared=False)
 
     def run(self) -> Iterator[tuple[int, Completion]]:
         """(place of the request, completion), as rollouts finish."""
-        # Waves of similar context length, so that little is padding; requests of one context stay together.
-        contexts = [context_of(request) for request in self.requests]
-        order = sorted(range(len(contexts)), key=lambda i: (len(contexts[i]), contexts[i], i))
-        for start in range(0, len(order), self.rows):
-            yield from self._wave([(i, self.requests[i]) for i in order[start : start + self.rows]])
+        while self.waiting:
+            places, self.waiting = self.waiting[: self.rows], self.waiting[self.rows :]
+            yield from self._wave([(i, self.requests[i]) for i in places])
 
     def _wave(self, wave: list[tuple[int, Request]]) -> Iterator[tuple[int, Completion]]:
         places = [i for i, _ in wave]

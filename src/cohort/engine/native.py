@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from cohort.batch import Request
-from cohort.engine.base import Completion, Sampling
+from cohort.engine.base import Completion, Sampling, complete
 from cohort.engine.cached import CachedDecoder
 from cohort.engine.flash import Flash
 from cohort.engine.graphs import Graphs
@@ -51,6 +51,10 @@ class NativeEngine:
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
         """See Engine.generate."""
+        return complete(self.session(sampling), requests)
+
+    def session(self, sampling: Sampling) -> NativeSession:
+        """See Engine.session."""
         way = self.policy.way  # found out by a pass with gradients
         if way != "shared" and not self._said:
             self._said = True
@@ -62,45 +66,104 @@ class NativeEngine:
                 stacklevel=2,
             )
         if way != "shared":
-            return self._generate(requests, sampling, CachedDecoder)
+            return NativeSession(self, sampling, CachedDecoder)
         kind = self.kind
         if kind is not None and not kind.serves(self.policy.base):  # it may have changed since it was tried
             kind = None
         make = functools.partial(SharedDecoder, kind=kind, graphs=self.graphs, flash=self.flash)
-        return self._generate(requests, sampling, make)
+        return NativeSession(self, sampling, make)
 
     @functools.cached_property
     def kind(self) -> Kind | None:
         """What takes steps of decoding from the model's weights; None if they go through its modules."""
         return next((kind for kind in KINDS if SharedDecoder.agrees(self.policy, kind)), None)
 
+
+class NativeSession:
+    """See `cohort.engine.base.Session`.
+
+    Args:
+        make: a decoder of requests.
+    """
+
+    def __init__(
+        self, engine: NativeEngine, sampling: Sampling, make: Callable[..., SharedDecoder | CachedDecoder]
+    ) -> None:
+        self.engine, self.sampling, self.make = engine, sampling, make
+        # By number, what was submitted and is not finished; those that no decoder has yet.
+        self.alive: dict[int, Request] = {}
+        self.new: list[int] = []
+        self.count, self.open = 0, True
+        # The decoder at work, what it gives, and the number of each of its requests.
+        self.decoder: SharedDecoder | CachedDecoder | None = None
+        self.running: Iterator[tuple[int, Completion]] = iter(())
+        self.numbers: list[int] = []
+
+    @property
+    def waiting(self) -> int:
+        """See Session."""
+        return len(self.alive)
+
+    def submit(self, request: Request) -> int:
+        """See Session."""
+        number, self.count = self.count, self.count + 1
+        self.alive[number] = request
+        self.new.append(number)
+        return number
+
+    def end(self) -> None:
+        """See Session."""
+        self.open = False
+
+    def close(self) -> None:
+        """See Session."""
+        self.alive, self.new, self.decoder, self.running = {}, [], None, iter(())
+
     @torch.inference_mode()
-    def _generate(
-        self, requests: Sequence[Request], sampling: Sampling, kind: Callable[..., SharedDecoder | CachedDecoder]
-    ) -> Iterator[tuple[int, Completion]]:
-        left = list(range(len(requests)))
-        while left:
-            asked = [requests[place] for place in left]
-            decoder = kind(self.policy, asked, sampling, slots=self.slots, cache_mb=self.cache_mb)
-            done = set()
+    def next(self) -> tuple[int, Completion]:
+        """See Session."""
+        if not self.alive:
+            raise LookupError("no request is waiting to be drawn")
+        while True:
             try:
-                for place, completion in decoder.run():
-                    done.add(left[place])
-                    yield left[place], completion
+                self._hand_over()
+                place, completion = next(self.running)
+            except StopIteration:
+                self.decoder = None
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or decoder.rows == 1:
+                if not out_of_memory(error) or self.decoder is None or self.decoder.rows == 1:
                     raise
-                self.slots = decoder.rows // 2
-            # What did not end is drawn again, and its seed gives the same tokens.
-            left = [place for place in left if place not in done]
-            if left:
-                del decoder
-                gc.collect()
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                warnings.warn(
-                    f"memory ran out while sampling: going on with {self.slots} rollouts at once (set slots to begin "
-                    "with fewer, or cache_mb to bound the cache)",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+                self.engine.slots = self.decoder.rows // 2
+            else:
+                number = self.numbers[place]
+                del self.alive[number]
+                return number, completion
+            if self.decoder is not None:
+                self._shrink()
+
+    def _hand_over(self) -> None:
+        """Give the decoder what has come in; where there is none, a new one takes all."""
+        if self.decoder is None:
+            self.numbers, self.new = list(self.alive), []
+            asked = list(self.alive.values())
+            engine = self.engine
+            self.decoder = self.make(engine.policy, asked, self.sampling, slots=engine.slots, cache_mb=engine.cache_mb)
+            self.running = self.decoder.run()
+        elif self.new:
+            self.numbers += self.new
+            self.decoder.add([self.alive[number] for number in self.new])
+            self.new = []
+        self.decoder.open = self.open
+
+    def _shrink(self) -> None:
+        """After memory ran out: what did not end is drawn again, and its seed gives the same tokens."""
+        self.decoder, self.running = None, iter(())
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        warnings.warn(
+            f"memory ran out while sampling: going on with {self.engine.slots} rollouts at once (set slots to begin with "
+            "fewer, or cache_mb to bound the cache)",
+            RuntimeWarning,
+            stacklevel=3,
+        )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from cohort.batch import Processor, Request
 from cohort.engine.base import Completion, Sampling
@@ -90,33 +91,53 @@ def _reheated(logits: Tensor, log_probs: Tensor, temperature: float, factor: Ten
 
 
 class Drawing:
-    """The tokens drawn so far for the requests of a call."""
+    """The tokens drawn so far for the requests of a session."""
 
     def __init__(self, policy: CausalLM, requests: Sequence[Request], sampling: Sampling) -> None:
-        device = policy.device
-        self.policy, self.requests, self.sampling = policy, requests, sampling
+        self.device = device = policy.device
+        self.policy, self.sampling = policy, sampling
+        self.requests: list[Request] = []
         self.rule = sampling.rule(policy.stop_ids)
         self.stops = torch.tensor(sorted(self.rule.stop_ids), dtype=torch.int64, device=device)
-        most = max(request.max_new_tokens for request in requests)
+        self.uniforms = torch.empty(0, 0, dtype=torch.float64, device=device)
+        self.limits, self.before, self.which, self.count = torch.empty(4, 0, dtype=torch.int64, device=device)
+        self.processors: list[Processor] = []
+        self.tokens = torch.empty(0, 0, dtype=torch.int64, device=device)
+        dtype = torch.float64 if policy.dtype == torch.float64 else torch.float32
+        self.numbers = torch.empty(4, 0, 0, dtype=dtype, device=device)
+        self.finished = torch.empty(0, dtype=torch.bool, device=device)
+        self.kept: list[list[Kept]] = []
+        self.strings = StopStrings(policy, sampling.stop) if sampling.stop else None
+        self.add(requests)
+
+    def add(self, requests: Sequence[Request]) -> None:
+        """Make room for further requests; their places follow."""
+        self.requests += requests
+        most = max([self.tokens.shape[1], *(request.max_new_tokens for request in requests)])
+        more, wider = len(requests), most - self.tokens.shape[1]
         # One uniform number a token from the request's own stream: independent of what else is in the batch.
         streams = [np.random.Generator(np.random.Philox(request.seed)).random(most) for request in requests]
-        self.uniforms = torch.from_numpy(np.stack(streams)).to(device)
-        self.limits = torch.tensor([request.max_new_tokens for request in requests], device=device)
-        self.before = torch.tensor([len(request.prefix) for request in requests], device=device)
-        self.processors: list[Processor] = []
+        # A request that is drawn already needs none beyond its own limit.
+        new = torch.from_numpy(np.stack(streams)).to(self.device) if streams else self.uniforms.new_empty(0, most)
+        self.uniforms = torch.cat([pad(self.uniforms, (0, wider)), new])
+        self.tokens = pad(self.tokens, (0, wider, 0, more))
+        self.numbers = pad(self.numbers, (0, wider, 0, more))
+        self.finished, self.count = pad(self.finished, (0, more)), pad(self.count, (0, more))
         which = []
         for processor in (request.processor for request in requests):
             if processor is not None and processor not in self.processors:
                 self.processors.append(processor)
             which.append(-1 if processor is None else self.processors.index(processor))
-        self.which = torch.tensor(which, device=device)
-        self.count = torch.zeros(len(requests), dtype=torch.int64, device=device)
-        self.tokens = torch.zeros(len(requests), most, dtype=torch.int64, device=device)
-        dtype = torch.float64 if policy.dtype == torch.float64 else torch.float32
-        self.numbers = torch.zeros(4, len(requests), most, dtype=dtype, device=device)
-        self.finished = torch.zeros(len(requests), dtype=torch.bool, device=device)
-        self.kept: list[list[Kept]] = [[] for _ in requests]
-        self.strings = StopStrings(policy, sampling.stop, len(requests)) if sampling.stop else None
+        limits, before = [r.max_new_tokens for r in requests], [len(r.prefix) for r in requests]
+        for name, values in (("limits", limits), ("before", before), ("which", which)):
+            setattr(
+                self,
+                name,
+                torch.cat([getattr(self, name), torch.tensor(values, dtype=torch.int64, device=self.device)]),
+            )
+        self.kept += [[] for _ in requests]
+        if self.strings is not None:
+            self.strings.add_requests(more)
 
     def step(self, logits: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
         """Draw the next token of the requests [B] `owner` from logits [B, V]: (tokens [B], [B] bool: that was the last)."""

@@ -44,7 +44,7 @@ _decoder: contextvars.ContextVar[SharedDecoder | None] = contextvars.ContextVar(
 
 
 class SharedDecoder:
-    """One call of the engine: rows of rollouts that are being decoded, and requests that wait for a row.
+    """Rows of rollouts that are being decoded, and requests that wait for a row.
 
     Args:
         slots: most rows.
@@ -67,16 +67,18 @@ class SharedDecoder:
         graphs: Graphs | None = None,
         flash: Flash | None = None,
     ) -> None:
-        self.policy, self.requests, self.sampling = policy, requests, sampling
+        self.policy, self.sampling = policy, sampling
+        # True while further requests may come.
+        self.open = False
+        self.slots, self.cache_mb = slots, cache_mb
         self.base = policy.base
         self.device = policy.device
         self.head = head_of(policy.model)
-        self.rows, self.room = rows_within(policy, requests, slots=slots, cache_mb=cache_mb, shared=True)
-        self.drawing = Drawing(policy, requests, sampling)
-        contexts = [context_of(request) for request in requests]
-        # Requests of one context come together, and contexts of like length, so that little is padding.
-        self.waiting = sorted(range(len(requests)), key=lambda i: (len(contexts[i]), contexts[i], i), reverse=True)
-        self.contexts = contexts
+        self.drawing = Drawing(policy, (), sampling)
+        self.requests: list[Request] = []
+        self.contexts: list[tuple[int, ...]] = []
+        self.waiting: list[int] = []
+        self.rows, self.room, self.most_own, self.most_tokens = 0, 0.0, 0, 0
         # Of each row: its request, the tokens drawn so far, its context's place among the stored ones, the last token.
         self.owner, self.count, self.home, self.last = (
             torch.empty(0, dtype=torch.int64, device=self.device) for _ in range(4)
@@ -98,15 +100,29 @@ class SharedDecoder:
         self.live: Tensor | None = None
         self.graphs = graphs
         self.flash = flash if flash is not None and flash.works else None
-        self.most_own = own_tokens(requests)
         self.steps: Steps | None = None
         # Of the step: what rows do not see, by window.
         self.unseen: dict[int | None, Tensor | None] = {}
         self.stepping = kind(self.base) if kind is not None else None
         self.fused = kind is FusedStep
-        self.most_tokens = max(map(len, contexts)) + max(request.max_new_tokens for request in requests)
         # Of each stored context: the logits [V] of the token that follows it.
         self.following: dict[tuple[int, ...], Tensor] = {}
+        self.add(requests)
+
+    def add(self, requests: Sequence[Request]) -> None:
+        """Take further requests; their places follow those of the requests before."""
+        self.drawing.add(requests)
+        self.waiting += range(len(self.requests), len(self.requests) + len(requests))
+        self.requests += requests
+        self.contexts += [context_of(request) for request in requests]
+        # Requests of one context come together, and contexts of like length, so that little is padding.
+        self.waiting.sort(key=lambda i: (len(self.contexts[i]), self.contexts[i], i), reverse=True)
+        alive = [self.requests[i] for i in (*self.owner.tolist(), *self.waiting)]
+        rows, self.room = rows_within(self.policy, alive, slots=self.slots, cache_mb=self.cache_mb, shared=True)
+        self.rows = max(rows, self._busy())
+        self.most_own = max(self.most_own, own_tokens(requests))
+        longest = max(len(self.contexts[i]) for i in self.waiting)
+        self.most_tokens = max(self.most_tokens, longest + max(r.max_new_tokens for r in requests))
 
     @classmethod
     @torch.inference_mode()
@@ -141,7 +157,8 @@ class SharedDecoder:
         """(place of the request, completion), as rollouts finish."""
         while self.waiting or self._busy():
             free = self.rows - self._busy()
-            if self.waiting and free and (free == self.rows or free >= max(1, self.rows // 4)):
+            some = free == self.rows or free >= max(1, self.rows // 4)
+            if self.waiting and free and (some or (self.open and len(self.waiting) <= free)):
                 self._sweep()
                 yield from self._admit(free)
             done: list[tuple[int, Completion]] = []
@@ -334,16 +351,17 @@ class SharedDecoder:
         """Room for one more token of every row."""
         self.longest = int(self.count.max())
         self.level = self.graphs is None and not self.fused and bool((self.count == self.longest).all())
-        rows, capacity = (self.own[0][0].shape[0], self.own[0][0].shape[2]) if self.own else (self.rows, 0)
-        if self.longest > capacity:
-            more = -(-self.longest // BLOCK) * BLOCK - capacity
+        had, capacity = (self.own[0][0].shape[0], self.own[0][0].shape[2]) if self.own else (0, 0)
+        rows = had if had and had >= len(self.owner) else max(self.rows, len(self.owner))
+        if self.longest > capacity or rows > had:
+            more = max(0, -(-self.longest // BLOCK) * BLOCK - capacity)
             if self.graphs is not None:
                 more = min(max(more, capacity, FIRST_BLOCKS * BLOCK), self.most_own - capacity)
                 self.steps = None
             grown = [self._blank(keys[0], rows, capacity + more) for keys, _ in self.stacked]
             for whole, held in zip(grown, self.own, strict=bool(self.own)):
                 for new, old in zip(whole, held, strict=True):
-                    new[:, :, :capacity] = old
+                    new[:had, :, :capacity] = old
             self.own = grown
         if self.graphs is not None:
             self.longest = self.own[0][0].shape[2]
@@ -355,7 +373,7 @@ class SharedDecoder:
         if self.fused:
             return
         copies = int(self.lengths[self.home].sum())
-        if self.graphs is None and not self.waiting and 0 < copies <= min(FEW_TOKENS, self.room):
+        if self.graphs is None and not (self.waiting or self.open) and 0 < copies <= min(FEW_TOKENS, self.room):
             self._part()
         self.grid = Grid.of(self.home, len(self.stored), self.stacked[0][0].shape[1])
 

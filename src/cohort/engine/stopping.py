@@ -34,13 +34,19 @@ class StopStrings:
         found: the stop string that ended each request; None if none did yet.
     """
 
-    def __init__(self, policy: Speaker, stops: Sequence[str], requests: int) -> None:
+    def __init__(self, policy: Speaker, stops: Sequence[str], requests: int = 0) -> None:
         self.policy, self.stops = policy, tuple(stops)
         self.special = policy.special_ids
         # A token other than a special one stands for at least one byte.
         self.window = max(len(stop.encode()) for stop in stops) + MARGIN
-        self.tails: list[list[int]] = [[] for _ in range(requests)]
-        self.found: list[str | None] = [None] * requests
+        self.tails: list[list[int]] = []
+        self.found: list[str | None] = []
+        self.add_requests(requests)
+
+    def add_requests(self, count: int) -> None:
+        """Look in the texts of further requests too."""
+        self.tails += [[] for _ in range(count)]
+        self.found += [None] * count
 
     def add(self, place: int, token: int, ends: bool) -> bool:
         """True if the next token of a request completes a stop string; never if not `ends`."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from cohort.batch import Request
-from cohort.engine.base import Completion, Sampling
+from cohort.engine.base import Completion, Sampling, complete
 from cohort.engine.picking import context_of
 from cohort.errors import EngineError, UsageError
 from cohort.policies.causal_lm import CausalLM
@@ -70,6 +70,26 @@ class Answer:
             raise ValueError(f"a completion of {count} tokens with {len(self.logp)} log-probabilities")
 
 
+class Draws(Protocol):
+    """Orders that are drawn together, while others still come in."""
+
+    def submit(self, order: Order) -> int:
+        """Have an order drawn; its number, counted from 0."""
+        ...
+
+    def next(self) -> tuple[int, Answer]:
+        """The number and answer of the order that finishes next.
+
+        Raises:
+            EngineError: it could not be had.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up what is not finished."""
+        ...
+
+
 class Backend(Protocol):
     """Where vLLM runs.
 
@@ -85,12 +105,8 @@ class Backend(Protocol):
     masked: bool
     lost: Callable[[], None]
 
-    def draw(self, orders: Sequence[Order]) -> Iterator[tuple[int, Answer]]:
-        """(place of the order, answer) as they finish.
-
-        Raises:
-            EngineError: one could not be had.
-        """
+    def draws(self) -> Draws:
+        """Where orders can be given."""
         ...
 
     def load(self, folder: str) -> None:
@@ -162,19 +178,29 @@ class VLLMEngine:
             UsageError: what vLLM cannot draw, or a vLLM that does not hold this model; nothing was drawn.
             EngineError: vLLM failed.
         """
-        if not requests:
-            return
-        orders = [self._order(request, sampling) for request in requests]
+        for request in requests:  # before any of them is drawn
+            self.order(request, sampling)
+        return complete(self.session(sampling), requests)
+
+    def session(self, sampling: Sampling) -> VLLMSession:
+        """See Engine.session; `submit` raises as `generate` does."""
+        return VLLMSession(self, sampling)
+
+    def ready(self) -> None:
+        """Have vLLM hold the weights as they are now."""
         if not self._current:
             self.route.send()
             self._current = True
         if not self._known:
             self._check_model()
             self._known = True
-        for place, answer in self.backend.draw(orders):
-            yield place, self._completion(requests[place], sampling, answer)
 
-    def _order(self, request: Request, sampling: Sampling) -> Order:
+    def order(self, request: Request, sampling: Sampling) -> Order:
+        """A request in vLLM's terms.
+
+        Raises:
+            UsageError: vLLM cannot draw it.
+        """
         backend = self.backend
         if request.processor is not None:
             raise UsageError(
@@ -192,7 +218,8 @@ class VLLMEngine:
         params["min_tokens"] = min(request.max_new_tokens, max(0, sampling.min_new_tokens - len(request.prefix)))
         return Order(list(tokens), params)
 
-    def _completion(self, request: Request, sampling: Sampling, answer: Answer) -> Completion:
+    def completion(self, request: Request, sampling: Sampling, answer: Answer) -> Completion:
+        """What vLLM's answer to a request says."""
         count = len(answer.tokens)
         kept = answer.support if sampling.truncated else None
         if sampling.truncated and kept is None:
@@ -223,7 +250,7 @@ class VLLMEngine:
         params = parameters(Sampling(), frozenset(), seed=0, count=count, masked=self.backend.masked)
         if self.backend.masked:
             params["top_k"] = self.policy.vocabulary
-        ((_, answer),) = self.backend.draw([Order(context, params)])
+        answer = drawn(self.backend, Order(context, params))
         sequences = Sequences((torch.tensor(context),), (torch.tensor(answer.tokens),))
         try:
             with torch.no_grad():
@@ -236,6 +263,56 @@ class VLLMEngine:
                 f"{self.backend.place} does not hold the model that is trained: its log-probabilities are {apart:.2g} nats "
                 f"off on average. Start it with the model {self.policy.name}, and without quantization"
             )
+
+
+class VLLMSession:
+    """See `cohort.engine.base.Session`."""
+
+    def __init__(self, engine: VLLMEngine, sampling: Sampling) -> None:
+        self.engine, self.sampling = engine, sampling
+        self.alive: dict[int, Request] = {}
+        self.draws: Draws | None = None
+
+    @property
+    def waiting(self) -> int:
+        """See Session."""
+        return len(self.alive)
+
+    def submit(self, request: Request) -> int:
+        """See Session."""
+        order = self.engine.order(request, self.sampling)
+        if self.draws is None:
+            self.engine.ready()
+            self.draws = self.engine.backend.draws()
+        number = self.draws.submit(order)
+        self.alive[number] = request
+        return number
+
+    def end(self) -> None:
+        """See Session."""
+
+    def next(self) -> tuple[int, Completion]:
+        """See Session."""
+        if self.draws is None or not self.alive:
+            raise LookupError("no request is waiting to be drawn")
+        number, answer = self.draws.next()
+        return number, self.engine.completion(self.alive.pop(number), self.sampling, answer)
+
+    def close(self) -> None:
+        """See Session."""
+        if self.draws is not None:
+            self.draws.close()
+        self.draws, self.alive = None, {}
+
+
+def drawn(backend: Backend, order: Order) -> Answer:
+    """The answer to a single order."""
+    draws = backend.draws()
+    try:
+        draws.submit(order)
+        return draws.next()[1]
+    finally:
+        draws.close()
 
 
 def parameters(

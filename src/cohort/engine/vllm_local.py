@@ -6,10 +6,12 @@ that vLLM documents for training (pages training/weight_transfer, training/layer
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cohort.engine.vllm import Answer, Order
@@ -97,32 +99,18 @@ class Local:
         # LLM has no call for it; its engine core ends with the last reference.
         self.__dict__.pop("llm", None)
 
-    def draw(self, orders: Sequence[Order]) -> Iterator[tuple[int, Answer]]:
-        """See Backend.draw."""
-        engine = self.llm.llm_engine
-        final = import_vllm("vllm.sampling_params").RequestOutputKind.FINAL_ONLY
-        tokens_input = import_vllm("vllm.inputs").tokens_input
-        waiting: dict[str, int] = {}
-        try:
-            for place, order in enumerate(orders):
-                name = f"cohort-{next(self._ids)}"
-                params = self._vllm.SamplingParams(**order.params, output_kind=final, detokenize="stop" in order.params)
-                prompt = tokens_input(order.tokens)
-                engine.add_request(name, prompt, params, lora_request=self._adapter)
-                waiting[name] = place
-            while waiting:
-                if not engine.has_unfinished_requests():
-                    raise EngineError(f"vLLM dropped {len(waiting)} of {len(orders)} requests")
-                for output in engine.step():
-                    if output.finished and output.request_id in waiting:
-                        yield waiting.pop(output.request_id), _answer(output.outputs[0])
-        except EngineError:
-            raise
-        except (ValueError, RuntimeError) as error:
-            raise EngineError(f"vLLM failed while drawing: {error}") from error
-        finally:
-            if waiting and hasattr(self, "llm"):
-                engine.abort_request(list(waiting))
+    def draws(self) -> LocalDraws:
+        """See Backend.draws."""
+        return LocalDraws(self)
+
+    def name_request(self) -> str:
+        """A name that no request had yet."""
+        return f"cohort-{next(self._ids)}"
+
+    @property
+    def adapter(self) -> Any:
+        """What is drawn with beside the model's own weights; None for nothing."""
+        return self._adapter
 
     # weights -------------------------------------------------------------------------------------------------------
 
@@ -161,6 +149,52 @@ class Local:
 
     def shutdown_weight_transfer_engine(self) -> None:
         self.llm.shutdown_weight_transfer_engine()
+
+
+class LocalDraws:
+    """See `cohort.engine.vllm.Draws`: requests of vLLM's engine, a step at a time."""
+
+    def __init__(self, backend: Local) -> None:
+        self.backend, self.engine = backend, backend.llm.llm_engine
+        self.waiting: dict[str, int] = {}
+        self.done: deque[tuple[int, Answer]] = deque()
+        self.count = 0
+
+    def submit(self, order: Order) -> int:
+        """See Draws."""
+        final = import_vllm("vllm.sampling_params").RequestOutputKind.FINAL_ONLY
+        prompt = import_vllm("vllm.inputs").tokens_input(order.tokens)
+        name, number = self.backend.name_request(), self.count
+        with _failing():
+            params = import_vllm().SamplingParams(**order.params, output_kind=final, detokenize="stop" in order.params)
+            self.engine.add_request(name, prompt, params, lora_request=self.backend.adapter)
+        self.waiting[name], self.count = number, number + 1
+        return number
+
+    def next(self) -> tuple[int, Answer]:
+        """See Draws."""
+        while not self.done:
+            with _failing():
+                if not self.engine.has_unfinished_requests():
+                    raise EngineError(f"vLLM dropped {len(self.waiting)} of {self.count} requests")
+                for output in self.engine.step():
+                    if output.finished and output.request_id in self.waiting:
+                        self.done.append((self.waiting.pop(output.request_id), _answer(output.outputs[0])))
+        return self.done.popleft()
+
+    def close(self) -> None:
+        """See Draws."""
+        if self.waiting and hasattr(self.backend, "llm"):
+            self.engine.abort_request(list(self.waiting))
+        self.waiting = {}
+
+
+@contextlib.contextmanager
+def _failing() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise error if isinstance(error, EngineError) else EngineError(f"vLLM failed while drawing: {error}") from error
 
 
 def _answer(output: Any) -> Answer:

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 
-from cohort.engine.vllm import Answer, Order, plain
+from cohort.engine.vllm import Answer, Order, drawn, plain
 from cohort.errors import EngineError, UsageError
 
 # Statuses after which the same request may succeed.
@@ -139,7 +140,7 @@ class Server:
         """Log-probabilities are those of the distribution drawn from: where one token is left to draw, all are 0."""
         params = {"n": 1, "seed": 0, "max_tokens": 4, "logprobs": 0, "temperature": 1.0, "top_k": 1, "ignore_eos": True}
         try:
-            ((_, answer),) = self.draw([Order([1, 2, 3], params)])
+            answer = drawn(self, Order([1, 2, 3], params))
         except EngineError as error:
             raise UsageError(f"--engine-url: trying it out failed: {error}") from error
         if any(abs(value) > 1e-3 for value in answer.logp):
@@ -155,21 +156,13 @@ class Server:
 
     # drawing -------------------------------------------------------------------------------------------------------
 
-    def draw(self, orders: Sequence[Order]) -> Iterator[tuple[int, Answer]]:
-        """See Backend.draw."""
+    def draws(self) -> ServerDraws:
+        """See Backend.draws."""
         self._beyond = ""
-        given_up = threading.Event()
-        pool = ThreadPoolExecutor(min(self.concurrency, len(orders)), thread_name_prefix="vllm")
-        try:
-            waiting = {pool.submit(self._draw, order, given_up): place for place, order in enumerate(orders)}
-            for done in as_completed(waiting):
-                yield waiting[done], done.result()
-        finally:
-            # Without waiting: after a failure the others' answers are of no use.
-            given_up.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+        return ServerDraws(self)
 
-    def _draw(self, order: Order, given_up: threading.Event) -> Answer:
+    def draw(self, order: Order, given_up: threading.Event) -> Answer:
+        """The answer to an order; `given_up` is set when nobody waits for it any more."""
         params = plain(order.params)
         body: dict[str, Any]
         if self.masked:
@@ -279,6 +272,35 @@ class Server:
                     self._beyond = str(error)
                     raise
                 self._outages += 1
+
+
+class ServerDraws:
+    """See `cohort.engine.vllm.Draws`: a thread for every request in flight."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.given_up = threading.Event()
+        self.pool = ThreadPoolExecutor(server.concurrency, thread_name_prefix="vllm")
+        self.done: SimpleQueue[tuple[int, Future[Answer]]] = SimpleQueue()
+        self.count = 0
+
+    def submit(self, order: Order) -> int:
+        """See Draws."""
+        number, self.count = self.count, self.count + 1
+        future = self.pool.submit(self.server.draw, order, self.given_up)
+        future.add_done_callback(lambda finished: self.done.put((number, finished)))
+        return number
+
+    def next(self) -> tuple[int, Answer]:
+        """See Draws."""
+        number, finished = self.done.get()
+        return number, finished.result()
+
+    def close(self) -> None:
+        """See Draws."""
+        # Without waiting: after a failure the others' answers are of no use.
+        self.given_up.set()
+        self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _answer(body: Any) -> Answer:
