@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from cohort.data.rows import Row
-from cohort.rewards.answers import number, plain
+from cohort.rewards.numbers import number, plain
+
+_DIGITS = re.compile(r"[-+]?[\d,]+(?:\.\d*)?")
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,10 @@ class Preset:
 
 
 def plain_number(value: Any) -> str:
-    """An answer as text: 27.0 -> "27"; other texts as they are."""
-    found = number(str(value))
-    return str(value).strip() if found is None else plain(found)
+    """An answer as text: 27.0 -> "27", "025" -> "25"; formulas and other texts as they are."""
+    text = str(value).strip()
+    found = number(text) if isinstance(value, float) or _DIGITS.fullmatch(text) else None
+    return text if found is None else plain(found)
 
 
 def _gsm8k(row: Row) -> dict[str, Any]:
@@ -45,10 +49,14 @@ def _problem(row: Row) -> dict[str, Any]:
     return {"prompt": row["problem"], "answer": plain_number(row["answer"])}
 
 
+def _texts(row: Row, *names: str) -> bool:
+    return all(isinstance(row.get(name), str) for name in names)
+
+
 PRESETS = (
-    Preset("GSM8K", lambda row: "question" in row and "####" in str(row.get("answer")), _gsm8k),
-    Preset("SVAMP", lambda row: {"Body", "Question", "Answer"} <= set(row), _svamp),
-    Preset("AIME24 and AMC23", lambda row: {"problem", "answer"} <= set(row), _problem),
+    Preset("GSM8K", lambda row: _texts(row, "question", "answer") and "####" in row["answer"], _gsm8k),
+    Preset("SVAMP", lambda row: "Answer" in row and _texts(row, "Body", "Question"), _svamp),
+    Preset("AIME24 and AMC23", lambda row: "answer" in row and _texts(row, "problem"), _problem),
 )
 
 

@@ -7,13 +7,25 @@ completion is a text, or a list of messages for chat data; a value is a number, 
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cohort.rewards.answers import boxed, final_answer, last_number, marked, number, plain
+from cohort.rewards import equality
+from cohort.rewards.answers import (
+    final_answer,
+    final_number,
+    gold_number,
+    gold_spellings,
+    gold_text,
+    is_missing,
+    marked,
+    outside_thought,
+)
+from cohort.rewards.numbers import last_number, number, plain, tidy
 
 Values = list[float | None]
+_PROSE = re.compile(r"\$|\\[(\[]|(?<![\\A-Za-z{])[A-Za-z]{3,} ")
+_PERCENT = re.compile(r"%|percent|pct", re.IGNORECASE)
 
 
 def text_of(completion: str | list[dict[str, Any]]) -> str:
@@ -22,55 +34,71 @@ def text_of(completion: str | list[dict[str, Any]]) -> str:
 
 
 def exact(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> Values:
-    """1 if the final answer is the row's `answer`, up to white space; else 0."""
-    return [
-        float(" ".join(final_answer(text_of(c)).split()) == " ".join(str(a).split()))
-        for c, a in zip(completions, answer, strict=True)
-    ]
+    """1 if the final answer is the row's `answer`, up to white space; else 0. None if the row has none."""
+    out: Values = []
+    for completion, gold in zip(completions, answer, strict=True):
+        said = " ".join(final_answer(text_of(completion)).split())
+        out.append(None if is_missing(gold) else float(said in gold_spellings(gold)))
+    return out
 
 
 def numeric(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> Values:
-    """1 if the last number of the final answer equals the row's `answer`; else 0. None if `answer` is no number."""
+    """1 if the number of the final answer equals the row's `answer`; else 0. None if `answer` is no number."""
     out: Values = []
     for completion, gold in zip(completions, answer, strict=True):
-        text = text_of(completion)
-        found, want = last_number(final_answer(text)), number(str(gold))
-        out.append(None if want is None else float(found is not None and found == want))
+        want = None if is_missing(gold) else gold_number(gold)
+        out.append(None if want is None else float(final_number(text_of(completion)) == want))
     return out
 
 
 def math(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> Values:
     """1 if the completion's answer is mathematically equal to the row's `answer` (math-verify); else 0.
 
-    None if the row's answer cannot be read as mathematics.
+    None if the row has no answer, or one that cannot be read as mathematics.
     """
-    from math_verify import parse, verify
-
     out: Values = []
     for completion, gold in zip(completions, answer, strict=True):
-        text = str(gold)
-        want = parse(text if "$" in text or "\\boxed" in text else f"${text}$")
-        right = any(verify(want, parse(reading)) for reading in _readings(text_of(completion))) if want else None
-        out.append(None if right is None else float(right))
+        value = None if is_missing(gold) else mathematically_equal(text_of(completion), gold_text(gold))
+        out.append(None if value is None else float(value))
     return out
 
 
-def _readings(text: str) -> list[str]:
-    """What math-verify is given to read: what stands in tags or after ####, as it is and as a formula, else all."""
-    found = marked(text)
-    # Boxes it finds itself.
-    return [text] if found is None or found == boxed(text) else [found, f"${found}$"]
+def mathematically_equal(completion: str, gold: str) -> bool | None:
+    """Whether the answer of a completion equals a gold answer; None if the latter cannot be read."""
+    found, want = marked(completion), number(gold)
+    value = None if found is None else number(found)
+    if found is not None and want is not None and value is not None and not ("=" in gold and "=" in found):
+        if value == want:
+            return True
+        # A decimal may stand for a fraction whose decimals do not end, and a percentage for a share.
+        rounded = "/" in plain(want) + plain(value) and "." in gold + found
+        if not rounded and not _PERCENT.search(gold + found):
+            return False
+    wanted = _as_formula(gold if want is None or _PERCENT.search(gold) or "=" in gold else plain(want))
+    if want is None and not equality.readable((wanted,)):
+        return None
+    return equality.equal(wanted, _readings(completion))
+
+
+def _as_formula(text: str) -> str:
+    text = tidy(text)
+    return text if "$" in text or "\\boxed" in text else f"${text}$"
+
+
+def _readings(completion: str) -> tuple[str, ...]:
+    """What math-verify is given to read: what is marked, as it is and as a formula, else all but the reasoning."""
+    found = marked(completion)
+    if found is None:
+        return (tidy(outside_thought(completion)),)
+    found = tidy(found)
+    # Words may stand around a formula; a formula alone would be searched for a number in it.
+    return ((found,) if _PROSE.search(found) else ()) + (f"${found}$",) if found else ()
 
 
 def reads_as_math(text: str) -> bool:
     """True if an answer is found in the text and math-verify can read it, whatever it is."""
-    from math_verify import parse
-
-    # Its time limit works by a signal, which only the main thread may set.
-    limit = 5 if threading.current_thread() is threading.main_thread() else None
-    found = (each for reading in _readings(text) for each in parse(reading, parsing_timeout=limit))
-    # What was found but not understood comes back as text.
-    return any(not isinstance(each, str) for each in found)
+    readings = _readings(text)
+    return bool(readings) and equality.readable(readings)
 
 
 def partial_task(
@@ -85,7 +113,7 @@ def partial_task(
 
     out: Values = []
     for completion, asked, gold, data in zip(completions, question, answer, metadata, strict=True):
-        text = text_of(completion)
+        text = outside_thought(text_of(completion))
         found = marked(text)
         if found is None and number(str(gold)) is not None:
             value = last_number(text)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from cohort.insight.doctor.finding import Evidence, Missing, Seen, Try, diagnosis
 from cohort.insight.doctor.measures import percent
 from cohort.insight.doctor.record import Record, Rollouts
-from cohort.rewards.answers import final_answer, last_number, marked
+from cohort.rewards.answers import final_number, marked
 
 
 @diagnosis(
@@ -59,7 +59,7 @@ def _contradictions(samples: list[Rollouts], *, of_text: bool) -> tuple[int, int
         prompts, texts = each.table.column("prompt_id").to_pylist(), each.texts("completion")
         finished = each.table.column("finished").to_pylist() if "finished" in each else [True] * len(each)
         for prompt, text, done, right in zip(prompts, texts, finished, each.numbers("accuracy"), strict=True):
-            answer: object = text.strip() if of_text else last_number(final_answer(text))
+            answer: object = text.strip() if of_text else final_number(text)
             if answer is not None and done:
                 key = (prompt, answer) if of_text else (prompt, answer, marked(text) is not None)
                 verdicts[key].append((bool(right > 0.5), each.step))
