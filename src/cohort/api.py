@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cohort.data.load import given_rows
+from cohort.errors import UsageError
 from cohort.methods import Method
-from cohort.training.config import make_config
+from cohort.policies.given import GivenModel
+from cohort.training.config import TrainConfig, keys, make_config
 from cohort.training.display import Display
 from cohort.training.evaluate import Evaluation
 from cohort.training.train import Result
@@ -20,13 +24,53 @@ if TYPE_CHECKING:
 
 # Rows may also be a table: a data frame, one of Arrow, or a data set of `datasets`.
 Data = str | Path | Iterable[Mapping[str, Any]] | Any
-Reward = str | Callable[..., Any]
+Reward = str | Callable[..., Any] | tuple[float, str | Callable[..., Any]]
+# A folder, a hub id, or a model of transformers with its tokenizer.
+Model = str | Path | tuple[Any, Any] | Any
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+# What is said with an argument alone, beside the keys of the configuration.
+_ARGUMENTS = {"samples", "limit", "seeds", "tokens", "transfer", "target"}
+_FLAGS = {"resume", "quiet"} | {key for key, info in TrainConfig.model_fields.items() if info.annotation is bool}
+
+
+def _of_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """Have errors speak of arguments where they speak of the command's options."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except UsageError as error:
+            error.args = (as_arguments(str(error)),)
+            raise
+
+    return run
+
+
+def as_arguments(text: str) -> str:
+    """A message with `--group-size 1` as `group_size=1`, and what is no option of a run as it stands."""
+
+    def written(match: re.Match[str]) -> str:
+        name = match[1].replace("-", "_")
+        if name in _FLAGS:
+            return f"{name}=True{match[2] or ''}{match[3] or ''}"
+        if name not in {*keys(), *_ARGUMENTS}:
+            return match[0]
+        return f"{name}:" if match[3] else f"{name}="
+
+    # A value stands behind an option in quotes, as a number, or before a colon.
+    return re.sub(r"--([a-z][a-z-]*[a-z])(?:( )(?=['\"\d]|\S+: )|(:))?", written, text.replace("--set ", ""))
+
+
+@_of_arguments
 def train(
     method: str | Method = "grpo",
     *,
-    model: str | Path = "nursery",
+    model: Model = "nursery",
+    tokenizer: Any = None,
     data: Data | None = None,
     pairs: Data | None = None,
     reward: Reward | Sequence[Reward] | None = None,
@@ -39,12 +83,14 @@ def train(
 
     Args:
         method: a method or a composition, as in "dapo+gdpo", or a Method.
-        model: a model folder, a hub id, or "nursery", the small embedded model.
+        model: a model folder, a hub id, "nursery" (the small embedded model), or a model of transformers with its
+            tokenizer, `model=(model, tokenizer)`: the object itself is trained.
+        tokenizer: of a model object, where it is not given beside it.
         data: a file, a hub id, `reasoning_gym:TASK?...`, or rows with a `prompt`: mappings, a data frame, an Arrow table.
         pairs: completions to learn from in place of rollouts (beside them, where the method takes both): a file, a hub
             id, or rows with a `prompt` and either `chosen` and `rejected`, or `completion` and `label`.
         reward: one or more of NAME or WEIGHT*NAME (see `cohort score --help`), or functions
-            f(prompts, completions, completion_ids, **columns) -> list of numbers.
+            f(prompts, completions, completion_ids, **columns) -> list of numbers; (WEIGHT, function) weighs one.
         eval_data: held-out data to evaluate on before and after.
         resume: continue the run that stands in `out`.
         quiet: print nothing.
@@ -68,15 +114,31 @@ def train(
         >>> sorted(p.name for p in result.folder.iterdir())
         ['checkpoints', 'config.yaml', 'final', 'metrics.jsonl', 'rollouts', 'summary.json', 'tensorboard']
     """
-    layer: dict[str, Any] = {"model": str(model), **config}
-    for name, value in (("data", data), ("pairs", pairs), ("eval_data", eval_data)):
-        if value is not None:
-            layer[name] = _data(value)
-    if reward is not None:
-        layer["reward"] = reward if isinstance(reward, str) or callable(reward) else list(reward)
+    given = GivenModel.of(_name(model), tokenizer)
+    layer = {
+        **_layer(data=data, pairs=pairs, eval_data=eval_data, reward=reward),
+        "model": _name(model) if given is None else given.name, **config,
+    }  # fmt: skip
     made: Method | None = method if isinstance(method, Method) else None
     layer["method"] = made.name or "method" if made is not None else method
-    return run(make_config(layer), method=made, resume=resume, display=Display(quiet=quiet))
+    return run(make_config(layer), method=made, resume=resume, display=Display(quiet=quiet), given=given)
+
+
+def _layer(*, reward: Any = None, **data: Any) -> dict[str, Any]:
+    """Keys of what was given."""
+    out = {name: _data(value) for name, value in data.items() if value is not None}
+    return out if reward is None else {**out, "reward": reward}
+
+
+def _name(model: Any) -> Any:
+    """A path as a name, and what is none as it is.
+
+    Raises:
+        UsageError: the path leads nowhere; it is never a name of the hub.
+    """
+    if isinstance(model, Path) and not model.exists():
+        raise UsageError(f"model: there is no folder {model}")
+    return str(model) if isinstance(model, Path) else model
 
 
 def _data(value: Any) -> str | list[Any]:
@@ -91,9 +153,11 @@ def _data(value: Any) -> str | list[Any]:
     return value if isinstance(value, (str, list)) else given_rows(value)
 
 
+@_of_arguments
 def evaluate(
-    model: str | Path,
+    model: Model,
     *,
+    tokenizer: Any = None,
     data: Data,
     reward: Reward | Sequence[Reward],
     samples: int = 1,
@@ -103,7 +167,7 @@ def evaluate(
     """Sample completions of every prompt and measure them.
 
     Args:
-        model, data, reward: as in `train`.
+        model, tokenizer, data, reward: as in `train`.
         samples: completions of each prompt; one is greedy, several are drawn at `temperature` (default 1).
         limit: most prompts to use.
         config: further keys of the configuration, as `max_new_tokens=64` or `temperature=0.6`.
@@ -123,10 +187,14 @@ def evaluate(
     """
     from cohort.training.evaluation import evaluate_model
 
-    layer = {"model": str(model), "data": _data(data), "reward": reward, **config}
-    return evaluate_model(make_config(layer), samples=samples, limit=limit)
+    _whole("samples", samples, 1)
+    _whole("limit", limit, 1)
+    given = GivenModel.of(_name(model), tokenizer)
+    layer = {**_layer(data=data, reward=reward), "model": _name(model) if given is None else given.name, **config}
+    return evaluate_model(make_config(layer), samples=samples, limit=limit, given=given)
 
 
+@_of_arguments
 def compare(
     what: Sequence[str | Path | Method],
     *,
@@ -138,7 +206,7 @@ def compare(
     eval_data: Data | None = None,
     reward: Reward | Sequence[Reward] | None = None,
     samples: int = 16,
-    transfer: Mapping[str, str] | None = None,
+    transfer: Mapping[str, str | Path] | None = None,
     target: float | None = None,
     out: str | Path | None = None,
     quiet: bool = False,
@@ -149,7 +217,7 @@ def compare(
     Args:
         what: two or more methods or compositions; or folders of runs (`pathlib.Path`, or texts with a slash).
         seeds: runs of each method, with seeds from 0.
-        steps: training steps of a run; default 60.
+        steps: training steps of a run; default 40.
         tokens: sampled tokens at which each run ends, if it has not made its steps before.
         model, data, eval_data, reward: as in `train`; without `eval_data` a fifth of the data is held out.
         samples: completions of each evaluation problem; 0 measures none.
@@ -176,12 +244,24 @@ def compare(
     """
     from cohort.insight.compare import compare as run_all
 
-    given = {"model": None if model is None else str(model), "steps": steps, "reward": reward}
-    options: dict[str, Any] = {**{key: value for key, value in given.items() if value is not None}, **config}
-    for name, value in (("data", data), ("eval_data", eval_data)):
-        if value is not None:
-            options[name] = _data(value)
+    if model is not None and not isinstance(model, str | Path):
+        raise UsageError("every run begins with the same model: give model a folder (model.save_pretrained writes one)")
+    for name, value, least in (("seeds", seeds, 1), ("samples", samples, 0), ("tokens", tokens, 1)):
+        _whole(name, value, least)
+    options = {**_layer(data=data, eval_data=eval_data, reward=reward), **config}
+    options |= {key: value for key, value in (("model", _name(model)), ("steps", steps)) if value is not None}
+    make_config(options)
     return run_all(
-        what, options=options, seeds=seeds, tokens=tokens, samples=samples, transfer=transfer, target=target, out=out,
-        display=Display(quiet=quiet),
+        what, options=options, seeds=seeds, tokens=tokens, samples=samples, target=target, out=out,
+        transfer={name: str(source) for name, source in (transfer or {}).items()}, display=Display(quiet=quiet),
     )  # fmt: skip
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    """A number of things, or None.
+
+    Raises:
+        UsageError: it is no whole number from `least` on.
+    """
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        raise UsageError(f"{name}={value!r}: a whole number from {least} on is expected")

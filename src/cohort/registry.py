@@ -185,12 +185,13 @@ class Part:
 
     def make(self, hyper: dict[str, Any]) -> Method:
         found, given = recipe(self.name), {**self.hyper, **hyper}
-        found.check_types(given)
         try:
             made = found(**given)
+            found.check_types(given)
         except (TypeError, ValueError, ArithmeticError, LookupError) as error:
             if isinstance(error, MethodError) or not given:
                 raise
+            found.check_types(given)
             said = ", ".join(f"{key}={value!r}" for key, value in given.items())
             raise MethodError(f"'{self.name}' cannot be made with {shown(said)}: {error}") from error
         out = tuple(axis.removeprefix("-") for axis in self.axes if axis.startswith("-"))

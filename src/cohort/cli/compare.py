@@ -10,7 +10,7 @@ import typer
 
 from cohort.cli.console import printed
 from cohort.cli.options import ConfigOption, Options, QuietOption, SetOption, layers, with_options
-from cohort.training.config import Layer
+from cohort.training.config import Layer, make_config
 from cohort.training.values import DATA, EVALUATION, MACHINE, MODEL, OPTIMISATION, OUTPUT, REWARDS, SAMPLING
 
 if TYPE_CHECKING:
@@ -137,6 +137,8 @@ def sweep(
 def _shared(options: Options, config: Path | None, set_: list[str] | None) -> Mapping[str, Any]:
     """Keys that the runs of a comparison share: a run's configuration stands for what it shares with them."""
     *stored, given, named = layers(options, config, set_)
+    # Whatever is wrong is said as it was written.
+    make_config(*stored, given, named)
     kept = [Layer({k: v for k, v in each.values.items() if k not in OWN}, each.written) for each in stored]
     return {key: value for each in (*kept, given, named) for key, value in each.values.items()}
 

@@ -40,6 +40,7 @@ def sft(
     """Fine-tune a model on pairs of prompt and completion."""
     import torch
 
+    from cohort.data.prompts import check_source, read_source
     from cohort.training.display import Display
     from cohort.training.opening import say_text
     from cohort.training.setup import load_policy, prompt_spec
@@ -57,9 +58,12 @@ def sft(
     display = Display(quiet=quiet)
     if made.threads:
         torch.set_num_threads(made.threads)
+    spec = prompt_spec(made)
+    source = read_source(made.data, spec, say=display.say)
+    check_source(source, spec)
     policy = load_policy(made, display.say)
-    prompts = load_prompts_of_rows(made.data, policy, prompt_spec(made), display.say)
-    pairs = pairs_of(policy, prompts, completion_field, made.data if isinstance(made.data, str) else "data")
+    prompts = load_prompts_of_rows(source, policy, spec)
+    pairs = pairs_of(policy, prompts, completion_field, source.where)
     say_text(policy, prompts, display.say, sampled=False)
     display.begin("fine-tuning", made.steps)
     fine_tune(

@@ -207,6 +207,17 @@ def source_of(row: Row, template: str | None, where: str) -> str | list[Message]
         raise UsageError(f"{where}: {error}") from error
 
 
+def check_source(source: Source, spec: PromptSpec) -> None:
+    """Every row has a prompt, as far as that can be said without a policy.
+
+    Raises:
+        UsageError: a row has none; the message says which.
+    """
+    template = template_of(spec.template)
+    for row in source.rows:
+        source_of(row, template, f"{source.where}, {row.place}")
+
+
 def make_prompt(row: Row, policy: Renderer, spec: PromptSpec, template: str | None, where: str) -> Prompt:
     """The prompt of a row.
 

@@ -22,6 +22,7 @@ from cohort.policies.packing import Packed, pack, packs, pays
 from cohort.policies.sequences import Sequences
 from cohort.policies.stream import serves, streamed
 from cohort.policies.text import Codec, PromptFormat
+from cohort.quiet import quiet_libraries
 from cohort.support import Flat
 
 
@@ -99,6 +100,7 @@ class CausalLM(Codec):
 
     def save(self, folder: Path) -> None:
         """Write what `from_pretrained` loads: model (or adapter), generation configuration and tokenizer."""
+        quiet_libraries()
         self.model.save_pretrained(folder)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)

@@ -9,16 +9,25 @@ from typing import Any
 
 from cohort.data.load import load_rows
 from cohort.data.presets import apply_preset
-from cohort.data.prompts import load_prompts
+from cohort.data.prompts import check_source, load_prompts, read_source
 from cohort.data.rows import Row
 from cohort.errors import UsageError
+from cohort.policies.given import GivenModel
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import parse
 from cohort.training import nursery
 from cohort.training.config import TrainConfig
 from cohort.training.evaluate import Evaluation, evaluate_prompts
 from cohort.training.opening import say_text
-from cohort.training.setup import TASK_ONLY, check_columns, load_policy, make_collector, make_grader, prompt_spec
+from cohort.training.setup import (
+    TASK_ONLY,
+    check_columns,
+    check_options,
+    load_policy,
+    make_collector,
+    make_grader,
+    prompt_spec,
+)
 
 
 def evaluate_model(
@@ -26,6 +35,7 @@ def evaluate_model(
     *,
     samples: int,
     limit: int | None = None,
+    given: GivenModel | None = None,
     say: Callable[[str], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
@@ -37,12 +47,18 @@ def evaluate_model(
     from cohort import registry
 
     config = nursery.with_defaults(config)
+    check_options(config)
     grader = make_grader(config)
     with contextlib.ExitStack() as stack:
         stack.callback(grader.scorer.close)
-        policy = load_policy(config, say)
-        prompts = load_prompts(config.data, policy, prompt_spec(config), seed=config.seed, say=say)[:limit]
-        check_columns(registry.method("grpo(kl_beta=0.0)"), config, grader, prompts, [])
+        spec = prompt_spec(config)
+        source = read_source(config.data, spec, seed=config.seed, say=say)
+        check_source(source, spec)
+        method = registry.method("grpo(kl_beta=0.0)")
+        check_columns(method, config, grader, source.rows[:limit], [])
+        policy = load_policy(config, say, given=given)
+        prompts = load_prompts(source, policy, spec, say=say)[:limit]
+        check_columns(method, config, grader, [prompt.row for prompt in prompts], [])
         collector = make_collector(config, policy, grader)
         say_text(policy, prompts, say)
         stack.callback(collector.engine.close)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from cohort.data.prompts import typed
 from cohort.engine.base import Sampling
 from cohort.errors import UsageError
@@ -17,11 +15,6 @@ def make_sampling(config: TrainConfig, policy: CausalLM) -> Sampling:
     Raises:
         UsageError: an option names tokens that the model does not have, or cannot be kept.
     """
-    if config.min_new_tokens > config.max_new_tokens:
-        raise UsageError(
-            f"min_new_tokens is {config.min_new_tokens}, but a rollout ends at max_new_tokens = {config.max_new_tokens}: "
-            "raise one or lower the other"
-        )
     stops, ends = stops_of(config, policy)
     known = f"the model has token ids 0 to {policy.vocabulary - 1}"
     for token in config.stop_token_ids:
@@ -36,8 +29,6 @@ def make_sampling(config: TrainConfig, policy: CausalLM) -> Sampling:
             )
         if not 0 <= ids[0] < policy.vocabulary:
             raise UsageError(f"logit_bias: there is no token {ids[0]}; {known}")
-        if not math.isfinite(value):
-            raise UsageError(f"logit_bias: {key!r} has {value}, which is no number; -100 is enough to exclude a token")
         bias[ids[0]] = bias.get(ids[0], 0.0) + value
     stop_ids = policy.stop_ids | ends if ends else None
     return Sampling(

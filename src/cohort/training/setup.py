@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,12 +16,13 @@ from cohort import registry
 from cohort.axes.correction import importance_weight
 from cohort.batch import Prompt
 from cohort.data.pairs import load_pairs, read_pairs
-from cohort.data.prompts import PromptSpec, load_prompts, read_source, typed
+from cohort.data.prompts import PromptSpec, check_source, load_prompts, read_source, typed
 from cohort.data.rows import place_of
 from cohort.errors import UsageError
 from cohort.methods import Method, use
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.compiling import compile_layers
+from cohort.policies.given import GivenModel
 from cohort.rewards.judge import load_judge
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import RewardSpec, parse
@@ -107,15 +109,21 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
-def load_policy(config: TrainConfig, say: Say, *, report: nursery.Report | None = None) -> CausalLM:
-    """The model that a configuration asks for, on its device, with adapters if asked."""
+def load_policy(
+    config: TrainConfig, say: Say, *, report: nursery.Report | None = None, given: GivenModel | None = None
+) -> CausalLM:
+    """The model that a configuration asks for, or that was given, on its device, with adapters if asked."""
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
-    folder = str(nursery.folder(say, report)) if config.model == "nursery" else config.model
-    policy = CausalLM.load(
-        folder, device=device, dtype=dtype, trust_remote_code=config.trust_remote_code, bos=config.bos,
-        prompt_format=config.prompt_format, special_tokens=config.special_tokens,
-    )  # fmt: skip
+    form: dict[str, Any] = {
+        "bos": config.bos, "prompt_format": config.prompt_format, "special_tokens": config.special_tokens
+    }  # fmt: skip
+    if given is not None:
+        auto = None if config.device == "auto" else device, None if config.dtype == "auto" else dtype
+        policy = given.policy(device=auto[0], dtype=auto[1], **form)
+    else:
+        folder = str(nursery.folder(say, report)) if config.model == "nursery" else config.model
+        policy = CausalLM.load(folder, device=device, dtype=dtype, trust_remote_code=config.trust_remote_code, **form)
     if config.lora:
         torch.manual_seed(config.seed)
         policy.add_lora(config.lora)
@@ -175,6 +183,22 @@ def accuracy_component(asked: str | None, specs: list[RewardSpec]) -> str:
     return next((spec.name for spec in specs if spec.verifies), names[0])
 
 
+def check_options(config: TrainConfig) -> None:
+    """Options go together, as far as that can be said without a model.
+
+    Raises:
+        UsageError: they do not; the device is none of this machine.
+    """
+    pick_device(config.device)
+    if config.min_new_tokens > config.max_new_tokens:
+        raise UsageError(
+            f"min_new_tokens is {config.min_new_tokens}, but a rollout ends at max_new_tokens = {config.max_new_tokens}: "
+            "raise one or lower the other"
+        )
+    if "" in config.stop:
+        raise UsageError("stop: an empty text would end every rollout at its first token; leave it out")
+
+
 def make_collector(config: TrainConfig, policy: CausalLM, grader: Grader, store: Store | None = None) -> Collector:
     """Policy, engine and grader put together for sampling, or for taking rollouts from a store."""
     sampling = make_sampling(config, policy)
@@ -197,9 +221,17 @@ def system_of(config: TrainConfig) -> str | None:
 
 
 def prepare(
-    config: TrainConfig, *, method: Method | None = None, say: Say, report: nursery.Report | None = None
+    config: TrainConfig,
+    *,
+    method: Method | None = None,
+    say: Say,
+    report: nursery.Report | None = None,
+    given: GivenModel | None = None,
 ) -> Setup:
     """Load and check everything.
+
+    Args:
+        method, given: the method and the model, where they were made in Python.
 
     Raises:
         UsageError: whatever is wrong with what was asked, before any folder is made.
@@ -209,6 +241,9 @@ def prepare(
     config = nursery.with_defaults(config)
     method = method if method is not None else registry.method(config.method)
     check_method(method, config)
+    check_options(config)
+    if given is not None and config.engine != "native":
+        raise UsageError(f"--engine {config.engine} loads the model itself: give --model a folder, not an object")
     if config.data is None and config.pairs is None:
         raise UsageError("no data was given: --data takes a file, a hub id or reasoning_gym:TASK?...")
     offline = is_offline(config)
@@ -220,7 +255,12 @@ def prepare(
         written = None if config.pairs is None else read_pairs(config.pairs, spec, seed=config.seed, say=say)
         held = config.eval_data
         eval_source = None if held is None else read_source(held, spec, seed=config.seed, say=say)
-        policy = load_policy(config, say, report=report)
+        sources = [each for each in (source, eval_source, written) if each is not None]
+        for each in sources:
+            check_source(each, spec)
+        rows = [[] if each is None else each.rows for each in (source, eval_source, written)]
+        check_columns(method, config, grader, rows[0], rows[1][: config.eval_size], rows[2])
+        policy = load_policy(config, say, report=report, given=given)
         prompts = [] if source is None else load_prompts(source, policy, spec, say=say)
         store: Store | None = None
         if written is not None:
@@ -237,7 +277,8 @@ def prepare(
             if store is not None:
                 store = store.only(separate(store.prompts, eval_prompts, same=held == config.pairs, say=say))
         asked = store.prompts if store is not None else []
-        check_columns(method, config, grader, prompts, eval_prompts, asked)
+        # Again: where rows repeat a prompt, later ones are evaluated on too.
+        check_columns(method, config, grader, [], [prompt.row for prompt in eval_prompts])
         collector = make_collector(config, policy, grader, store if offline else None)
         method = corrected(method, config, collector, say)
         compiled = compile_policy(config, policy, say)
@@ -338,9 +379,9 @@ def check_columns(
     method: Method,
     config: TrainConfig,
     grader: Grader,
-    prompts: list[Prompt],
-    eval_prompts: list[Prompt],
-    pairs: Sequence[Prompt] = (),
+    rows: Sequence[Mapping[str, Any]],
+    eval_rows: Sequence[Mapping[str, Any]],
+    pairs: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """The rows have the columns that rewards and method read, and the run the rewards."""
     for component, reader in method.components.items():
@@ -355,27 +396,27 @@ def check_columns(
                 f"{', '.join(grader.names)}): add a function of that name with --reward '0*path.py:{component}' (a weight "
                 "of 0 keeps it out of the sum), or name another reward in the method"
             )
-    named = [(f"{place_of(prompt.row)} of the training data", prompt) for prompt in prompts]
-    held_out = [(f"{place_of(prompt.row)} of the held-out data", prompt) for prompt in eval_prompts]
-    stored = [(f"{place_of(prompt.row)} of the pairs", prompt) for prompt in pairs]
-    for where, prompt in named + ([] if is_offline(config) else held_out) + stored:
-        held = ", ".join(prompt.row)
+    named = [(f"{place_of(row)} of the training data", row) for row in rows]
+    held_out = [(f"{place_of(row)} of the held-out data", row) for row in eval_rows]
+    stored = [(f"{place_of(row)} of the pairs", row) for row in pairs]
+    for where, row in named + ([] if is_offline(config) else held_out) + stored:
+        held = ", ".join(row)
         for column, reader in method.columns.items():
-            if prompt.row.get(column) in (None, ""):
+            if row.get(column) in (None, ""):
                 raise UsageError(
                     f"'{method.name}' ({reader}) reads the column '{column}', which {where} lacks (it has: {held}): add it "
                     "to the data, or name another column in the method"
                 )
     # Stored completions are not rewarded: their labels are.
-    for where, prompt in named + held_out:
-        held = ", ".join(prompt.row)
+    for where, row in named + held_out:
+        held = ", ".join(row)
         for spec in grader.scorer.specs:
-            if spec.verifies and "answer" not in prompt.row:
+            if spec.verifies and "answer" not in row:
                 raise UsageError(
                     f"the reward '{spec.name}' compares with the column 'answer', which {where} lacks (it has: {held}): "
                     "name the one to use with --answer-field"
                 )
-            if spec.asks_task and "metadata" not in prompt.row:
+            if spec.asks_task and "metadata" not in row:
                 raise UsageError(TASK_ONLY)
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 
 from cohort.batch import Prompt
 from cohort.data.pairs import written_text
-from cohort.data.prompts import PromptSpec, make_prompt, read_source, template_of
+from cohort.data.prompts import PromptSpec, make_prompt, template_of
 from cohort.data.rows import place_of
 from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
@@ -27,15 +26,13 @@ def completion_tokens(policy: CausalLM, text: str, prompt: Prompt | None = None)
     return policy.follow(prompt, text, end=True)
 
 
-def load_prompts_of_rows(
-    data: str | Path, policy: CausalLM, spec: PromptSpec, say: Callable[[str], None]
-) -> list[Prompt]:
+def load_prompts_of_rows(source: Source, policy: CausalLM, spec: PromptSpec) -> list[Prompt]:
     """The prompt of every row of a data set: one that several completions follow comes as often.
 
     Raises:
-        UsageError: a row without a prompt, or with one that the policy cannot take.
+        UsageError: a row whose prompt the policy cannot take.
     """
-    source, template = read_source(data, spec, say=say), template_of(spec.template)
+    template = template_of(spec.template)
     return [make_prompt(row, policy, spec, template, f"{source.where}, {row.place}") for row in source.rows]
 
 

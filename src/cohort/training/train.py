@@ -21,6 +21,7 @@ from cohort.errors import Diverged, EngineError, UsageError
 from cohort.insight.doctor.watch import Watch
 from cohort.insight.store import open_run
 from cohort.methods import Method
+from cohort.policies.given import GivenModel
 from cohort.policies.pieces import Pieces
 from cohort.rewards.scorer import RewardError
 from cohort.training import checkpoint
@@ -102,12 +103,17 @@ class _Interrupt:
 
 
 def train(
-    config: TrainConfig, *, method: Method | None = None, resume: bool = False, display: Display | None = None
+    config: TrainConfig,
+    *,
+    method: Method | None = None,
+    resume: bool = False,
+    display: Display | None = None,
+    given: GivenModel | None = None,
 ) -> Result:
     """Run a training run.
 
     Args:
-        method: the method, where it is not what `config.method` says but was made in Python.
+        method, given: the method and the model, where they are not what the configuration says but were made in Python.
         resume: continue from the newest whole checkpoint of the run's folder; start afresh where there is none.
 
     Raises:
@@ -125,7 +131,7 @@ def train(
     found = checkpoint.newest(folder / "checkpoints", display.say) if resume else None
     if not resume and folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} already holds something: name another folder with --out, or continue with --resume")
-    setup = prepare(config, method=method, say=display.say, report=_warm_start(display))
+    setup = prepare(config, method=method, say=display.say, report=_warm_start(display), given=given)
     try:
         check_space(folder, setup.policy, setup.config)
         if found is not None:
