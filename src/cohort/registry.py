@@ -27,6 +27,7 @@ from types import ModuleType
 from typing import Any
 
 import cohort.recipes
+from cohort.errors import shown
 from cohort.methods import Method, MethodError
 from cohort.recipes.recipe import Recipe, recipe_of
 
@@ -85,7 +86,7 @@ def recipe(name: str) -> Recipe:
     if name.endswith(".py"):
         raise MethodError(f"'{name}' names a file; say which of its functions makes the method, as '{name}:function'")
     if name not in names():
-        raise MethodError(f"there is no method '{shown(name)}'; {near(name, names())} ('cohort methods' lists them)")
+        raise MethodError(f"there is no method {shown(name)}; {near(name, names())} ('cohort methods' lists them)")
     module = importlib.import_module(f"cohort.recipes.{name.replace('-', '_')}")
     return recipe_of(getattr(module, name.replace("-", "_")), name=name)
 
@@ -125,7 +126,7 @@ def _split(expression: str) -> list[str]:
             start = i + 1
     found = [part.strip() for part in [*found, expression[start:]]]
     if depth != 0 or not all(found):
-        raise MethodError(f"'{shown(expression)}' is no method expression: write names joined by +, as in 'dapo+gdpo'")
+        raise MethodError(f"{shown(expression)} is no method expression: write names joined by +, as in 'dapo+gdpo'")
     return found
 
 
@@ -143,10 +144,10 @@ def _hyper(arguments: str, text: str) -> dict[str, Any]:
                 raise ValueError(f"{keyword.arg} is given twice")
             named[str(keyword.arg)] = _literal(keyword.value)
     except SyntaxError as error:
-        raise MethodError(f"cannot read the hyperparameters of '{shown(text)}': {error.msg}") from error
+        raise MethodError(f"cannot read the hyperparameters of {shown(text)}: {error.msg}") from error
     except (ValueError, RecursionError, MemoryError) as error:
         why = "they are nested too deeply" if not isinstance(error, ValueError) else error
-        raise MethodError(f"cannot read the hyperparameters of '{shown(text)}': {why}") from error
+        raise MethodError(f"cannot read the hyperparameters of {shown(text)}: {why}") from error
     return named
 
 
@@ -154,12 +155,7 @@ def _literal(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except ValueError as error:
-        raise ValueError(f"{shown(ast.unparse(node))} is no number, text, list or mapping") from error
-
-
-def shown(text: str, most: int = 200) -> str:
-    """A text as a message has room for it."""
-    return text if len(text) <= most else f"{text[: most - 40]}...{text[-30:]}"
+        raise ValueError(f"{ast.unparse(node)[:200]} is no number, text, list or mapping") from error
 
 
 @dataclass(frozen=True)
@@ -176,7 +172,7 @@ class Part:
             r"(?P<name>(?:[^():]*\.py:)?[^():]+)(?P<args>\(.*\))?(?::(?P<axes>[a-z,\- ]+))?", text, re.DOTALL
         )
         if match is None:
-            raise MethodError(f"'{shown(text)}' is no method: write name, name(hyperparameter=value) or name:axis")
+            raise MethodError(f"{shown(text)} is no method: write name, name(hyperparameter=value) or name:axis")
         hyper: dict[str, Any] = {}
         if match["args"]:
             hyper = _hyper(match["args"], text)
@@ -193,7 +189,7 @@ class Part:
                 raise
             found.check_types(given)
             said = ", ".join(f"{key}={value!r}" for key, value in given.items())
-            raise MethodError(f"'{self.name}' cannot be made with {shown(said)}: {error}") from error
+            raise MethodError(f"'{self.name}' cannot be made with {said[:200]}: {error}") from error
         out = tuple(axis.removeprefix("-") for axis in self.axes if axis.startswith("-"))
         kept = tuple(axis for axis in self.axes if not axis.startswith("-"))
         if out and kept:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cohort.errors import UsageError, out_of_memory
+from cohort.errors import UsageError, out_of_memory, shown
 from cohort.quiet import quiet_libraries
 
 # Names of tensors that a message gives.
@@ -26,11 +27,7 @@ def load_model(name: str, *, dtype: torch.dtype, trust_remote_code: bool = False
     from transformers.utils import logging
 
     quiet_libraries()
-    folder = Path(name)
-    if folder.is_dir():
-        _check_folder(folder)
-    elif "/" not in name or name.startswith((".", "/", "~")):
-        raise UsageError(f"model '{name}': no such folder, and no hub id ('organisation/name') either")
+    check_name(name)
     # Files of a model can be broken in any way, and code that comes with it can raise anything.
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
@@ -57,6 +54,27 @@ def load_model(name: str, *, dtype: torch.dtype, trust_remote_code: bool = False
         logging.set_verbosity(before)
     _check_weights(name, found)
     return model, tokenizer
+
+
+def check_name(name: str) -> None:
+    """A model folder that is whole, or what can be a name of the hub.
+
+    Raises:
+        UsageError: it is neither, or a folder lacks something.
+    """
+    folder = Path(name)
+    try:
+        there, beside = folder.is_dir(), folder.parent.is_dir()
+    except OSError as error:
+        raise UsageError(f"model {shown(name)}: no such folder: {error.strerror}") from error
+    if there:
+        _check_folder(folder)
+    elif folder.is_file():
+        raise UsageError(f"model '{name}' is a file: name the folder that it stands in")
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and beside):
+        raise UsageError(f"model {shown(name)}: no such folder")
+    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise UsageError(f"model {shown(name)}: no such folder, and no hub id ('organisation/name') either")
 
 
 def _check_config(config: Any, name: str) -> None:

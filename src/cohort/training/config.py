@@ -6,7 +6,6 @@ import difflib
 import json
 import math
 import re
-import reprlib
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError, field_validator
 
-from cohort.errors import UsageError
+from cohort.errors import UsageError, shown
 from cohort.training.reading import read_yaml, write_yaml
 from cohort.training.values import (
     DATA,
@@ -374,7 +373,7 @@ def from_file(path: Path) -> Layer:
                 raise UsageError(
                     f"{path}: {key} was given from Python ({value}): name it, or start the run from Python"
                 )
-    return Layer(values, lambda key, value: f"{path}: {key} = {_short(value)}")
+    return Layer(values, lambda key, value: f"{path}: {key} = {shown(value)}")
 
 
 _GIVEN = re.compile(r"<(?:Python function .*|.* given from Python)>$")
@@ -382,15 +381,11 @@ _GIVEN = re.compile(r"<(?:Python function .*|.* given from Python)>$")
 
 def from_python(values: Mapping[str, Any]) -> Layer:
     """Keys given as arguments."""
-    return Layer(values, lambda key, value: f"{key}={_short(value)}")
+    return Layer(values, lambda key, value: f"{key}={shown(value)}")
 
 
 def _quoted(value: Any) -> str:
     return _cut(shlex.quote(value if isinstance(value, str) else json.dumps(value, default=str)))
-
-
-def _short(value: Any) -> str:
-    return _cut(reprlib.repr(value) if not isinstance(value, str) else repr(value))
 
 
 def _cut(text: str, most: int = 200) -> str:
@@ -427,7 +422,7 @@ def _said(error: ValidationError, written: Mapping[str, Callable[[str, Any], str
     where = [str(part) for part in first["loc"]]
     key = next((k for size in range(len(where), 0, -1) if (k := ".".join(where[:size])) in written), "")
     value = first.get("input")
-    at = written[key](key, value) if key else f"{'.'.join(where)}={_short(value)}"
+    at = written[key](key, value) if key else f"{'.'.join(where)}={shown(value)}"
     return f"{at}: {first['msg'].removeprefix('Value error, ')}"
 
 
@@ -444,7 +439,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"--config: {path} cannot be read: {why}") from error
     values = read_yaml(written, f"--config: {path}")
     if not isinstance(values, dict):
-        what = "nothing" if values is None else _short(values)
+        what = "nothing" if values is None else shown(values)
         raise UsageError(f"--config: {path} holds no keys but {what}: write KEY: VALUE, a line each")
     for key in values:
         if not isinstance(key, str):

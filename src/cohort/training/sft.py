@@ -9,7 +9,7 @@ import torch
 
 from cohort.batch import Prompt
 from cohort.data.pairs import written_text
-from cohort.data.prompts import PromptSpec, make_prompt, template_of
+from cohort.data.prompts import PromptSpec, Source, make_prompt, template_of
 from cohort.data.rows import place_of
 from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
