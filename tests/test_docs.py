@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import doctest
 import importlib.util
+import json
 import re
+import shlex
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +16,7 @@ import pytest
 import cohort.api
 from cohort import registry
 from cohort.training.config import keys
+from tests.test_cli import run as cohort_command
 
 ROOT = Path(__file__).parent.parent
 
@@ -88,6 +92,44 @@ def test_examples_in_docstrings_run(nursery_cache: Path) -> None:
     result = doctest.testmod(cohort.api, verbose=False)
     assert result.attempted > 5
     assert result.failed == 0
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The commands `cohort ...` of a page, those that are indented, as words."""
+    text = page.read_text().replace("\\\n", " ")
+    return [shlex.split(line, comments=True) for line in re.findall(r"^    (cohort .*)$", text, re.MULTILINE)]
+
+
+@pytest.mark.slow
+def test_the_tutorials_commands_run_as_they_stand(
+    nursery_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ROOT / "docs/tutorial", tmp_path / "tutorial")
+    monkeypatch.chdir(tmp_path / "tutorial")
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
+    monkeypatch.setattr("webbrowser.open", lambda address: None)
+    run = commands(ROOT / "docs/tutorial.md")
+    assert {words[1] for words in run} == {"doctor", "score", "eval", "train", "view", "explain"}
+    said = {}
+    for words in run:
+        status, out, err = cohort_command(*words[1:])
+        assert status == 0, (words, err)
+        said[tuple(words[1:3])] = out
+    # The run does what the page says of it.
+    summary = json.loads(Path("runs/first/summary.json").read_text())
+    assert summary["accuracy_after"] - summary["accuracy_before"] > 0.3
+    assert "accuracy of the rollouts it drew" in said["train", "grpo"]
+    assert json.loads(Path("runs/pairs/summary.json").read_text())["accuracy_after"] > 0.3
+
+
+def test_the_tutorial_shows_the_data_and_the_reward_that_stand_beside_it() -> None:
+    page, folder = (ROOT / "docs/tutorial.md").read_text(), ROOT / "docs/tutorial"
+    assert f"```python\n{(folder / 'rewards.py').read_text()}```" in page
+    assert f"```json\n{''.join((folder / 'train.jsonl').read_text().splitlines(keepends=True)[:2])}```" in page
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    assert {type(row["prompt"]) for row in rows} == {str, list}
+    asked = [json.loads(line)["prompt"] for line in (folder / "test.jsonl").read_text().splitlines()]
+    assert not [row for row in rows if row["prompt"] in asked]
 
 
 @pytest.mark.slow
