@@ -147,7 +147,10 @@ def test_score_prints_an_object_a_completion(here):
         {"row": 3, "sample": 0, "reward": 0.0, "number": 0.0, "format": 0.0},
         {"row": 4, "sample": 0, "reward": 0.0, "number": None, "format": 0.0},
     ]
-    assert err == "6 completions; mean reward 0.5833, number 0.6, format 0.1667\n"
+    assert err.splitlines() == [
+        f"{data}: 1 of 4 rows have an answer that is no number (line 4): the reward 'number' does not apply to them",
+        "6 completions; mean reward 0.5833, number 0.6, format 0.1667",
+    ]
 
 
 def test_score_writes_a_file(here):

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from cohort.data.rows import Row
 from cohort.errors import UsageError
 from cohort.rewards import verifiers
 from cohort.rewards.spec import RewardSpec, parse
@@ -134,3 +135,21 @@ def test_a_file_that_cannot_be_imported_is_named_with_the_reason(tmp_path, sourc
     file.write_text(source)
     with pytest.raises(UsageError, match=rf"broken\.py cannot be imported: {reason}"):
         RewardSpec(f"{file}:f", "f").load()
+
+
+# rows without an answer ----------------------------------------------------------------------------------------------
+
+
+def test_rows_that_a_reward_does_not_apply_to_are_counted_before_anything_is_scored():
+    golds = ["1", None, "", "None", "x + 1", "three", 2, float("nan")]
+    rows = [Row({"prompt": "p", "answer": gold}, f"line {i}") for i, gold in enumerate(golds, 2)]
+    missing = "a.csv: 4 of 8 rows have no answer (lines 3, 4, 5, 9): the reward '{}' does not apply to them"
+    unread = (
+        "a.csv: 2 of 8 rows have an answer that is no number (lines 6, 7): the reward 'number' does not apply to them"
+    )
+    said = {name: parse([name])[0].inapplicable(rows, "a.csv") for name in ("exact", "math", "number", "length")}
+    assert said == {
+        "exact": [missing.format("exact")], "math": [missing.format("math")],
+        "number": [missing.format("number"), unread], "length": [],
+    }  # fmt: skip
+    assert parse(["number"])[0].inapplicable(rows[:1], "a.csv") == []

@@ -37,7 +37,7 @@ def score(
     rows = list(
         score_rows(
             made.data, completion_field=completion_field, reward=made.reward, prompt_field=made.prompt_field,
-            answer_field=made.answer_field, timeout=made.reward_timeout, on_error=made.on_reward_error,
+            answer_field=made.answer_field, timeout=made.reward_timeout, on_error=made.on_reward_error, say=say,
         )
     )  # fmt: skip
     text = "".join(json.dumps(row) + "\n" for row in rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cohort.errors import UsageError
@@ -30,6 +30,13 @@ class Row(dict[str, Any]):
 def place_of(row: Mapping[str, Any]) -> str:
     """The place of a row of a data set; of a mapping that is none, "row"."""
     return row.place if isinstance(row, Row) else "row"
+
+
+def places_of(rows: Sequence[Mapping[str, Any]], most: int = 5) -> str:
+    """The places of some rows of the same data: "lines 3, 8, 9 ..." of a text file."""
+    places = [place_of(row).split() for row in rows[:most]]
+    what = f"{places[0][0]}{'s' * (len(rows) > 1)}"
+    return f"{what} {', '.join(place[-1] for place in places)}{' ...' if len(rows) > most else ''}"
 
 
 def checked_row(columns: Mapping[str, Any], where: str, place: str) -> Row:

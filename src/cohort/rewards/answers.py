@@ -111,12 +111,18 @@ def is_missing(gold: Any) -> bool:
 def gold_text(gold: Any) -> str:
     """A row's `answer` as text: what it marks as the answer, as worked solutions do, else all of it."""
     text = str(gold).strip()
-    return final_answer(text) if marked(text) else text
+    return marked(text) or text
 
 
 def gold_number(gold: Any) -> Fraction | None:
     """The number that a row's `answer` is; None if it is none."""
     return number(gold_text(gold))
+
+
+def gold_key(gold: Any) -> str:
+    """A text by which equal answers of rows are equal: the number of a numeric one, else its words without case."""
+    value = gold_number(gold)
+    return " ".join(gold_text(gold).casefold().split()) if value is None else plain(value)
 
 
 def gold_spellings(gold: Any) -> set[str]:

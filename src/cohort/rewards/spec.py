@@ -6,11 +6,12 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cohort.data.rows import places_of
 from cohort.errors import UsageError
 from cohort.rewards import verifiers
 
@@ -35,6 +36,20 @@ class RewardSpec:
     def verifies(self) -> bool:
         """True if it says whether an answer is right."""
         return self.text in verifiers.CORRECTNESS
+
+    def inapplicable(self, rows: Sequence[Mapping[str, Any]], where: str) -> list[str]:
+        """What to say, before anything is scored, of rows that it does not apply to since they lack a gold answer.
+
+        Args:
+            where: name of the data.
+        """
+        missing, unread = verifiers.unanswered(self.text, [row.get("answer") for row in rows])
+        out = []
+        for found, why in ((missing, "have no answer"), (unread, "have an answer that is no number")):
+            if found:
+                which = f"{len(found)} of {len(rows)} rows {why} ({places_of([rows[i] for i in found])})"
+                out.append(f"{where}: {which}: the reward '{self.name}' does not apply to them")
+        return out
 
     @property
     def asks_task(self) -> bool:

@@ -169,6 +169,16 @@ def shortness(limit: int | None) -> Callable[..., Values]:
     return score
 
 
+def unanswered(name: str, answers: Sequence[Any]) -> tuple[list[int], list[int]]:
+    """Which of some rows a builtin reward does not apply to: those without an answer, and those whose answer is no number
+    where that is what it compares."""
+    if name not in ("exact", "number", "math"):
+        return [], []
+    missing = [i for i, gold in enumerate(answers) if is_missing(gold)]
+    asked = set(range(len(answers))) - set(missing) if name == "number" else set()
+    return missing, [i for i in sorted(asked) if gold_number(answers[i]) is None]
+
+
 # Name -> function, for those without an argument.
 PLAIN: dict[str, Callable[..., Values]] = {
     "exact": exact,

@@ -27,6 +27,7 @@ from cohort.training.setup import (
     make_collector,
     make_grader,
     prompt_spec,
+    say_inapplicable,
 )
 
 
@@ -59,6 +60,7 @@ def evaluate_model(
         policy = load_policy(config, say, given=given)
         prompts = load_prompts(source, policy, spec, say=say)[:limit]
         check_columns(method, config, grader, [prompt.row for prompt in prompts], [])
+        say_inapplicable(grader, prompts, source, say)
         collector = make_collector(config, policy, grader)
         say_text(policy, prompts, say)
         stack.callback(collector.engine.close)
@@ -78,6 +80,7 @@ def score_rows(
     answer_field: str | None = None,
     timeout: float = 60.0,
     on_error: str = "stop",
+    say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[dict[str, Any]]:
     """One object for every completion of a file: row (of a text file its line), sample, every component, the weighted sum.
 
@@ -120,6 +123,9 @@ def score_rows(
         if name not in ("prompt", "prompts", "completions", "completion_ids", completion_field)
     }
     with Scorer(specs, timeout=timeout, on_error=on_error) as scorer:
+        each_once = list({row.place: row for *_, row in batch}.values())
+        for text in (text for spec in specs for text in spec.inapplicable(each_once, data)):
+            say(text)
         prompts = [row.get("prompt") for *_, row in batch]
         scores = scorer.score(prompts, [completion for _, completion, _ in batch], None, columns)
     for at, (k, _, row) in enumerate(batch):

@@ -16,7 +16,7 @@ from cohort import registry
 from cohort.axes.correction import importance_weight
 from cohort.batch import Prompt
 from cohort.data.pairs import load_pairs, read_pairs
-from cohort.data.prompts import PromptSpec, check_source, load_prompts, read_source, typed
+from cohort.data.prompts import PromptSpec, Source, check_source, load_prompts, read_source, typed
 from cohort.data.rows import place_of
 from cohort.errors import UsageError
 from cohort.methods import Method, use
@@ -279,6 +279,8 @@ def prepare(
         asked = store.prompts if store is not None else []
         # Again: where rows repeat a prompt, later ones are evaluated on too.
         check_columns(method, config, grader, [], [prompt.row for prompt in eval_prompts])
+        say_inapplicable(grader, prompts, source, say)
+        say_inapplicable(grader, eval_prompts, eval_source, say)
         collector = make_collector(config, policy, grader, store if offline else None)
         method = corrected(method, config, collector, say)
         compiled = compile_policy(config, policy, say)
@@ -418,6 +420,14 @@ def check_columns(
                 )
             if spec.asks_task and "metadata" not in row:
                 raise UsageError(TASK_ONLY)
+
+
+def say_inapplicable(grader: Grader, prompts: Sequence[Prompt], source: Source | None, say: Say) -> None:
+    """Say how many rows of a source the rewards do not apply to, since they have no answer."""
+    if source is not None:
+        for spec in grader.scorer.specs:
+            for text in spec.inapplicable([prompt.row for prompt in prompts], source.where):
+                say(text)
 
 
 def name_of_run(config: TrainConfig) -> str:

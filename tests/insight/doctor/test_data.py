@@ -71,6 +71,8 @@ def test_sound_data_with_a_sound_verifier_is_left_alone(folder):
         ([*SUMS, {"prompt": "What is 3 plus 4?", "answer": "8"}], {"contradictory-answers", "duplicates"}),
         ([*SUMS, {"prompt": "What is 9 plus 9?", "answer": None}], {"unanswerable"}),
         ([*SUMS, {"prompt": "What is nine plus 9?", "answer": "eighteen"}], {"unanswerable"}),
+        ([*SUMS, {"prompt": "What is 9 plus 9?", "answer": "None"}], {"unanswerable"}),
+        ([*SUMS, {"prompt": "What is 3 plus 4?", "answer": "7.0"}], {"duplicates"}),
         ([*SUMS, {"prompt": "", "answer": "3"}], {"near-empty"}),
         ([*SUMS[:30], *({"prompt": f"Is {n} a number?", "answer": "1"} for n in range(60))], {"guessable"}),
     ],
@@ -78,7 +80,7 @@ def test_sound_data_with_a_sound_verifier_is_left_alone(folder):
 def test_rows_that_are_wrong_are_named(folder, rows, found):
     report = examine_data(make_config({"data": rows, "reward": ["number"]}), limit=200)
     assert names(report) == found
-    if len(rows) == len(SUMS) + 1:
+    if len(rows) == len(SUMS) + 1 and found != {"duplicates"}:
         assert any("82" in each.text for finding in report.findings for each in finding.evidence)
 
 

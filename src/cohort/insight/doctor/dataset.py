@@ -12,10 +12,11 @@ from typing import Any
 
 from cohort.data.messages import tools_of
 from cohort.data.prompts import PromptSpec, make_prompt, read_source, source_of, template_of
-from cohort.data.rows import Row
+from cohort.data.rows import Row, places_of
 from cohort.errors import UsageError
 from cohort.insight.doctor.examine import Report, diagnose
 from cohort.insight.doctor.finding import Missing, diagnoses
+from cohort.rewards.answers import is_missing
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import parse
 
@@ -113,11 +114,9 @@ def normal(text: str) -> str:
     return " ".join(text.casefold().split()).rstrip(" .?!")
 
 
-def named(numbers: Sequence[int], rows: Sequence[Row], most: int = 5) -> str:
+def named(numbers: Sequence[int], rows: Sequence[Row]) -> str:
     """Rows by their numbers from 1, as messages call them: "lines 3, 8, 9 ..." of a text file."""
-    places = [rows[number - 1].place.split() for number in numbers[:most]]
-    what = f"{places[0][0]}{'s' * (len(numbers) > 1)}"
-    return f"{what} {', '.join(place for _, place in places)}{' ...' if len(numbers) > most else ''}"
+    return places_of([rows[number - 1] for number in numbers])
 
 
 def examine_data(
@@ -210,7 +209,7 @@ def _verdicts(config: Any, rows: Sequence[Row], limit: int) -> tuple[str, list[V
 
     specs = parse(config.reward)
     name = accuracy_component(config.accuracy, specs)
-    answered = [i for i, row in enumerate(rows) if str(row.get("answer", "")).strip() and row["answer"] is not None]
+    answered = [i for i, row in enumerate(rows) if not is_missing(row.get("answer"))]
     chosen = sorted(random.Random(0).sample(answered, min(limit, len(answered))))
     asked: list[tuple[int, str, str]] = []
     for place, i in enumerate(chosen):

@@ -7,20 +7,22 @@ from collections import defaultdict
 from cohort.insight.doctor.dataset import Data, named
 from cohort.insight.doctor.finding import Evidence, Seen, Try, diagnosis
 from cohort.insight.doctor.measures import percent
+from cohort.rewards.answers import gold_key
 
 
 @diagnosis(Try("keep the right one of each, or leave such prompts out", settings=("data",)))
 def contradictory_answers(data: Data) -> Seen | None:
     """The same prompt stands in the data with different gold answers.
 
-    Threshold: any; an alarm from 1 % of the rows. Prompts and answers are compared without regard to case and spacing.
+    Threshold: any; an alarm from 1 % of the rows. Prompts and answers are compared without regard to case and spacing,
+    and numbers by their value.
     `cohort train` keeps the first row of a prompt.
     Meaning: at most one of them is right, and a right rollout is punished where the wrong one is kept.
     Source: measured here
     """
     answers: dict[str, dict[str, int]] = defaultdict(dict)
     for i, (prompt, answer) in enumerate(zip(data.normal, data.answers(), strict=True), 1):
-        answers[prompt].setdefault(" ".join(str(answer).casefold().split()), i)
+        answers[prompt].setdefault(gold_key(answer), i)
     rows = [i for found in answers.values() if len(found) > 1 for i in found.values()]
     if not rows:
         return None

@@ -7,6 +7,7 @@ from collections import Counter
 from cohort.insight.doctor.dataset import Data
 from cohort.insight.doctor.finding import Evidence, Seen, Try, diagnosis
 from cohort.insight.doctor.measures import percent
+from cohort.rewards.answers import gold_key, is_missing
 
 
 @diagnosis(
@@ -20,7 +21,7 @@ def guessable(data: Data) -> Seen | None:
     Meaning: giving that answer always is rewarded half of the time, and is learnt faster than solving anything.
     Source: measured here
     """
-    answers = [" ".join(str(answer).casefold().split()) for answer in data.answers() if answer is not None]
+    answers = [gold_key(answer) for answer in data.answers() if not is_missing(answer)]
     if len(answers) < 20:
         return None
     answer, many = Counter(answers).most_common(1)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cohort.insight.doctor.dataset import Data, named
 from cohort.insight.doctor.finding import Evidence, Seen, Try, diagnosis
 from cohort.insight.doctor.measures import percent
+from cohort.rewards.answers import is_missing
 
 _NONE = {"", "none", "null", "nan", "n/a", "na", "unknown", "unanswerable", "no answer", "?", "-", "tbd", "todo"}
 
@@ -22,7 +23,7 @@ def unanswerable(data: Data) -> Seen | None:
     Source: measured here
     """
     empty = [
-        i for i, answer in enumerate(data.answers(), 1) if answer is None or str(answer).strip().casefold() in _NONE
+        i for i, answer in enumerate(data.answers(), 1) if is_missing(answer) or str(answer).strip().casefold() in _NONE
     ]
     unread = [each.row for each in data.verdicts or () if not each.gold]
     unread = [row for row in unread if row not in set(empty)]
