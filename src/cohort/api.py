@@ -76,6 +76,7 @@ def train(
     reward: Reward | Sequence[Reward] | None = None,
     eval_data: Data | None = None,
     resume: bool = False,
+    accept_changes: bool = False,
     quiet: bool = False,
     **config: Any,
 ) -> Result:
@@ -93,6 +94,7 @@ def train(
             f(prompts, completions, completion_ids, **columns) -> list of numbers; (WEIGHT, function) weighs one.
         eval_data: held-out data to evaluate on before and after.
         resume: continue the run that stands in `out`.
+        accept_changes: continue it also with other data, rewards, initial weights or settings than before.
         quiet: print nothing.
         config: any further key of the configuration, as `steps=50`; sections as mappings, `checkpoint={"every": 10}`.
 
@@ -121,7 +123,14 @@ def train(
     }  # fmt: skip
     made: Method | None = method if isinstance(method, Method) else None
     layer["method"] = made.name or "method" if made is not None else method
-    return run(make_config(layer), method=made, resume=resume, display=Display(quiet=quiet), given=given)
+    return run(
+        make_config(layer),
+        method=made,
+        resume=resume,
+        accept_changes=accept_changes,
+        display=Display(quiet=quiet),
+        given=given,
+    )
 
 
 def _layer(*, reward: Any = None, **data: Any) -> dict[str, Any]:

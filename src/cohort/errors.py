@@ -17,6 +17,10 @@ class EngineError(RuntimeError):
     """An engine outside the trainer failed in the middle of a run, which is saved and can be continued (status 3)."""
 
 
+class StorageError(RuntimeError):
+    """A run's folder cannot be written any more: the disk is full, or the folder is gone (status 3)."""
+
+
 class Diverged(RuntimeError):
     """Loss, gradient or logits were not finite, so that a run cannot go on (status 3)."""
 

@@ -425,6 +425,14 @@ class Method:
             if stage.declared.init is not None
         }
 
+    @property
+    def by_prompt(self) -> frozenset[str]:
+        """Keys of the states that are made for the rows of a data set."""
+        inits = {key: stage.declared.init for key, _, stage in self._keyed()}
+        return frozenset(
+            key for key, init in inits.items() if init is not None and {"size", "rows"} & {*_parameters(init)}
+        )
+
     def _call(self, key: str, stage: Stage, states: Mapping[str, State], *args: Any, **kwargs: Any) -> Any:
         if key in states:
             kwargs["state"] = states[key]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -18,7 +18,7 @@ from cohort.cli.score import score
 from cohort.cli.sft import sft
 from cohort.cli.train import train
 from cohort.cli.view import view
-from cohort.errors import UsageError
+from cohort.errors import UsageError, out_of_memory
 from cohort.quiet import quiet_command
 
 app = typer.Typer(
@@ -48,16 +48,24 @@ def _main(
 
 
 def main() -> None:
-    """Run the command; errors that a user can mend are printed without a traceback, with status 2."""
+    """Run the command; errors that a user can mend are printed without a traceback, with status 2, and those that end
+    something in its middle with status 3."""
     quiet_command()
     try:
         app()
     except UsageError as error:
-        say(f"cohort: {error}")
-        sys.exit(2)
+        _fail(error, 2)
     except Exception as error:
         # Named here rather than imported: their modules need torch.
-        if type(error).__name__ in ("RewardError", "EngineError", "Diverged"):
-            say(f"cohort: {error}")
-            sys.exit(3)
+        if type(error).__name__ in ("RewardError", "EngineError", "StorageError", "Diverged"):
+            _fail(error, 3)
+        if out_of_memory(error):
+            _fail(error, 3, "the memory did not suffice; lower micro_tokens, slots, group_size or max_new_tokens: ")
         raise
+
+
+def _fail(error: BaseException, status: int, before: str = "") -> NoReturn:
+    say(f"cohort: {before}{error}")
+    for note in getattr(error, "__notes__", ()):
+        say(f"cohort: {note}")
+    sys.exit(status)

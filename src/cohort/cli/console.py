@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -14,7 +15,9 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def say(text: str) -> None:
     """A line on standard error, as it is."""
-    err.print(text, markup=False)
+    # Whoever read on may be gone: a closed terminal, a pipe (which rich ends the process for).
+    with contextlib.suppress(OSError, ValueError, SystemExit):
+        err.print(text, markup=False)
 
 
 def printed(width: int = 120) -> Console:

@@ -21,6 +21,14 @@ def train(
         bool,
         typer.Option("--resume", help="Continue the run in its folder, if there is one.", rich_help_panel=OUTPUT),
     ] = False,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes",
+            help="With --resume: go on also with other data, rewards, initial weights or settings.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     quiet: QuietOption = False,
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -30,7 +38,12 @@ def train(
     from cohort.training.train import train as run
 
     made = resolved({**options, **({} if method is None else {"method": method})}, config, set_)
-    result = run(made, resume=resume, display=Display(quiet=quiet))
+    try:
+        result = run(made, resume=resume, accept_changes=accept_changes, display=Display(quiet=quiet))
+    except KeyboardInterrupt as stopped:
+        for note in getattr(stopped, "__notes__", ()):
+            say(f"stopped at once; {note}")
+        raise
     if result.stopped:
         say(
             f"stopped after step {result.summary['steps']}; continue with the same command and --resume --out {result.folder}"

@@ -22,18 +22,19 @@ from cohort import registry
 from cohort.data.load import load_rows
 from cohort.data.prompts import fill, read_source, template_of
 from cohort.errors import UsageError
+from cohort.files import write_atomically
 from cohort.insight.measure import HELD_OUT, evaluated_as, write_evaluation
 from cohort.insight.report import write_report
 from cohort.insight.store import Run, find_runs, is_run, open_run
 from cohort.insight.tables import HEADLINE, Entry, Findings, analyse
 from cohort.methods import Method
 from cohort.training import nursery
-from cohort.training.checkpoint import write_atomically
 from cohort.training.config import TrainConfig, make_config
+from cohort.training.continuing import RESUMABLE
 from cohort.training.display import Display, clock
 from cohort.training.evaluation import evaluate_model
 from cohort.training.setup import check_method, prompt_spec
-from cohort.training.train import RESUMABLE, train
+from cohort.training.train import train
 
 STEPS = 40
 SEEDS = 5

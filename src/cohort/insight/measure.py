@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from cohort.batch import Rollout
 from cohort.errors import UsageError
+from cohort.files import write_atomically
 from cohort.insight.statistics import Floats
 from cohort.insight.store import Run
 from cohort.rewards.answers import answer_key
-from cohort.training.checkpoint import write_atomically
 from cohort.training.evaluate import majority_at_k, pass_at_k, powers
 
 HELD_OUT = "held-out"

@@ -13,9 +13,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from cohort.files import write_atomically
 from cohort.insight.measure import BINS, MEASURES, about
 from cohort.insight.tables import HEADLINE, PLOTTED, Contrast, Findings, Result, shown
-from cohort.training.checkpoint import write_atomically
 
 TITLES = {
     "held-out accuracy": ("Accuracy on held-out problems", "greedy"),

@@ -312,8 +312,10 @@ def is_run(folder: Path) -> bool:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """Runs in a folder, at any depth of up to three, by name."""
-    return sorted(path for path in folders(folder, 3) if is_run(path))
+    """Runs in a folder, at any depth of up to three, by name; not the attempts that a run moved aside in its own folder."""
+    found = [path for path in folders(folder, 3) if is_run(path)]
+    aside = {path for path in found if path.name.startswith("attempt-") and path.parent in found}
+    return sorted(set(found) - aside)
 
 
 def _why(folder: Path) -> str:

@@ -1,18 +1,25 @@
-"""Checkpoints that survive a kill at any moment: written aside, checked, then renamed into place."""
+"""Checkpoints that survive a kill at any moment: written aside, checked, then renamed into place.
+
+A checkpoint is known by its exact name and by its manifest, so that a copy which somebody made of one is neither read
+nor removed.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from cohort.files import digest, free_name, sync
+
 MANIFEST = "manifest.json"
+STATE = "state.pt"
+_ASIDE = re.compile(r"\.tmp-step-[0-9]{6,}")
 
 
 def folder_of(root: Path, step: int) -> Path:
@@ -20,35 +27,21 @@ def folder_of(root: Path, step: int) -> Path:
     return root / f"step-{step:06d}"
 
 
-def sync(path: Path) -> None:
-    """Have a file or folder reach the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def step_of(folder: Path) -> int | None:
+    """The step whose checkpoint the folder is by its name; None for any other name."""
+    match = re.fullmatch(r"step-([0-9]{6,})", folder.name)
+    step = int(match[1]) if match else None
+    return step if step is not None and folder_of(folder.parent, step) == folder else None
 
 
-def write_atomically(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
-    """Write a file under a temporary name and rename it into place.
-
-    Args:
-        durable: wait until it has reached the disk, so that a power cut does not leave it empty; a kill never does.
-    """
-    aside = path.with_name(f".{path.name}.tmp")
-    write(aside)
-    if durable:
-        sync(aside)
-    aside.replace(path)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def listed(root: Path) -> list[Path]:
+    """Folders with the name of a checkpoint, from the earliest step to the latest."""
+    steps = {step: path for path in root.glob("step-*") if (step := step_of(path)) is not None and path.is_dir()}
+    return [steps[step] for step in sorted(steps)]
 
 
 def write(root: Path, step: int, save_model: Callable[[Path], None], state: dict[str, Any], *, keep: int) -> Path:
-    """Write the checkpoint of a step and remove all but the newest `keep`.
+    """Write the checkpoint of a step, unless it stands there whole, and remove all but the newest `keep`.
 
     Args:
         root: folder of the checkpoints.
@@ -57,46 +50,73 @@ def write(root: Path, step: int, save_model: Callable[[Path], None], state: dict
     """
     root.mkdir(parents=True, exist_ok=True)
     final = folder_of(root, step)
+    if final.exists() and damage(final) is None:
+        return final
+    for left in root.glob(".tmp-step-*"):
+        if _ASIDE.fullmatch(left.name):
+            shutil.rmtree(left)
     aside = root / f".tmp-{final.name}"
-    if aside.exists():
-        shutil.rmtree(aside)
     aside.mkdir()
     save_model(aside / "model")
-    torch.save(state, aside / "state.pt")
+    torch.save(state, aside / STATE)
     files = sorted(p for p in aside.rglob("*") if p.is_file())
-    manifest = {str(p.relative_to(aside)): {"sha256": _digest(p), "bytes": p.stat().st_size} for p in files}
+    manifest = {str(p.relative_to(aside)): {"sha256": digest(p), "bytes": p.stat().st_size} for p in files}
     (aside / MANIFEST).write_text(json.dumps({"step": step, "files": manifest}, indent=1))
     for path in [*files, aside / MANIFEST, *(p for p in aside.rglob("*") if p.is_dir()), aside]:
         sync(path)
     if final.exists():
-        shutil.rmtree(final)
+        final.rename(free_name(root, f"{final.name}-damaged"))
     aside.rename(final)
     sync(root)
-    for old in sorted(root.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
+    own = [path for path in listed(root) if (step_of(path) or 0) <= step and _manifest(path) is not None]
+    for old in own[:-keep]:
+        _remove(old)
     return final
+
+
+def _manifest(folder: Path) -> Mapping[str, Any] | None:
+    """What the manifest of a checkpoint lists: file -> sha256 and bytes; None if it is none of this folder's step."""
+    try:
+        held = json.loads((folder / MANIFEST).read_bytes())
+        files = held["files"]
+        whole = held["step"] == step_of(folder) and STATE in files
+        return files if whole and all({"sha256", "bytes"} <= set(each) for each in files.values()) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint's own files. The manifest goes last: what a kill leaves is known again by it."""
+    for name in _manifest(folder) or ():
+        (folder / name).unlink(missing_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for path in sorted((p for p in [folder, *folder.rglob("*")] if p.is_dir()), reverse=True):
+        if not any(path.iterdir()):
+            path.rmdir()
 
 
 def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint; None if it is whole."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError):
-        return f"{MANIFEST} is missing or malformed"
+    manifest = _manifest(folder)
+    if manifest is None:
+        return f"{MANIFEST} is missing, malformed or of another step"
     for name, expected in manifest.items():
         path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != expected["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes, not {expected['bytes']}"
-        if _digest(path) != expected["sha256"]:
-            return f"{name} does not have the checksum it was written with"
+        try:
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != expected["bytes"]:
+                return f"{name} has {path.stat().st_size} bytes, not {expected['bytes']}"
+            if digest(path) != expected["sha256"]:
+                return f"{name} does not have the checksum it was written with"
+        except (OSError, ValueError) as error:
+            return f"{name} cannot be read: {error}"
     return None
 
 
 def newest(root: Path, say: Callable[[str], None] = lambda _: None) -> Path | None:
     """The newest whole checkpoint; damaged ones are named. None if there is none."""
-    for folder in sorted(root.glob("step-*"), reverse=True):
+    for folder in reversed(listed(root)):
         wrong = damage(folder)
         if wrong is None:
             return folder
@@ -106,5 +126,5 @@ def newest(root: Path, say: Callable[[str], None] = lambda _: None) -> Path | No
 
 def read_state(folder: Path) -> dict[str, Any]:
     """The state that was written; tensors on the CPU."""
-    state: dict[str, Any] = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
     return state

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError, field_validator
 
 from cohort.errors import UsageError, shown
+from cohort.files import write_atomically
 from cohort.training.reading import read_yaml, write_yaml
 from cohort.training.values import (
     DATA,
@@ -47,6 +48,7 @@ class CheckpointConfig(_Section):
     """When checkpoints are written."""
 
     every: Count = Field(50, ge=1, description="steps between checkpoints")
+    minutes: Number = Field(10.0, ge=0, description="minutes after which the next step writes one too; 0: never")
     keep: Count = Field(2, ge=1, description="checkpoints kept, the newest ones")
 
 
@@ -295,7 +297,8 @@ class TrainConfig(_Section):
 
     def save(self, path: Path) -> None:
         """Write the resolved configuration."""
-        path.write_text(write_yaml(self.plain()), encoding="utf-8")
+        text = write_yaml(self.plain())
+        write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 SECTIONS = {

@@ -39,8 +39,18 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line, printed as it is."""
-        if not self.quiet:
+        if self.quiet:
+            return
+        try:
             self.console.print(Text(text))
+        except (OSError, ValueError, SystemExit):
+            # Whoever read on is gone (rich ends the process where a pipe is closed): no reason to end a run.
+            self.quiet = True
+
+    def hush(self) -> None:
+        """Say nothing from now on."""
+        self.end()
+        self.quiet = True
 
     def begin(self, what: str, total: int, done: int = 0) -> None:
         """Start showing a phase of `total` steps."""

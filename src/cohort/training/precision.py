@@ -36,6 +36,8 @@ class MasterWeights:
         # An optimizer may know no more of groups than that they have parameters, so it is given them only where needed.
         groups = [{"params": own}, {"params": further, "lr_scale": scaled[1]}] if further else own
         self.inner: torch.optim.Optimizer = make(groups)
+        # Called before every update.
+        self.before_step: Callable[[], None] = lambda: None
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -49,6 +51,7 @@ class MasterWeights:
     @torch.no_grad()
     def step(self) -> None:
         """One update from the gradients of the parameters."""
+        self.before_step()
         for param, master in zip(self.params, self.masters, strict=True):
             if master is not param:
                 master.grad = None if param.grad is None else param.grad.float()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,9 +16,9 @@ import pyarrow.parquet as pq
 import torch
 
 from cohort.errors import UsageError
+from cohort.files import write_atomically
 from cohort.methods import Method
 from cohort.training import thinning
-from cohort.training.checkpoint import write_atomically
 from cohort.training.config import TrainConfig
 from cohort.training.loop import StepResult
 from cohort.training.table import CONTINUOUS, PiecesOf, rollout_table, signals
@@ -55,7 +57,7 @@ class Recorder:
         self._drop_after(start)
         # Groups whose tokens are recorded, seconds trained since the last record, bytes of all records and of the last.
         self._groups, self._elapsed = 1.0, 0.0
-        sizes = [path.stat().st_size for path in sorted(self.rollouts_folder.glob("step-*.parquet"))]
+        sizes = [path.stat().st_size for path in _records(self.rollouts_folder)]
         self._bytes, self._last = sum(sizes), sizes[-1] if sizes else 0
         self._said: set[str] = set()
         self._metrics = self.metrics_path.open("a", encoding="utf-8")
@@ -72,9 +74,9 @@ class Recorder:
 
     def _drop_after(self, step: int) -> None:
         if self.metrics_path.exists():
-            kept = [line for line in _whole_lines(self.metrics_path) if json.loads(line)["step"] <= step]
+            kept = _lines_until(self.metrics_path, step)
             write_atomically(self.metrics_path, lambda path: path.write_text("".join(kept), encoding="utf-8"))
-        for path in self.rollouts_folder.glob("step-*.parquet"):
+        for path in _records(self.rollouts_folder):
             if int(path.stem.removeprefix("step-")) > step:
                 path.unlink()
 
@@ -151,6 +153,13 @@ class Recorder:
         self._last = path.stat().st_size
         self._bytes += self._last
 
+    def flush(self) -> None:
+        """Have metrics and curves reach the disk: a checkpoint continues after them."""
+        self._metrics.flush()
+        os.fsync(self._metrics.fileno())
+        if self._board is not None:
+            self._board.flush()
+
     def close(self) -> None:
         self._metrics.close()
         if self._board is not None:
@@ -170,14 +179,20 @@ def _leaf(field: pa.Field) -> str:
     return f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """Lines that hold an object; one cut by a crash does not."""
+def _records(folder: Path) -> list[Path]:
+    """Recorded rollouts, in the order of their steps; what is named otherwise is none."""
+    found = (path for path in folder.glob("step-*.parquet") if re.fullmatch(r"step-[0-9]{6,}", path.stem))
+    return sorted(found, key=lambda path: int(path.stem.removeprefix("step-")))
+
+
+def _lines_until(path: Path, step: int) -> list[str]:
+    """Lines of the steps up to `step`; one cut by a crash holds none."""
     out = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
         try:
-            if isinstance(json.loads(line), dict) and line.endswith("\n"):
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
                 out.append(line)
-        except ValueError:
+        except (ValueError, TypeError, KeyError):
             continue
     return out
 

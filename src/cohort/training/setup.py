@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -428,12 +427,6 @@ def say_inapplicable(grader: Grader, prompts: Sequence[Prompt], source: Source |
         for spec in grader.scorer.specs:
             for text in spec.inapplicable([prompt.row for prompt in prompts], source.where):
                 say(text)
-
-
-def name_of_run(config: TrainConfig) -> str:
-    """A folder name made of method, model and data, without a number."""
-    parts = [config.method, Path(str(config.model)).name]
-    return re.sub(r"[^\w.+-]+", "-", "-".join(parts)).strip("-")
 
 
 def check_space(folder: Path, policy: CausalLM, config: TrainConfig) -> None:

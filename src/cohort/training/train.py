@@ -4,102 +4,50 @@ from __future__ import annotations
 
 import json
 import math
-import random
-import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from cohort.errors import Diverged, EngineError, UsageError
+from cohort.errors import Diverged, StorageError, UsageError
+from cohort.files import save_into, write_atomically
 from cohort.insight.doctor.watch import Watch
 from cohort.insight.store import open_run
 from cohort.methods import Method
 from cohort.policies.given import GivenModel
 from cohort.policies.pieces import Pieces
-from cohort.rewards.scorer import RewardError
-from cohort.training import checkpoint
+from cohort.training import checkpoint, nursery
 from cohort.training.config import TrainConfig
+from cohort.training.continuing import check_same_inputs, check_same_run, fitting_states, keep_configuration
 from cohort.training.display import Display
 from cohort.training.evaluate import Evaluation, evaluate_prompts
+from cohort.training.folder import (
+    CONFIG,
+    METRICS,
+    SUMMARY,
+    Claim,
+    check_free,
+    choose_folder,
+    forget,
+    occupy,
+    rescue,
+    set_aside,
+    storing,
+)
+from cohort.training.inputs import inputs_of
+from cohort.training.interrupt import Interrupt
 from cohort.training.loop import Progress, one_step
 from cohort.training.memory import peak, reset_peak
 from cohort.training.opening import say_text
-from cohort.training.precision import MasterWeights
 from cohort.training.recorder import Recorder, require_wandb
-from cohort.training.setup import Setup, check_space, name_of_run, optimizer_of, prepare
+from cohort.training.result import Result, read_evaluation, summary_of
+from cohort.training.setup import Setup, check_space, optimizer_of, prepare
+from cohort.training.state import Undo, capture, read, restore
 
-# Keys that may differ between a run and its continuation: they change what is written or shown, or how long it goes on
-# (a constant learning rate does not depend on the number of steps).
-RESUMABLE = frozenset(
-    {
-        "out", "checkpoint", "record", "record_every", "record_limit_mb", "show_every", "doctor", "tensorboard", "wandb",
-        "eval_every", "threads", "max_tokens_sampled", "activations", "compile",
-    }
-    | {"engine_url", "engine_folder", "engine_weights", "engine_memory", "engine_timeout"}
-)  # fmt: skip
 NONFINITE_LIMIT = 3
-
-
-@dataclass
-class Result:
-    """What a run came to.
-
-    Attributes:
-        folder: of the run.
-        model: folder of the trained model, for `from_pretrained`; None if the run was stopped before its end.
-        metrics: one mapping a step.
-        summary: what stands in summary.json.
-        before, after: evaluations on held-out prompts, where there are any.
-        stopped: True if the run was stopped before its last step.
-    """
-
-    folder: Path
-    model: Path | None
-    metrics: list[dict[str, Any]]
-    summary: dict[str, Any]
-    before: Evaluation | None = None
-    after: Evaluation | None = None
-    stopped: bool = False
-
-    def table(self) -> Any:
-        """The metrics as an Arrow table, a row a step."""
-        import pyarrow as pa
-
-        names = list(dict.fromkeys(name for row in self.metrics for name in row))
-        return pa.table({name: [row.get(name) for row in self.metrics] for name in names})
-
-
-@dataclass
-class _Interrupt:
-    """Set by the first SIGINT; the second one interrupts at once."""
-
-    asked: bool = False
-    said: Callable[[str], None] = field(default=lambda _: None)
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        def handler(number: int, frame: object) -> None:
-            if self.asked:
-                raise KeyboardInterrupt
-            self.asked = True
-            self.said("stopping after this step (press Ctrl-C again to stop at once)")
-
-        try:
-            before = signal.signal(signal.SIGINT, handler)
-        except ValueError:  # not in the main thread: leave signals to whoever has it
-            yield
-            return
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
 
 
 def train(
@@ -107,6 +55,7 @@ def train(
     *,
     method: Method | None = None,
     resume: bool = False,
+    accept_changes: bool = False,
     display: Display | None = None,
     given: GivenModel | None = None,
 ) -> Result:
@@ -115,168 +64,306 @@ def train(
     Args:
         method, given: the method and the model, where they are not what the configuration says but were made in Python.
         resume: continue from the newest whole checkpoint of the run's folder; start afresh where there is none.
+        accept_changes: continue also with other data, reward functions, initial weights or settings than before.
 
     Raises:
         UsageError: what was asked cannot be done; nothing was written.
-        RewardError: a reward function failed and on_reward_error is "stop"; everything so far is saved.
-        EngineError: a vLLM that rollouts are drawn with failed; everything so far is saved.
-        Diverged: loss or gradient was not finite three times in a row, and a checkpoint is saved; or the model's logits are
-            not, and the checkpoint before stays as it is.
+        RewardError: a reward function failed and on_reward_error is "stop".
+        EngineError: a vLLM that rollouts are drawn with failed.
+        StorageError: the run's folder cannot be written any more.
+        Diverged: loss or gradient was not finite three times in a row, or the model's logits are not.
+        KeyboardInterrupt: a second signal (SIGINT, SIGTERM) ended the run at once.
+
+    Whatever ends a run early, the last whole step is saved; a note on the error says where. A first signal (SIGHUP too)
+    ends the run after its step.
     """
     display = display or Display()
+    if accept_changes and not resume:
+        raise UsageError("--accept-changes goes with --resume: a new run has nothing to differ from")
     torch.manual_seed(config.seed)
     folder = choose_folder(config, resume)
-    if folder.is_file():
-        raise UsageError(f"--out {folder} is a file; name a folder")
-    found = checkpoint.newest(folder / "checkpoints", display.say) if resume else None
-    if not resume and folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} already holds something: name another folder with --out, or continue with --resume")
-    setup = prepare(config, method=method, say=display.say, report=_warm_start(display), given=given)
-    try:
-        check_space(folder, setup.policy, setup.config)
+    there = check_free(folder, resume)
+    with ExitStack() as stack:
+        # A run that is written is refused before a model is loaded; a new one has no folder until all was checked.
+        claim = Claim(folder) if there else None
+        if claim is not None:
+            stack.callback(claim.release)
+        found = find_checkpoint(folder, display.say) if there else None
+        state: dict[str, Any] = {} if found is None else read(found)
+        changed = []
         if found is not None:
-            check_same_run(folder, setup.config)
+            changed = check_same_run(folder, nursery.with_defaults(config), accept=accept_changes)
+        setup = prepare(config, method=method, say=display.say, report=_warm_start(display), given=given)
+        stack.callback(setup.close)
+        check_space(folder, setup.policy, setup.config)
+        inputs = inputs_of(setup)
+        if found is not None:
+            if "inputs" not in state:
+                display.say(f"{found} holds no checksums: data, rewards and model are taken to be those of before")
+            changed += check_same_inputs(folder, state.get("inputs"), inputs, accept=accept_changes)
         drawn = setup.collector.samples or bool(setup.eval_prompts)
         say_text(setup.policy, setup.prompts, display.say, sampled=drawn)
-        return _run(setup, folder, found, display)
-    finally:
-        setup.close()
+        if config.wandb:
+            require_wandb()
+        if claim is None:
+            folder, claim = occupy(folder, numbered=config.out is None)
+            stack.callback(claim.release)
+        if resume and found is None:
+            display.say(f"{folder} holds no checkpoint to continue from: the run begins at step 1")
+        return _Run(setup, claim, display, inputs).run(found, state, changed)
 
 
-def _run(setup: Setup, folder: Path, found: Path | None, display: Display) -> Result:
-    config = setup.config
-    began = time.monotonic()
-    reset_peak(setup.policy.device)
-    if found is None and folder.exists():
-        # What an attempt without a checkpoint left behind starts afresh.
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if config.wandb:
-        require_wandb()
-    folder.mkdir(parents=True, exist_ok=True)
-    optimizer = optimizer_of(setup)
-    rows = [prompt.row for prompt in setup.prompts]
-    progress = Progress(states=setup.method.init(size=len(rows), steps=config.steps, rows=rows))
-    extra: dict[str, Any] = {"before": None, "best": None, "seconds": 0.0}
-    if found is not None:
-        extra = _restore(found, setup, optimizer, progress)
-        display.say(f"continuing {folder} after step {progress.step}")
-    else:
-        config.model_copy(update={"out": str(folder)}).save(folder / "config.yaml")
-    words = setup.policy.tokenizer
-    recorder = Recorder(
-        folder, config, start=progress.step, method=setup.method, pieces=words and Pieces(words), say=display.say
-    )
-    watch = Watch(folder.name, config.plain(), open_run(folder).metrics) if config.doctor else None
-    interrupt = _Interrupt(said=display.say)
+def find_checkpoint(folder: Path, say: Callable[[str], None]) -> Path | None:
+    """The newest whole checkpoint of a run; None if it has none.
 
-    def save() -> None:
-        extra["seconds"] += time.monotonic() - extra.get("clock", began)
-        extra["clock"] = time.monotonic()
-        extra["memory"] = max(extra.get("memory", 0), peak(setup.policy.device))
-        state = _state(setup, optimizer, progress, {k: v for k, v in extra.items() if k != "clock"})
-        checkpoint.write(folder / "checkpoints", progress.step, setup.policy.save, state, keep=config.checkpoint.keep)
+    Raises:
+        UsageError: it has checkpoints, but every one is damaged.
+    """
+    root = folder / "checkpoints"
+    found = checkpoint.newest(root, say)
+    if found is None and (damaged := checkpoint.listed(root)):
+        raise UsageError(
+            f"none of the checkpoints in {root} is whole ({damaged[-1].name}: {checkpoint.damage(damaged[-1])}), so the run "
+            "cannot be continued; nothing was changed. Name another folder with --out to begin anew, or move the damaged "
+            "ones away to begin anew in this one"
+        )
+    return found
 
-    try:
-        with interrupt.watching():
-            if setup.eval_prompts and extra["before"] is None:
-                extra["before"] = _evaluate(setup, display, "before").to_dict()
-            display.begin("training", config.steps, progress.step)
-            while not finished(config, progress) and not interrupt.asked:
-                _step(setup, optimizer, progress, recorder, watch, display, folder, extra)
-                if progress.in_a_row >= NONFINITE_LIMIT:
-                    save()
-                    raise Diverged(
-                        f"loss or gradient was not finite at {NONFINITE_LIMIT} updates in a row, the last at step "
-                        f"{progress.step}; the weights before them are saved in {folder}/checkpoints. Lower the learning "
-                        "rate (--lr), or look at the rollouts of these steps"
-                    )
-                ends = finished(config, progress) or interrupt.asked
-                if progress.step % config.checkpoint.every == 0 or ends:
-                    save()
-            display.end()
+
+class _Run:
+    """A run that goes on in a folder which is claimed for it."""
+
+    def __init__(self, setup: Setup, claim: Claim, display: Display, inputs: dict[str, Any]) -> None:
+        self.setup, self.claim, self.display, self.inputs = setup, claim, display, inputs
+        self.config, self.folder = setup.config, claim.folder
+        self.began = self.clock = self.saved_at = time.monotonic()
+        reset_peak(setup.policy.device)
+        self.optimizer = optimizer_of(setup)
+        rows = [prompt.row for prompt in setup.prompts]
+        states = setup.method.init(size=len(rows), steps=self.config.steps, rows=rows)
+        self.progress = Progress(states=states)
+        self.extra: dict[str, Any] = {"before": None, "best": None, "seconds": 0.0}
+        self.interrupt = Interrupt(display.say, hung_up=display.hush)
+
+    def run(self, found: Path | None, state: dict[str, Any], changed: Sequence[str]) -> Result:
+        """Go on from a checkpoint with its state, or from the beginning, to the end.
+
+        Args:
+            changed: what differs from before, and is accepted.
+        """
+        if found is None:
+            self._begin()
+        else:
+            self._take_over(found, state, changed)
+        self.undo = Undo(self.setup.policy, self.optimizer, self.progress)
+        with storing(self.folder):
+            self.recorder = self._recorder()
+        try:
+            with self.interrupt.watching():
+                return self._go_on()
+        except UsageError as error:
+            # What only the first rewards could show, such as graded rewards for a method of right and wrong.
+            if self.progress.step == 0:
+                self.recorder.close()
+                forget(self.claim)
+            else:
+                self._rescue(error)
+            raise
+        except BaseException as error:
+            self._rescue(error)
+            raise
+        finally:
+            self.display.end()
+            with suppress(Exception):
+                self.recorder.close()
+
+    def _begin(self) -> None:
+        with storing(self.folder):
+            left = set_aside(self.folder)
+            self.config.model_copy(update={"out": str(self.folder)}).save(self.folder / CONFIG)
+        if left is not None:
+            self.display.say(f"what an earlier attempt left there is kept in {left}")
+
+    def _take_over(self, found: Path, state: dict[str, Any], changed: Sequence[str]) -> None:
+        folder, progress, say = self.folder, self.progress, self.display.say
+        fresh = progress.states
+        self.extra = restore(found, state, self.setup, self.optimizer, progress)
+        say(f"continuing {folder} after step {progress.step}")
+        for what in changed:
+            say(f"  changed: {what}")
+        progress.states = fitting_states(self.setup, progress.states, fresh, state.get("inputs"), self.inputs, say)
+        with storing(folder):
+            if changed:
+                keep_configuration(folder, self.config, progress.step)
+            # It says that the run is over; a new one will.
+            (folder / SUMMARY).unlink(missing_ok=True)
+        state.clear()  # twice the moments of the optimizer, for as long as the run goes on
+
+    def _recorder(self) -> Recorder:
+        words = self.setup.policy.tokenizer
+        return Recorder(
+            self.folder, self.config, start=self.progress.step, method=self.setup.method, pieces=words and Pieces(words),
+            say=self.display.say,
+        )  # fmt: skip
+
+    def _go_on(self) -> Result:
+        config, progress, display, extra = self.config, self.progress, self.display, self.extra
+        watch = Watch(self.folder.name, config.plain(), open_run(self.folder).metrics) if config.doctor else None
+        saved = progress.step if progress.step else None
+        if self.setup.eval_prompts and extra["before"] is None:
+            extra["before"] = _evaluate(self.setup, display, "before").to_dict()
+        display.begin("training", config.steps, progress.step)
+        while not finished(config, progress) and not self.interrupt.asked:
+            self.undo.begin()
+            self._step(watch)
+            if progress.in_a_row >= NONFINITE_LIMIT:
+                raise Diverged(
+                    f"loss or gradient was not finite at {NONFINITE_LIMIT} updates in a row, the last at step "
+                    f"{progress.step}. Lower the learning rate (--lr), or look at the rollouts of these steps"
+                )
+            if self._due():
+                self._save()
+                saved = progress.step
+        display.end()
+        if saved != progress.step:
+            self._save()
         stopped = not finished(config, progress)
         after = None
         if not stopped:
-            setup.policy.save(folder / "final")
-            if setup.eval_prompts:
-                after = _evaluate(setup, display, "after")
-        extra["seconds"] += time.monotonic() - extra.get("clock", began)
-        metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        summary = _summary(config, progress, metrics, extra, after, stopped)
-        checkpoint.write_atomically(
-            folder / "summary.json", lambda path: path.write_text(json.dumps(summary, indent=1) + "\n")
-        )
+            with self.interrupt.shield(), storing(self.folder):
+                save_into(self.folder / "final", self.setup.policy.save)
+            if self.setup.eval_prompts:
+                after = _evaluate(self.setup, display, "after")
+        self._count_time()
+        with storing(self.folder):
+            metrics = [json.loads(line) for line in (self.folder / METRICS).read_text().splitlines()]
+            summary = summary_of(config, progress, metrics, extra, after, stopped)
+            write_atomically(self.folder / SUMMARY, lambda path: path.write_text(json.dumps(summary, indent=1) + "\n"))
         before = extra["before"]
         return Result(
-            folder=folder,
-            model=None if stopped else folder / "final",
+            folder=self.folder,
+            model=None if stopped else self.folder / "final",
             metrics=metrics,
             summary=summary,
-            before=None if before is None else _read_evaluation(before),
+            before=None if before is None else read_evaluation(before),
             after=after,
             stopped=stopped,
         )
-    except UsageError:
-        # What only the first rewards could show, such as graded rewards for a method of right and wrong.
-        recorder.close()
-        if progress.step == 0:
-            shutil.rmtree(folder)
-        else:
-            save()
-        raise
-    except (RewardError, EngineError):
-        save()
-        raise
-    finally:
-        display.end()
-        recorder.close()
+
+    def _step(self, watch: Watch | None) -> None:
+        config, setup, progress, display = self.config, self.setup, self.progress, self.display
+        result = one_step(setup, self.optimizer, progress)
+        step, metrics = progress.step, result.metrics
+        due = bool(config.eval_every) and step % config.eval_every == 0 and not finished(config, progress)
+        try:
+            if setup.eval_prompts and due:
+                self._evaluate_between(metrics)
+        finally:
+            with self.interrupt.shield(), storing(self.folder):
+                if not self.claim.stands:
+                    raise StorageError(f"{self.folder} was deleted, moved or replaced while the run wrote into it")
+                try:
+                    metrics["time/record"] = self.recorder.rollouts(step, result)
+                finally:
+                    self.recorder.metrics(step, metrics)
+                self.undo.begin()
+        for message in _take(setup.collector.grader.failures):
+            display.say(f"  {message}")
+        for message in watch.step({"step": step, **metrics}) if watch is not None else []:
+            display.say(f"  {message}")
+        rate = (
+            metrics["rollouts/sampled"] * metrics.get("completion/length_mean", 0.0) / max(1e-9, metrics["time/step"])
+        )
+        display.step(
+            step,
+            {
+                "reward": metrics["reward/mean"], "accuracy": metrics.get("accuracy"),
+                "entropy": _defined(metrics, "entropy"), "kl": metrics.get("kl"), "tok/s": rate,
+            },
+        )  # fmt: skip
+        if config.show_every and step % config.show_every == 0:
+            display.rollouts(step, result.rollouts)
+
+    def _evaluate_between(self, metrics: dict[str, float]) -> None:
+        setup, step, extra = self.setup, self.progress.step, self.extra
+        evaluation = evaluate_prompts(_greedy(setup), setup.eval_prompts, seed=self.config.seed)
+        setup.collector.take_tokens()
+        metrics["eval/accuracy"] = evaluation.accuracy
+        self.display.say(f"  step {step}: accuracy {evaluation.accuracy:.1%} on {evaluation.problems} held-out prompts")
+        if extra["best"] is None or evaluation.accuracy > extra["best"]["accuracy"]:
+            extra["best"] = {"step": step, "accuracy": evaluation.accuracy}
+            with self.interrupt.shield(), storing(self.folder):
+                save_into(self.folder / "best", setup.policy.save)
+
+    def _due(self) -> bool:
+        every = self.config.checkpoint
+        late = bool(every.minutes) and time.monotonic() - self.saved_at >= 60 * every.minutes
+        return self.progress.step % every.every == 0 or late
+
+    def _count_time(self) -> None:
+        now = time.monotonic()
+        self.extra["seconds"] += now - self.clock
+        self.clock = now
+
+    def _save(self, folder: Path | None = None) -> Path:
+        """Write a checkpoint."""
+        folder = folder or self.folder
+        self._count_time()
+        self.extra["memory"] = max(self.extra.get("memory", 0), peak(self.setup.policy.device))
+        with self.interrupt.shield(), storing(folder):
+            if self.claim.stands:
+                self.recorder.flush()
+            state = capture(self.setup, self.optimizer, self.progress, self.extra, self.inputs)
+            written = checkpoint.write(
+                folder / "checkpoints",
+                self.progress.step,
+                self.setup.policy.save,
+                state,
+                keep=self.config.checkpoint.keep,
+            )
+        self.saved_at = time.monotonic()
+        return written
+
+    def _rescue(self, error: BaseException) -> None:
+        """Save the last whole step, and say on the error where it is."""
+        where, why, written = self.folder, "", None
+        try:
+            with self.interrupt.shield():
+                if self.undo.whole:
+                    self.undo.undo()
+                    if not all(bool(param.isfinite().all()) for param in self.optimizer.params):
+                        raise Diverged("the weights are not finite")
+                    where = rescue(self.claim, self.config)
+                    written = self._save(where)
+                else:
+                    why = (
+                        f"step {self.progress.step + 1} was in the middle of its updates, and no copy is kept of what it "
+                        "changes of a model this large"
+                    )
+        except KeyboardInterrupt:
+            why = "saving was interrupted"
+        except Exception as failed:
+            why = f"the last whole step could not be saved: {failed}"
+        if written is not None:
+            error.add_note(
+                f"everything up to step {self.progress.step} is saved in {written}; continue with the same command and "
+                f"--resume --out {where}"
+            )
+            return
+        try:
+            left = checkpoint.newest(where / "checkpoints")
+        except OSError:
+            left = None
+        error.add_note(
+            f"{why}; "
+            + (f"the newest checkpoint is {left}, which --resume continues" if left else "there is no checkpoint")
+        )
 
 
 def finished(config: TrainConfig, progress: Progress) -> bool:
     """The run has made all its steps, or sampled all the tokens that it may."""
     spent = bool(config.max_tokens_sampled) and progress.tokens >= config.max_tokens_sampled
     return progress.step >= config.steps or spent
-
-
-def _step(
-    setup: Setup,
-    optimizer: MasterWeights,
-    progress: Progress,
-    recorder: Recorder,
-    watch: Watch | None,
-    display: Display,
-    folder: Path,
-    extra: dict[str, Any],
-) -> None:
-    config = setup.config
-    result = one_step(setup, optimizer, progress)
-    step, metrics = progress.step, result.metrics
-    due = bool(config.eval_every) and step % config.eval_every == 0 and not finished(config, progress)
-    if setup.eval_prompts and due:
-        evaluation = evaluate_prompts(_greedy(setup), setup.eval_prompts, seed=config.seed)
-        setup.collector.take_tokens()
-        metrics["eval/accuracy"] = evaluation.accuracy
-        display.say(f"  step {step}: accuracy {evaluation.accuracy:.1%} on {evaluation.problems} held-out prompts")
-        if extra["best"] is None or evaluation.accuracy > extra["best"]["accuracy"]:
-            extra["best"] = {"step": step, "accuracy": evaluation.accuracy}
-            _save_aside(setup, folder / "best")
-    metrics["time/record"] = recorder.rollouts(step, result)
-    recorder.metrics(step, metrics)
-    for message in _take(setup.collector.grader.failures):
-        display.say(f"  {message}")
-    for message in watch.step({"step": step, **metrics}) if watch is not None else []:
-        display.say(f"  {message}")
-    rate = metrics["rollouts/sampled"] * metrics.get("completion/length_mean", 0.0) / max(1e-9, metrics["time/step"])
-    display.step(
-        step,
-        {
-            "reward": metrics["reward/mean"], "accuracy": metrics.get("accuracy"), "entropy": _defined(metrics, "entropy"),
-            "kl": metrics.get("kl"), "tok/s": rate,
-        },
-    )  # fmt: skip
-    if config.show_every and step % config.show_every == 0:
-        display.rollouts(step, result.rollouts)
 
 
 def _defined(metrics: Mapping[str, float], name: str) -> float | None:
@@ -303,129 +390,6 @@ def _evaluate(setup: Setup, display: Display, when: str) -> Evaluation:
         "prompts (greedy)"
     )
     return evaluation
-
-
-def _read_evaluation(stored: Mapping[str, Any]) -> Evaluation:
-    metrics = {k: v["value"] for k, v in stored["metrics"].items()}
-    intervals = {k: (_or_nan(v["low"]), _or_nan(v["high"])) for k, v in stored["metrics"].items()}
-    return Evaluation(metrics, intervals, stored["problems"], stored["samples"])
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _save_aside(setup: Setup, folder: Path) -> None:
-    """Replace a model's folder as a whole."""
-    aside = folder.with_name(f".{folder.name}.tmp")
-    if aside.exists():
-        shutil.rmtree(aside)
-    setup.policy.save(aside)
-    if folder.exists():
-        shutil.rmtree(folder)
-    aside.rename(folder)
-
-
-def _summary(
-    config: TrainConfig,
-    progress: Progress,
-    metrics: Sequence[Mapping[str, Any]],
-    extra: Mapping[str, Any],
-    after: Evaluation | None,
-    stopped: bool,
-) -> dict[str, Any]:
-    before = extra["before"]
-    summary: dict[str, Any] = {
-        "method": config.method,
-        "model": config.model,
-        "seed": config.seed,
-        "steps": progress.step,
-        "sampled_tokens": progress.tokens,
-        "seconds": round(extra["seconds"], 2),
-        "skipped_updates": progress.skipped,
-        "peak_memory": extra.get("memory"),
-        "stopped": stopped,
-    }
-    sampled = [row["accuracy"] for row in metrics if row.get("accuracy") is not None]
-    if sampled and progress.tokens:
-        summary["accuracy_first_step"], summary["accuracy_last_step"] = sampled[0], sampled[-1]
-    if before is not None:
-        summary["accuracy_before"] = before["metrics"]["pass@1"]["value"]
-    if after is not None:
-        summary["accuracy_after"] = after.accuracy
-        summary["evaluation_before"], summary["evaluation_after"] = before, after.to_dict()
-    if extra["best"] is not None:
-        summary["best"] = extra["best"]
-    return summary
-
-
-def choose_folder(config: TrainConfig, resume: bool) -> Path:
-    """The run's folder: the one asked for, or the next free number under runs/; to resume, the newest of that name."""
-    if config.out is not None:
-        return Path(config.out)
-    stem = name_of_run(config)
-    taken = {
-        int(p.name.rsplit("-", 1)[1]): p for p in Path("runs").glob(f"{stem}-*") if p.name.rsplit("-", 1)[1].isdigit()
-    }
-    if resume and taken:
-        return taken[max(taken)]
-    return Path("runs") / f"{stem}-{max(taken, default=0) + 1}"
-
-
-def check_same_run(folder: Path, config: TrainConfig) -> None:
-    """The run in the folder has the same configuration, but for keys that do not change what is computed.
-
-    Raises:
-        UsageError: names the keys that differ.
-    """
-    import yaml
-
-    try:
-        stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UsageError(f"{folder}/config.yaml cannot be read, so the run cannot be continued: {error}") from error
-    now = config.plain()
-    allowed = RESUMABLE | ({"steps"} if config.schedule == "constant" else set())
-    differing = [k for k in now if k not in allowed and stored.get(k) != now[k]]
-    if differing:
-        what = ", ".join(f"{k} (was {stored.get(k)!r}, now {now[k]!r})" for k in differing)
-        raise UsageError(f"{folder} holds a run with another configuration: {what}; name another folder with --out")
-
-
-def _state(setup: Setup, optimizer: MasterWeights, progress: Progress, extra: Mapping[str, Any]) -> dict[str, Any]:
-    version, keys, gauss = random.getstate()
-    name, numbers, position, has_gauss, cached = np.random.get_state()
-    return {
-        "optimizer": optimizer.state_dict(),
-        "side": setup.policy.side_state(),
-        "progress": dict(vars(progress)),
-        "extra": dict(extra),
-        "random": {
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "python": [version, list(keys), gauss],
-            "numpy": [name, [int(n) for n in numbers], int(position), int(has_gauss), float(cached)],
-        },
-    }
-
-
-def _restore(found: Path, setup: Setup, optimizer: MasterWeights, progress: Progress) -> dict[str, Any]:
-    state = checkpoint.read_state(found)
-    setup.policy.load_weights(found / "model")
-    setup.policy.load_side_state(state["side"])
-    optimizer.load_state_dict(state["optimizer"])
-    for name, value in state["progress"].items():
-        setattr(progress, name, value)
-    generators = state["random"]
-    torch.set_rng_state(generators["torch"])
-    if torch.cuda.is_available() and generators["cuda"]:
-        torch.cuda.set_rng_state_all(generators["cuda"])
-    version, keys, gauss = generators["python"]
-    random.setstate((version, tuple(keys), gauss))
-    name, numbers, position, has_gauss, cached = generators["numpy"]
-    np.random.set_state((name, np.array(numbers, dtype=np.uint32), position, has_gauss, cached))
-    extra: dict[str, Any] = state["extra"]
-    return extra
 
 
 def _warm_start(display: Display) -> Callable[[str, int, int, Mapping[str, float]], None]:

@@ -1,0 +1,80 @@
+"""Ending a run from outside: the step is finished and saved, whoever asks for the end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+# A terminal's Ctrl-C; the end that Slurm, Kubernetes, systemd and `docker stop` announce; a terminal that was closed.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Seconds within which a second signal is the same request: some senders reach a process directly and by its group.
+SAME = 0.2
+
+
+class Interrupt:
+    """The first signal asks for an end after the step, the second ends at once (by KeyboardInterrupt).
+
+    Attributes:
+        asked: True from the first signal on.
+    """
+
+    def __init__(self, say: Callable[[str], None], hung_up: Callable[[], None] = lambda: None) -> None:
+        self.asked = False
+        self._say, self._hung_up = say, hung_up
+        self._at = 0.0
+        self._shields = 0
+        self._late = False
+
+    def _handle(self, number: int, frame: object) -> None:
+        if number == signal.SIGHUP:
+            # Nobody reads on, and writing to a terminal that is gone fails.
+            self._hung_up()
+        now = time.monotonic()
+        if not self.asked:
+            self.asked, self._at = True, now
+            self._tell("stopping after this step (press Ctrl-C again to stop at once)")
+        elif now - self._at < SAME or number == signal.SIGHUP:
+            return
+        elif self._shields and not self._late:
+            self._late = True
+            self._tell("stopping as soon as what is being written is whole")
+        else:
+            raise KeyboardInterrupt
+
+    def _tell(self, text: str) -> None:
+        # In a handler: it may have come in the middle of another line.
+        with contextlib.suppress(Exception):
+            self._say(text)
+
+    @contextlib.contextmanager
+    def shield(self) -> Iterator[None]:
+        """Put off a second signal (not a third) until what is done here is whole."""
+        self._shields += 1
+        try:
+            yield
+        finally:
+            self._shields -= 1
+        if self._late and not self._shields:
+            self._late = False
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Take the signals; they go back to whoever had them."""
+        before = {}
+        try:
+            for number in SIGNALS:
+                # Under nohup a closed terminal is nothing to end for.
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
+                before[number] = signal.signal(number, self._handle)
+        except ValueError:  # not in the main thread: leave signals to whoever has it
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

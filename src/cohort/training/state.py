@@ -1,0 +1,164 @@
+"""All that a run's next step depends on: what a checkpoint holds, and what an unfinished step is undone to."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cohort.errors import UsageError
+from cohort.policies.causal_lm import CausalLM
+from cohort.training import checkpoint
+from cohort.training.loop import Progress
+from cohort.training.precision import MasterWeights
+from cohort.training.setup import Setup
+
+# Most bytes that are copied at every step so that it can be undone, in the processor's memory: little beside a training
+# step on a CPU, where that is the memory that models are short of, and on a GPU, where it is not.
+COPIED_CPU, COPIED_ELSEWHERE = 2**25, 2**30
+
+
+def random_states() -> dict[str, Any]:
+    """Of the global generators."""
+    version, keys, gauss = random.getstate()
+    name, numbers, position, has_gauss, cached = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": [version, list(keys), gauss],
+        "numpy": [name, [int(n) for n in numbers], int(position), int(has_gauss), float(cached)],
+    }
+
+
+def set_random_states(generators: Mapping[str, Any]) -> None:
+    """Take over what `random_states` gave."""
+    torch.set_rng_state(generators["torch"])
+    if torch.cuda.is_available() and generators["cuda"]:
+        torch.cuda.set_rng_state_all(generators["cuda"])
+    version, keys, gauss = generators["python"]
+    random.setstate((version, tuple(keys), gauss))
+    name, numbers, position, has_gauss, cached = generators["numpy"]
+    np.random.set_state((name, np.array(numbers, dtype=np.uint32), position, has_gauss, cached))
+
+
+def capture(
+    setup: Setup, optimizer: MasterWeights, progress: Progress, extra: Mapping[str, Any], inputs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The state for a checkpoint, but for the policy's weights."""
+    return {
+        "optimizer": optimizer.state_dict(),
+        "side": setup.policy.side_state(),
+        "progress": dict(vars(progress)),
+        "extra": dict(extra),
+        "inputs": dict(inputs),
+        "random": random_states(),
+    }
+
+
+def read(found: Path) -> dict[str, Any]:
+    """The state of a checkpoint.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return checkpoint.read_state(found)
+    except Exception as error:
+        raise UsageError(f"checkpoint {found} cannot be read: {_first_line(error)}") from error
+
+
+def restore(
+    found: Path, state: Mapping[str, Any], setup: Setup, optimizer: MasterWeights, progress: Progress
+) -> dict[str, Any]:
+    """Take over a checkpoint; what else the run had put into it.
+
+    Raises:
+        UsageError: it is not one of this run's.
+    """
+    try:
+        setup.policy.load_weights(found / "model")
+        setup.policy.load_side_state(state["side"])
+        optimizer.load_state_dict(state["optimizer"])
+        for name, value in state["progress"].items():
+            setattr(progress, name, value)
+        set_random_states(state["random"])
+        return dict(state["extra"])
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise UsageError(
+            f"checkpoint {found} cannot be taken over: it is not of this model and method ({_first_line(error)})"
+        ) from error
+
+
+class Undo:
+    """What brings the run back to where an unfinished step began.
+
+    Until the step's first update all but counters and random states is as it was. What an update changes is copied before
+    the first one, where it is small.
+
+    Attributes:
+        whole: False while the weights are between two steps and no copy of them was made.
+    """
+
+    def __init__(self, policy: CausalLM, optimizer: MasterWeights, progress: Progress) -> None:
+        self.policy, self.optimizer, self.progress = policy, optimizer, progress
+        values = [p for p in optimizer.params if p.requires_grad]
+        masters = [m for m, p in zip(optimizer.masters, optimizer.params, strict=True) if m is not p]
+        # Weights, float32 copies, and two moments of each.
+        size = sum(p.numel() * p.element_size() for p in [*values, *masters]) + 8 * sum(p.numel() for p in values)
+        teacher = policy.side_state().get("teacher", {})
+        size += sum(t.numel() * t.element_size() for t in teacher.values())
+        self._copies = size <= (COPIED_CPU if policy.device.type == "cpu" else COPIED_ELSEWHERE)
+        self._copy: dict[str, Any] | None = None
+        self._updated = False
+        optimizer.before_step = self._before_update
+        self.begin()
+
+    def begin(self) -> None:
+        """A step begins, or is over with all that belongs to it."""
+        self._copy, self._updated = None, False
+        self._progress, self._random = dict(vars(self.progress)), random_states()
+
+    def _before_update(self) -> None:
+        if self._updated:
+            return
+        if self._copies:
+            side = {name: _copied(state) for name, state in self.policy.side_state().items()}
+            weights = [p.detach().to("cpu", copy=True) for p in self.optimizer.params]
+            self._copy = {"side": side, "weights": weights, "optimizer": _copied(self.optimizer.state_dict())}
+        self._updated = True
+
+    @property
+    def whole(self) -> bool:
+        return self._copy is not None or not self._updated or self.progress.step > self._progress["step"]
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Bring everything back, or leave it at the step's end where no copy was made and the step came to its end."""
+        if self._updated and self._copy is None:
+            return
+        if self._copy is not None:
+            for param, value in zip(self.optimizer.params, self._copy["weights"], strict=True):
+                param.copy_(value)
+            self.policy.load_side_state(self._copy["side"])
+            self.optimizer.load_state_dict(self._copy["optimizer"])
+        for name, value in self._progress.items():
+            setattr(self.progress, name, value)
+        set_random_states(self._random)
+
+
+def _copied(state: Any) -> Any:
+    """A state with its tensors copied into the processor's memory."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    return type(state)(map(_copied, state)) if isinstance(state, (list, tuple)) else copy.copy(state)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0]
