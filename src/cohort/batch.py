@@ -176,8 +176,9 @@ class Rollout:
         finished: True if it ended by a stop token or a stop string, False if it ran into the token limit.
         text: the completion as text, without the stop token, and without a stop string and what follows it.
         components: reward component -> value (None: the component does not apply).
-        reward: weighted sum of the components; set by scoring.
-        accuracy: 1.0 if the verifier calls it correct, else 0.0; set by scoring.
+        reward: weighted sum of the components; set by scoring. NaN if it has none: no reward applies to it, or one failed.
+        accuracy: 1.0 if the verifier calls it correct, else 0.0; set by scoring. NaN if the verifier does not apply.
+        failed: True if a reward function could not score it, and it is to be left out.
         fields: further values by field name, for methods that declare that they need them: a number, or one a token.
     """
 
@@ -188,6 +189,7 @@ class Rollout:
     components: dict[str, float | None] = field(default_factory=dict)
     reward: float = 0.0
     accuracy: float = 0.0
+    failed: bool = False
     fields: dict[str, float | list[float]] = field(default_factory=dict)
 
     @property
@@ -223,6 +225,11 @@ class Rollout:
     def support(self) -> Support | None:
         """What its tokens were drawn over; None for all that the model has."""
         return joined([(len(segment), segment.support) for segment in self.segments])
+
+    @property
+    def scored(self) -> bool:
+        """True if it has a reward: methods see no other rollouts."""
+        return not math.isnan(self.reward)
 
     def but(self, **changes: Any) -> Rollout:
         """A copy with some attributes changed."""
@@ -265,7 +272,7 @@ class Batch:
     Core fields:
         mask [N, T] bool: True where the policy itself chose the token.
         group [N] int64: label of the prompt; groups may be interleaved and of unequal size.
-        rewards [N]; reward_components [N, K]; accuracy [N] (1 correct, 0 not).
+        rewards [N]; reward_components [N, K], NaN where one does not apply; accuracy [N] (1 correct, 0 not, or not known).
         advantages [N, T]: after the advantage and credit axes.
         logp, old_logp, sampler_logp, ref_logp [N, T]: log-probabilities (nats) of the tokens under the current policy,
             the policy before this step's updates, the engine, and the reference. Only `logp` carries a gradient.

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from cohort.axes import advantage, aggregation, budget, curriculum, guidance, optimizer, ratio, sampling, surrogate
 from cohort.axes.declare import Declaration, State, declaration
+from cohort.axes.groups import group_rows
 from cohort.axes.memory import Recall
 from cohort.axes.tools import Probe
-from cohort.batch import Batch
+from cohort.batch import Batch, Rollout
 from cohort.errors import UsageError
 
 # Every axis in the order of the training step: name -> (question, how many functions it takes).
@@ -187,6 +188,27 @@ class Loss(NamedTuple):
     ratio: Tensor | None = None
     weight: Tensor | None = None
     correction: Tensor | None = None
+
+
+class Prepared(NamedTuple):
+    """What the axes before the update make of a batch of N rollouts.
+
+    Attributes:
+        shaped: the batch with its rewards shaped.
+        filtered, before: rows of it that the filters before the advantage leave, and those of them in groups that are
+            still large enough.
+        assigned: those with their advantages.
+        passed, trained: rows of `shaped` that the filters after the advantage leave, and those that are trained on.
+        batch: these.
+    """
+
+    shaped: Batch
+    filtered: Tensor
+    before: Tensor
+    assigned: Batch
+    passed: Tensor
+    trained: Tensor
+    batch: Batch
 
 
 @dataclass(frozen=True)
@@ -415,7 +437,15 @@ class Method:
     @property
     def group_size(self) -> int:
         """The smallest group with which the method makes sense."""
-        return max(stage.declared.group_size for _, stage in self.stages())
+        return self._least(AXES)
+
+    def _least(self, axes: Iterable[str]) -> int:
+        """The smallest group with which the functions of some axes make sense."""
+        return max(stage.declared.group_size for axis, stage in self.stages() if axis in axes)
+
+    def comparable(self, batch: Batch, *, after_advantage: bool = False) -> Tensor:
+        """Rows [n] int64 of the groups that have enough rollouts for the method, or for what comes after the advantage."""
+        return group_rows(batch.groups, self._least(LOSS_AXES) if after_advantage else self.group_size)
 
     def init(self, *, size: int, steps: int = 1, rows: Sequence[Mapping[str, Any]] = ()) -> dict[str, State]:
         """States at the start of a run of `steps` steps on a data set of `size` prompts, whose columns `rows` holds."""
@@ -453,23 +483,30 @@ class Method:
                 return rows, {**states, key: state}
         raise MethodError("the method fills no curriculum")
 
-    def _advance(self, hook: str, states: Mapping[str, State], **given: Any) -> dict[str, State]:
+    def observe(self, states: Mapping[str, State], *, batch: Batch, rollouts: Sequence[Rollout]) -> dict[str, State]:
+        """New states after the step's rollouts were scored. A function sees no group that is too small for it, and is not
+        called where that leaves nothing to see."""
         new = dict(states)
         for key, _, stage in self._keyed():
-            if getattr(stage.declared, hook) is not None:
-                new[key] = stage.hook(hook, state=states.get(key), **given)
+            if stage.declared.observe is not None:
+                rows = group_rows(batch.groups, stage.declared.group_size)
+                if rows.numel():
+                    seen = [rollouts[i] for i in rows.tolist()] if rollouts else []
+                    new[key] = stage.hook("observe", state=states.get(key), batch=batch.select(rows), rollouts=seen)
         return new
-
-    def observe(self, states: Mapping[str, State], **given: Any) -> dict[str, State]:
-        """New states after the step's rollouts were scored; `given` holds batch, rollouts, rows."""
-        return self._advance("observe", states, **given)
 
     def update(self, states: Mapping[str, State], **given: Any) -> dict[str, State]:
         """New states after the step's last update; `given` holds batch, rollouts, probe."""
-        return self._advance("update", states, **given)
+        new = dict(states)
+        for key, _, stage in self._keyed():
+            if stage.declared.update is not None:
+                new[key] = stage.hook("update", state=states.get(key), **given)
+        return new
 
     def attach(self, batch: Batch, probe: Probe, states: Mapping[str, State]) -> Batch:
         """The batch with the fields that the method makes of its rollouts."""
+        if not batch.size:
+            return batch
         for key, _, stage in self._keyed():
             if stage.declared.attach is not None:
                 batch = stage.hook("attach", batch, probe, state=states.get(key))
@@ -486,6 +523,8 @@ class Method:
 
     def shape(self, batch: Batch, states: Mapping[str, State]) -> Batch:
         """Shaping axis: the batch with its rewards shaped."""
+        if not batch.size:
+            return batch
         for key, axis, stage in self._keyed():
             if axis == "shaping":
                 out = self._call(key, stage, states, batch)
@@ -499,7 +538,7 @@ class Method:
         """
         rows = torch.arange(batch.size, device=batch.device)
         for key, axis, stage in self._keyed():
-            if axis == "filter" and stage.declared.after_advantage == after_advantage:
+            if batch.size and axis == "filter" and stage.declared.after_advantage == after_advantage:
                 out = self._call(key, stage, states, batch)
                 rows = rows[out[rows]] if out.dtype == torch.bool else out[torch.isin(out, rows)]
         return rows
@@ -515,6 +554,9 @@ class Method:
         Where the advantage axis gives one number a rollout, `outcome_advantage` [N] keeps it as it was before credit;
         where it gives one a token, `base_advantages` [N, T] does.
         """
+        if not batch.size:
+            none = torch.zeros(0, dtype=batch.dtype, device=batch.device)
+            return batch.replace(advantages=_per_token(none, batch)).with_rollouts(outcome_advantage=none)
         for key, axis, stage in self._keyed():
             if axis == "advantage":
                 out = self._call(key, stage, states, batch)
@@ -533,10 +575,18 @@ class Method:
 
     def prepare(self, batch: Batch, states: Mapping[str, State]) -> Batch:
         """Everything between scoring and the update: shaping, filters, advantage, credit."""
-        batch = self.shape(batch, states)
-        batch = batch.select(self.keep(batch, states, after_advantage=False))
-        batch = self.assign(batch, states)
-        return batch.select(self.keep(batch, states, after_advantage=True))
+        return self.prepared(batch.select(self.comparable(batch)), states).batch
+
+    def prepared(self, batch: Batch, states: Mapping[str, State]) -> Prepared:
+        """`prepare` with what became of each rollout, of groups that are large enough (`comparable`); a group of which
+        filters leave too few rollouts is left out."""
+        shaped = self.shape(batch, states)
+        filtered = self.keep(shaped, states, after_advantage=False)
+        before = filtered[self.comparable(shaped.select(filtered))]
+        assigned = self.assign(shaped.select(before), states)
+        after = self.keep(assigned, states, after_advantage=True)
+        last = after[self.comparable(assigned.select(after), after_advantage=True)]
+        return Prepared(shaped, filtered, before, assigned, before[after], before[last], assigned.select(last))
 
     def weights(self, batch: Batch, states: Mapping[str, State]) -> Tensor:
         """Aggregation axis: w [N, T] of loss = sum w l."""

@@ -17,9 +17,10 @@ from cohort.batch import Batch
 from cohort.training.config import TrainConfig, make_config
 from cohort.training.diagnostics import by_outcome, of_ratios
 from cohort.training.display import Display
-from cohort.training.loop import REMOVED_AFTER, REMOVED_BEFORE, TRAINED, StepResult
+from cohort.training.loop import StepResult
 from cohort.training.recorder import Recorder
 from cohort.training.table import rollout_table, signals
+from cohort.training.trace import REMOVED_AFTER, REMOVED_BEFORE, TRAINED
 from cohort.training.train import Result, train
 from tests.helpers import prompt_of, request_of, rollout_of, tiny_policy
 

@@ -22,6 +22,12 @@ def group_size(groups: Groups, dtype: torch.dtype) -> Tensor:
     return torch.bincount(groups.index, minlength=groups.count).to(dtype)
 
 
+def group_rows(groups: Groups, least: int) -> Tensor:
+    """Rows [n] int64 of the groups with at least that many rollouts."""
+    large = torch.bincount(groups.index, minlength=groups.count) >= least
+    return large[groups.index].nonzero()[:, 0]
+
+
 def group_mean(x: Tensor, groups: Groups) -> Tensor:
     """[P, ...] mean over the rollouts of each group."""
     size = group_size(groups, x.dtype)

@@ -92,6 +92,8 @@ def eval_(
         # From one problem nothing is known of how far others differ.
         table.add_row(name, f"{value:.4g}", "-" if math.isnan(low) else f"[{low:.4g}, {high:.4g}]")
     console.print(table)
+    if result.note:
+        say(result.note)
 
 
 def _show(each: Mapping[str, Any], console: Console) -> None:
@@ -101,6 +103,6 @@ def _show(each: Mapping[str, Any], console: Console) -> None:
         console.print(Text(f"prompt {each['problem']}: {each['question']}{answer}", style="bold"))
     marks = "" if each["finished"] else ", cut at the token limit"
     reward = "no reward" if each["reward"] is None else f"reward {each['reward']:.3g}"
-    verdict = "right" if each["correct"] else "wrong"
+    verdict = "no verdict" if each["correct"] is None else "right" if each["correct"] else "wrong"
     console.print(Text(f"  {verdict}, {reward}, {each['tokens']} tokens{marks}", style="dim"))
     console.print(Padding(Text(each["completion"] or "(empty)"), (0, 0, 0, 4), expand=False))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import random
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cohort import registry
+from cohort.batch import Rollout
 from cohort.data.load import load_rows
 from cohort.data.prompts import fill, read_source, template_of
 from cohort.errors import UsageError
@@ -484,6 +486,12 @@ def _evaluation_config(folder: Path, config: TrainConfig, data: Any) -> TrainCon
     return make_config(values, {"model": str(folder / "final"), "data": data})
 
 
+def judged(rollouts: Sequence[Rollout], samples: int) -> list[Rollout]:
+    """Those of problems whose completions, `samples` of each, all have a reward and a verdict."""
+    problems = [rollouts[i : i + samples] for i in range(0, len(rollouts), samples)]
+    return [r for group in problems if all(r.scored and not math.isnan(r.accuracy) for r in group) for r in group]
+
+
 def evaluate_run(
     folder: Path, config: TrainConfig, samples: int, transfer: Mapping[str, str], say: Callable[[str], None]
 ) -> dict[str, float]:
@@ -494,7 +502,14 @@ def evaluate_run(
     out = {}
     for name, (made_of, made) in _lacking(folder, config, samples, transfer).items():
         found = evaluate_model(made_of, samples=samples, limit=config.eval_size, say=say)
-        rollouts = found.rollouts
+        rollouts = judged(found.rollouts, samples)
+        if not rollouts:
+            raise UsageError(f"{folder}: no problem of {name} has a verdict on all {samples} of its completions")
+        if len(rollouts) < len(found.rollouts):
+            left = (len(found.rollouts) - len(rollouts)) // samples
+            say(
+                f"{left} of {found.problems} problems of {name} are left out: the verifier does not apply to a completion"
+            )
         write_evaluation(folder, name, rollouts, samples, made)
         out[name] = sum(r.accuracy for r in rollouts) / len(rollouts)
     return out

@@ -31,8 +31,8 @@ def view(run: Run, step: int, index: int) -> View:
     Returns:
         run, step, index, method (as the configuration names it), note (what is missing, a sentence or "");
         rollout: the columns of docs/metrics.md that have a value a rollout, and `components`, the rewards by name;
-        group: id, size, rows, correct, and mean, std, low, high of the shaped rewards of those rollouts (of the rewards
-        where no shaped ones are stored);
+        group: id, size (rollouts that have a reward), rows, correct, and mean, std, low, high of the shaped rewards of those
+        rollouts (of the rewards where no shaped ones are stored);
         tokens: for each its index, id, piece and the numbers that the columns of lists have for it, and two made of
         these: `reference`, logp - ref_logp, and `mismatch`, old_logp - sampler_logp.
 
@@ -122,7 +122,7 @@ def _group(table: pa.Table, label: Any) -> dict[str, Any]:
     mean = sum(used) / len(used) if used else math.nan
     return {
         "id": label,
-        "size": len(rows),
+        "size": sum(value is not None for value in rewards),
         "rows": rows,
         "correct": sum(value > 0 for value in part.get("accuracy", []) if value is not None),
         "mean": _plain(mean),

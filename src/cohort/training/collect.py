@@ -67,7 +67,7 @@ class Grader:
         return tuple(spec.name for spec in self.scorer.specs)
 
     def grade(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
-        """Rollouts with their components, reward and accuracy; those that could not be scored are left out."""
+        """Rollouts with their components, reward and accuracy; `Rollout` says which have none."""
         if not rollouts:
             return []
         columns: dict[str, list[Any]] = {}
@@ -86,14 +86,24 @@ class Grader:
         self.failures.extend(scores.messages)
         out = []
         for i, rollout in enumerate(rollouts):
-            if self.scorer.on_error == "skip" and i in scores.failed:
-                continue
             components = {name: values[i] for name, values in scores.components.items()}
-            reward = sum(w * (v or 0.0) for w, v in zip(self.weights, components.values(), strict=True))
-            right = components[self.accuracy]
-            accuracy = float(right is not None and right >= self.correct_at)
-            out.append(rollout.but(components=components, reward=reward, accuracy=accuracy))
+            failed = self.scorer.on_error == "skip" and i in scores.failed
+            reward = math.nan if failed else weighted_sum(self.weights, components.values())
+            right = None if failed else components[self.accuracy]
+            accuracy = math.nan if right is None else float(right >= self.correct_at)
+            out.append(rollout.but(components=components, reward=reward, accuracy=accuracy, failed=failed))
         return out
+
+
+def weighted_sum(weights: Iterable[float], values: Iterable[float | None]) -> float:
+    """The reward of components with these weights, without those that do not apply (None); NaN if none applies.
+
+    One of weight 0 is no part of it: it stands there for a method that reads it by name.
+    """
+    parts = list(zip(weights, values, strict=True))
+    counted = [part for part in parts if part[0]] or parts
+    known = [weight * value for weight, value in counted if value is not None]
+    return sum(known) if known else math.nan
 
 
 def _assistant(text: str) -> Message:
@@ -109,6 +119,7 @@ class Collector:
         entropy_tokens: most padded tokens in a pass for entropies that are read but which the engine does not report;
             0 if nobody reads them.
         version: of the policy's weights: updates so far.
+        unscored: rollouts without a reward that were drawn since `collect` began: guidance and sampling do not see them.
     """
 
     policy: CausalLM
@@ -121,6 +132,7 @@ class Collector:
     version: int = 0
     sampled_tokens: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"sample": 0.0})
+    unscored: list[Rollout] = field(default_factory=list)
 
     @property
     def samples(self) -> bool:
@@ -209,7 +221,12 @@ class Collector:
             return self.policy.prompt(source, self.system, schemas)[1]
 
         def draw(requests: Sequence[Request]) -> list[Rollout]:
-            return self.grader.grade(method.run("sampling", states, requests, tools))
+            drawn = self.grader.grade(method.run("sampling", states, requests, tools))
+            self.unscored += [rollout for rollout in drawn if not rollout.scored]
+            return [rollout for rollout in drawn if rollout.scored]
+
+        def grade(rollouts: Sequence[Rollout]) -> list[Rollout]:
+            return [rollout for rollout in self.grader.grade(rollouts) if rollout.scored]
 
         def ask(sources: Sequence[str | list[Message]]) -> list[str]:
             requests = []
@@ -228,7 +245,7 @@ class Collector:
         asked = {"count": 0}
         tools = Tools(
             generate=lambda requests: self.generate([self._fitted(r) for r in requests]),
-            draw=draw, grade=self.grader.grade, ask=ask, render=render, encode=self.policy.encode,
+            draw=draw, grade=grade, ask=ask, render=render, encode=self.policy.encode,
             follow=self.policy.follow, cut=cut, rng=rng, step=step, steps=steps,
         )  # fmt: skip
         return tools
@@ -253,7 +270,7 @@ class Collector:
         step: int = 0,
         steps: int = 1,
     ) -> list[Rollout]:
-        """Scored rollouts of prompts, `counts` of each, through the method's guidance and sampling.
+        """Rollouts of prompts, `counts` of each, through the method's guidance and sampling, with those without a reward.
 
         Args:
             step, steps: steps completed, and steps of the run.
@@ -264,7 +281,12 @@ class Collector:
             for k in range(count)
         ]
         tools = self.tools(method, states, generator(seed, "tools"), seed, step, steps)
+        self.unscored = []
         rollouts: list[Rollout] = method.run("guidance", states, requests, tools)
+        if self.unscored:
+            # In their places, where the method drew what was asked for.
+            place = {request.seed: i for i, request in enumerate(requests)}
+            rollouts = sorted([*rollouts, *self.unscored], key=lambda r: place.get(r.request.seed, len(requests)))
         check_groups(rollouts, requests)
         return rollouts
 
@@ -338,7 +360,7 @@ def make_batch(
             "row": per_rollout((rows.get(r.prompt.id, -1) for r in rollouts), torch.int64),
             "rewards": per_rollout(r.reward for r in rollouts),
             "reward_components": torch.tensor(components, dtype=torch.float32).reshape(len(rollouts), len(names)),
-            "accuracy": per_rollout(r.accuracy for r in rollouts),
+            "accuracy": per_rollout(0.0 if math.isnan(r.accuracy) else r.accuracy for r in rollouts),
             "truncated": per_rollout(float(not r.finished) for r in rollouts),
             # 1 and -1: the better and the worse of stored completions; 0: drawn.
             "preference": per_rollout(_number(r.fields.get("preference", 0.0)) for r in rollouts),

@@ -1,22 +1,80 @@
-"""Metrics of a step that say why a run fails: right and wrong rollouts apart, groups, importance ratios."""
+"""Metrics of a step, also those that say why a run fails: right and wrong rollouts apart, groups, importance ratios."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from cohort.axes.groups import group_max, group_mean, token_mean
+from cohort.axes.groups import group_flat, group_max, group_mean, token_mean
 from cohort.axes.regularizer import k3
-from cohort.batch import Batch
+from cohort.batch import Batch, Rollout
+from cohort.training.trace import counts
+from cohort.training.update import Gradient
+
+
+def measured(
+    everything: Batch, sampled: Sequence[Rollout], batch: Batch, passes: Sequence[Gradient], norms: Sequence[float]
+) -> dict[str, float]:
+    """Metrics of a step; docs/metrics.md says what each is."""
+    scored = everything.select(~everything.rewards.isnan())
+    out: dict[str, float] = {"reward/mean": float(scored.rewards.mean())}
+    for name in dict.fromkeys(name for r in sampled for name in r.components):
+        values = [v for r in sampled if (v := r.components.get(name)) is not None]
+        out[f"reward/{name}"] = sum(values) / len(values) if values else float("nan")
+    if sampled:
+        lengths = everything.mask.sum(1).float()
+        flat = group_flat(scored.rewards, scored.groups).float()
+        known = torch.tensor([not math.isnan(rollout.accuracy) for rollout in sampled], device=everything.device)
+        judged = everything.select(known)
+        out |= {
+            "accuracy": float(judged["accuracy"].mean()),
+            "entropy": _entropy(everything),
+            "zero_signal_groups": float(flat.mean()),
+            "completion/length_mean": float(lengths.mean()),
+            "completion/truncated": float(everything["truncated"].mean()),
+            **by_outcome(judged, batch),
+        }
+    usable = sum(not rollout.failed for rollout in sampled)
+    out |= {"rollouts/sampled": float(usable), "rollouts/trained": float(batch.size if passes else 0)}
+    out |= counts(everything, sampled)
+    if passes:
+        push, advantages = batch["policy_gradient"], batch.advantages
+        acting = batch.mask & (advantages != 0)
+        stopped = acting & (push == 0)
+        out |= {
+            "loss": sum(p.loss for p in passes) / len(passes),
+            "loss/policy": sum(p.policy for p in passes) / len(passes),
+            "grad_norm": sum(norms) / len(norms),
+            "clip_fraction": float(stopped.sum()) / max(1, int(acting.sum())),
+            "advantage/abs_mean": float(advantages[batch.mask].abs().mean()) if bool(batch.mask.any()) else 0.0,
+        }
+        out |= of_ratios(batch) | of_correction(batch)
+        for name in passes[0].regularizers:
+            out[f"loss/{name}"] = sum(p.regularizers[name] for p in passes) / len(passes)
+        if "ref_logp" in batch:
+            out["kl"] = float(token_mean(k3(batch.logp, batch.ref_logp), batch.mask).mean())
+    return {**out, **{k: v for k, v in batch.notes.items() if isinstance(v, float)}}
+
+
+def _entropy(batch: Batch) -> float:
+    """Mean over rollouts of the mean entropy that their tokens were drawn with, or, where the engine does not report it, of
+    what is drawn in its place: minus the log-probability of what was drawn, whose expectation is the entropy."""
+    entropy = torch.where(batch["old_entropy"].isnan(), -batch["sampler_logp"], batch["old_entropy"])
+    known = batch.mask & ~entropy.isnan()
+    # A rollout that nobody sampled says nothing; one without tokens was sure.
+    rows = known.any(1) | ~batch.mask.any(1)
+    mean = token_mean(torch.where(known, entropy, 0.0), known)[rows]
+    return float(mean.mean()) if mean.numel() else math.nan
 
 
 def by_outcome(everything: Batch, batch: Batch) -> dict[str, float]:
     """Length and log-probability of correct and of wrong rollouts, and pass@k within the sampled groups.
 
     Args:
-        everything: all rollouts of the step.
+        everything: all rollouts of the step of which it is known whether they are correct.
         batch: those trained on, with `logp`, if there are any: where nothing was sampled, the policy before the update is
             known from there alone.
     """
@@ -29,7 +87,7 @@ def by_outcome(everything: Batch, batch: Batch) -> dict[str, float]:
         "length/wrong": _mean(lengths, accuracy <= 0),
     }
     known, before = everything, everything["sampler_logp"]
-    if bool(before[everything.mask].isnan().all()) and "logp" in batch:
+    if everything.size and bool(before[everything.mask].isnan().all()) and "logp" in batch:
         known, before = batch, batch.old_logp if "old_logp" in batch else batch.logp
     # A rollout without a token of the policy's own has no log-probability.
     mask = known.mask & ~before.isnan()

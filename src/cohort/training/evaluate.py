@@ -13,7 +13,6 @@ import numpy as np
 from cohort.batch import Prompt, Request, Rollout
 from cohort.insight.statistics import mean_interval
 from cohort.rewards.answers import answer_key
-from cohort.rewards.scorer import RewardError
 from cohort.training.collect import Collector
 from cohort.training.seeds import derive
 
@@ -28,6 +27,7 @@ class Evaluation:
         intervals: name -> (low, high), 95 % interval over problems; NaN where they say nothing of the error.
         problems: number of problems; samples: completions of each.
         rollouts: all completions, those of a problem together.
+        unjudged: completions of which nothing says whether they are correct; they count neither as right nor as wrong.
     """
 
     metrics: dict[str, float]
@@ -35,11 +35,19 @@ class Evaluation:
     problems: int
     samples: int
     rollouts: list[Rollout] = field(repr=False, default_factory=list)
+    unjudged: int = 0
 
     @property
     def accuracy(self) -> float:
-        """pass@1: the mean share of correct completions."""
-        return self.metrics["pass@1"]
+        """pass@1: the mean share of correct completions; NaN if nothing says which are."""
+        return self.metrics.get("pass@1", math.nan)
+
+    @property
+    def note(self) -> str:
+        """What to say of completions that were left out, or ""."""
+        if not self.unjudged:
+            return ""
+        return f"{self.unjudged} of {self.problems * self.samples} completions have no verdict and are left out"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
@@ -47,7 +55,7 @@ class Evaluation:
         for name, value in self.metrics.items():
             low, high = (None if math.isnan(end) else end for end in self.intervals[name])
             values[name] = {"value": value, "low": low, "high": high}
-        return {"problems": self.problems, "samples": self.samples, "metrics": values}
+        return {"problems": self.problems, "samples": self.samples, "unjudged": self.unjudged, "metrics": values}
 
     def completions(self) -> list[dict[str, Any]]:
         """Every completion as plain values: problem and sample, counted from 1, what was asked, and what came of it."""
@@ -58,8 +66,8 @@ class Evaluation:
                 "question": r.prompt.question,
                 "answer": _plain(r.prompt.row.get("answer")),
                 "completion": r.text,
-                "reward": r.reward,
-                "correct": r.accuracy > 0,
+                "reward": r.reward if r.scored else None,
+                "correct": None if math.isnan(r.accuracy) else r.accuracy > 0,
                 **{f"reward/{name}": value for name, value in r.components.items()},
                 "tokens": len(r.tokens),
                 "finished": r.finished,
@@ -106,11 +114,9 @@ def powers(samples: int) -> list[int]:
 def summarise(rollouts: Sequence[Rollout], samples: int) -> Evaluation:
     """Metrics of graded rollouts, `samples` of each problem, those of a problem together.
 
-    Raises:
-        RewardError: there are none, since no completion could be scored.
+    What no reward applies to, or none could score, is left out of rewards and accuracies; a problem with fewer than k
+    verdicts is left out of pass@k and maj@k. A metric of which nothing is known is missing.
     """
-    if not rollouts:
-        raise RewardError("no completion could be scored, so there is nothing to report; look at the reward function")
     problems = [rollouts[i : i + samples] for i in range(0, len(rollouts), samples)]
     per_problem: dict[str, list[float]] = {}
 
@@ -119,14 +125,17 @@ def summarise(rollouts: Sequence[Rollout], samples: int) -> Evaluation:
 
     extractable = any(answer_key(r.text) is not None for r in rollouts)
     for group in problems:
-        correct = [r.accuracy > 0 for r in group]
-        for k in powers(samples):
-            put(f"pass@{k}", pass_at_k(sum(correct), samples, k))
-        if extractable and samples > 1:
-            answers = [answer_key(r.text) for r in group]
-            for k in powers(samples)[1:]:
+        judged = [r for r in group if not math.isnan(r.accuracy)]
+        correct = [r.accuracy > 0 for r in judged]
+        known = [k for k in powers(samples) if k <= len(judged)]
+        for k in known:
+            put(f"pass@{k}", pass_at_k(sum(correct), len(judged), k))
+        if extractable:
+            answers = [answer_key(r.text) for r in judged]
+            for k in known[1:]:
                 put(f"maj@{k}", majority_at_k(answers, correct, k))
-        put("reward/mean", float(np.mean([r.reward for r in group])))
+        if scored := [r.reward for r in group if r.scored]:
+            put("reward/mean", float(np.mean(scored)))
         for name in group[0].components:
             values = [v for r in group if (v := r.components.get(name)) is not None]
             if values:
@@ -138,7 +147,8 @@ def summarise(rollouts: Sequence[Rollout], samples: int) -> Evaluation:
         name: mean_interval(np.asarray(values, dtype=np.float64), shares=not name.startswith("completion/length"))
         for name, values in per_problem.items()
     }
-    return Evaluation(metrics, intervals, len(problems), samples, list(rollouts))
+    unjudged = sum(math.isnan(r.accuracy) for r in rollouts)
+    return Evaluation(metrics, intervals, len(problems), samples, list(rollouts), unjudged)
 
 
 def evaluate_prompts(
@@ -158,11 +168,6 @@ def evaluate_prompts(
             for prompt in prompts[start : start + chunk]
             for k in range(samples)
         ]
-        graded = collector.grader.grade(collector.generate(requests))
-        if len(graded) != len(requests):
-            # Problems that a reward function could not score (on_reward_error: skip) are left out as a whole.
-            whole = Counter(r.prompt.id for r in graded)
-            graded = [r for r in graded if whole[r.prompt.id] == samples]
-        rollouts += graded
+        rollouts += collector.grader.grade(collector.generate(requests))
         progress(min(start + chunk, len(prompts)))
     return summarise(rollouts, samples)

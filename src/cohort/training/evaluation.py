@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,9 +14,10 @@ from cohort.data.prompts import check_source, load_prompts, read_source
 from cohort.data.rows import Row
 from cohort.errors import UsageError
 from cohort.policies.given import GivenModel
-from cohort.rewards.scorer import Scorer
+from cohort.rewards.scorer import RewardError, Scorer
 from cohort.rewards.spec import parse
 from cohort.training import nursery
+from cohort.training.collect import weighted_sum
 from cohort.training.config import TrainConfig
 from cohort.training.evaluate import Evaluation, evaluate_prompts
 from cohort.training.opening import say_text
@@ -44,6 +46,7 @@ def evaluate_model(
 
     Raises:
         UsageError: something of it cannot be loaded.
+        RewardError: no completion has a reward, so that there is nothing to report.
     """
     from cohort import registry
 
@@ -66,9 +69,13 @@ def evaluate_model(
         stack.callback(collector.engine.close)
         if samples == 1:
             collector = replace(collector, sampling=replace(collector.sampling, temperature=0.0))
-        return evaluate_prompts(
+        found = evaluate_prompts(
             collector, prompts, samples=samples, seed=config.seed, progress=lambda n: progress(n, len(prompts))
         )
+        if not any(rollout.scored for rollout in found.rollouts):
+            said = f": {grader.failures[0]}" if grader.failures else ": no reward applies to any"
+            raise RewardError(f"no completion could be scored, so there is nothing to report{said}")
+        return found
 
 
 def score_rows(
@@ -83,6 +90,7 @@ def score_rows(
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[dict[str, Any]]:
     """One object for every completion of a file: row (of a text file its line), sample, every component, the weighted sum.
+    A reward is None where it does not apply, or could not score the completion and `on_error` is "skip".
 
     A row's completion is a text, a list of messages, or a list of texts (several completions).
 
@@ -130,5 +138,7 @@ def score_rows(
         scores = scorer.score(prompts, [completion for _, completion, _ in batch], None, columns)
     for at, (k, _, row) in enumerate(batch):
         components = {name: values[at] for name, values in scores.components.items()}
-        total = sum(spec.weight * (components[spec.name] or 0.0) for spec in specs)
-        yield {"row": int(row.place.split()[1]), "sample": k, "reward": total, **components}
+        total = weighted_sum([spec.weight for spec in specs], components.values())
+        failed = on_error == "skip" and at in scores.failed
+        known = None if failed or math.isnan(total) else total
+        yield {"row": int(row.place.split()[1]), "sample": k, "reward": known, **components}

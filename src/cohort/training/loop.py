@@ -12,21 +12,21 @@ from typing import Any
 
 import torch
 
-from cohort.axes.groups import group_flat, token_mean
 from cohort.axes.memory import Recall, completions, concat
-from cohort.axes.regularizer import k3
 from cohort.axes.tools import Probe
 from cohort.batch import Batch, Rollout
+from cohort.methods import Method
 from cohort.policies.sequences import Sequences
 from cohort.support import Support
 from cohort.training.collect import make_batch
-from cohort.training.diagnostics import by_outcome, of_correction, of_ratios
+from cohort.training.diagnostics import measured
 from cohort.training.offline import SAMPLED
 from cohort.training.precision import MasterWeights
 from cohort.training.refill import refill
 from cohort.training.schedule import factor
 from cohort.training.seeds import derive, generator
 from cohort.training.setup import Setup
+from cohort.training.trace import notices, traced
 from cohort.training.update import Gradient, gradient, score
 
 # Largest difference between the engine's and the trainer's log-probabilities with which the engine's may stand in for
@@ -57,10 +57,6 @@ class Progress:
     mismatch: float = 0.0
 
 
-# How far a rollout came: to the filters before the advantage, to those after it, or into the update.
-REMOVED_BEFORE, REMOVED_AFTER, TRAINED = range(3)
-
-
 @dataclass
 class StepResult:
     """What a step leaves for the record.
@@ -69,6 +65,7 @@ class StepResult:
         rollouts: all that were sampled; everything: the same as a batch, with what became of each (see `traced`).
         batch: those trained on, with their advantages and what the last updates made of them; None if there are none.
         trained: for each row of `batch`, the place of its rollout in `rollouts`.
+        warnings: what the user should know of the step.
     """
 
     metrics: dict[str, float]
@@ -76,6 +73,7 @@ class StepResult:
     everything: Batch
     batch: Batch | None = None
     trained: list[int] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def one_step(setup: Setup, optimizer: MasterWeights, progress: Progress) -> StepResult:
@@ -88,22 +86,21 @@ def one_step(setup: Setup, optimizer: MasterWeights, progress: Progress) -> Step
     # for each prompt of the batch, sample G rollouts from the current policy, and reward them
     looked: list[Batch] = []
     sampled, kept, states = sample(setup, states, step, looked)
+    scored = [rollout for rollout in sampled if rollout.scored]
     # What a filter has already looked at closely, in a single round, need not be looked at again.
-    once = len(looked) == 1 and looked[0].size == len(sampled)
-    everything = looked[0] if once else attached(setup, states, batch_of(setup, sampled, step), sampled, step)
-    states = method.observe(states, batch=everything, rollouts=sampled)
+    once = len(looked) == 1 and looked[0].size == len(scored)
+    seen = looked[0] if once else attached(setup, states, batch_of(setup, scored, step), scored, step)
+    states = method.observe(states, batch=seen, rollouts=scored)
 
     # advantages, in the groups that carry a signal
+    batch, kept = comparable(method, seen, scored, kept)
+    batch = provide(setup, progress, batch, kept)
+    made = method.prepared(batch, states)
+    batch, rollouts = made.batch, [kept[i] for i in made.trained.tolist()]
     place = {id(rollout): i for i, rollout in enumerate(sampled)}
+    everything = seen if len(scored) == len(sampled) else batch_of(setup, sampled, step)
     chosen = torch.tensor([place[id(rollout)] for rollout in kept], dtype=torch.int64)
-    batch = provide(setup, progress, everything.select(chosen), kept)
-    shaped = method.shape(batch, states)
-    before = method.keep(shaped, states, after_advantage=False)
-    assigned = method.assign(shaped.select(before), states)
-    after = method.keep(assigned, states, after_advantage=True)
-    batch, row = assigned.select(after), before[after]
-    everything = traced(everything, shaped, assigned, chosen, before, row)
-    rollouts = [kept[i] for i in row.tolist()]
+    everything = traced(method, everything, made, chosen)
     clock.mark("score")
 
     # maximise the objective
@@ -137,7 +134,9 @@ def one_step(setup: Setup, optimizer: MasterWeights, progress: Progress) -> Step
     metrics |= {"mismatch": passes.mismatch or 0.0, "mismatch_max": progress.mismatch}
     metrics |= {"tokens": progress.tokens, "tokens_trained": progress.trained}
     metrics |= {"lr": lr, "skipped_updates": progress.skipped, **clock.times()}
-    return StepResult(metrics, sampled, everything, batch if rollouts else None, [place[id(r)] for r in rollouts])
+    trained_on = [place[id(r)] for r in rollouts]
+    warnings = notices(method, everything, sampled)
+    return StepResult(metrics, sampled, everything, batch if rollouts else None, trained_on, warnings)
 
 
 @dataclass
@@ -204,7 +203,8 @@ def together(batch: Batch, sequences: Sequences, recalls: Sequence[Recall]) -> t
 def sample(
     setup: Setup, states: dict[str, Any], step: int, looked: list[Batch] | None = None
 ) -> tuple[list[Rollout], list[Rollout], dict[str, Any]]:
-    """All rollouts of the step, those of the groups to train on, and the states with the curriculum's advanced.
+    """All rollouts of the step, those with a reward of the groups to train on, and the states with the curriculum's
+    advanced.
 
     Where a filter refills, prompts are drawn again in place of those it removed.
 
@@ -239,23 +239,35 @@ def sample(
 
     def keep(groups: Sequence[Sequence[Rollout]]) -> list[bool]:
         nonlocal kept_so_far
-        flat = [rollout for group in groups for rollout in group]
-        if not filters or not flat:
+        flat = [rollout for group in groups for rollout in group if rollout.scored]
+        if not filters:
             return [True] * len(groups)
         batch = attached(setup, now, batch_of(setup, flat, step), flat, step)
         if looked is not None:
             looked.append(batch)
         if method.needs(loss=False) & {"old_logp", "ref_logp"}:
             batch = provide(setup, Progress(), batch, flat)
+        batch, flat = comparable(method, batch, flat, flat)
         kept = method.keep(method.shape(batch, now), now, after_advantage=False)
-        flags = torch.isin(torch.arange(batch.groups.count), batch.groups.index[kept].cpu()).tolist()
+        wanted = {flat[i].prompt.id for i in kept.tolist()}
+        flags = [group[0].prompt.id in wanted for group in groups]
         kept_so_far += sum(flags)
         return flags
 
     drawn = refill(rounds(), keep, target=config.prompts_per_step, max_rounds=most)
     everything = [rollout for groups in drawn.rounds for group in groups for rollout in group]
-    chosen = [rollout for at, group in drawn.chosen for rollout in drawn.rounds[at][group]]
+    chosen = [rollout for at, group in drawn.chosen for rollout in drawn.rounds[at][group] if rollout.scored]
     return everything, chosen, now
+
+
+def comparable(
+    method: Method, batch: Batch, rollouts: Sequence[Rollout], kept: Sequence[Rollout]
+) -> tuple[Batch, list[Rollout]]:
+    """Of `kept`, the rows of the batch of `rollouts`, and the rollouts, whose groups are large enough for the method."""
+    place = {id(rollout): i for i, rollout in enumerate(rollouts)}
+    batch = batch.select(torch.tensor([place[id(rollout)] for rollout in kept], dtype=torch.int64))
+    rows = method.comparable(batch)
+    return batch.select(rows), [kept[i] for i in rows.tolist()]
 
 
 def batch_of(setup: Setup, rollouts: Sequence[Rollout], step: int = 1) -> Batch:
@@ -393,30 +405,6 @@ def written(batch: Batch, rows: torch.Tensor, fields: Mapping[str, torch.Tensor]
     return batch.with_tokens(**new)
 
 
-def traced(
-    everything: Batch, shaped: Batch, assigned: Batch, chosen: torch.Tensor, before: torch.Tensor, row: torch.Tensor
-) -> Batch:
-    """The batch of all rollouts with what became of each, for the record: `stage` [N] (REMOVED_BEFORE, ...),
-    `shaped_reward` [N] and `base_advantage` [N, T], the advantage before credit; NaN where it did not come so far.
-
-    Args:
-        shaped, assigned: rollouts with their rewards shaped, and with advantages.
-        chosen: rows of `everything` that were shaped; before: rows of `shaped` that the filters before the advantage
-            left; row: those that all filters left.
-    """
-    chosen = chosen.to(everything.device)
-    stage = torch.full_like(everything["group"], REMOVED_BEFORE)
-    stage[chosen[before]] = REMOVED_AFTER
-    stage[chosen[row]] = TRAINED
-    reward = torch.full_like(everything.rewards, torch.nan)
-    reward[chosen] = shaped.rewards.to(reward.dtype)
-    base = assigned.get("base_advantages")
-    given = assigned["outcome_advantage"][:, None].expand(assigned.mask.shape) if base is None else base
-    advantage = everything.rewards.new_full(everything.mask.shape, torch.nan)
-    advantage[chosen[before]] = given.to(advantage.dtype)
-    return everything.with_rollouts(stage=stage, shaped_reward=reward).with_tokens(base_advantage=advantage)
-
-
 def mismatch(batch: Batch) -> tuple[float, float]:
     """Mean and largest difference between the log-probabilities of engine and trainer, for equal weights; NaN where the
     engine drew none of the tokens."""
@@ -425,56 +413,6 @@ def mismatch(batch: Batch) -> tuple[float, float]:
     if known.numel():
         return float(known.mean()), float(known.max())
     return (math.nan, math.nan) if difference.numel() else (0.0, 0.0)
-
-
-def measured(
-    everything: Batch, sampled: Sequence[Rollout], batch: Batch, passes: Sequence[Gradient], norms: Sequence[float]
-) -> dict[str, float]:
-    """Metrics of a step; docs/metrics.md says what each is."""
-    out: dict[str, float] = {"reward/mean": float(everything.rewards.mean()) if sampled else float("nan")}
-    for name in dict.fromkeys(name for r in sampled for name in r.components):
-        values = [v for r in sampled if (v := r.components.get(name)) is not None]
-        out[f"reward/{name}"] = sum(values) / len(values) if values else float("nan")
-    if sampled:
-        lengths = everything.mask.sum(1).float()
-        flat = group_flat(everything.rewards, everything.groups).float()
-        out |= {
-            "accuracy": float(everything["accuracy"].mean()),
-            "entropy": _entropy(everything),
-            "zero_signal_groups": float(flat.mean()),
-            "completion/length_mean": float(lengths.mean()),
-            "completion/truncated": float(everything["truncated"].mean()),
-            **by_outcome(everything, batch),
-        }
-    out |= {"rollouts/sampled": float(len(sampled)), "rollouts/trained": float(batch.size if passes else 0)}
-    if passes:
-        push, advantages = batch["policy_gradient"], batch.advantages
-        acting = batch.mask & (advantages != 0)
-        stopped = acting & (push == 0)
-        out |= {
-            "loss": sum(p.loss for p in passes) / len(passes),
-            "loss/policy": sum(p.policy for p in passes) / len(passes),
-            "grad_norm": sum(norms) / len(norms),
-            "clip_fraction": float(stopped.sum()) / max(1, int(acting.sum())),
-            "advantage/abs_mean": float(advantages[batch.mask].abs().mean()) if bool(batch.mask.any()) else 0.0,
-        }
-        out |= of_ratios(batch) | of_correction(batch)
-        for name in passes[0].regularizers:
-            out[f"loss/{name}"] = sum(p.regularizers[name] for p in passes) / len(passes)
-        if "ref_logp" in batch:
-            out["kl"] = float(token_mean(k3(batch.logp, batch.ref_logp), batch.mask).mean())
-    return {**out, **{k: v for k, v in batch.notes.items() if isinstance(v, float)}}
-
-
-def _entropy(batch: Batch) -> float:
-    """Mean over rollouts of the mean entropy that their tokens were drawn with, or, where the engine does not report it, of
-    what is drawn in its place: minus the log-probability of what was drawn, whose expectation is the entropy."""
-    entropy = torch.where(batch["old_entropy"].isnan(), -batch["sampler_logp"], batch["old_entropy"])
-    known = batch.mask & ~entropy.isnan()
-    # A rollout that nobody sampled says nothing; one without tokens was sure.
-    rows = known.any(1) | ~batch.mask.any(1)
-    mean = token_mean(torch.where(known, entropy, 0.0), known)[rows]
-    return float(mean.mean()) if mean.numel() else math.nan
 
 
 class Clock:

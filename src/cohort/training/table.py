@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from cohort.axes.groups import token_mean, token_sum
 from cohort.batch import Batch, Rollout
-from cohort.training.loop import REMOVED_AFTER, REMOVED_BEFORE, TRAINED, StepResult
+from cohort.training.loop import StepResult
+from cohort.training.trace import REMOVED_AFTER, REMOVED_BEFORE, TOO_FEW, TRAINED
 
 PiecesOf = Callable[[Sequence[int]], list[str]]
 # Lists whose values seldom repeat: a dictionary of them would only cost time.
@@ -21,6 +22,10 @@ CONTINUOUS = (
     "sampler_logp", "logp", "old_logp", "ref_logp", "entropy", "old_entropy", "policy_gradient", "ratio", "advantage",
     "base_advantage", "weight",
 )  # fmt: skip
+
+
+# What became of rollouts without a reward.
+ABSTAINED, FAILED = "left out: no reward applies", "left out: a reward function failed"
 
 
 def rollout_table(
@@ -68,7 +73,13 @@ def _rollouts(result: StepResult, filters: tuple[str, str]) -> dict[str, Any]:
         TRAINED: "trained",
         REMOVED_BEFORE: f"removed before the advantage{filters[0] and f' by {filters[0]}'}",
         REMOVED_AFTER: f"removed after the advantage{filters[1] and f' by {filters[1]}'}",
+        TOO_FEW: "left out: too few rollouts of its group for the method",
     }
+    kept = [
+        reasons[stage] if rollout.scored else FAILED if rollout.failed else ABSTAINED
+        for stage, rollout in zip(everything["stage"].tolist(), rollouts, strict=True)
+    ]
+    unscored = [i for i, rollout in enumerate(rollouts) if not rollout.scored]
     mask = everything.mask
     columns: dict[str, Any] = {
         "group": pa.array(everything.groups.index.cpu().numpy().astype(np.int32)),
@@ -76,11 +87,11 @@ def _rollouts(result: StepResult, filters: tuple[str, str]) -> dict[str, Any]:
         "prompt": pa.array([r.prompt.text for r in rollouts], pa.string()),
         "question": pa.array([_question(r) for r in rollouts], pa.string()),
         "completion": pa.array([r.text for r in rollouts], pa.string()),
-        "reward": pa.array([r.reward for r in rollouts], pa.float32()),
-        "accuracy": pa.array([r.accuracy for r in rollouts], pa.float32()),
+        "reward": _floats(r.reward for r in rollouts),
+        "accuracy": _floats(r.accuracy for r in rollouts),
         "finished": pa.array([r.finished for r in rollouts], pa.bool_()),
         "trained": pa.array([i in trained for i in range(len(rollouts))], pa.bool_()),
-        "kept": pa.array([reasons[stage] for stage in everything["stage"].tolist()], pa.string()),
+        "kept": pa.array(kept, pa.string()),
         "shaped_reward": _numbers(everything["shaped_reward"]),
         "length": pa.array(mask.sum(1).cpu().numpy().astype(np.int32)),
         "logp_mean": _numbers(token_mean(everything["sampler_logp"], mask)),
@@ -89,6 +100,8 @@ def _rollouts(result: StepResult, filters: tuple[str, str]) -> dict[str, Any]:
     for name, values in _of_trained(batch).items():
         whole = values.new_full((len(rollouts),), torch.nan)
         whole[result.trained] = values
+        # Without a reward nothing pulls on it, one way or the other.
+        whole[unscored] = 0.0
         columns[name] = _numbers(whole)
     for name in dict.fromkeys(name for r in rollouts for name in r.components):
         columns[f"reward/{name}"] = pa.array([r.components.get(name) for r in rollouts], pa.float32())
@@ -103,7 +116,7 @@ def _question(rollout: Rollout) -> str | None:
 def _of_trained(batch: Batch | None) -> dict[str, Tensor]:
     """Numbers of rollouts that were trained on: name -> [n]."""
     if batch is None:
-        return {}
+        return {"advantage_mean": torch.zeros(0)}
     out = {"advantage_mean": token_mean(batch.advantages, batch.mask)}
     if "policy_gradient" in batch:
         out["policy_gradient_abs"] = token_sum(batch["policy_gradient"].abs(), batch.mask)
@@ -157,6 +170,11 @@ def _pieces(rollouts: Sequence[Rollout], whole: NDArray[np.bool_], pieces: Piece
 def _numbers(values: Tensor) -> pa.Array:
     """[N], null where it is NaN."""
     return pa.array(values.detach().float().cpu().numpy(), pa.float32(), from_pandas=True)
+
+
+def _floats(values: Iterable[float]) -> pa.Array:
+    """[N] float32, null where it is NaN."""
+    return pa.array(np.fromiter(values, np.float32), from_pandas=True)
 
 
 def _list(

@@ -267,7 +267,8 @@ class _Run:
                 finally:
                     self.recorder.metrics(step, metrics)
                 self.undo.begin()
-        for message in _take(setup.collector.grader.failures):
+        warned = [f"warning: {text}" for text in result.warnings]
+        for message in [*_take(setup.collector.grader.failures), *warned]:
             display.say(f"  {message}")
         for message in watch.step({"step": step, **metrics}) if watch is not None else []:
             display.say(f"  {message}")

@@ -4,6 +4,7 @@ import torch
 
 from cohort import registry
 from cohort.batch import Prompt, Request
+from cohort.training import collect
 from tests.golden.runner import make_batch
 from tests.helpers import rollout_of
 
@@ -74,7 +75,7 @@ def light(accuracies, tau_min, tau_max, generation_ok=None):
         ]
         rollouts = method.run("guidance", states, requests, tools)
         levels.append(rollouts[0].request.meta.get("hint_level", 0))
-        states = method.observe(states, batch=None, rollouts=rollouts)
+        states = method.observe(states, batch=collect.make_batch(rollouts, {}), rollouts=rollouts)
     return levels
 
 

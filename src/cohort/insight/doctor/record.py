@@ -20,6 +20,8 @@ from cohort.rewards.spec import RewardSpec, parse
 
 # Numbers of rollouts, and the lists that they can be made of.
 MADE_OF = {"length": ("mask",), "logp_mean": ("mask", "sampler_logp")}
+# Columns that are null where nothing says how good a rollout is.
+VERDICTS = frozenset({"reward", "accuracy"})
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -102,6 +104,13 @@ class Rollouts:
             return self._lengths() if name == "length" else self._logp_mean()
         column = self.table.column(name).cast(pa.float64())
         return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
+
+    def known(self, names: Sequence[str]) -> Rollouts:
+        """Those of which it is known what is asked of reward and accuracy: no reward may apply to the others."""
+        rows = np.ones(len(self), dtype=bool)
+        for name in VERDICTS & set(names):
+            rows &= ~np.isnan(self.numbers(name))
+        return self if rows.all() else Rollouts(self.step, self.table.filter(pa.array(rows)))
 
     def texts(self, name: str) -> list[str]:
         """A column of texts: N."""
@@ -197,7 +206,8 @@ class Record:
         for name in columns:
             if not any(name in each for each in self.rollouts):
                 raise Missing(f"needs the column `{name}` of the rollouts")
-        found = [each for each in self.rollouts if all(name in each for name in columns)]
+        found = [each.known(columns) for each in self.rollouts if all(name in each for name in columns)]
+        found = [each for each in found if len(each)]
         if len(found) < at_least:
             raise Missing(f"needs rollouts of {at_least} steps, and has {len(found)}")
         return found

@@ -1,0 +1,144 @@
+"""Rollouts without a reward, groups too small to compare, empty completions: for every method, through the real step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cohort import registry
+from cohort.batch import Rollout
+from cohort.training.loop import Progress, StepResult, one_step
+from cohort.training.setup import Setup
+from tests import micro
+
+EVERY = [name for name in registry.names() if not registry.method(name).lacks]
+Change = Callable[[list[Rollout]], list[Rollout]]
+
+
+def abstained(rollout: Rollout) -> Rollout:
+    """As scoring leaves it where no reward applies."""
+    return rollout.but(components=dict.fromkeys(rollout.components), reward=math.nan, accuracy=math.nan)
+
+
+def rewarded(rollout: Rollout, value: float) -> Rollout:
+    """With another verdict."""
+    first, *rest = rollout.components
+    return rollout.but(
+        components={first: value, **{name: rollout.components[name] for name in rest}}, reward=value, accuracy=value
+    )
+
+
+def empty(rollout: Rollout) -> Rollout:
+    """Without a token."""
+    fields = {name: [] if isinstance(value, list) else value for name, value in rollout.fields.items()}
+    return rollout.but(segments=(), text="", finished=False, fields=fields)
+
+
+def by_group(rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
+    groups: dict[str, list[Rollout]] = {}
+    for rollout in rollouts:
+        groups.setdefault(rollout.prompt.id, []).append(rollout)
+    return list(groups.values())
+
+
+def changed(setup: Setup, change: Change) -> None:
+    """Have a step's rollouts changed after they were drawn and scored."""
+    collect = type(setup.collector).collect
+
+    def after(*args: Any, **kwargs: Any) -> list[Rollout]:
+        return change(collect(setup.collector, *args, **kwargs))
+
+    setup.collector.collect = after  # type: ignore[method-assign]
+
+
+def some(rollouts: Sequence[Rollout]) -> list[bool]:
+    """Which rollouts abstain: of the groups by turns none, some, all, and all but one."""
+    left_out: dict[int, bool] = {}
+    for g, group in enumerate(by_group(rollouts)):
+        for i, rollout in enumerate(group):
+            left_out[id(rollout)] = (False, i % 3 == 1, True, i != 1)[g % 4]
+    return [left_out[id(rollout)] for rollout in rollouts]
+
+
+def step_with(root: Path, name: str, change: Change) -> tuple[StepResult, dict[str, torch.Tensor], Progress]:
+    """A step on changed rollouts: what it leaves, the gradients of all parameters, and the states."""
+    with micro.method_ready(root, name, prompts_per_step=5, group_size=4) as (setup, optimizer, progress):
+        changed(setup, change)
+        grads: dict[str, torch.Tensor] = {}
+
+        def kept() -> None:
+            for i, parameter in enumerate(optimizer.params):
+                if parameter.grad is not None:
+                    grads[f"{len(grads)} {i}"] = parameter.grad.clone()
+
+        plain = optimizer.zero_grad
+        optimizer.zero_grad = lambda: (kept(), plain())[1]  # type: ignore[method-assign]
+        result = one_step(setup, optimizer, progress)
+        return result, grads, progress
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a.nan_to_num(-7.0), b.nan_to_num(-7.0))
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b) or (a != a and b != b)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_rollouts_without_a_reward_change_nothing_for_the_others(micro_root: Path, name: str) -> None:
+    """Advantages, gradients and states are those of the batch without them, to the bit."""
+
+    def marked(rollouts: list[Rollout]) -> list[Rollout]:
+        return [abstained(r) if out else r for r, out in zip(rollouts, some(rollouts), strict=True)]
+
+    def without(rollouts: list[Rollout]) -> list[Rollout]:
+        return [r for r, out in zip(rollouts, some(rollouts), strict=True) if not out]
+
+    result, grads, progress = step_with(micro_root, name, marked)
+    alone, grads_alone, progress_alone = step_with(micro_root, name, without)
+    assert same(grads, grads_alone)
+    assert same(progress.states, progress_alone.states)
+    assert (result.batch is None) == (alone.batch is None)
+    if result.batch is not None and alone.batch is not None:
+        assert torch.equal(result.batch.advantages, alone.batch.advantages)
+    assert not any(not rollout.scored for i in result.trained for rollout in [result.rollouts[i]])
+    for name_, value in alone.metrics.items():
+        counted = name_.startswith(("rollouts/", "groups/", "time/", "completion/", "entropy", "tokens", "learning"))
+        assert counted or same(value, result.metrics[name_]), name_
+    assert result.metrics["rollouts/abstained"] == sum(not rollout.scored for rollout in result.rollouts) > 0
+
+
+HOSTILE: dict[str, Change] = {
+    "nothing applies": lambda rollouts: [abstained(r) for r in rollouts],
+    "nothing at all": lambda rollouts: [],
+    "one applies": lambda rollouts: [r if i == 0 else abstained(r) for i, r in enumerate(rollouts)],
+    "unequal groups": lambda rollouts: [r for g, rs in enumerate(by_group(rollouts)) for r in rs[: 1 + g % 4]],
+    "groups of one": lambda rollouts: [rs[0] for rs in by_group(rollouts)],
+    "all right": lambda rollouts: [rewarded(r, 1.0) for r in rollouts],
+    "all wrong": lambda rollouts: [rewarded(r, 0.0) for r in rollouts],
+    "all truncated": lambda rollouts: [r.but(finished=False) for r in rollouts],
+    "some empty": lambda rollouts: [empty(r) if i % 2 else r for i, r in enumerate(rollouts)],
+    "all empty": lambda rollouts: [empty(r) for r in rollouts],
+    "as drawn": lambda rollouts: rollouts,
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_no_batch_ends_a_run(micro_root: Path, name: str) -> None:
+    """One step after the other, each on a worse batch: none raises, and nothing is not a number."""
+    with micro.method_ready(micro_root, name, prompts_per_step=5, group_size=4) as (setup, optimizer, progress):
+        for what, change in HOSTILE.items():
+            changed(setup, change)
+            result = one_step(setup, optimizer, progress)
+            assert all(bool(p.isfinite().all()) for p in setup.policy.trainable()), what
+            assert progress.skipped == 0, what
+            if result.batch is not None:
+                assert bool(result.batch.advantages.isfinite().all()), what
