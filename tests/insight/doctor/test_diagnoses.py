@@ -47,6 +47,7 @@ HEALTHY = {
     "reasoning that grows": Shape(length=line(5, 20), accuracy=line(0.2, 0.6), held_out=line(0.2, 0.6)),
     "shorter and better": Shape(length=line(20, 6), accuracy=line(0.3, 0.75)),
     "no rollouts": Shape(record_every=0, held_out=None),
+    "eight steps": Shape(steps=8, record_every=1, groups=24),
 }  # fmt: skip
 
 
@@ -205,7 +206,7 @@ def test_what_it_says_to_try_exists(each):
 def test_what_was_not_looked_at_is_said(tmp_path):
     report = look(tmp_path / "few", Shape(steps=3, record_every=0))
     assert report.findings == ()
-    assert "needs `entropy` of 10 steps, and has 3" in report.missing["entropy-collapse"]
+    assert "needs `entropy` of 8 steps, and has 3" in report.missing["entropy-collapse"]
     assert report.missing["conflict-tokens"] == "needs rollouts, of which the run stored none"
     assert report.made + len(report.missing) == len(diagnoses("run"))
 

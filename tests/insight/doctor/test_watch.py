@@ -46,6 +46,36 @@ def test_a_run_that_is_continued_does_not_hear_again_what_was_said():
     assert [watch.step(row(step, **{"completion/truncated": 0.5})) for step in range(21, 31)] == [[]] * 10
 
 
+def test_a_run_of_a_dozen_steps_is_told_what_it_shows_before_it_ends():
+    """A format takes over: the run has no ten steps to average over, but every step says the same."""
+    form = [0.06, 0.09, 0.2, 0.3, 0.55, 0.7, 0.85, 0.93, 0.97, 1.0, 1.0, 1.0]
+    right = [0.19, 0.22, 0.16, 0.12, 0.09, 0.06, 0.03, 0.0, 0.0, 0.0, 0.0, 0.0]
+    entropy = [2.1, 1.9, 1.6, 1.2, 0.9, 0.7, 0.55, 0.45, 0.4, 0.35, 0.31, 0.3]
+    watch = Watch("r", {"steps": 12, "reward": ["math", "own.py:form"]}, clock=free)
+    said = {}
+    for step, (f, a, e) in enumerate(zip(form, right, entropy, strict=True), 1):
+        values = {"reward/mean": a + f, "reward/math": a, "reward/form": f, "accuracy": a, "entropy": e}
+        for text in watch.step(row(step, **values)):
+            said[text.split("[")[1].split("]")[0]] = step
+    assert said["reward-hacking"] <= 10
+    assert said["entropy-collapse"] <= 12
+
+
+def test_the_last_step_is_looked_at_however_dear_looking_is():
+    clock = {"now": 0.0}
+    watch, looks = Watch("r", {"steps": 12}, clock=lambda: clock["now"]), []
+
+    def look():
+        looks.append(len(watch.rows))
+        clock["now"] += 100.0
+        return []
+
+    watch._look = look
+    for step in range(1, 13):
+        watch.step(row(step))
+    assert looks == [2, 12]
+
+
 def test_it_looks_less_often_where_looking_is_dear():
     clock = {"now": 0.0}
     looks = []

@@ -20,6 +20,8 @@ from cohort.rewards.spec import RewardSpec, parse
 
 # Numbers of rollouts, and the lists that they can be made of.
 MADE_OF = {"length": ("mask",), "logp_mean": ("mask", "sampler_logp")}
+# Fewest steps that show a course, and most of a run that is short.
+FEW, SHORT = 8, 24
 # Columns that are null where nothing says how good a rollout is.
 VERDICTS = frozenset({"reward", "accuracy"})
 Floats = NDArray[np.float64]
@@ -39,13 +41,13 @@ class Series:
 
     @property
     def window(self) -> int:
-        """Steps that its end is averaged over: a fifth of them, at least 5, at most a half."""
-        return max(1, min(len(self) // 2, max(5, len(self) // 5)))
+        """Steps that its end is averaged over: a fifth of them, at least 5, but at most a quarter."""
+        return max(1, min(len(self) // 4, max(5, len(self) // 5)))
 
     @property
     def head(self) -> int:
-        """Steps that its beginning is averaged over: 3, since much can happen in the first ten."""
-        return min(3, self.window)
+        """Steps that its beginning is averaged over: 3, since much can happen in the first ten; fewer in a short run."""
+        return max(1, min(3, len(self) // 8))
 
     @cached_property
     def start(self) -> float:
@@ -69,13 +71,27 @@ class Series:
         """`end - start`."""
         return self.end - self.start
 
+    @cached_property
+    def trend(self) -> float:
+        """Standard errors by which more pairs of steps rise than fall (Mann and Kendall's test); 0 for long series.
+
+        In a short run most of the differences between neighbours is the trend itself, and `noise` takes it for noise.
+        """
+        count = len(self)
+        if count > SHORT:
+            return 0.0
+        balance = float(np.triu(np.sign(self.values[None, :] - self.values[:, None])).sum())
+        ties = np.unique(self.values, return_counts=True)[1].astype(np.float64)
+        spread = (count * (count - 1) * (2 * count + 5) - float((ties * (ties - 1) * (2 * ties + 5)).sum())) / 18
+        return float(np.sign(balance)) * max(0.0, abs(balance) - 1) / math.sqrt(spread) if spread > 0 else 0.0
+
     def rises(self, sigmas: float = 3.0) -> bool:
         """The end lies above the start by more than noise."""
-        return self.rise > sigmas * self.noise
+        return self.rise > sigmas * self.noise or (self.rise > 0 and self.trend > sigmas)
 
     def falls(self, sigmas: float = 3.0) -> bool:
         """The end lies below the start by more than noise."""
-        return -self.rise > sigmas * self.noise
+        return -self.rise > sigmas * self.noise or (self.rise < 0 and -self.trend > sigmas)
 
     @property
     def last(self) -> tuple[int, int]:

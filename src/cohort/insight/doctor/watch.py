@@ -10,7 +10,7 @@ from cohort.insight.doctor.examine import diagnose
 from cohort.insight.doctor.finding import Finding, diagnoses
 from cohort.insight.doctor.record import Record
 
-EVERY = 10
+EVERY = 10  # steps; more often in a run that has fewer than five times as many
 SHARE = 0.01  # of the run's time that looking may take
 _WAITING = "needs rollouts, which are not read while the run goes on"
 
@@ -42,11 +42,14 @@ class Watch:
     def step(self, row: Mapping[str, Any]) -> list[str]:
         """What to say after a step: a line for each finding that is new, or for a diagnosis that failed for the first time.
 
-        Looks every tenth step, and less often where looking would take more than 1 % of the run's time.
+        Looks every tenth step (five times in a short run), and less often where looking would take more than 1 % of the
+        run's time; at the last step in any case.
         """
         self.rows.append(row)
-        now = self.clock()
-        if int(row["step"]) % EVERY or self.spent > SHARE * (now - self.began):
+        now, steps = self.clock(), self.config.get("steps")
+        last = isinstance(steps, int) and int(row["step"]) == steps
+        every = max(1, min(EVERY, steps // 5)) if isinstance(steps, int) else EVERY
+        if not last and (int(row["step"]) % every or self.spent > SHARE * (now - self.began)):
             return []
         lines = self._look()
         self.spent += self.clock() - now

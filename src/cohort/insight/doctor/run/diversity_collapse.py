@@ -6,7 +6,7 @@ import numpy as np
 
 from cohort.insight.doctor.finding import Evidence, Seen, Try, diagnosis
 from cohort.insight.doctor.measures import percent
-from cohort.insight.doctor.record import Record, Series
+from cohort.insight.doctor.record import FEW, Record, Series
 
 
 @diagnosis(
@@ -24,7 +24,7 @@ def diversity_collapse(record: Record) -> Seen | None:
     sharpened, and its reach shrinks.
     Source: Yue et al., arXiv:2504.13837; UCPO, arXiv:2605.00365
     """
-    one, many = record.series_or_none("group/pass@1", 10), record.series_or_none("group/pass@G", 10)
+    one, many = record.series_or_none("group/pass@1", FEW), record.series_or_none("group/pass@G", FEW)
     if one is None or many is None:
         one, many = _passes(record)
     where = record.metric("group/pass@G" if record.series_or_none("group/pass@G") else "accuracy")
@@ -45,7 +45,7 @@ def diversity_collapse(record: Record) -> Seen | None:
 def _passes(record: Record) -> tuple[Series, Series]:
     """pass@1 and pass@G in the sampled steps."""
     steps, ones, manies = [], [], []
-    for each in record.samples("group", "accuracy", at_least=10):
+    for each in record.samples("group", "accuracy", at_least=FEW):
         accuracy = each.numbers("accuracy")
         steps.append(each.step)
         ones.append(float(np.nanmean(accuracy)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import log
 
 from cohort.insight.doctor.finding import Evidence, Seen, Try, diagnosis
-from cohort.insight.doctor.record import Record
+from cohort.insight.doctor.record import FEW, Record
 
 
 @diagnosis(
@@ -17,17 +17,17 @@ from cohort.insight.doctor.record import Record
 def entropy_explosion(record: Record) -> Seen | None:
     """The policy's entropy has risen far above what it was.
 
-    Threshold: the end (a fifth of the steps, at least 5) is twice the beginning and above ln 2 nats a token, the value
-    from which GTPO counts a completion as collapsing; for a policy that begins above ln 2, twice the beginning. An alarm
-    where accuracy falls with it.
+    Threshold: the end (a fifth of the steps, of a short run a quarter) is twice the beginning and above ln 2 nats a
+    token, the value from which GTPO counts a completion as collapsing; for a policy that begins above ln 2, twice the
+    beginning. An alarm where accuracy falls with it.
     Meaning: the policy flattens towards noise, most often because confident completions are punished again and again or
     the updates are too large; text falls apart soon after.
     Source: GTPO, arXiv:2508.03772 (threshold ln 2)
     """
-    entropy = record.series("entropy", at_least=10)
+    entropy = record.series("entropy", at_least=FEW)
     if not (entropy.end > max(log(2), 2 * entropy.start) and entropy.rises()):
         return None
-    accuracy = record.series_or_none("accuracy", at_least=10)
+    accuracy = record.series_or_none("accuracy", at_least=FEW)
     worse = accuracy is not None and accuracy.falls()
     first, last = entropy.last
     text = f"{entropy.start:.3g} nats at the beginning, {entropy.end:.3g} at steps {first}-{last}"

@@ -6,7 +6,7 @@ import numpy as np
 
 from cohort.insight.doctor.finding import Evidence, Seen, Try, diagnosis
 from cohort.insight.doctor.measures import running_median
-from cohort.insight.doctor.record import Record
+from cohort.insight.doctor.record import FEW, Record
 
 
 @diagnosis(
@@ -25,7 +25,7 @@ def gradient_spikes(record: Record) -> Seen | None:
     likelihood, or a bad batch. Repeated spikes precede collapse.
     Source: LLDS, arXiv:2512.04220 (gradients of unlikely rollouts); the factors are measured here
     """
-    norm = record.series("grad_norm", at_least=10)
+    norm = record.series("grad_norm", at_least=FEW)
     skipped = record.series_or_none("skipped_updates")
     evidence = []
     if skipped is not None and skipped.values[-1] > 0:

@@ -6,7 +6,7 @@ import numpy as np
 
 from cohort.insight.doctor.finding import Evidence, Seen, Try, diagnosis
 from cohort.insight.doctor.measures import percent
-from cohort.insight.doctor.record import Record, Series
+from cohort.insight.doctor.record import FEW, Record, Series
 
 
 @diagnosis(
@@ -29,7 +29,7 @@ def learning_rate_high(record: Record) -> Seen | None:
     there is no reward left to recover by.
     Source: measured here (learning rate x 30); PPO's target KL, arXiv:1707.06347
     """
-    main = record.series_or_none("accuracy", 10) or record.series("reward/mean", at_least=10)
+    main = record.series_or_none("accuracy", FEW) or record.series("reward/mean", at_least=FEW)
     signs = [each for each in _signs(record) if each is not None]
     fallen = _fall(record, main)
     if not (fallen and signs) and len(signs) < 2:
@@ -69,11 +69,11 @@ def _signs(record: Record) -> list[Evidence | None]:
     if clip is not None and clip.end > 0.3:
         text = f"{percent(clip.end)} of the tokens clipped: at steps {clip.last[0]}-{clip.last[1]}"
         found.append(Evidence(text, clip.last, {"clip_fraction": clip.end}, record.metric("clip_fraction")))
-    norm = record.series_or_none("grad_norm", 10)
+    norm = record.series_or_none("grad_norm", FEW)
     if norm is not None and norm.end > 3 * norm.start and norm.rises():
         text = f"growing gradients: norm {norm.start:.3g} at the beginning, {norm.end:.3g} at the end"
         found.append(Evidence(text, norm.last, {"start": norm.start, "end": norm.end}, record.metric("grad_norm")))
-    entropy = record.series_or_none("entropy", 10)
+    entropy = record.series_or_none("entropy", FEW)
     if entropy is not None:
         first, early = float(entropy.values[0]), entropy.values[: max(5, len(entropy) // 5)]
         if first > 0 and (early.max() > 2 * first or early.min() < 0.1 * first):

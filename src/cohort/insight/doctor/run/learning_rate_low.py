@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cohort.insight.doctor.finding import Evidence, Missing, Seen, Try, diagnosis
 from cohort.insight.doctor.measures import percent
-from cohort.insight.doctor.record import Record
+from cohort.insight.doctor.record import FEW, Record
 
 
 @diagnosis(
@@ -26,12 +26,12 @@ def learning_rate_low(record: Record) -> Seen | None:
     reward = record.series("reward/mean", at_least=30)
     accuracy = record.series_or_none("accuracy", 30)
     signal = record.series_or_none("zero_signal_groups")
-    norm = record.series("grad_norm", at_least=10)
+    norm = record.series("grad_norm", at_least=FEW)
     moved = [s for s in (reward, accuracy) if s is not None and (s.rises() or s.falls())]
     if moved or norm.end < 1e-6 or (signal is not None and signal.end > 0.5):
         return None
-    kl, entropy = record.series_or_none("kl", 10), record.series_or_none("entropy", 10)
-    length = record.series_or_none("completion/length_mean", 10)
+    kl, entropy = record.series_or_none("kl", FEW), record.series_or_none("entropy", FEW)
+    length = record.series_or_none("completion/length_mean", FEW)
     if kl is not None:
         still = kl.end < 1e-3
         text, numbers, where = (

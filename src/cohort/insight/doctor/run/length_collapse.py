@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cohort.insight.doctor.finding import Evidence, Seen, Try, diagnosis
 from cohort.insight.doctor.measures import percent
-from cohort.insight.doctor.record import Record
+from cohort.insight.doctor.record import FEW, Record
 
 
 @diagnosis(
@@ -15,15 +15,16 @@ from cohort.insight.doctor.record import Record
 def length_collapse(record: Record) -> Seen | None:
     """Completions have become much shorter, and accuracy has not risen.
 
-    Threshold: the end (a fifth of the steps, at least 5) lies under 60 % of the beginning and accuracy has not risen by
-    more than noise (three standard errors). Shorter and better is no disease. An alarm where accuracy has fallen.
+    Threshold: the end (a fifth of the steps, of a short run a quarter) lies under 60 % of the beginning and accuracy
+    has not risen by more than noise (three standard errors). Shorter and better is no disease. An alarm where accuracy
+    has fallen.
     Meaning: the policy no longer works its answers out. Usual causes are a reward that pays for shortness and
     normalisation by length, which gives short right rollouts more gradient a token.
     Source: Dr. GRPO, arXiv:2503.20783 (bias of length); GRPO-lambda, arXiv:2505.18086 (penalties of length collapse
     accuracy); the factor is measured here
     """
-    length = record.series("completion/length_mean", at_least=10)
-    accuracy = record.series_or_none("accuracy", at_least=10)
+    length = record.series("completion/length_mean", at_least=FEW)
+    accuracy = record.series_or_none("accuracy", at_least=FEW)
     if not (length.end < 0.6 * length.start and length.falls()) or (accuracy is not None and accuracy.rises()):
         return None
     first, last = length.last

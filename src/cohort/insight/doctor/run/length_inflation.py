@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cohort.insight.doctor.finding import Evidence, Missing, Seen, Try, diagnosis
 from cohort.insight.doctor.measures import mean_of, percent
-from cohort.insight.doctor.record import Record
+from cohort.insight.doctor.record import FEW, Record
 
 
 @diagnosis(
@@ -16,14 +16,15 @@ from cohort.insight.doctor.record import Record
 def length_inflation(record: Record) -> Seen | None:
     """Completions have become much longer, and accuracy has not risen.
 
-    Threshold: the end (a fifth of the steps, at least 5) is more than 1.8 times the beginning and accuracy has not risen by
-    more than noise (three standard errors). Longer and better is what reasoning looks like, and no disease.
+    Threshold: the end (a fifth of the steps, of a short run a quarter) is more than 1.8 times the beginning and
+    accuracy has not risen by more than noise (three standard errors). Longer and better is what reasoning looks like,
+    and no disease.
     Meaning: with losses divided by the rollout's length, long wrong rollouts are punished less a token, so wrong answers
     grow; or a reward pays for length as such. Sampling gets slower and runs into the token limit.
     Source: Dr. GRPO, arXiv:2503.20783; the factor is measured here
     """
-    length = record.series("completion/length_mean", at_least=10)
-    accuracy = record.series_or_none("accuracy", at_least=10)
+    length = record.series("completion/length_mean", at_least=FEW)
+    accuracy = record.series_or_none("accuracy", at_least=FEW)
     if not (length.end > 1.8 * length.start and length.rises()) or (accuracy is not None and accuracy.rises()):
         return None
     first, last = length.last

@@ -6,7 +6,7 @@ import numpy as np
 
 from cohort.insight.doctor.finding import Evidence, Seen, Try, diagnosis
 from cohort.insight.doctor.measures import mean_of
-from cohort.insight.doctor.record import Record, Series
+from cohort.insight.doctor.record import FEW, Record, Series
 
 
 @diagnosis(
@@ -26,7 +26,7 @@ def likelihood_displacement(record: Record) -> Seen | None:
     gradients, the fall feeds itself, and training collapses.
     Source: LLDS, arXiv:2512.04220 (lazy likelihood displacement); the threshold is our choice
     """
-    right, wrong = record.series_or_none("logp/correct", 10), record.series_or_none("logp/wrong", 10)
+    right, wrong = record.series_or_none("logp/correct", FEW), record.series_or_none("logp/wrong", FEW)
     if right is None:
         right, wrong = _of_rollouts(record, correct=True), _of_rollouts(record, correct=False)
         where = record.at(int(right.steps[-1]))

@@ -19,10 +19,10 @@ from cohort.insight.doctor.record import Record
 def zero_signal(record: Record) -> Seen | None:
     """Many groups have rollouts that are all rewarded alike, so that they teach nothing.
 
-    Threshold: a mean share of 40 % over the last steps (a fifth of them, at least 5); an alarm from 90 %, where hardly
-    anything is left to learn from. Healthy runs of the embedded task stay under 35 %; groups of two, of which at least
-    half are alike whatever the accuracy, lie above 50 %. Where accuracy is above 80 % most groups are all right because
-    most is learnt: a note, from 70 %.
+    Threshold: a mean share of 40 % over the last steps (a fifth of them, of a short run a quarter); an alarm from 90 %,
+    where hardly anything is left to learn from. Healthy runs of the embedded task stay under 35 %; groups of two, of
+    which at least half are alike whatever the accuracy, lie above 50 %. Where accuracy is above 80 % most groups are
+    all right because most is learnt: a note, from 70 %.
     Meaning: their advantages are all zero. The step pays for sampling these rollouts and trains on the others only, and
     its gradient rests on fewer groups and is noisier.
     Source: DAPO, arXiv:2503.14476 (dynamic sampling); NGRPO, arXiv:2509.18851 (groups that are all wrong)
