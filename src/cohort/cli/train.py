@@ -54,17 +54,17 @@ def train(
 
 
 def _farewell(result: Any, config: Any) -> None:
-    summary = result.summary
+    summary, verdict = result.summary, result.summary["verdict"]
     print()
     if "accuracy_first_step" in summary and summary["steps"] > 1:
         print(
-            f"accuracy of the rollouts it drew: {summary['accuracy_first_step']:.1%} in step 1, "
+            f"{verdict} of the rollouts it drew: {summary['accuracy_first_step']:.1%} in step 1, "
             f"{summary['accuracy_last_step']:.1%} in step {summary['steps']} (sampled)"
         )
-    if "accuracy_before" in summary:
+    if "accuracy_before" in summary and "accuracy_after" in summary:
         problems = summary["evaluation_after"]["problems"]
         print(
-            f"accuracy on {problems} unseen problems: {summary['accuracy_before']:.1%} before, "
+            f"{verdict} on {problems} unseen problems: {summary['accuracy_before']:.1%} before, "
             f"{summary['accuracy_after']:.1%} after (greedy)"
         )
     print(f"{summary['steps']} steps, {summary['sampled_tokens']} tokens sampled, {summary['seconds']:.0f} s")

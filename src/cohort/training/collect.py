@@ -47,6 +47,7 @@ class Grader:
     Attributes:
         scorer: runs the reward functions.
         accuracy: name of the component that says what is correct.
+        verdict: what the share of rollouts that it calls correct is called.
         correct_at: value of that component from which a rollout counts as correct.
         max_new_tokens: generation budget, for rewards that depend on it.
     """
@@ -55,6 +56,7 @@ class Grader:
     accuracy: str
     correct_at: float
     max_new_tokens: int
+    verdict: str = "accuracy"
     failures: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: {"reward": 0.0})
 

@@ -244,7 +244,9 @@ class TrainConfig(_Section):
     )
     record_every: Count = Field(1, ge=0, description="steps between recorded rollouts; 0 records none")
     record_limit_mb: Count = Field(2000, ge=1, description="most megabytes that a run's recorded rollouts may take")
-    show_every: Count = Field(25, ge=0, description="steps between rollouts shown on screen; 0 shows none")
+    show_every: Count = Field(
+        25, ge=0, description="steps between rollouts shown on screen, from the first on; 0: none"
+    )
     doctor: bool = Field(True, description="say what goes wrong as soon as the metrics show it (see doctor.md)")
     tensorboard: bool = Field(True, description="write TensorBoard events")
     wandb: Annotated[Name | None, Option(OUTPUT, "PROJECT")] = Field(

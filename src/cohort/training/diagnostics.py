@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cohort.axes.groups import group_flat, group_max, group_mean, token_mean
+from cohort.axes.groups import group_flat, group_max, group_mean, token_mean, token_sum
 from cohort.axes.regularizer import k3
 from cohort.batch import Batch, Rollout
 from cohort.training.trace import counts
@@ -51,7 +51,7 @@ def measured(
             "clip_fraction": float(stopped.sum()) / max(1, int(acting.sum())),
             "advantage/abs_mean": float(advantages[batch.mask].abs().mean()) if bool(batch.mask.any()) else 0.0,
         }
-        out |= of_ratios(batch) | of_correction(batch)
+        out |= of_ratios(batch) | of_correction(batch) | of_preferences(batch)
         for name in passes[0].regularizers:
             out[f"loss/{name}"] = sum(p.regularizers[name] for p in passes) / len(passes)
         if "ref_logp" in batch:
@@ -109,6 +109,16 @@ def of_ratios(batch: Batch) -> dict[str, float]:
         "ratio/clip_high_fraction": int((clipped & (advantages > 0)).sum()) / count,
         "ratio/clip_low_fraction": int((clipped & (advantages < 0)).sum()) / count,
     }
+
+
+def of_preferences(batch: Batch) -> dict[str, float]:
+    """By how many nats more than the reference the policy prefers good stored completions to bad ones, before the update:
+    the difference of their mean log-ratios. Nothing without both kinds, or without a reference."""
+    kind = batch.get("preference")
+    if kind is None or "ref_logp" not in batch or not (bool((kind > 0).any()) and bool((kind < 0).any())):
+        return {}
+    gain = token_sum(batch.logp - batch.ref_logp, batch.mask)
+    return {"margin": float(gain[kind > 0].mean() - gain[kind < 0].mean())}
 
 
 def of_correction(batch: Batch) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 
@@ -17,6 +18,24 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(round(max(0.0, seconds)), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def step_values(metrics: Mapping[str, float], *, rewards: Sequence[str], verdict: str, drawn: bool) -> dict[str, float]:
+    """What the line of a step shows, by the name it goes under; what is not known is left out.
+
+    Args:
+        rewards: names of the components; several stand each by itself.
+        verdict: what the share of correct rollouts is called.
+        drawn: rollouts were drawn, rather than taken from stored completions, of which nobody asks how good they are.
+    """
+    named = {"reward": "reward/mean"}
+    named |= {name: f"reward/{name}" for name in rewards} if len(rewards) > 1 else {}
+    named |= {verdict: "accuracy", "entropy": "entropy"}
+    if not drawn:
+        named = {"loss": "loss", "margin": "margin"}
+    named |= {"kl": "kl"}
+    known = {name: metrics.get(key, math.nan) for name, key in named.items()}
+    return {name: value for name, value in known.items() if not math.isnan(value)}
 
 
 class Display:
@@ -90,12 +109,13 @@ class Display:
         if self.quiet or not rollouts:
             return
         group = [r for r in rollouts if r.prompt.id == rollouts[0].prompt.id]
-        shown = sorted(group, key=lambda r: -r.reward)
+        shown = sorted((r for r in group if r.scored), key=lambda r: -r.reward) or group
         shown = shown[:1] if len(shown) == 1 or shown[0].reward == shown[-1].reward else [shown[0], shown[-1]]
         self.say(f"  at step {step}, of the prompt {_excerpt(rollouts[0].prompt.question)}")
         for rollout in shown:
             parts = "  ".join(f"{k} {_short(v)}" for k, v in rollout.components.items() if v is not None)
-            self.say(f"    reward {_short(rollout.reward)} ({parts})  {_excerpt(rollout.text)}")
+            earned = f"reward {_short(rollout.reward)} ({parts})" if rollout.scored else "no reward"
+            self.say(f"    {earned}  {_excerpt(rollout.text)}")
 
 
 def _excerpt(text: str, most: int = 160) -> str:

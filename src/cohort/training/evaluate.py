@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class Evaluation:
         problems: number of problems; samples: completions of each.
         rollouts: all completions, those of a problem together.
         unjudged: completions of which nothing says whether they are correct; they count neither as right nor as wrong.
+        verdict: what the share of correct completions is called (see `Grader`).
     """
 
     metrics: dict[str, float]
@@ -36,11 +37,17 @@ class Evaluation:
     samples: int
     rollouts: list[Rollout] = field(repr=False, default_factory=list)
     unjudged: int = 0
+    verdict: str = "accuracy"
 
     @property
     def accuracy(self) -> float:
         """pass@1: the mean share of correct completions; NaN if nothing says which are."""
         return self.metrics.get("pass@1", math.nan)
+
+    @property
+    def headline(self) -> str:
+        """pass@1 with its name: "accuracy 84.0%"."""
+        return f"{self.verdict} {'unknown' if math.isnan(self.accuracy) else format(self.accuracy, '.1%')}"
 
     @property
     def note(self) -> str:
@@ -55,7 +62,8 @@ class Evaluation:
         for name, value in self.metrics.items():
             low, high = (None if math.isnan(end) else end for end in self.intervals[name])
             values[name] = {"value": value, "low": low, "high": high}
-        return {"problems": self.problems, "samples": self.samples, "unjudged": self.unjudged, "metrics": values}
+        about = {name: getattr(self, name) for name in ("problems", "samples", "unjudged", "verdict")}
+        return {**about, "metrics": values}
 
     def completions(self) -> list[dict[str, Any]]:
         """Every completion as plain values: problem and sample, counted from 1, what was asked, and what came of it."""
@@ -170,4 +178,4 @@ def evaluate_prompts(
         ]
         rollouts += collector.grader.grade(collector.generate(requests))
         progress(min(start + chunk, len(prompts)))
-    return summarise(rollouts, samples)
+    return replace(summarise(rollouts, samples), verdict=collector.grader.verdict)

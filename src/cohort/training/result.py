@@ -11,6 +11,7 @@ from typing import Any
 from cohort.training.config import TrainConfig
 from cohort.training.evaluate import Evaluation
 from cohort.training.loop import Progress
+from cohort.training.setup import verdict_name
 
 
 @dataclass
@@ -46,7 +47,8 @@ def read_evaluation(stored: Mapping[str, Any]) -> Evaluation:
     """An evaluation that a checkpoint holds, without its rollouts."""
     metrics = {k: v["value"] for k, v in stored["metrics"].items()}
     intervals = {k: (_or_nan(v["low"]), _or_nan(v["high"])) for k, v in stored["metrics"].items()}
-    return Evaluation(metrics, intervals, stored["problems"], stored["samples"])
+    left = {name: stored[name] for name in ("unjudged", "verdict") if name in stored}
+    return Evaluation(metrics, intervals, stored["problems"], stored["samples"], **left)
 
 
 def _or_nan(value: float | None) -> float:
@@ -73,14 +75,15 @@ def summary_of(
         "skipped_updates": progress.skipped,
         "peak_memory": extra.get("memory"),
         "stopped": stopped,
+        "verdict": verdict_name(config),
     }
     sampled = [row["accuracy"] for row in metrics if row.get("accuracy") is not None]
     if sampled and progress.tokens:
         summary["accuracy_first_step"], summary["accuracy_last_step"] = sampled[0], sampled[-1]
-    if before is not None:
+    if before is not None and "pass@1" in before["metrics"]:
         summary["accuracy_before"] = before["metrics"]["pass@1"]["value"]
     if after is not None:
-        summary["accuracy_after"] = after.accuracy
+        summary |= {} if math.isnan(after.accuracy) else {"accuracy_after": after.accuracy}
         summary["evaluation_before"], summary["evaluation_after"] = before, after.to_dict()
     if extra["best"] is not None:
         summary["best"] = extra["best"]

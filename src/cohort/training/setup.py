@@ -169,7 +169,7 @@ def make_grader(config: TrainConfig) -> Grader:
     specs = parse(config.reward)
     accuracy = accuracy_component(config.accuracy, specs)
     scorer = Scorer(specs, timeout=config.reward_timeout, on_error=config.on_reward_error)
-    return Grader(scorer, accuracy, config.correct_at, config.max_new_tokens)
+    return Grader(scorer, accuracy, config.correct_at, config.max_new_tokens, verdict_name(config))
 
 
 def accuracy_component(asked: str | None, specs: list[RewardSpec]) -> str:
@@ -180,6 +180,16 @@ def accuracy_component(asked: str | None, specs: list[RewardSpec]) -> str:
             raise UsageError(f"accuracy = '{asked}' names no reward of this run ({', '.join(names)})")
         return asked
     return next((spec.name for spec in specs if spec.verifies), names[0])
+
+
+def verdict_name(config: TrainConfig) -> str:
+    """What the share of correct rollouts is called: "accuracy" where a verifier, or the reward that the user named, says
+    which are; of any other reward what it is, as in "style>=1"."""
+    if config.accuracy is not None or not config.reward:
+        return "accuracy"
+    specs = parse(config.reward)
+    name = accuracy_component(None, specs)
+    return "accuracy" if any(spec.verifies for spec in specs) else f"{name}>={config.correct_at:g}"
 
 
 def check_options(config: TrainConfig) -> None:

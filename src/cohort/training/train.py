@@ -22,7 +22,7 @@ from cohort.policies.pieces import Pieces
 from cohort.training import checkpoint, nursery
 from cohort.training.config import TrainConfig
 from cohort.training.continuing import check_same_inputs, check_same_run, fitting_states, keep_configuration
-from cohort.training.display import Display
+from cohort.training.display import Display, step_values
 from cohort.training.evaluate import Evaluation, evaluate_prompts
 from cohort.training.folder import (
     CONFIG,
@@ -275,14 +275,10 @@ class _Run:
         rate = (
             metrics["rollouts/sampled"] * metrics.get("completion/length_mean", 0.0) / max(1e-9, metrics["time/step"])
         )
-        display.step(
-            step,
-            {
-                "reward": metrics["reward/mean"], "accuracy": metrics.get("accuracy"),
-                "entropy": _defined(metrics, "entropy"), "kl": metrics.get("kl"), "tok/s": rate,
-            },
-        )  # fmt: skip
-        if config.show_every and step % config.show_every == 0:
+        grader, drawn = setup.collector.grader, setup.collector.samples
+        values = step_values(metrics, rewards=grader.names, verdict=grader.verdict, drawn=drawn)
+        display.step(step, {**values, "tok/s": rate if drawn else None})
+        if config.show_every and (step == 1 or step % config.show_every == 0):
             display.rollouts(step, result.rollouts)
 
     def _evaluate_between(self, metrics: dict[str, float]) -> None:
@@ -290,8 +286,8 @@ class _Run:
         evaluation = evaluate_prompts(_greedy(setup), setup.eval_prompts, seed=self.config.seed)
         setup.collector.take_tokens()
         metrics["eval/accuracy"] = evaluation.accuracy
-        self.display.say(f"  step {step}: accuracy {evaluation.accuracy:.1%} on {evaluation.problems} held-out prompts")
-        if extra["best"] is None or evaluation.accuracy > extra["best"]["accuracy"]:
+        self.display.say(f"  step {step}: {evaluation.headline} on {evaluation.problems} held-out prompts")
+        if evaluation.accuracy > (-1.0 if extra["best"] is None else extra["best"]["accuracy"]):
             extra["best"] = {"step": step, "accuracy": evaluation.accuracy}
             with self.interrupt.shield(), storing(self.folder):
                 save_into(self.folder / "best", setup.policy.save)
@@ -367,11 +363,6 @@ def finished(config: TrainConfig, progress: Progress) -> bool:
     return progress.step >= config.steps or spent
 
 
-def _defined(metrics: Mapping[str, float], name: str) -> float | None:
-    value = metrics.get(name)
-    return None if value is None or math.isnan(value) else value
-
-
 def _take(messages: list[str]) -> list[str]:
     taken, messages[:] = list(messages), []
     return taken
@@ -385,10 +376,11 @@ def _greedy(setup: Setup) -> Any:
 
 def _evaluate(setup: Setup, display: Display, when: str) -> Evaluation:
     evaluation = evaluate_prompts(_greedy(setup), setup.eval_prompts, seed=setup.config.seed)
-    low, high = evaluation.intervals["pass@1"]
+    low, high = evaluation.intervals.get("pass@1", (math.nan, math.nan))
+    known = "" if math.isnan(low) else f" [{low:.1%}, {high:.1%}]"
+    note = f"; {evaluation.note}" if evaluation.note else ""
     display.say(
-        f"{when} training: accuracy {evaluation.accuracy:.1%} [{low:.1%}, {high:.1%}] on {evaluation.problems} held-out "
-        "prompts (greedy)"
+        f"{when} training: {evaluation.headline}{known} on {evaluation.problems} held-out prompts (greedy){note}"
     )
     return evaluation
 
