@@ -306,8 +306,8 @@ def check_folder(folder: Path, asked: Mapping[str, Any]) -> None:
             raise UsageError(f"{folder} already holds something else: name another folder with --out")
         return
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))["asked"]
-    except (OSError, ValueError, KeyError) as error:
+        stored = dict(json.loads(path.read_text(encoding="utf-8"))["asked"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read, so the comparison cannot go on: name another --out") from error
     # Keys that came since say nothing of what was asked then.
     differing = [key for key in asked if key in stored and stored[key] != asked[key]]

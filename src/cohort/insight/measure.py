@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from cohort.batch import Rollout
 from cohort.errors import UsageError
 from cohort.files import write_atomically
+from cohort.insight.files import Unreadable, first_line, regular
 from cohort.insight.statistics import Floats
 from cohort.insight.store import Run
 from cohort.rewards.answers import answer_key
@@ -130,6 +131,17 @@ class Samples:
         )  # fmt: skip
 
 
+# What is read of an evaluation.
+_SCHEMA = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), nullable=False), pa.field("correct", pa.bool_(), nullable=False),
+        pa.field("finished", pa.bool_(), nullable=False), pa.field("logp", pa.float64()), pa.field("length", pa.float64()),
+        pa.field("entropy", pa.float64()), pa.field("reward", pa.float64()), pa.field("answer", pa.string()),
+        pa.field("tokens", pa.list_(pa.int64()), nullable=False),
+    ]
+)  # fmt: skip
+
+
 def evaluation_path(run: Path, name: str) -> Path:
     """Where the completions that a run was measured with stand."""
     return run / "evaluation" / f"{name}.parquet"
@@ -162,10 +174,11 @@ def write_evaluation(run: Path, name: str, rollouts: Sequence[Rollout], samples:
 
 def evaluated_as(run: Path, name: str) -> dict[str, Any] | None:
     """What a stored evaluation was drawn from and how; None if there is none that can be read."""
+    path = evaluation_path(run, name)
     try:
-        stored = pq.read_schema(evaluation_path(run, name)).metadata or {}
-        return dict(json.loads(stored[b"cohort"]))
-    except (OSError, pa.ArrowException, KeyError, ValueError):
+        regular(path)
+        return dict(json.loads((pq.read_schema(path).metadata or {})[b"cohort"]))
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, RecursionError, Unreadable):
         return None
 
 
@@ -177,9 +190,14 @@ def read_evaluation(run: Path, name: str) -> Samples:
     """
     path = evaluation_path(run, name)
     try:
-        table = pq.read_table(path)
+        regular(path)
+        table = pq.read_table(path, columns=_SCHEMA.names).cast(_SCHEMA)
+        table.validate(full=True)
         made = evaluated_as(run, name) or {}
         samples = int(made["samples"])
+        lacking = [field.name for field in _SCHEMA if not field.nullable and table.column(field.name).null_count]
+        if lacking:
+            raise ValueError(f"{', '.join(lacking)} has empty cells")
         columns = {key: table.column(key).to_pylist() for key in table.column_names}
         if samples < 1 or table.num_rows % samples or not table.num_rows:
             raise ValueError(f"{table.num_rows} rows are not {samples} of each problem")
@@ -194,8 +212,8 @@ def read_evaluation(run: Path, name: str) -> Samples:
             columns["prompt_id"][::samples], grid("correct") > 0, grid("finished") == 0, grid("logp"), grid("length"),
             grid("entropy"), grid("reward"), lists("answer"), lists("tokens"), made,
         )  # fmt: skip
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as an evaluation: {str(error).splitlines()[0]}") from error
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, Unreadable) as error:
+        raise UsageError(f"{path} cannot be read as an evaluation: {first_line(error)}") from error
 
 
 def measures_of(samples: Samples) -> dict[str, Weighted]:
