@@ -259,6 +259,17 @@ def test_a_run_of_an_unreadable_folder_says_so(sound: Path, tmp_path: Path, monk
     assert ask.get("/api/steps", params={"run": "bad"}).json() == []
 
 
+@pytest.mark.parametrize("command", ["doctor", "compare", "view"])
+@pytest.mark.parametrize(
+    "path", ["a" * 5000, "runs/" + "a" * 5000, "/proc/1/root/run", "/dev/null", "loop", "gone/../run"]
+)
+def test_what_is_no_run_is_said(command: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    status, _, said = cohort(command, path if command != "compare" else f"./{path}" if path[0] != "/" else path)
+    assert (status, "Traceback" in said, " is no run: " in said) == (2, False, True), said
+
+
 def test_a_run_that_vanishes_takes_no_other_with_it(sound: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         shutil.copytree(sound, tmp_path / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -49,7 +50,7 @@ def doctor(
         if options or set_ or samples:
             raise UsageError("name either a run or --data: a run brings its own data and rewards")
         named = Path("runs") / run
-        report = examine(open_run(named if not Path(run).exists() and named.is_dir() else run))
+        report = examine(open_run(named if not os.path.lexists(run) and os.path.isdir(named) else run))
     else:
         from cohort.insight.doctor.dataset import examine_data
 

@@ -192,7 +192,7 @@ def _is_folder(what: str | Path | Method) -> bool:
         return True
     if re.search(r"\.py:|\(", what):
         return False
-    return "/" in what or (what not in registry.names() and Path(what).is_dir())
+    return "/" in what or (what not in registry.names() and os.path.isdir(what))
 
 
 def default_name(what: Sequence[object], kind: str = "compare") -> str:
