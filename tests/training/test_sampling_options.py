@@ -9,12 +9,15 @@ import pytest
 
 from cohort.batch import Request
 from cohort.engine.base import Completion, Sampling
+from cohort.errors import UsageError
+from cohort.policies.causal_lm import CausalLM
 from cohort.training.collect import Collector
 from cohort.training.config import make_config, parse_set, read_config
 from cohort.training.evaluate import evaluate_prompts
 from cohort.training.sampling import make_sampling
 from cohort.training.setup import prepare
 from tests.helpers import prompt_of, request_of, tiny_policy
+from tests.model_folders import make_folder
 
 
 def test_options_reach_the_engine(tmp_path: Path) -> None:
@@ -37,6 +40,72 @@ def test_options_reach_the_engine(tmp_path: Path) -> None:
     # A digit is a text if it is written as one.
     digit = make_sampling(make_config({"logit_bias": {"5": 1.0}}), policy)
     assert digit.logit_bias == {policy.encode("5")[0]: 1.0}
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> dict[str, CausalLM]:
+    """Models with the tokenizers that people's models have, by name."""
+    root = tmp_path_factory.mktemp("people")
+    names = ("chat", "chatbase", "specialtags", "llama2", "smallvocab")
+    return {name: CausalLM.load(str(make_folder(name, root / name))) for name in names}
+
+
+def sampling_of(policy: CausalLM, *keys: str) -> Sampling:
+    return make_sampling(make_config(parse_set(list(keys))), policy)
+
+
+def test_a_stop_text_that_is_one_special_token_is_that_token(people: dict[str, CausalLM]) -> None:
+    policy = people["chatbase"]
+    for text in ("<|im_start|>", "<|im_end|>"):
+        made = sampling_of(policy, f'stop=["{text}", "x"]')
+        assert made.stop == ("x",)
+        assert made.stop_ids == policy.stop_ids | {policy.tokenizer.convert_tokens_to_ids(text)}
+    # Content, too, where it is a token.
+    tags = people["specialtags"]
+    assert sampling_of(tags, 'stop=["</answer>"]').stop_ids == tags.stop_ids | set(tags.encode("</answer>"))
+    assert sampling_of(tags, 'stop=["4</answer>"]').stop == ("4</answer>",)
+    assert sampling_of(people["chat"], 'stop=["</answer>"]').stop == ("</answer>",)
+    with pytest.raises(
+        UsageError, match=r"stop: '<\|im_end\|>\\n' has the special token <\|im_end\|>, which is no part"
+    ):
+        sampling_of(policy, 'stop=["<|im_end|>\\n"]')
+
+
+def test_a_new_line_can_be_typed_in_a_stop_text(people: dict[str, CausalLM]) -> None:
+    assert sampling_of(people["chat"], r"stop=['\nQ:', '\\n']").stop == ("\nQ:", r"\\n")
+
+
+def test_tokens_that_the_model_does_not_have_are_refused(people: dict[str, CausalLM]) -> None:
+    policy = people["smallvocab"]
+    token = policy.tokenizer.convert_tokens_to_ids("<tool_x>")
+    for key in ("logit_bias={'<tool_x>': 1}", "stop=['<tool_x>']"):
+        with pytest.raises(UsageError, match=rf"{key.split('=')[0]}: token <tool_x> \(id {token}\)"):
+            sampling_of(policy, key)
+    for key in (f"logit_bias={{{token}: 1}}", f"stop_token_ids=[{token}]"):
+        with pytest.raises(UsageError, match=rf"there is no token {token}; the model has token ids 0 to {token - 1}"):
+            sampling_of(policy, key)
+
+
+def test_a_biased_text_is_one_as_it_stands_behind_others(people: dict[str, CausalLM]) -> None:
+    policy = people["llama2"]
+    made = sampling_of(policy, "logit_bias={'4': 1, ' 4': 2}")
+    assert {policy.tokenizer.convert_ids_to_tokens(token): bias for token, bias in made.logit_bias.items()} == {
+        "4": 1.0, "▁4": 2.0
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["llama2", "chatbase", "specialtags"])
+def test_the_text_of_a_rollout_is_what_was_drawn(people: dict[str, CausalLM], name: str) -> None:
+    policy = people[name]
+    prompt = prompt_of(policy, "Once upon a time, there was a")
+    end = min(policy.stop_ids)
+    for text in (" little girl", "ball <think>hmm</think>", "x != y , a", " "):
+        tokens = [*policy.follow(prompt, text), end]
+        numbers = [-1.0] * len(tokens)
+        completion = Completion(tokens, numbers, numbers, numbers, finished=True)
+        collector = Collector(policy, Scripted(completion), Sampling(), None, 50)  # type: ignore[arg-type]
+        (rollout,) = collector.generate([request_of(prompt, count=50)])
+        assert rollout.text == text
 
 
 class Scripted:

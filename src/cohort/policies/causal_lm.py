@@ -16,6 +16,7 @@ from torch import Tensor
 from cohort.policies.activations import Compiled, checkpointed, layers_of, return_freed_memory
 from cohort.policies.attention import packed
 from cohort.policies.critic import Critic
+from cohort.policies.diverging import diverged
 from cohort.policies.head import head_of, token_statistics
 from cohort.policies.loading import check_finite, load_model
 from cohort.policies.packing import Packed, pack, packs, pays
@@ -346,7 +347,11 @@ def forward(
 
 @torch.no_grad()
 def way_of(model: Any) -> str:
-    """The fastest way of scoring that gives the model's own logits (see `CausalLM.way`)."""
+    """The fastest way of scoring that gives the model's own logits (see `CausalLM.way`).
+
+    Raises:
+        Diverged: they are no numbers.
+    """
     base = base_of(model)
     device = next(model.parameters()).device
     # Two rollouts of one prompt and one of another, of tokens that every vocabulary has.
@@ -355,6 +360,8 @@ def way_of(model: Any) -> str:
     row = pack(probe, device)
     _, right = forward(model, row, probe, "whole", states=False)
     assert right is not None
+    if bool(right.isnan().any()):
+        raise diverged(model, torch.cat([probe.context[0], probe.completion[0]]).tolist(), "trying it on a few tokens")
     near = {torch.float64: 1e-6, torch.float32: 1e-3}.get(right.dtype, 0.05) * (1.0 + float(right.abs().max()))
     for way in ("shared", "padded"):
         try:

@@ -175,7 +175,7 @@ class Codec:
         """Tokens that `decode` leaves out."""
         known = special_tokens(self.tokenizer)
         # Rows of the embedding that the tokenizer has no token for have no text either.
-        nothing = frozenset(range(len(self.tokenizer), self.rows))
+        nothing = frozenset(range(max(self.tokenizer.get_vocab().values()) + 1, self.rows))
         if not isinstance(self.special_tokens, str):
             return nothing | {i for i, text in known.items() if text not in self.special_tokens}
         if self.special_tokens == "all":

@@ -25,15 +25,21 @@ def say_text(policy: Codec, prompts: Sequence[Prompt], say: Callable[[str], None
     going_on = sum(_goes_on(prompt) for prompt in prompts)
     if going_on:
         say(f"{going_on} of {len(prompts)} prompts end with the assistant's message, and the model goes on with it")
-    if not sampled:
-        return
+    unknown = getattr(policy.tokenizer, "unk_token_id", None)
+    lost = sum(unknown in prompt.tokens for prompt in prompts)
+    if unknown is not None and lost:
+        say(
+            f"{lost} of {len(prompts)} prompts have characters that the tokenizer has no token for: the model does not see them"
+        )
+    if not policy.stop_ids:
+        say(
+            "neither the model nor its tokenizer names a token that ends a text: completions are trained without an end, and "
+            "rollouts end at max_new_tokens, or with what stop and stop_token_ids name"
+        )
     end = policy.turn.end
-    if end is not None and end not in policy.ends:
+    if sampled and end is not None and end not in policy.ends:
         named = policy.tokenizer.convert_ids_to_tokens(end)
         say(f"rollouts end with {named}, too: the chat template ends a turn with it, though the model does not name it")
-    if not policy.stop_ids:
-        say("neither the model nor its tokenizer names a token that ends a text: rollouts end at max_new_tokens alone, or with "
-            "what stop and stop_token_ids name")  # fmt: skip
 
 
 def _goes_on(prompt: Prompt) -> bool:

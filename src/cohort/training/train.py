@@ -17,6 +17,7 @@ from cohort.files import save_into, write_atomically
 from cohort.insight.doctor.watch import Watch
 from cohort.insight.store import open_run
 from cohort.methods import Method
+from cohort.policies.diverging import first_not_finite
 from cohort.policies.given import GivenModel
 from cohort.policies.pieces import Pieces
 from cohort.training import checkpoint, nursery
@@ -219,7 +220,7 @@ class _Run:
             if progress.in_a_row >= NONFINITE_LIMIT:
                 raise Diverged(
                     f"loss or gradient was not finite at {NONFINITE_LIMIT} updates in a row, the last at step "
-                    f"{progress.step}. Lower the learning rate (--lr), or look at the rollouts of these steps"
+                    f"{progress.step}{_first_broken(self.setup)}. Lower the learning rate (--lr), or look at the rollouts of these steps"
                 )
             if self._due():
                 self._save()
@@ -355,6 +356,12 @@ class _Run:
             f"{why}; "
             + (f"the newest checkpoint is {left}, which --resume continues" if left else "there is no checkpoint")
         )
+
+
+def _first_broken(setup: Setup) -> str:
+    """Where the model's numbers are no numbers, if they are not."""
+    found = first_not_finite(setup.policy.model, setup.prompts[0].tokens)
+    return f" (the first that is NaN or infinite is {found})" if found else ""
 
 
 def finished(config: TrainConfig, progress: Progress) -> bool:
