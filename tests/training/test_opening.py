@@ -34,7 +34,7 @@ def test_the_first_prompt_is_shown_as_the_model_gets_it(folder: Any) -> None:
     through = r"'<|im_start|>user\n1 + 1<|im_end|>\n<|im_start|>assistant\n'"
     assert said(folder("chat"), rows) == [f"the first prompt (through the chat template, 16 tokens): {through}"]
     assert said(folder("chat"), rows, prompt_format="text") == ["the first prompt (as plain text, 4 tokens): '1 + 1'"]
-    assert said(folder("plain"), rows) == ["the first prompt (as plain text, 5 tokens): '<s>1 + 1'"]
+    assert said(folder("plain"), rows) == ["the first prompt (as plain text, 4 tokens): '<s>1 + 1'"]
     (long,) = said(folder("plain"), [{"prompt": "1 + 1 " * 80}])
     assert " ... " in long
     assert len(long) < SHOWN + 100

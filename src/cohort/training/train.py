@@ -220,7 +220,8 @@ class _Run:
             if progress.in_a_row >= NONFINITE_LIMIT:
                 raise Diverged(
                     f"loss or gradient was not finite at {NONFINITE_LIMIT} updates in a row, the last at step "
-                    f"{progress.step}{_first_broken(self.setup)}. Lower the learning rate (--lr), or look at the rollouts of these steps"
+                    f"{progress.step}{_first_broken(self.setup)}. Lower the learning rate (--lr), or look at the rollouts "
+                    "of these steps"
                 )
             if self._due():
                 self._save()
