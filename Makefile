@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install browser train test test-fast test-exhaustive lint bench golden docs clean
+.PHONY: help install browser train test test-fast test-exhaustive coverage lint bench golden docs clean
 
 help:
 	@echo "make install          a virtual environment in $(VENV) with cohort and all it needs"
@@ -12,6 +12,7 @@ help:
 	@echo "make test             lint, types and the whole test suite"
 	@echo "make test-fast        the test suite without its slow runs"
 	@echo "make test-exhaustive  long sweeps that are not part of the suite"
+	@echo "make coverage         the test suite, and which lines it reaches"
 	@echo "make lint             lint and types alone"
 	@echo "make bench            cohort against TRL, in the cases that have a target (BENCH=--no-longest for fewer)"
 	@echo "make docs             the reference from docstrings, in build/docs"
@@ -40,7 +41,7 @@ train: install
 
 lint: install
 	@echo "== ruff"
-	@$(BIN)/ruff format --check src tests docs benchmarks
+	@$(BIN)/ruff format --check src tests docs benchmarks examples examples
 	@$(BIN)/ruff check src tests docs benchmarks
 	@echo "== mypy"
 	@$(BIN)/mypy
@@ -55,6 +56,9 @@ test-fast: install browser
 
 test-exhaustive: install
 	@$(BIN)/python -m pytest -m exhaustive
+
+coverage: install browser
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov=cohort --cov-report=term-missing:skip-covered
 
 # TRL and matplotlib are for the benchmarks alone.
 bench: install

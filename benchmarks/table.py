@@ -3,6 +3,7 @@
     python -m benchmarks.table                 all five; some tens of minutes on two cores
     python -m benchmarks.table --no-longest    without the search for the longest sequence, which takes most of them
     python -m benchmarks.table --json          the last line is one object
+    python -m benchmarks.table --keep          a line for each case goes into benchmarks/results.jsonl, with the commit
 
 The machine should do nothing else meanwhile. Ratios of time are TRL's over cohort's, those of memory cohort's over TRL's.
 """
@@ -13,12 +14,17 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.scaling import output_of
 
+RESULTS = Path(__file__).parent / "results.jsonl"
 LARGE = ("--hidden=512", "--layers=12", "--vocab=32000")
 
 
@@ -88,10 +94,33 @@ def lines_of(case: Case, found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def installed(name: str) -> str | None:
+    """Version of a distribution; None if it is not there."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def keep(results: Sequence[dict[str, Any]], path: Path = RESULTS) -> None:
+    """Append a line for each case: what was found, when, of which commit and on what machine."""
+    said = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=path.parent)
+    known = {
+        "date": datetime.now(UTC).date().isoformat(), "commit": said.stdout.strip() or None,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version(),
+        **{name: installed(name) for name in ("torch", "transformers", "trl")},
+    }  # fmt: skip
+    with path.open("a", encoding="utf-8") as file:
+        for found in results:
+            ratios = {name: round(value, 3) for name, value in found.items() if name.endswith("_ratio")}
+            file.write(json.dumps({**known, "case": found["case"], **ratios}) + "\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-longest", action="store_true", help="without the search for the longest sequence")
+    parser.add_argument("--keep", action="store_true", help=f"append the figures to {RESULTS.name}")
     parser.add_argument("--json", action="store_true", help="end with one object")
     asked = parser.parse_args(arguments)
     lines, results = [], []
@@ -105,6 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(lines_of(case, found)), file=sys.stderr, flush=True)
     print(f"\n{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print("\n".join(["| case | of | TRL to cohort | target | |", "|---|---|---|---|---|", *lines]))
+    if asked.keep:
+        keep(results)
     if asked.json:
         print(json.dumps({"cases": results}))
     return 0

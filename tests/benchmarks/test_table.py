@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,3 +35,16 @@ def test_bounds_hold_on_their_side(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     asked.clear()
     table.main(["--no-longest"])
     assert {module for module, _ in asked} == {"benchmarks.vs_trl"}
+
+
+def test_figures_are_kept_with_the_commit_that_made_them(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    for _ in range(2):
+        table.keep([{"case": "one", **FOUND, "step_seconds": 3.0}], path)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(lines) == 2
+    assert lines[0]["step_ratio"] == 6.99
+    assert {"date", "commit", "machine", "torch"} <= set(lines[0])
+    assert "step_seconds" not in lines[0]
+    kept = [json.loads(line) for line in table.RESULTS.read_text().splitlines()]
+    assert {line["case"] for line in kept} <= {case.title for case in table.CASES}

@@ -1,0 +1,42 @@
+"""Every script of examples/ runs as it stands, and its page names them all."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+# What a script prints when it did what it is there for.
+SAYS = {
+    "own_reward": "reward ",
+    "own_method": "sampled accuracy",
+    "compare_methods": "report.html",
+    "explain_token": "advantage",
+    "loss_in_your_loop": "gradient",
+}
+
+
+def test_the_page_names_every_script() -> None:
+    page = (EXAMPLES / "README.md").read_text()
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(SAYS)
+    assert all(f"[`{name}.py`]({name}.py)" in page for name in SAYS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(SAYS))
+def test_scripts_run(
+    name: str,
+    tmp_path: Path,
+    nursery_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", [str(EXAMPLES / f"{name}.py"), str(tmp_path / "out")])
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    assert "main" in found
+    assert SAYS[name] in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["out"])
