@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,8 +28,8 @@ HOSTILE = "<img src=x onerror=\"document.title='taken'\"><b>bold</b>"
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two whole runs, of which one goes on, one that is broken, and one of a chat that was seldom rewarded; a completion is
-    hostile."""
+    """Two whole runs, of which one goes on, one that is broken, one of a chat that was seldom rewarded, and one without
+    rollouts; a completion is hostile."""
     root = tmp_path_factory.mktemp("runs")
     write_run(root / "base", recorded=2)
     write_run(root / "going", method="gtpo", steps=6, seed=1, lr=3e-5, finished=False)
@@ -43,6 +44,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pieces[0][:2] = [HOSTILE, "\n"]
     pq.write_table(table.set_column(table.column_names.index("pieces"), "pieces", pa.array(pieces)), path)
     write_chat(root / "odd")
+    shutil.rmtree(write_run(root / "bare", steps=3) / "rollouts")
     return root
 
 
@@ -321,9 +323,15 @@ def test_what_is_broken_is_said_and_the_rest_shown(visit: Callable[..., Page]) -
     page.keyboard.press("h")
     expect(page.locator(".rollouts tbody tr")).to_have_count(12)
     page = visit("#/overview?run=nobody")
-    expect(page.locator("#banner")).to_contain_text("no run nobody here. Shown are: base, broken, going, odd.")
+    expect(page.locator("#banner")).to_contain_text("no run nobody here. Shown are: bare, base, broken, going, odd.")
     expect(page.locator(".chart").first).to_be_visible()
     expect(page.locator(".runs tr", has_text="broken")).to_contain_text("damaged")
+    # A run that stored no rollouts has its curves, and says so on the other pages.
+    for place in ("rollouts", "tokens"):
+        expect(visit(f"#/{place}?run=bare").locator("main")).to_contain_text(
+            "bare has stored no rollouts; its curves are on the first page"
+        )
+    expect(page.locator(".runs tr", has_text="bare")).to_contain_text("3 / 3")
     # A run of one step is a point.
     expect(page.locator(".runs tr", has_text="odd")).to_contain_text("1 / 1")
 

@@ -165,11 +165,14 @@ export function overview(view, root) {
     if (view.name !== "overview" || key !== doctored) return;
     places.findings.dataset.runs = String(runs.length);
     const cards = reports.flatMap((report, i) => (report?.findings || []).map((finding) => card(runs[i], finding, runs.length > 1)));
+    // What cannot be read stands above already.
+    const failed = reports.flatMap((report, i) => (report?.problems || []).filter((text) => !view.runs.some((run) => run.problems.includes(text))).map((text) => notice(`${runs[i]}: ${text}`, "note")));
     const made = reports.filter(Boolean).reduce((sum, report) => sum + report.made, 0);
     fill(
       places.findings,
       made ? h("h2", {}, "the doctor's findings", cards.length ? null : h("span.quiet", {}, `  none, in ${made} diagnoses`)) : null,
       cards,
+      failed,
     );
   }
 
