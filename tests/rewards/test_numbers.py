@@ -40,7 +40,16 @@ NUMBERS = [
     ('\\frac{12{,}000}{7}', '12000/7'), ('\\frac{1,000}{4}', '250'), ('≈ 5', '5'), ('~5', '5'),
     ('5 × 10^3 kg', '5000'), ('12°', '12'), ('3.0 × 10⁸ m/s', '300000000'), ('6 sq ft', '6'), ('5 ft', '5'),
 ]  # fmt: skip
+MORE_NUMBERS = [
+    (r"7^{\text{th}}", "7"), (r"7\text{th}", "7"), (r"9.8\,\mathrm{m\,s^{-2}}", "9.8"),
+    (r"5\,\Omega", "5"), (r"5\,\mu\text{m}", "5"),
+    (r"\text{(B) } 12", "12"), (r"\textbf{(B) } 12", "12"), (r"3\tfrac{1}{2}", "3.5"), (r"\text{50 percent}", "50"),
+    (r"\left(\frac{1}{2}\right)", "0.5"), (r"25\,\mathrm{cm^2}", "25"), (r"1.2 \times 10^{5} \text{ J}", "120000"),
+    ("12.000,50", "12000.5"),
+]  # fmt: skip
 FORMULAS = [
+    r"5_{10}", "101_2", "n=5, k=3", "y = 2x + 5", r"5 \pmod{7}", r"\frac{1}{2}\pi", r"5\cdot 3", r"\lfloor 5.5 \rfloor", r"\pm 5",
+    "10^{10^{2}}", r"\ln 5", "1{,}5", "12:30 pm", "A5", r"(5, \infty)",
     '', 'abc', '4-1', '3,5,7', '3, 5, 7', '-2,1', '12,34', '1,2345', '3,14', '0,123', 'nan', 'Infinity', 'inf',
     '10-20', '10–20', '1:30', '3:4', '2024-01-05', '1/2/2024', 'v1.2.3', 'x2', '2x', '5x', '3xy', '2ab', '5 x', 'x^2',
     '2^10', '2\\pi', '2π', '2 pi', '\\sqrt{5}', 'sqrt(5)', '√5', '5√2', '3\\sqrt{2}', '5!', '|5|', '-|5|', '\\sin 30',
@@ -72,7 +81,7 @@ TEXTS_WITHOUT = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "value"), NUMBERS)
+@pytest.mark.parametrize(("text", "value"), NUMBERS + MORE_NUMBERS)
 def test_a_number_is_read_in_every_spelling(text, value):
     assert number(text) == Fraction(value)
 

@@ -54,6 +54,8 @@ _LATEX: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\approx(?![A-Za-z])", "≈"),
         (r"\\(?:to|rightarrow|Rightarrow|longrightarrow|implies|iff|therefore)(?![A-Za-z])|[=-]>", ";"),
         (r"[ ]?(?:\^\s*\{\s*\\circ\s*\}|\^\s*\\circ|\\degree|\\textdegree)(?![A-Za-z])", "°"),
+        (r"\^\s*\{?\s*(st|nd|rd|th)\s*\}?(?![A-Za-z])", r"\1"),
+        (r"(?<=\d)[ ]{0,3}\\(?:Omega|ohm)(?![A-Za-z])|\\mu\s+units", " units"),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\frac\s*(\d)\s*(\d)(?!\d)", r"\\frac{\1}{\2}"),
         (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
@@ -66,7 +68,7 @@ _LATEX: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<![\w)\]}*])(\*\*|\*|__|`)(?=\S)([^*`\n]{1,200}?)(?<=\S)\1(?![\w(\[{*])", r"\2"),
     )
 )
-_WORDED_PART = re.compile(_WORDED + r"\s*\{([^{}]*)\}(\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?")
+_WORDED_PART = re.compile(_WORDED + r"\s*\{((?:[^{}]|\{[^{}]*\})*+)\}(\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?")
 _STYLED_PART = re.compile(_STYLED + r"\s*\{((?:[^{}]|\{[^{}]*\})*+)\}")
 
 
@@ -76,7 +78,15 @@ def _worded(match: re.Match[str]) -> str:
     letters = inside.strip()
     if any(char.isdigit() for char in inside) or letters in ("e", "i", "d"):
         return inside + power
-    if re.fullmatch(r"[A-Za-zµμΩ]{1,2}|[A-Za-z]{1,3}/[A-Za-z]{1,2}", letters) and letters not in ("or", "if", "pi"):
+    if re.fullmatch(r"[A-Za-zµμΩ]{1,2}|[A-Za-z]{1,3}/[A-Za-z]{1,2}", letters) and letters not in (
+        "or",
+        "if",
+        "pi",
+        "st",
+        "nd",
+        "rd",
+        "th",
+    ):
         return " units "
     return f" {inside}" if match.string[match.end() :].startswith("(") else f" {inside} "
 
