@@ -49,7 +49,7 @@ MORE_NUMBERS = [
 ]  # fmt: skip
 FORMULAS = [
     r"5_{10}", "101_2", "n=5, k=3", "y = 2x + 5", r"5 \pmod{7}", r"\frac{1}{2}\pi", r"5\cdot 3", r"\lfloor 5.5 \rfloor",
-    r"\pm 5",
+    r"\pm 5", r"3 \times \text{the base}", r"2 \cdot \text{area}", r"\text{half} \times 3",
     "10^{10^{2}}", r"\ln 5", "1{,}5", "12:30 pm", "A5", r"(5, \infty)",
     '', 'abc', '4-1', '3,5,7', '3, 5, 7', '-2,1', '12,34', '1,2345', '3,14', '0,123', 'nan', 'Infinity', 'inf',
     '10-20', '10–20', '1:30', '3:4', '2024-01-05', '1/2/2024', 'v1.2.3', 'x2', '2x', '5x', '3xy', '2ab', '5 x', 'x^2',
@@ -162,6 +162,10 @@ def spellings(draw):
     return Fraction(value), text
 
 
+SNIPPETS = [
+    "12", "3", " ", ",", ".", "000", "1", "/", r"\frac", "{", "}", r"\text{", " cm", "^2", "e3", "10^", "x", "=", "$", "-", "%",
+    "(", ")", r"\,", r"\times ", "half", " or ", "\u00bd", "\u00b2", "\u2212", "**", "so ", "\n",
+]  # fmt: skip
 AROUND = ["%s", "$%s$", r"\(%s\)", "$$%s$$", "**%s**", r"\boxed{%s}", "(%s)", " %s.", "x = %s", "$x=%s$", "so it is %s"]
 UNITS = ["", "%", r"\%", r" \text{ cm}", r" \text{ cm}^2", r"\mathrm{kg}", " dollars", r"^\circ", "\u00b0", " km/h"]
 
@@ -198,6 +202,25 @@ def test_a_formula_is_never_read_as_a_number(form, values, around):
 def test_any_text_can_be_searched(text):
     for value in (number(text), last_number(text)):
         assert value is None or number(plain(value)) == value
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.text(st.sampled_from("0123456789.,e^{}()[]/*- $%_'=x!<>;:\n\\"))
+    | st.lists(st.sampled_from(SNIPPETS)).map("".join)
+)
+def test_what_looks_like_numbers_can_be_searched(text):
+    for value in (number(text), last_number(text)):
+        assert value is None or number(plain(value)) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["9" * 4000 + "e4000", "1/" + str(2**13_000), "-1e-4000", "9" * 5000, "1/" + "9" * 5000]
+)
+def test_numbers_of_many_digits_are_compared_and_written_or_are_none(text):
+    value = number(text)
+    if value is not None:
+        assert Fraction(Decimal(plain(value))) == value == number(text + ".")
 
 
 LONG = 50_000

@@ -167,7 +167,7 @@ def _trimmed(run: str) -> str:
         return f"{run[-_MOST_DIGITS:]}{_OPERATION}"
     while True:
         before = run
-        run = run.strip().strip("'`#*_:;,?").rstrip(".").lstrip("=≈").strip()
+        run = run.strip().strip("'`#_:;,?").rstrip(".").lstrip("=≈").removeprefix("**").removesuffix("**").strip()
         for left, right in ("()", "[]", "{}"):
             many = run.count(left) - run.count(right)
             if run.endswith(right if many < 0 else left):
@@ -298,8 +298,9 @@ def plain(value: Fraction | Decimal) -> str:
         while left % prime == 0:
             left, count = left // prime, count + 1
         places = max(places, count)
+    # By way of Decimal, since Python refuses to write out integers of more than 4,300 digits.
     if left != 1:
-        return f"{value.numerator}/{value.denominator}"
-    digits = f"{abs(value.numerator) * 10**places // value.denominator:0{places + 1}d}"
+        return f"{Decimal(value.numerator)}/{Decimal(value.denominator)}"
+    digits = str(Decimal(abs(value.numerator) * 10**places // value.denominator)).rjust(places + 1, "0")
     text = f"{digits[:-places]}.{digits[-places:]}" if places else digits
     return f"-{text}" if value < 0 else text
