@@ -118,3 +118,16 @@ def test_a_template_may_end_turns_with_a_token_that_the_model_does_not_have(
     template.write_text(template.read_text().replace("<|im_end|>", "</tool_x>"))
     with pytest.raises(UsageError, match=r"token </tool_x> \(id 421\)"):
         CausalLM.load(str(folder))
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_model_leaves_in_the_type_it_came_in(folder: Path, tmp_path: Path, kind: torch.dtype) -> None:
+    """Whatever it was trained in, and with tied weights stored once."""
+    change_weights(folder, lambda weights: weights.update({k: v.to(kind) for k, v in weights.items()}))
+    policy = CausalLM.load(str(folder), dtype=torch.float32)
+    policy.export(tmp_path / "out")
+    before, after = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "out"))
+    assert set(before) == set(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == str(kind).removeprefix("torch.")
+    assert policy.dtype == torch.float32

@@ -196,3 +196,37 @@ def test_more_problems_make_narrower_intervals():
         return high - low
 
     assert width(400) < width(100) < width(20)
+
+
+def unjudged(problem, text="?", **components):
+    return graded(problem, text, False).but(
+        reward=math.nan, accuracy=math.nan, components={"number": None, **components}
+    )
+
+
+def test_completions_that_no_reward_applies_to_are_neither_right_nor_wrong():
+    rollouts = [
+        graded(1, "1", True),
+        unjudged(1),
+        graded(2, "2", False),
+        graded(2, "2", True),
+        unjudged(3),
+        unjudged(3),
+    ]
+    result = summarise(rollouts, 2)
+    assert result.metrics["pass@1"] == pytest.approx((1 + 1 / 2) / 2)
+    # One verdict is not enough for pass@2.
+    assert result.metrics["pass@2"] == 1.0
+    assert result.metrics["reward/mean"] == pytest.approx((1 + 1 / 2) / 2)
+    assert result.unjudged == 3
+    assert "3 of 6 completions" in result.note
+    assert [each["correct"] for each in result.completions()] == [True, None, False, True, None, None]
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_an_evaluation_of_which_nothing_is_known_says_so():
+    result = summarise([unjudged(1), unjudged(2)], 1)
+    assert "pass@1" not in result.metrics
+    assert math.isnan(result.accuracy)
+    assert result.headline == "accuracy unknown"
+    json.dumps([result.to_dict(), result.completions()], allow_nan=False)

@@ -131,7 +131,13 @@ HOSTILE: dict[str, Change] = {
 }
 
 
-@pytest.mark.parametrize("name", EVERY)
+# One of each way to compare rollouts, and all of them in the long sweeps.
+USUAL = {"grpo", "rloo", "dapo", "poise", "kto", "dpo", "knapsack", "vspo", "ppo", "sage", "pipo", "riskpo"}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in USUAL else pytest.param(name, marks=pytest.mark.exhaustive) for name in EVERY]
+)
 def test_no_batch_ends_a_run(micro_root: Path, name: str) -> None:
     """One step after the other, each on a worse batch: none raises, and nothing is not a number."""
     with micro.method_ready(micro_root, name, prompts_per_step=5, group_size=4) as (setup, optimizer, progress):
@@ -142,3 +148,19 @@ def test_no_batch_ends_a_run(micro_root: Path, name: str) -> None:
             assert progress.skipped == 0, what
             if result.batch is not None:
                 assert bool(result.batch.advantages.isfinite().all()), what
+
+
+def test_a_budget_of_one_rollout_leaves_nothing_to_compare_and_says_so(micro_root: Path) -> None:
+    with micro.ready(micro_root, "rloo+spo-single-stream:budget", prompts_per_step=4, group_size=4) as parts:
+        result = one_step(*parts)
+    assert result.batch is None
+    assert result.metrics["groups/too_small"] == 4
+    assert "needs to compare" in result.warnings[0]
+
+
+def test_a_step_in_which_no_reward_applies_says_so(micro_root: Path) -> None:
+    with micro.ready(micro_root, "grpo", prompts_per_step=2, group_size=2) as (setup, optimizer, progress):
+        changed(setup, HOSTILE["nothing applies"])
+        result = one_step(setup, optimizer, progress)
+    assert "no reward applied to any of the 4 rollouts" in result.warnings[0]
+    assert math.isnan(result.metrics["reward/mean"])

@@ -73,5 +73,5 @@ def sft(
         report=lambda step, values: display.step(step, {"loss": values["loss"]}),
     )  # fmt: skip
     display.end()
-    policy.save(out)
+    policy.export(out)
     display.say(f"the model: {out}")

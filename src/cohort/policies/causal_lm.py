@@ -18,7 +18,7 @@ from cohort.policies.attention import packed
 from cohort.policies.critic import Critic
 from cohort.policies.diverging import diverged
 from cohort.policies.head import head_of, token_statistics
-from cohort.policies.loading import check_finite, load_model
+from cohort.policies.loading import check_finite, load_model, save_as, stored_dtype
 from cohort.policies.packing import Packed, pack, packs, pays
 from cohort.policies.sequences import Sequences
 from cohort.policies.stream import serves, streamed
@@ -56,6 +56,7 @@ class CausalLM(Codec):
         self.activations = "keep"
         self.compiled: Compiled | None = None
         self.halved = False
+        self.came_as: torch.dtype | None = None
         config = model.config
         ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None) or config.eos_token_id
         super().__init__(
@@ -97,14 +98,27 @@ class CausalLM(Codec):
         )
         check_finite(policy.model, f"model '{name}'")
         policy.check_tokens()
+        policy.came_as = stored_dtype(name)
         return policy
 
-    def save(self, folder: Path) -> None:
-        """Write what `from_pretrained` loads: model (or adapter), generation configuration and tokenizer."""
+    def save(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write what `from_pretrained` loads: model (or adapter), generation configuration and tokenizer.
+
+        Args:
+            dtype: of a model's weights in the file; None: as they are.
+        """
         quiet_libraries()
-        self.model.save_pretrained(folder)
+        if dtype in (None, self.dtype) or self.is_adapter:
+            self.model.save_pretrained(folder)
+        else:
+            assert dtype is not None
+            save_as(self.model, folder, dtype)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)
+
+    def export(self, folder: Path) -> None:
+        """`save` for others to use: a model's weights in the type that they came in, whatever they were trained in."""
+        self.save(folder, dtype=self.came_as)
 
     def load_weights(self, folder: Path) -> None:
         """Take over the weights that `save` wrote."""

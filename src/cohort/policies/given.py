@@ -60,6 +60,7 @@ class GivenModel:
         Raises:
             UsageError: the model's type is none that can be trained, or nothing of it is to be trained.
         """
+        came_as = next(self.model.parameters()).dtype
         model = self.model if dtype is None else self.model.to(dtype)
         model = model if device is None else model.to(device)
         kinds = {p.dtype for p in model.parameters() if p.requires_grad}
@@ -71,6 +72,7 @@ class GivenModel:
                 f"the model is of {found}: float32 and bfloat16 can be trained, as dtype='bfloat16' makes it"
             )
         policy = CausalLM(model, self.tokenizer, name="the model given", **form)
+        policy.came_as = came_as
         check_finite(policy.model, policy.name)
         policy.check_tokens()
         return policy

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +16,8 @@ from cohort.quiet import quiet_libraries
 
 # Names of tensors that a message gives.
 NAMED = 4
+# Types of weights as safetensors calls them.
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def load_model(name: str, *, dtype: torch.dtype, trust_remote_code: bool = False) -> tuple[Any, Any]:
@@ -54,6 +58,39 @@ def load_model(name: str, *, dtype: torch.dtype, trust_remote_code: bool = False
         logging.set_verbosity(before)
     _check_weights(name, found)
     return model, tokenizer
+
+
+def stored_dtype(name: str) -> torch.dtype | None:
+    """The type that a folder's weights are stored in: that of most numbers; None of a model on the hub."""
+    from safetensors import safe_open
+
+    numbers: dict[torch.dtype, int] = {}
+    for path in sorted(Path(name).expanduser().glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for key in file.keys():  # noqa: SIM118 (no mapping)
+                piece = file.get_slice(key)
+                kind = FLOATS.get(piece.get_dtype())
+                if kind is not None:
+                    numbers[kind] = numbers.get(kind, 0) + math.prod(piece.get_shape())
+    return max(numbers, key=lambda kind: numbers[kind]) if numbers else None
+
+
+def save_as(model: Any, folder: Path, dtype: torch.dtype) -> None:
+    """Write a transformers model with its weights in another type; the model stays as it is."""
+    cast: dict[int, torch.Tensor] = {}
+    # Tied weights are one tensor, and stay one.
+    state = {
+        name: cast.setdefault(value.data_ptr(), value.to(dtype)) if value.is_floating_point() else value
+        for name, value in model.state_dict().items()
+    }
+    model.save_pretrained(folder, state_dict=state)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    key = "dtype" if "dtype" in config else "torch_dtype"
+    path.write_text(
+        json.dumps({**config, key: str(dtype).removeprefix("torch.")}, indent=2, sort_keys=True) + "\n",
+        encoding="utf-8",
+    )
 
 
 def check_name(name: str) -> None:

@@ -21,6 +21,7 @@ from cohort.policies.diverging import first_not_finite
 from cohort.policies.given import GivenModel
 from cohort.policies.pieces import Pieces
 from cohort.training import checkpoint, nursery
+from cohort.training.card import card
 from cohort.training.config import TrainConfig
 from cohort.training.continuing import check_same_inputs, check_same_run, fitting_states, keep_configuration
 from cohort.training.display import Display, step_values
@@ -233,12 +234,17 @@ class _Run:
         after = None
         if not stopped:
             with self.interrupt.shield(), storing(self.folder):
-                save_into(self.folder / "final", self.setup.policy.save)
+                save_into(self.folder / "final", self.setup.policy.export)
             if self.setup.eval_prompts:
                 after = _evaluate(self.setup, display, "after")
         self._count_time()
         with storing(self.folder):
             metrics = [json.loads(line) for line in (self.folder / METRICS).read_text().splitlines()]
+            if not stopped:
+                text = card(config, self.folder.name, metrics, verdict=self.setup.collector.grader.verdict, after=after)
+                write_atomically(
+                    self.folder / "final" / "README.md", lambda path: path.write_text(text, encoding="utf-8")
+                )
             summary = summary_of(config, progress, metrics, extra, after, stopped)
             write_atomically(self.folder / SUMMARY, lambda path: path.write_text(json.dumps(summary, indent=1) + "\n"))
         before = extra["before"]
@@ -292,7 +298,7 @@ class _Run:
         if evaluation.accuracy > (-1.0 if extra["best"] is None else extra["best"]["accuracy"]):
             extra["best"] = {"step": step, "accuracy": evaluation.accuracy}
             with self.interrupt.shield(), storing(self.folder):
-                save_into(self.folder / "best", setup.policy.save)
+                save_into(self.folder / "best", setup.policy.export)
 
     def _due(self) -> bool:
         every = self.config.checkpoint

@@ -1,0 +1,53 @@
+"""What the line of a step shows."""
+
+from __future__ import annotations
+
+import io
+import math
+
+from rich.console import Console
+
+from cohort.batch import Prompt
+from cohort.training.config import make_config
+from cohort.training.display import Display, step_values
+from cohort.training.setup import verdict_name
+from tests.helpers import request_of, rollout_of
+
+METRICS = {
+    "reward/mean": 1.2, "reward/math": 0.5, "reward/form": 0.7, "accuracy": 0.5, "entropy": 0.3, "loss": 0.6, "margin": 2.0,
+    "kl": math.nan,
+}  # fmt: skip
+
+
+def test_several_rewards_stand_apart_and_a_single_one_does_not_twice() -> None:
+    shown = step_values(METRICS, rewards=["math", "form"], verdict="accuracy", drawn=True)
+    assert shown == {"reward": 1.2, "math": 0.5, "form": 0.7, "accuracy": 0.5, "entropy": 0.3}
+    assert list(step_values(METRICS, rewards=["math"], verdict="accuracy", drawn=True)) == [
+        "reward",
+        "accuracy",
+        "entropy",
+    ]
+
+
+def test_of_stored_completions_loss_and_margin_are_shown() -> None:
+    assert step_values(METRICS, rewards=[], verdict="accuracy", drawn=False) == {"loss": 0.6, "margin": 2.0}
+
+
+def test_the_share_that_a_reward_other_than_a_verifier_gives_is_not_called_accuracy() -> None:
+    def named(**given: object) -> str:
+        return verdict_name(make_config(given))
+
+    assert named(reward=["own.py:style"], correct_at=0.5) == "style>=0.5"
+    assert named(reward=["own.py:style", "math"]) == "accuracy"
+    assert named(reward=["own.py:style"], accuracy="style") == "accuracy"
+
+
+def test_a_rollout_without_a_reward_is_shown_as_such() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    rollout = rollout_of(request_of(Prompt("a", "a", (1,), "a")), [5]).but(
+        text="hm", components={"math": None}, reward=math.nan
+    )
+    Display(console=console).rollouts(1, [rollout])
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "no reward" in said
+    assert "nan" not in said
