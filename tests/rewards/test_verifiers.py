@@ -145,6 +145,16 @@ def test_number_compares_the_number_of_the_final_answer(completion, answer, expe
         (r"<think>\boxed{5}", "5", 0.0),
         ("<answer>so it is $x^2$.</answer>", "x^2", 1.0),
         (r"\boxed{\text{yes}}", "yes", 1.0),
+        ("The answer is x^2 + 5", "5", 0.0),
+        ("The answer is x^2 + 5", "x^2+5", 1.0),
+        ("y = 2x + 5", "5", 0.0),
+        ("so x > 5", "5", 0.0),
+        ("It takes 1:30", "30", 0.0),
+        (r"The answer is \sqrt{5}", r"\sqrt{5}", 1.0),
+        ("The answer is 1e3", "1000", 1.0),
+        ("The answer is 12 cm^2", "12", 1.0),
+        ("so x = 5", "x=5", 1.0),
+        ("The final answer is 5. I checked 3 times.", "5", 1.0),
     ],
 )
 def test_math_compares_by_mathematical_equality(completion, answer, expected):

@@ -282,11 +282,19 @@ def number(text: str) -> Fraction | None:
 
 def last_number(text: str) -> Fraction | None:
     """The last number of a text; None if it holds none, or if the last that is there is a formula."""
-    # A part that begins with a line holds whole numbers, and the last of many parts is seldom far.
-    for run in reversed(_runs(_BULLET.sub("", _spelled(text)))):
-        if any(char.isdigit() for char in run):
-            return _read(run)
-    return None
+    run = _last_run(text)
+    return None if run is None else _read(run)
+
+
+def last_formula(text: str) -> tuple[str, Fraction | None] | None:
+    """The last number or formula of a text that has a digit, and which number it is; None if there is none."""
+    run = _last_run(text)
+    return None if run is None else (run.replace(f",{_OPERATION}", ", "), _read(run))
+
+
+def _last_run(text: str) -> str | None:
+    runs = reversed(_runs(_BULLET.sub("", _spelled(text))))
+    return next((run for run in runs if any(char.isdigit() for char in run)), None)
 
 
 def plain(value: Fraction | Decimal) -> str:

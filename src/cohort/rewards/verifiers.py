@@ -21,10 +21,13 @@ from cohort.rewards.answers import (
     marked,
     outside_thought,
 )
-from cohort.rewards.numbers import last_number, number, plain, tidy
+from cohort.rewards.numbers import last_formula, last_number, number, plain, tidy
 
 Values = list[float | None]
 _PROSE = re.compile(r"\$|\\[(\[]|(?<![\\A-Za-z{])[A-Za-z]{3,} ")
+_DELIMITED = re.compile(r"\$|\\[(\[]")
+# What math-verify reads by itself, and where, as behind "the answer is", it looks first.
+_DIGITS = re.compile(r"-?\d[\d,]*(?:\.\d+)?%?")
 _PERCENT = re.compile(r"%|percent|pct", re.IGNORECASE)
 
 
@@ -86,10 +89,18 @@ def _as_formula(text: str) -> str:
 
 
 def _readings(completion: str) -> tuple[str, ...]:
-    """What math-verify is given to read: what is marked, as it is and as a formula, else all but the reasoning."""
+    """What math-verify is given to read: what is marked, as it is and as a formula, else all but the reasoning.
+
+    Where no formula is marked as one, math-verify would find the last digits of one; then the last formula is given.
+    """
     found = marked(completion)
     if found is None:
-        return (tidy(outside_thought(completion)),)
+        text = outside_thought(completion)
+        last = None if _DELIMITED.search(text) else last_formula(text)
+        if last is None or _DIGITS.fullmatch(last[0]):
+            return (tidy(text),)
+        run, value = last
+        return (f"${run}$",) if value is None else (f"${run}$", f"${plain(value)}$")
     found = tidy(found)
     # Words may stand around a formula; a formula alone would be searched for a number in it.
     return ((found,) if _PROSE.search(found) else ()) + (f"${found}$",) if found else ()
