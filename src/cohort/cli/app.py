@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated, NoReturn
 
@@ -51,6 +52,10 @@ def main() -> None:
     """Run the command; errors that a user can mend are printed without a traceback, with status 2, and those that end
     something in its middle with status 3."""
     quiet_command()
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that has no letter for something is no reason to end.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except UsageError as error:
@@ -61,10 +66,13 @@ def main() -> None:
             _fail(error, 3)
         if out_of_memory(error):
             _fail(error, 3, "the memory did not suffice; lower micro_tokens, slots, group_size or max_new_tokens: ")
+        if isinstance(error, OSError) and error.filename is not None:
+            # A folder that cannot be written to, a name that is too long, a disk that is full.
+            _fail(f"{error.filename}: {error.strerror}", 2)
         raise
 
 
-def _fail(error: BaseException, status: int, before: str = "") -> NoReturn:
+def _fail(error: BaseException | str, status: int, before: str = "") -> NoReturn:
     say(f"cohort: {before}{error}")
     for note in getattr(error, "__notes__", ()):
         say(f"cohort: {note}")

@@ -94,7 +94,7 @@ def compare(
 @of_runs
 def sweep(
     options: Options,
-    method: Annotated[str, typer.Argument(help="A method or composition, as in grpo or dapo+gdpo.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="A method or composition, as in grpo or dapo+gdpo.")],
     grid: Annotated[
         list[str],
         typer.Option(

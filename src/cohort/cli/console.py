@@ -27,11 +27,18 @@ def printed(width: int = 120) -> Console:
 
 def check_file(path: Path, option: str) -> None:
     """A file can be written there."""
-    if path.is_dir() or not path.resolve().parent.is_dir():
+    try:
+        right = not path.is_dir() and path.resolve().parent.is_dir()
+    except (OSError, RuntimeError) as error:
+        raise UsageError(f"{option} {str(path)[:200]!r} cannot be the name of a file: {error}") from error
+    if not right:
         raise UsageError(f"{option} {path}: name a file in a folder that exists")
 
 
 def free(folder: Path) -> None:
     """Nothing stands where a model is to be written."""
-    if folder.is_file() or (folder.exists() and any(folder.iterdir())):
+    from cohort.training.folder import check_place
+
+    check_place(folder)
+    if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} already holds something: name another folder with --out")

@@ -18,7 +18,7 @@ from cohort.training.values import DATA, MODEL, OUTPUT, REWARDS
 @with_options(MODEL, DATA, REWARDS, only={"eval_data", "max_new_tokens", "device"}, without={"lora", "pairs"})
 def doctor(
     options: Options,
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Folder of a run, finished or going on.")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Folder of a run, finished or going on.")] = None,
     samples: Annotated[
         int,
         typer.Option(
@@ -32,7 +32,8 @@ def doctor(
         int, typer.Option(min=1, help="With --reward: most rows whose answers are scored.", rich_help_panel=DATA)
     ] = 300,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with status 1 if there is an alarm.", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option("--strict", metavar="", help="Exit with status 1 if there is an alarm.", rich_help_panel=OUTPUT),
     ] = False,
     as_json: JsonOption = False,
     set_: SetOption = None,

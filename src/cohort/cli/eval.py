@@ -34,7 +34,7 @@ OF_TRAINING = ("eval_data", "out", "lora", "pairs", "activations")
 )
 def eval_(
     options: Options,
-    model: Annotated[str, typer.Argument(help="Model folder, hub id, or nursery.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, hub id, or nursery.")],
     samples: Annotated[
         int,
         typer.Option(min=1, metavar="K", help="Completions of each prompt; one is greedy.", rich_help_panel=EVALUATION),

@@ -14,7 +14,9 @@ from cohort.cli.options import Options, resolved, with_options
 @with_options(only={"trust_remote_code"})
 def merge(
     options: Options,
-    adapter: Annotated[Path, typer.Argument(help="Folder of a LoRA adapter, such as a run's final/.")],
+    adapter: Annotated[
+        Path, typer.Argument(metavar="ADAPTER", help="Folder of a LoRA adapter, such as a run's final/.")
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the whole model is written.")],
 ) -> None:
     """Make a whole model of a LoRA adapter and the model it was trained on."""

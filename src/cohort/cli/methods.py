@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 
-def methods(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def methods(as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")] = False) -> None:
     """List the methods: name, paper, axes they fill, and how exact their specification is."""
     from cohort.catalogue import overview
 

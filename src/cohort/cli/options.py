@@ -22,10 +22,12 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any configuration key. May be repeated.")
 ]
 QuietOption = Annotated[
-    bool, typer.Option("--quiet", help="Say nothing but errors.", rich_help_panel="Output", show_default=False)
+    bool,
+    typer.Option("--quiet", metavar="", help="Say nothing but errors.", rich_help_panel="Output", show_default=False),
 ]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel="Output", show_default=False)
+    bool,
+    typer.Option("--json", metavar="", help="Print one JSON object.", rich_help_panel="Output", show_default=False),
 ]
 
 
@@ -83,7 +85,9 @@ def _parameter(key: str, info: FieldInfo, mark: Option, default: Any) -> inspect
         text += escape(f"  [default: {default:g}]" if isinstance(default, float) else f"  [default: {default}]")
     if bool in types:
         annotation: Any = bool | None
-        made = typer.Option(f"{flag}/--no-{flag[2:]}", help=text, rich_help_panel=mark.panel, show_default=False)
+        # What is on by itself somewhere can be put off too.
+        names = f"{flag}/--no-{flag[2:]}" if choices else flag
+        made = typer.Option(names, help=text, metavar="", rich_help_panel=mark.panel, show_default=False)
     else:
         annotation = list[str] | None if several else str | None
         metavar = mark.metavar or (f"[{'|'.join(choices)}]" if choices else _metavar(types))

@@ -15,11 +15,13 @@ from cohort.training.values import DATA, EVALUATION, MACHINE, MODEL, OPTIMISATIO
 def train(
     options: Options,
     method: Annotated[
-        str | None, typer.Argument(metavar="[METHODS]", help="As in grpo, dapo+gdpo or ngrpo(clip_high=0.3).")
+        str | None, typer.Argument(metavar="METHODS", help="As in grpo, dapo+gdpo or ngrpo(clip_high=0.3).")
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Continue the run in its folder, if there is one.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--resume", metavar="", help="Continue the run in its folder, if there is one.", rich_help_panel=OUTPUT
+        ),
     ] = False,
     accept_changes: Annotated[
         bool,

@@ -13,15 +13,15 @@ from cohort.cli.console import say
 
 def view(
     runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Folders of runs, or folders with runs; else runs/.")
+        list[Path] | None, typer.Argument(metavar="RUN", help="Folders of runs, or folders with runs; else runs/.")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.  [default: 8642 or the next]")
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.  \\[default: 8642 or the next]")
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; anything but the loopback lets the network read.")
     ] = "127.0.0.1",
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", metavar="", help="Do not open a browser.")] = False,
 ) -> None:
     """Show runs in the browser: live curves, rollouts, and every token of them. Stops with Ctrl-C."""
     from cohort.insight.viewer.server import view as show

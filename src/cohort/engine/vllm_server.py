@@ -65,7 +65,10 @@ class Server:
         self.lost: Callable[[], None] = lambda: None
         self.model = ""
         self.concurrency, self.tries, self.pause = concurrency, tries, pause
-        parts = urlsplit(self.url)
+        try:
+            parts = urlsplit(self.url)
+        except ValueError:  # brackets that are no address of IPv6
+            parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(
                 f"--engine-url {url}: this is no address of a server; write it as in http://127.0.0.1:8000"

@@ -35,6 +35,7 @@ from cohort.training.config import TrainConfig, make_config
 from cohort.training.continuing import RESUMABLE
 from cohort.training.display import Display, clock
 from cohort.training.evaluation import evaluate_model
+from cohort.training.folder import check_place
 from cohort.training.setup import check_method, prompt_spec
 from cohort.training.train import train
 
@@ -165,8 +166,7 @@ def compare(
             "methods first, then compare all folders"
         )
     folder = Path(out) if out is not None else Path("runs") / default_name(what)
-    if folder.is_file():
-        raise UsageError(f"--out {folder} is a file; name a folder")
+    check_place(folder)
     checked = checked_transfer(transfer or {})
     if folders:
         if options:

@@ -26,6 +26,7 @@ from cohort.insight.compare import (
 )
 from cohort.training.config import keys
 from cohort.training.display import Display
+from cohort.training.folder import check_place
 
 SEEDS = 3
 _RANGE = re.compile(r"(?P<low>[^.\s:]\S*?)\.\.(?P<high>[^:\s]+?)(?P<log>:log)?")
@@ -211,6 +212,7 @@ def sweep(
     folder = (
         Path(out) if out is not None else Path("runs") / default_name([method, *(axis.name for axis in axes)], "sweep")
     )
+    check_place(folder)
     checked = checked_transfer(transfer or {})
     return run_plan(
         make_plan(arms, folder, dict(options or {}), seeds, tokens, samples, checked, target), display or Display()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cohort.data.rows import places_of
-from cohort.errors import UsageError
+from cohort.errors import UsageError, shown
 from cohort.rewards import verifiers
 
 
@@ -117,8 +117,12 @@ def from_file(text: str, kind: str = "reward") -> Callable[..., Any]:
         UsageError: no such file or function, or the file cannot be imported.
     """
     file, name = text.rsplit(":", 1)
-    path = Path(file).expanduser().resolve()
-    if not path.is_file():
+    try:
+        path = Path(file).expanduser().resolve()
+        there = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, an unknown ~user
+        raise UsageError(f"{kind} {shown(text)}: there is no file {shown(file)}: {error}") from error
+    if not there:
         raise UsageError(f"{kind} '{text}': there is no file {file}")
     spec = importlib.util.spec_from_file_location(f"cohort_{kind}_{path.stem}", path)
     assert spec is not None

@@ -82,13 +82,17 @@ class TrainConfig(_Section):
     method: Name = Field("grpo", description="a method or a composition, as in dapo+gdpo")
     model: Annotated[Name, Option(MODEL)] = Field("nursery", description="model folder, hub id, or nursery")
     data: Annotated[Any, Option(DATA)] = Field(
-        None, description="data file, hub id or reasoning_gym:TASK?...; rows, from Python"
+        None,
+        description="file (.jsonl, .json, .csv, .parquet), hub id or reasoning_gym:TASK?...; from Python also rows",
     )
     pairs: Annotated[Any, Option(DATA)] = Field(
-        None, description="file of completions with preferences or labels, to learn from; rows, from Python"
+        None,
+        description="completions to learn from: rows with chosen and rejected, or completion and label; from Python also rows",
     )
     reward: Annotated[list[Any], Option(REWARDS, "REWARD")] = Field(
-        default_factory=list, description="rewards, each NAME or WEIGHT*NAME"
+        default_factory=list,
+        description="builtin (exact, number, math, task, format:REGEX, length[:N]) or file.py:function; WEIGHT*REWARD "
+        "weighs it; from Python also functions and (weight, function)",
     )
     prompt_field: Annotated[Name | None, Option(DATA, "COLUMN")] = Field(
         None, description="column to use as the prompt"
@@ -104,7 +108,9 @@ class TrainConfig(_Section):
         "auto",
         description="prompts that are plain texts: as they are (text), through the chat template (chat), or if there is one",
     )
-    eval_data: Annotated[Any, Option(EVALUATION, "DATA")] = Field(None, description="held-out data")
+    eval_data: Annotated[Any, Option(EVALUATION, "DATA")] = Field(
+        None, description="held-out data to evaluate on, before, after and every eval_every steps"
+    )
     eval_every: Annotated[Count, Option(EVALUATION, "STEPS")] = Field(
         0, ge=0, description="steps between evaluations on eval_data; 0: only before and after"
     )
@@ -173,7 +179,7 @@ class TrainConfig(_Section):
         "native", description="what draws: the embedded engine, or vLLM"
     )
     engine_url: Annotated[Name | None, Option(MACHINE, "URL")] = Field(
-        None, description="of a vLLM server; without it, vLLM runs in this process"
+        None, description="address of a vLLM server; without it, vLLM runs in this process"
     )
     engine_weights: Literal["folder", "memory"] | None = Field(
         None,
@@ -203,9 +209,11 @@ class TrainConfig(_Section):
     grad_clip: Annotated[Number, Option(OPTIMISATION)] = Field(1.0, gt=0, description="largest gradient norm")
 
     # the machine
-    device: Annotated[Name, Option(MACHINE)] = Field("auto", description="auto, cpu, cuda, cuda:1")
+    device: Annotated[Name, Option(MACHINE)] = Field(
+        "auto", description="where the model is: auto (a GPU if there is one), cpu, cuda, cuda:N"
+    )
     dtype: Annotated[Literal["auto", "float32", "bfloat16"], BeforeValidator(text), Option(MODEL)] = Field(
-        "auto", description="of the model; auto: by device"
+        "auto", description="type of the weights; auto: float32 on a CPU, bfloat16 on a GPU"
     )
     lora: Annotated[Count, Option(MODEL, "RANK")] = Field(
         0, ge=0, le=2**16, description="rank of low-rank adapters; 0 trains the whole model"
@@ -227,7 +235,7 @@ class TrainConfig(_Section):
         60.0, gt=0, le=1e6, description="seconds that a reward function may take for a batch"
     )
     on_reward_error: Annotated[Literal["stop", "zero", "skip"], Option(REWARDS)] = Field(
-        "stop", description="what to do when one fails"
+        "stop", description="what to do when a reward function fails: end the run, count 0, or leave the rollout out"
     )
 
     # the run
@@ -235,7 +243,7 @@ class TrainConfig(_Section):
         0, ge=0, lt=2**63, description="the same seed gives the same run"
     )
     out: Annotated[Name | None, Option(OUTPUT, "DIR")] = Field(
-        None, description="folder of the run; default: runs/ and a name made of the above"
+        None, description="folder of the run; default: runs/ and a name made of method and model"
     )
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig, description="checkpoints")
     record: Annotated[Literal["none", "rollouts", "sampled", "tokens"], Option(OUTPUT)] = Field(

@@ -17,6 +17,7 @@ from cohort.data.prompts import PromptSpec, load_prompts
 from cohort.policies import nursery as model
 from cohort.training import sft
 from cohort.training.config import TrainConfig
+from cohort.training.folder import check_place
 
 Report = Callable[[str, int, int, Mapping[str, float]], None]  # (phase, step, steps, values)
 
@@ -88,6 +89,8 @@ def folder(say: Callable[[str], None], report: Report | None = None) -> Path:
     path = cache.folder() / f"nursery-{key}"
     if (path / "config.json").is_file():
         return path
+    # Before the minutes that it takes.
+    check_place(path, "the cache (COHORT_CACHE)")
     say("warm start: a short supervised run, kept for the next time")
     policy = model.nursery(seed=0)
     spec = PromptSpec(template=TEMPLATE, max_new_tokens=32)
