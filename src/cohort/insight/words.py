@@ -42,14 +42,15 @@ def _places(run: Run) -> Iterator[str]:
 
 @lru_cache(maxsize=16)
 def _load(place: str) -> Pieces | None:
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    from cohort.policies import nursery
-
+    # Each import takes seconds, and the class that a folder names decodes no other way than this one.
     if place == "nursery":
+        from cohort.policies import nursery
+
         return Pieces(nursery.tokenizer())
-    # Loading the class that the folder names takes seconds, and it decodes no other way.
-    kind = PreTrainedTokenizerFast if (Path(place) / "tokenizer.json").is_file() else AutoTokenizer
+    if (Path(place) / "tokenizer.json").is_file():
+        from transformers import PreTrainedTokenizerFast as kind
+    else:
+        from transformers import AutoTokenizer as kind
     try:
         return Pieces(kind.from_pretrained(place, local_files_only=True, trust_remote_code=False))
     except Exception:
