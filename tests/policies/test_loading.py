@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
+from cohort.policies.loading import merge_adapter
 
 UP = "model.layers.1.mlp.up_proj.weight"
 
@@ -131,3 +132,29 @@ def test_a_model_leaves_in_the_type_it_came_in(folder: Path, tmp_path: Path, kin
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == str(kind).removeprefix("torch.")
     assert policy.dtype == torch.float32
+
+
+def test_an_adapter_and_its_base_must_be_whole(folder: Path, tmp_path: Path) -> None:
+    policy = CausalLM.load(str(folder))
+    policy.add_lora(2)
+    policy.save(tmp_path / "adapter")
+    merge_adapter(tmp_path / "adapter", tmp_path / "merged")
+    assert CausalLM.load(str(tmp_path / "merged")).vocabulary == policy.vocabulary
+    stored = tmp_path / "adapter" / "adapter_model.safetensors"
+    whole = stored.read_bytes()
+    weights = load_file(stored)
+    name = next(name for name in weights if "lora_A" in name)
+    for change, said in (
+        (lambda w: w.pop(name), "cannot be put onto its base .* missing adapter keys"),
+        (lambda w: w[name].fill_(torch.nan), "the tensor .*lora_A.* has .* numbers that are NaN or infinite"),
+    ):
+        changed = {key: value.clone() for key, value in weights.items()}
+        change(changed)
+        save_file(changed, stored, metadata={"format": "pt"})
+        with pytest.raises(UsageError, match=said):
+            merge_adapter(tmp_path / "adapter", tmp_path / "no")
+    stored.write_bytes(whole)
+    change_weights(folder, lambda w: w.pop(UP))
+    with pytest.raises(UsageError, match=rf"the base of the adapter .*: there is no {UP}"):
+        merge_adapter(tmp_path / "adapter", tmp_path / "no")
+    assert not (tmp_path / "no").exists()

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cohort import method
+from cohort.data.prompts import PromptSpec, read_source
 from cohort.errors import UsageError
 from cohort.training import checkpoint
 from cohort.training.config import TrainConfig, keys, make_config, parse_set, read_config
@@ -16,7 +17,7 @@ from cohort.training.precision import MasterWeights
 from cohort.training.schedule import factor
 from cohort.training.seeds import derive, generator
 from cohort.training.setup import pass_tokens
-from cohort.training.sft import fine_tune, pairs_of
+from cohort.training.sft import fine_tune, load_prompts_of_rows, pairs_of
 from tests.helpers import prompt_of, tiny_policy
 
 
@@ -175,6 +176,39 @@ def test_supervised_fine_tuning_learns_its_pairs_and_repeats_itself() -> None:
     assert losses[0][-1] < 0.05 < 1.0 < losses[0][0]
     with pytest.raises(UsageError, match="there is no text in column 'done'"):
         pairs_of(policy, prompts, "done")
+
+
+def test_what_is_imitated_stands_in_a_row_and_fits_behind_its_prompt(tmp_path: Path) -> None:
+    policy, path = tiny_policy(), tmp_path / "data.jsonl"
+    user = {"role": "user", "content": "1+1"}
+    rows = [
+        {"prompt": "1+1", "completion": "2"},
+        {"prompt": "1+1", "completion": "two"},
+        {"prompt": [user], "completion": [{"role": "assistant", "content": "2"}]},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts = load_prompts_of_rows(read_source(path, PromptSpec()), policy, PromptSpec())
+    pairs = pairs_of(policy, prompts, "completion", "data.jsonl")
+    # A prompt comes as often as completions of it.
+    assert [policy.decode(completion) for _, completion in pairs] == ["2", "two", "2"]
+    assert pairs[0] == pairs[2]
+    assert all(completion[-1] in policy.stop_ids for _, completion in pairs)
+    for row, said in (
+        (
+            {"prompt": "a", "completion": "b" * 200},
+            r"data.jsonl, line 1: prompt and completion have 204 tokens together",
+        ),
+        ({"prompt": "a", "completion": 5}, r"data.jsonl, line 1: 'completion' must be a text, or a list of messages"),
+        ({"prompt": "a", "completion": None}, r"data.jsonl, line 1: there is no text in column 'completion'"),
+        (
+            {"prompt": "a", "completion": [user]},
+            r"data.jsonl, line 1: 'completion' must be a text, or a list of messages",
+        ),
+    ):
+        path.write_text(json.dumps(row) + "\n")
+        prompts = load_prompts_of_rows(read_source(path, PromptSpec()), policy, PromptSpec())
+        with pytest.raises(UsageError, match=said):
+            pairs_of(policy, prompts, "completion", "data.jsonl")
 
 
 def test_metrics_have_no_nan_in_json(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ NAMED = 4
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-def load_model(name: str, *, dtype: torch.dtype, trust_remote_code: bool = False) -> tuple[Any, Any]:
+def load_model(name: str, *, dtype: torch.dtype | str, trust_remote_code: bool = False) -> tuple[Any, Any]:
     """(model, tokenizer) of a model folder or hub id, safetensors only.
+
+    Args:
+        dtype: "auto" for that of the stored weights.
 
     Raises:
         UsageError: no such model, no tokenizer, weights in another format than safetensors or quantised, or weights that
@@ -211,19 +215,33 @@ def merge_adapter(adapter: Path, out: Path, *, trust_remote_code: bool = False) 
     """Write the whole model that an adapter and its base make, with the tokenizer.
 
     Raises:
-        UsageError: the folder holds no adapter, or its base cannot be loaded.
+        UsageError: the folder holds no adapter, or its base or its own weights cannot be loaded or are not whole.
     """
-    from peft import AutoPeftModelForCausalLM
+    from peft import PeftConfig, PeftModel
     from transformers import AutoTokenizer
 
     quiet_libraries()
     if not (adapter / "adapter_config.json").is_file():
         raise UsageError(f"{adapter} holds no LoRA adapter (no adapter_config.json)")
     try:
-        model = AutoPeftModelForCausalLM.from_pretrained(str(adapter), trust_remote_code=trust_remote_code)
+        base = str(PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(str(adapter), trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise UsageError(f"the adapter {adapter} cannot be loaded: {_reason(error)}") from error
+    try:
+        model, _ = load_model(base, dtype="auto", trust_remote_code=trust_remote_code)
+    except UsageError as error:
+        raise UsageError(f"the base of the adapter {adapter}: {error}") from error
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer))  # as peft does: the adapter brings the new rows
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            whole = PeftModel.from_pretrained(model, str(adapter))
     except Exception as error:
         if out_of_memory(error):
             raise
-        raise UsageError(f"the base model of {adapter} cannot be loaded: {_reason(error)}") from error
-    model.merge_and_unload().save_pretrained(out)
-    AutoTokenizer.from_pretrained(str(adapter), trust_remote_code=trust_remote_code).save_pretrained(out)
+        raise UsageError(f"the adapter {adapter} cannot be put onto its base '{base}': {_reason(error)}") from error
+    check_finite(whole, f"adapter {adapter}")
+    whole.merge_and_unload().save_pretrained(out)
+    tokenizer.save_pretrained(out)
