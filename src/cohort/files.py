@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from cohort.errors import UsageError
+
 
 def sync(path: Path) -> None:
     """Have a file or folder reach the disk."""
@@ -37,11 +39,33 @@ def save_into(folder: Path, save: Callable[[Path], None]) -> None:
     if aside.exists():
         shutil.rmtree(aside)
     save(aside)
+    if not folder.exists():
+        aside.rename(folder)
+        return
     for path in sorted(p for p in aside.rglob("*") if p.is_file()):
         place = folder / path.relative_to(aside)
         place.parent.mkdir(parents=True, exist_ok=True)
         path.replace(place)
     shutil.rmtree(aside)
+
+
+def save_new(folder: Path, save: Callable[[Path], object]) -> None:
+    """Write a new folder aside and rename it into place, where nothing (or an empty folder) may stand.
+
+    Raises:
+        UsageError: it cannot be written, or something stands there by now.
+    """
+    aside = folder.with_name(f".{folder.name}-{os.getpid()}.tmp")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        save(aside)
+        aside.rename(folder)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise UsageError(f"{folder} cannot be written: {error.strerror or error}") from error
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
 
 
 def digest(path: Path) -> str:

@@ -1,86 +1,144 @@
-"""SIGKILL at any moment: the resumed run ends with the weights of an uninterrupted one."""
+"""SIGKILL at any moment: the resumed run leaves what an uninterrupted one does."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+import yaml
+from safetensors.torch import load_file
 
 from tests.training.conftest import ROWS
-from tests.training.test_train import same, weights
+from tests.training.test_train import same
 
-# Runs the command, but kills its own process at the n-th call of a function.
-KILLER = """
-import os, signal, sys
-import cohort.cli
-from cohort.engine import picking
-from cohort.training import checkpoint, precision
-import torch
-
-where, number = sys.argv.pop(1), int(sys.argv.pop(1))
-count = 0
-
-def deadly(function, after=False):
-    def call(*args, **kwargs):
-        global count
-        count += 1
-        if count == number and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = function(*args, **kwargs)
-        if count == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-    return call
-
-if where == "sampling":
-    picking.pick = deadly(picking.pick)
-elif where == "update":
-    precision.MasterWeights.step = deadly(precision.MasterWeights.step, after=True)
-elif where == "weights written":
-    torch.save = deadly(torch.save)
-elif where == "state written":
-    torch.save = deadly(torch.save, after=True)
-elif where == "before rename":
-    checkpoint.sync = deadly(checkpoint.sync)
-cohort.cli.main()
-"""
+PAIRS = [{"prompt": f"{a}+1=", "chosen": str(a + 1), "rejected": str(a)} for a in range(8)]
+USER = "def f(completions, **_):\n    return [float(len(c) % 2) for c in completions]\n"
+# Method and further options of what is killed.
+SETUPS: dict[str, tuple[str, list[str]]] = {
+    "full": ("grpo", []),
+    "adapters": ("grpo", ["--lora", "2"]),
+    "critic": ("ppo(critic=model)", []),
+    "states": ("grpo+knapsack", []),
+    "tracker": ("spo-single-stream", ["--group-size", "1"]),
+    "updates": ("grpo", ["--set", "updates=2", "--set", "epochs=2"]),
+    "pairs": ("dpo", []),
+    "user's reward": ("grpo", ["--reward", "reward.py:f"]),
+    "best": ("grpo", ["--eval-data", "held.jsonl", "--eval-every", "1"]),
+    "tensorboard": ("grpo", ["--set", "tensorboard=true"]),
+    "checkpoints by time": ("fg-expo", ["--set", "checkpoint.minutes=0.0001", "--set", "checkpoint.every=100"]),
+}
 
 
-def command(tmp_path: Path, model: Path, out: str, *more: str) -> list[str]:
-    data = tmp_path / "rows.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+def command(where: Path, model: Path, name: str, out: str) -> list[str]:
+    for file, rows in (("rows.jsonl", ROWS[:20]), ("held.jsonl", ROWS[20:26]), ("pairs.jsonl", PAIRS)):
+        (where / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (where / "reward.py").write_text(USER)
+    method, more = SETUPS[name]
+    data = ["--pairs", "pairs.jsonl"] if name == "pairs" else ["--data", "rows.jsonl"]
+    reward = [] if name in ("pairs", "user's reward") else ["--reward", "format:[0-4]"]
     return [
-        "train", "grpo+knapsack", "--model", str(model), "--data", str(data), "--reward", "format:[0-4]", "--steps", "7",
-        "--prompts-per-step", "3", "--group-size", "4", "--max-new-tokens", "8", "--lr", "1e-3", "--quiet",
-        "--set", "checkpoint.every=2", "--set", "threads=1", "--set", "tensorboard=false", "--out", str(tmp_path / out), *more,
+        "train", method, "--model", str(model), *data, *reward, "--steps", "7", "--prompts-per-step", "3",
+        "--group-size", "4", "--max-new-tokens", "8", "--lr", "1e-3", "--quiet", "--record", "tokens",
+        "--set", "checkpoint.every=2", "--set", "threads=1", "--set", "tensorboard=false", *more, "--out", out,
     ]  # fmt: skip
 
 
-def call(arguments: list[str], *, kill: tuple[str, int] | None = None) -> int:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    start = ["-c", KILLER, kill[0], str(kill[1])] if kill else ["-m", "cohort.cli"]
-    done = subprocess.run([sys.executable, *start, *arguments], env=environment, capture_output=True, text=True)
+def killed(where: Path, model: Path, name: str, moments: list[list[Any]]) -> int:
+    """Kill a run at the moments, resume it to its end, and compare; how often it was killed."""
+    job = {
+        "whole": command(where, model, name, "whole"),
+        "killed": [*command(where, model, name, "KILLED"), "--resume"],
+        "moments": moments,
+    }
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.training.killing"], env=environment, input=json.dumps(job), capture_output=True,
+        text=True, cwd=where,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert set(result["codes"]) <= {0, -9}, (result, done.stderr)
+    assert (result["codes"][0], result["codes"][-1]) == (0, 0)
+    for number in range(1, result["folders"] + 1):
+        assert_same(where / "whole", where / f"killed-{number}")
+    return result["codes"].count(-9)
+
+
+def assert_same(whole: Path, other: Path) -> None:
+    """Two runs left the same, but for times."""
+    left, right = (sorted(p.name for p in f.iterdir() if not p.name.startswith("attempt-")) for f in (whole, other))
+    assert left == right
+    for name in [n for n in left if n in ("final", "best")]:
+        for file in sorted(p.name for p in (whole / name).glob("*.safetensors")):
+            assert same(load_file(whole / name / file), load_file(other / name / file)), (name, file)
+        assert sorted(p.name for p in (whole / name).iterdir()) == sorted(p.name for p in (other / name).iterdir())
+    rows = [[json.loads(line) for line in (f / "metrics.jsonl").read_text().splitlines()] for f in (whole, other)]
+    assert [untimed(row) for row in rows[0]] == [untimed(row) for row in rows[1]]
+    configs = [yaml.safe_load((f / "config.yaml").read_text()) for f in (whole, other)]
+    assert {**configs[0], "out": ""} == {**configs[1], "out": ""}
+    summaries = [json.loads((f / "summary.json").read_text()) for f in (whole, other)]
+    apart = ("seconds", "peak_memory")
+    assert {k: v for k, v in summaries[0].items() if k not in apart} == {
+        k: v for k, v in summaries[1].items() if k not in apart
+    }
+    records = [sorted((f / "rollouts").iterdir()) for f in (whole, other)]
+    assert [p.name for p in records[0]] == [p.name for p in records[1]]
+    for mine, theirs in zip(*records, strict=True):
+        assert pq.read_table(mine).equals(pq.read_table(theirs)), mine.name
+    newest = [sorted(p.name for p in (f / "checkpoints").iterdir() if p.name[0] != ".")[-1] for f in (whole, other)]
+    assert newest == ["step-000007"] * 2
+    if (whole / "tensorboard").is_dir():
+        assert curves(whole) == curves(other)
+
+
+def untimed(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in row.items() if not k.startswith("time/")}
+
+
+def curves(folder: Path) -> dict[tuple[str, int], float]:
+    """What TensorBoard shows: of each metric and step the value that was written last."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    values: dict[tuple[str, int], float] = {}
+    for file in sorted((folder / "tensorboard").iterdir(), key=lambda p: p.stat().st_mtime):
+        events = EventAccumulator(str(file)).Reload()
+        for tag in events.Tags()["scalars"]:
+            if not tag.startswith("time/"):
+                values |= {(tag, event.step): event.value for event in events.Scalars(tag)}
+    return values
+
+
+def drawn(name: str, count: int) -> list[list[Any]]:
+    rng = random.Random(f"{name} {count}")
+    return [[rng.choice(["time", "file"]), rng.random()] for _ in range(count)]
 
 
 @pytest.mark.slow
-def test_a_killed_run_continues_bit_for_bit(tmp_path: Path, model_folder: Path) -> None:
-    assert call(command(tmp_path, model_folder, "whole")) == 0
-    moments = [
-        ("update", 1), ("sampling", 20), ("weights written", 1), ("state written", 1), ("before rename", 5), ("update", 2),
-    ]  # fmt: skip
+def test_a_run_that_is_killed_at_every_kind_of_moment_leaves_the_same(tmp_path: Path, model_folder: Path) -> None:
     # One run is killed again and again, each time at another kind of moment, until it is left alone.
-    arguments = command(tmp_path, model_folder, "killed", "--resume")
-    for moment in moments:
-        assert call(arguments, kill=moment) == -9, moment
-    assert call(arguments) == 0
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
-    lines = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
-    names = sorted(p.name for p in (tmp_path / "killed" / "checkpoints").iterdir())
-    assert names == ["step-000006", "step-000007"]
+    moments: list[list[Any]] = [
+        ["call", "update", 1], ["call", "sampling", 20], ["call", "state written", 1], ["call", "before the rename", 5],
+        ["call", "update", 2],
+    ]  # fmt: skip
+    assert killed(tmp_path, model_folder, "states", moments) == len(moments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adapters", "best"])
+def test_a_run_that_is_killed_at_drawn_moments_leaves_the_same(tmp_path: Path, model_folder: Path, name: str) -> None:
+    assert killed(tmp_path, model_folder, name, drawn(name, 4)) >= 1
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", SETUPS)
+def test_a_hundred_kills(tmp_path: Path, model_folder: Path, name: str) -> None:
+    """A hundred over all set-ups."""
+    assert killed(tmp_path, model_folder, name, drawn(name, 14)) >= 9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from pathlib import Path
 
@@ -26,19 +27,31 @@ def printed(width: int = 120) -> Console:
 
 
 def check_file(path: Path, option: str) -> None:
-    """A file can be written there."""
+    """A file can be written there, and what stands there is none of the user's: only an older one of the same kind is
+    replaced."""
     try:
         right = not path.is_dir() and path.resolve().parent.is_dir()
     except (OSError, RuntimeError) as error:
         raise UsageError(f"{option} {str(path)[:200]!r} cannot be the name of a file: {error}") from error
     if not right:
         raise UsageError(f"{option} {path}: name a file in a folder that exists")
+    if not path.exists() or not path.stat().st_size:
+        return
+    try:
+        with path.open("rb") as file:
+            first = json.loads(file.readline())
+    except (OSError, ValueError, RecursionError):
+        first = None
+    if not isinstance(first, dict) or not {"sample", "reward"} <= set(first):
+        raise UsageError(
+            f"{option} {path}: there is a file that something else wrote; name another one, or move it away"
+        )
 
 
 def free(folder: Path) -> None:
     """Nothing stands where a model is to be written."""
-    from cohort.training.folder import check_place
+    from cohort.training.folder import check_place, contents
 
     check_place(folder)
-    if folder.exists() and any(folder.iterdir()):
+    if contents(folder):
         raise UsageError(f"{folder} already holds something: name another folder with --out")

@@ -17,6 +17,7 @@ from rich.text import Text
 from cohort.cli.console import check_file, say
 from cohort.cli.options import JsonOption, Options, SetOption, layers, with_options
 from cohort.errors import UsageError
+from cohort.files import write_atomically
 from cohort.training.config import make_config
 from cohort.training.values import DATA, EVALUATION, MODEL, OUTPUT, REWARDS, SAMPLING
 
@@ -77,7 +78,8 @@ def eval_(
     result = evaluate_model(made, samples=samples, limit=limit, say=say)
     completions = result.completions()
     if out is not None:
-        out.write_text("".join(json.dumps(each) + "\n" for each in completions), encoding="utf-8")
+        lines = "".join(json.dumps(each) + "\n" for each in completions)
+        write_atomically(out, lambda aside: aside.write_text(lines, encoding="utf-8"))
     if as_json:
         print(json.dumps({**result.to_dict(), "completions": completions}))
         return

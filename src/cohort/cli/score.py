@@ -12,6 +12,7 @@ import typer
 from cohort.cli.console import check_file, say
 from cohort.cli.options import Options, resolved, with_options
 from cohort.errors import UsageError
+from cohort.files import write_atomically
 from cohort.training.values import DATA, OUTPUT
 
 
@@ -42,7 +43,7 @@ def score(
     )  # fmt: skip
     text = "".join(json.dumps(row) + "\n" for row in rows)
     if json_out is not None:
-        json_out.write_text(text, encoding="utf-8")
+        write_atomically(json_out, lambda aside: aside.write_text(text, encoding="utf-8"))
     else:
         sys.stdout.write(text)
     names = [k for k in rows[0] if k not in ("row", "sample")]

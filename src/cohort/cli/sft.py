@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cohort.cli.console import free
+from cohort.cli.console import free, say
 from cohort.cli.options import ConfigOption, Options, QuietOption, SetOption, layers, with_options
 from cohort.errors import UsageError
+from cohort.files import save_new
 from cohort.training.config import from_python, make_config
 from cohort.training.values import DATA, MODEL, OPTIMISATION, OUTPUT
 
@@ -42,6 +44,7 @@ def sft(
 
     from cohort.data.prompts import check_source, read_source
     from cohort.training.display import Display
+    from cohort.training.interrupt import Interrupt
     from cohort.training.opening import say_text
     from cohort.training.setup import load_policy, prompt_spec
     from cohort.training.sft import fine_tune, load_prompts_of_rows, pairs_of
@@ -66,12 +69,24 @@ def sft(
     pairs = pairs_of(policy, prompts, completion_field, source.where)
     say_text(policy, prompts, display.say, sampled=False)
     display.begin("fine-tuning", made.steps)
-    fine_tune(
-        policy, pairs, steps=made.steps, batch_size=batch_size, lr=made.lr, seed=made.seed, warmup=made.warmup,
-        schedule=made.schedule, weight_decay=made.weight_decay, grad_clip=made.grad_clip,
-        micro_tokens=made.micro_tokens or MICRO_TOKENS,
-        report=lambda step, values: display.step(step, {"loss": values["loss"]}),
-    )  # fmt: skip
-    display.end()
-    policy.export(out)
+    done, interrupt = 0, Interrupt(display.say, hung_up=display.hush)
+
+    def report(step: int, values: Mapping[str, float]) -> None:
+        nonlocal done
+        done = step
+        display.step(step, {"loss": values["loss"]})
+
+    with interrupt.watching():
+        fine_tune(
+            policy, pairs, steps=made.steps, batch_size=batch_size, lr=made.lr, seed=made.seed, warmup=made.warmup,
+            schedule=made.schedule, weight_decay=made.weight_decay, grad_clip=made.grad_clip,
+            micro_tokens=made.micro_tokens or MICRO_TOKENS,
+            report=report, stop=lambda: interrupt.asked,
+        )  # fmt: skip
+        display.end()
+        with interrupt.shield():
+            save_new(out, policy.export)
     display.say(f"the model: {out}")
+    if done < made.steps:
+        say(f"stopped after step {done} of {made.steps}; the model so far is {out}")
+        raise typer.Exit(130)

@@ -17,6 +17,8 @@ from cohort.data.rows import Row
 from cohort.errors import UsageError, shown
 
 Tools = Sequence[Mapping[str, Any]]
+# Characters that no token is longer than: runs of spaces come nearest.
+LONGEST_TOKEN = 1024
 _FIELD = re.compile(r"\{(\w+)((?:\[\w+\])*)\}")
 # Commands of TeX that begin with n.
 _TEX = (
@@ -232,6 +234,12 @@ def make_prompt(row: Row, policy: Renderer, spec: PromptSpec, template: str | No
     if not isinstance(source, str) and spec.system and source[0]["role"] != "system":
         source = [{"role": "system", "content": spec.system}, *source]
     tools = () if isinstance(source, str) else tools_of(row)
+    size = len(source) if isinstance(source, str) else sum(len(str(message.get("content") or "")) for message in source)
+    if policy.context_length is not None and size > (most := policy.context_length * LONGEST_TOKEN):
+        raise UsageError(
+            f"{where}: the prompt has {size} characters, of which the model's context of {policy.context_length} tokens holds "
+            f"{most} at the very most: shorten it"
+        )
     try:
         text, tokens = policy.prompt(source, spec.system, tools)
     except UsageError as error:
@@ -242,6 +250,7 @@ def make_prompt(row: Row, policy: Renderer, spec: PromptSpec, template: str | No
         raise UsageError(
             f"{where}: the prompt has {len(tokens)} tokens, which with max_new_tokens={spec.max_new_tokens} exceeds the "
             f"model's context of {policy.context_length}: shorten it, or lower max_new_tokens"
+            + (f" to at most {room}" if (room := policy.context_length - len(tokens)) > 0 else "")
         )
     return Prompt(prompt_id(text), text, tokens, source, row, tuple(tools))
 

@@ -12,7 +12,6 @@ import math
 import os
 import random
 import re
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,12 +29,15 @@ from cohort.insight.report import write_report
 from cohort.insight.store import Run, find_runs, is_run, open_run
 from cohort.insight.tables import HEADLINE, Entry, Findings, analyse
 from cohort.methods import Method
+from cohort.rewards.spec import parse
 from cohort.training import nursery
 from cohort.training.config import TrainConfig, make_config
 from cohort.training.continuing import RESUMABLE
 from cohort.training.display import Display, clock
 from cohort.training.evaluation import evaluate_model
-from cohort.training.folder import check_place
+from cohort.training.folder import LOCK, Claim, check_place, contents
+from cohort.training.inputs import functions_of
+from cohort.training.interrupt import ended_by_signals
 from cohort.training.setup import check_method, prompt_spec
 from cohort.training.train import train
 
@@ -286,12 +288,29 @@ def make_plan(
         if base[key] is not None:
             read_source(base[key], prompt_spec(config))
     # As it was asked for, before data is put on disk: the next call asks the same.
-    asked = json.loads(json.dumps(plan.settings(), default=str))
+    asked = json.loads(json.dumps({**plan.settings(), **contents_of(plan, methods)}, default=str))
     check_folder(folder, asked)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {folder} cannot be made: {error.strerror}") from error
     plan.base.update(_data_on_disk(config, base, folder))
     _store(plan, asked)
     return plan
+
+
+def contents_of(plan: Plan, methods: Sequence[Method]) -> dict[str, str]:
+    """Checksums of the files that all runs compute with, by what they are."""
+    config = make_config(plan.base)
+    data = {
+        f"the contents of {key}": identity(plan.base[key])
+        for key in ("data", "eval_data")
+        if plan.base[key] is not None
+    }
+    files: dict[str, str] = {}
+    for arm, method in zip(plan.arms, methods, strict=True):
+        files |= functions_of(method, arm.method, parse(config.reward))
+    return {**data, **{f"the contents of {name}": text for name, text in files.items()}}
 
 
 def check_folder(folder: Path, asked: Mapping[str, Any]) -> None:
@@ -302,7 +321,7 @@ def check_folder(folder: Path, asked: Mapping[str, Any]) -> None:
     """
     path = folder / PLAN
     if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
+        if contents(folder):
             raise UsageError(f"{folder} already holds something else: name another folder with --out")
         return
     try:
@@ -368,7 +387,20 @@ class _RunDisplay(Display):
 
 
 def run_plan(plan: Plan, display: Display) -> Comparison:
-    """Run what is not finished yet, measure it, and write the report."""
+    """Run what is not finished yet, measure it, and write the report.
+
+    Raises:
+        UsageError: another process is at it, or the first run cannot begin.
+    """
+    claim = Claim(plan.folder)
+    try:
+        with ended_by_signals():
+            return _run_plan(plan, display)
+    finally:
+        claim.release()
+
+
+def _run_plan(plan: Plan, display: Display) -> Comparison:
     if plan.seeds == 1:
         display.say(
             "one seed: intervals will be over problems alone, and say nothing of what another seed would change"
@@ -393,7 +425,7 @@ def run_plan(plan: Plan, display: Display) -> Comparison:
             runs = plan.folder / "runs"
             if isinstance(error, UsageError) and not (runs.exists() and any(runs.iterdir())):
                 # What is wrong with the first run before it began is wrong with what was asked.
-                shutil.rmtree(plan.folder)
+                _forget(plan.folder)
                 raise
             # Whatever else a run dies of, the others have nothing to do with it.
             said = f"failed: {type(error).__name__}: {str(error).strip() or 'no message'}"
@@ -411,6 +443,16 @@ def run_plan(plan: Plan, display: Display) -> Comparison:
     return _reported(
         plan.folder, [entry for entry in entries if entry.runs], plan.transfer, plan.target, failures, stopped, display
     )
+
+
+def _forget(folder: Path) -> None:
+    """Remove what a plan has written, and its folder if nothing else stands in it."""
+    for name in (PLAN, "data.jsonl", "eval_data.jsonl", "held-out.jsonl", "log.txt", LOCK):
+        (folder / name).unlink(missing_ok=True)
+    if (folder / "runs").is_dir() and not any((folder / "runs").iterdir()):
+        (folder / "runs").rmdir()
+    if not contents(folder):
+        folder.rmdir()
 
 
 def _complete(plan: Plan, arm: Arm, seed: int) -> bool:
@@ -458,7 +500,9 @@ def _lacking(
 
 def identity(data: Any) -> str:
     """By which evaluation data is known again, also in another folder: a file by its name and what it holds."""
-    path = Path(str(data))
+    if not isinstance(data, str | Path):
+        return f"{len(data)} rows {hashlib.sha256(json.dumps(data, default=str).encode()).hexdigest()[:16]}"
+    path = Path(data)
     if not path.is_file():
         return str(data)
     return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
@@ -535,7 +579,7 @@ def compare_runs(
     entries, notes = grouped(runs)
     if len(runs) < 2:
         raise UsageError(f"{runs[0].folder} is one run: name another one to compare it with")
-    if out.exists() and any(out.iterdir()) and not (out / "results.json").exists():
+    if contents(out) and not _holds_report(out):
         raise UsageError(f"{out} already holds something else: name another folder with --out")
     failures: dict[str, str] = {}
     for run in runs:
@@ -551,6 +595,15 @@ def compare_runs(
                 failures[str(run.folder)] = f"{type(error).__name__}: {error}"
     out.mkdir(parents=True, exist_ok=True)
     return _reported(out, entries, transfer, target, failures, False, display, notes)
+
+
+def _holds_report(folder: Path) -> bool:
+    """True if a comparison of runs was written there."""
+    try:
+        stored = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(stored, dict) and {"entries", "results"} <= set(stored) and (folder / "report.html").is_file()
 
 
 def _unmeasurable(run: Run) -> str | None:

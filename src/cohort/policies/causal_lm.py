@@ -134,6 +134,10 @@ class CausalLM(Codec):
         """Freeze the model and train low-rank adapters on its linear layers."""
         from peft import LoraConfig, get_peft_model
 
+        # An adapter says where its base is, and may be read from another folder than it was made in.
+        base = getattr(self.model, "name_or_path", "")
+        if base and Path(base).is_dir():
+            self.model.name_or_path = str(Path(base).absolute())
         config = LoraConfig(
             r=rank,
             lora_alpha=alpha if alpha is not None else 2 * rank,

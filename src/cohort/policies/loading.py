@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from cohort.errors import UsageError, out_of_memory, shown
+from cohort.files import save_new
 from cohort.quiet import quiet_libraries
 
 # Names of tensors that a message gives.
@@ -243,5 +244,10 @@ def merge_adapter(adapter: Path, out: Path, *, trust_remote_code: bool = False) 
             raise
         raise UsageError(f"the adapter {adapter} cannot be put onto its base '{base}': {_reason(error)}") from error
     check_finite(whole, f"adapter {adapter}")
-    whole.merge_and_unload().save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    merged = whole.merge_and_unload()
+
+    def save(folder: Path) -> None:
+        merged.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    save_new(out, save)

@@ -216,7 +216,7 @@ class TrainConfig(_Section):
         "auto", description="type of the weights; auto: float32 on a CPU, bfloat16 on a GPU"
     )
     lora: Annotated[Count, Option(MODEL, "RANK")] = Field(
-        0, ge=0, le=2**16, description="rank of low-rank adapters; 0 trains the whole model"
+        0, ge=0, description="rank of low-rank adapters; 0 trains the whole model"
     )
     bos: Annotated[bool, Option(MODEL)] = Field(
         False, description="begin every prompt with the beginning-of-sequence token"

@@ -44,7 +44,7 @@ def inputs_of(setup: Setup) -> dict[str, Any]:
         "rows": _stacked(_row(prompt) for prompt in setup.prompts),
         "eval_data": _digest((prompt.id, _row(prompt).hex()) for prompt in setup.eval_prompts),
         "pairs": _digest(pairs),
-        "files": _functions(setup.method, setup.config.method, collector.grader.scorer.specs),
+        "files": functions_of(setup.method, setup.config.method, collector.grader.scorer.specs),
         "weights": _weights(setup.policy),
     }
 
@@ -166,14 +166,23 @@ def _digest(items: Iterable[Any]) -> str:
 def _weights(policy: CausalLM) -> dict[str, str]:
     folder = Path(policy.name)
     if not folder.is_dir():
-        # A revision of the hub says it all.
-        return {policy.name: str(getattr(policy.base.config, "_commit_hash", None))}
+        revision = getattr(policy.base.config, "_commit_hash", None)
+        # A revision of the hub says it all; a model that was given from Python has none.
+        return {policy.name: revision} if revision else _of_tensors(policy)
     files = sorted(folder.glob("*.safetensors"))
     with ThreadPoolExecutor() as pool:
         return {path.name: text for path, text in zip(files, pool.map(digest, files), strict=True)}
 
 
-def _functions(method: Method, expression: str, specs: Sequence[Any]) -> dict[str, str]:
+def _of_tensors(policy: CausalLM) -> dict[str, str]:
+    whole = hashlib.sha256()
+    for name, tensor in policy.base.state_dict().items():
+        if "lora_" not in name:
+            whole.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return {"the model given": whole.hexdigest()}
+
+
+def functions_of(method: Method, expression: str, specs: Sequence[Any]) -> dict[str, str]:
     """Checksums of the user's Python: files with what they import from beside them, and functions given from Python."""
     named = [spec.text for spec in specs] + [str(value) for *_, value in method.functions]
     with contextlib.suppress(MethodError):  # the name of a method that was made in Python

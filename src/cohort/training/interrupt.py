@@ -78,3 +78,25 @@ class Interrupt:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """End what is done here by KeyboardInterrupt, whoever asks for the end."""
+
+    def end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = {number: signal.getsignal(number) for number in SIGNALS[1:]}
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(number, end)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -391,7 +391,7 @@ def minibatches(batch: Batch, count: int, rng: torch.Generator) -> list[torch.Te
     if count == 1:
         return [torch.arange(batch.size, device=batch.device)]
     order = torch.randperm(batch.groups.count, generator=rng).to(batch.device)
-    parts = [part for part in order.tensor_split(count) if part.numel()]
+    parts = [part for part in order.tensor_split(min(count, len(order))) if part.numel()]
     return [torch.isin(batch.groups.index, part).nonzero()[:, 0] for part in parts]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import random
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,6 +13,8 @@ from typing import Any
 
 from cohort import cache
 from cohort.data.prompts import PromptSpec, load_prompts
+from cohort.errors import UsageError
+from cohort.files import save_new
 from cohort.policies import nursery as model
 from cohort.training import sft
 from cohort.training.config import TrainConfig
@@ -103,11 +104,12 @@ def folder(say: Callable[[str], None], report: Report | None = None) -> Path:
     sft.fine_tune(
         policy, pairs, **WARM_START, report=lambda step, values: report and report("warm start", step, steps, values)
     )
-    # Aside and renamed, so that a kill leaves no half a model in the cache.
-    aside = path.with_name(f".{path.name}-{os.getpid()}")
-    aside.mkdir(parents=True, exist_ok=True)
-    policy.save(aside)
-    if path.exists():
-        shutil.rmtree(path)
-    aside.rename(path)
+    # Another process may have been making it too, and be using what it made.
+    if not (path / "config.json").is_file():
+        shutil.rmtree(path, ignore_errors=True)
+        try:
+            save_new(path, policy.save)
+        except UsageError:
+            if not (path / "config.json").is_file():
+                raise
     return path

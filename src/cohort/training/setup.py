@@ -29,6 +29,7 @@ from cohort.training import nursery
 from cohort.training.collect import ALWAYS, Collector, Grader
 from cohort.training.config import TrainConfig
 from cohort.training.engines import check_engine, make_engine, reads_entropies
+from cohort.training.limits import check_rank, check_sizes
 from cohort.training.offline import LABEL, OfflineCollector, Store, check_labels, check_pairs, is_offline
 from cohort.training.precision import MasterWeights
 from cohort.training.sampling import make_sampling
@@ -124,6 +125,7 @@ def load_policy(
         folder = str(nursery.folder(say, report)) if config.model == "nursery" else config.model
         policy = CausalLM.load(folder, device=device, dtype=dtype, trust_remote_code=config.trust_remote_code, **form)
     if config.lora:
+        check_rank(policy.model, config.lora, policy.name or "the model")
         torch.manual_seed(config.seed)
         policy.add_lora(config.lora)
     policy.use_activations(config.activations, say)
@@ -245,9 +247,10 @@ def prepare(
     Raises:
         UsageError: whatever is wrong with what was asked, before any folder is made.
     """
+    config = nursery.with_defaults(config)
+    check_sizes(config)
     if config.threads:
         torch.set_num_threads(config.threads)
-    config = nursery.with_defaults(config)
     method = method if method is not None else registry.method(config.method)
     check_method(method, config)
     check_options(config)

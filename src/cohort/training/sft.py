@@ -84,6 +84,7 @@ def fine_tune(
     grad_clip: float = 1.0,
     micro_tokens: int = 16384,
     report: Callable[[int, Mapping[str, float]], None] = lambda step, values: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Minimise the mean negative log-likelihood of the completions' tokens.
 
@@ -91,12 +92,15 @@ def fine_tune(
         pairs: (context, completion) token ids.
         batch_size: pairs a step, drawn epoch by epoch in an order that the seed fixes.
         report: called after each step with its number and `loss`, `tokens`.
+        stop: called before each step; True ends the training.
     """
     make = partial(torch.optim.AdamW, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay)
     optimizer = MasterWeights(policy.trainable(), make)
     rng = generator(seed, "sft")
     order: list[int] = []
     for step in range(1, steps + 1):
+        if stop():
+            return
         while len(order) < batch_size:
             order += torch.randperm(len(pairs), generator=rng).tolist()
         chosen, order = [pairs[i] for i in order[:batch_size]], order[batch_size:]

@@ -1,0 +1,64 @@
+"""Settings that no machine, or not this one, can work with: refused before anything is loaded, with what would fit."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from cohort.errors import UsageError
+from cohort.training.config import TrainConfig
+from cohort.training.memory import total
+from cohort.training.offline import is_offline
+
+# Of a rollout and of each of its tokens in Python and in a batch. Few rollouts take all the tokens that they may.
+ROLLOUT_BYTES, TOKEN_BYTES = 2048, 32
+# Threads above the machine's: a little is harmless, thousands end the process.
+THREADS_OVER = 4
+
+
+def check_sizes(config: TrainConfig) -> None:
+    """A step's rollouts fit into the memory of this machine, and threads and processors go together.
+
+    Raises:
+        UsageError: they do not; says which numbers would.
+    """
+    cores = os.cpu_count() or 1
+    if config.threads > max(64, THREADS_OVER * cores):
+        raise UsageError(f"threads is {config.threads}, but this machine has {cores} processors: take at most {cores}")
+    memory, each = total(), ROLLOUT_BYTES + TOKEN_BYTES * config.max_new_tokens
+    group = 1 if is_offline(config) else config.group_size
+    if config.prompts_per_step * group * each <= memory:
+        return
+    fit = memory // each
+    prompts, rollouts = fit // group, fit // config.prompts_per_step
+    ways = [f"prompts_per_step to at most {prompts}"] if prompts else []
+    ways += [f"group_size to at most {rollouts}"] if group > 1 and rollouts > 1 else []
+    tokens = (memory // (config.prompts_per_step * group) - ROLLOUT_BYTES) // TOKEN_BYTES
+    ways += [f"max_new_tokens to at most {tokens}"] if tokens > 0 and not ways else []
+    raise UsageError(
+        f"a step of {config.prompts_per_step} prompts with {group} rollouts each (prompts_per_step, group_size) of up to "
+        f"{config.max_new_tokens} tokens does not fit into this machine's memory ({memory / 1e9:.0f} GB), which holds about "
+        f"{fit} of them: lower {' or '.join(ways) or 'both'}"
+    )
+
+
+def check_rank(model: Any, rank: int, name: str) -> None:
+    """Low-rank adapters are no wider than the layers that they stand beside.
+
+    Raises:
+        UsageError: they are; says the largest rank that means something.
+    """
+    head = model.get_output_embeddings()
+    shapes = [
+        tuple(module.weight.shape)
+        for module in model.modules()
+        if module is not head and (isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D")
+    ]
+    most = max((min(shape) for shape in shapes), default=rank)
+    if rank > most:
+        raise UsageError(
+            f"lora is {rank}, but the layers of {name} have at most {most} rows or columns: a rank above {most} adds nothing; "
+            "8 to 64 is usual"
+        )
