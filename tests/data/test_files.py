@@ -176,6 +176,8 @@ def test_columns_of_parquet_come_as_python_s_own_values(tmp_path):
         ("a.csv", b"prompt\na\n\xe4\n", "line 3: byte 0xe4 is no UTF-8: save the file in UTF-8, as by `iconv -f WINDOWS-1252"),
         ("a.csv", "prompt\na\n".encode("utf-16"), "is in UTF-16: save it in UTF-8, as by `iconv -f UTF-16 -t UTF-8`"),
         ("a.csv", "prompt\na\n".encode("utf-16-le"), "line 1: a NUL byte: remove it, or save the file in UTF-8"),
+        ("a.csv", b"prompt;answer\na;1\n", "line 1: the names of the columns are separated by ';': save it with commas"),
+        ("a.csv", b"prompt\tanswer\na\t1\n", "separated by '.t': save it with commas or name it .tsv"),
         ("a.csv", b"", "is empty: expected a first line with the names of the columns"),
         ("a.csv", b"\n\n", "is empty: expected a first line"),
         ("a.jsonl.gz", b"no archive", "cannot be read: Not a gzipped file"),

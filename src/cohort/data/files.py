@@ -86,6 +86,12 @@ def _separated(path: Path, file: IO[bytes], separator: str) -> Iterator[Row]:
             if header is None and cells:
                 header = cells
                 _distinct(header, path)
+                other = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
+                if other is not None:
+                    raise UsageError(
+                        f"{path}, line {line}: the names of the columns are separated by {other!r}: save it with "
+                        f"{'tabs' if separator == chr(9) else 'commas'}{' or name it .tsv' if other == chr(9) else ''}"
+                    )
             elif header is not None and cells:
                 if len(cells) != len(header):
                     raise UsageError(
