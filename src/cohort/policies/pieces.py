@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 UNREADABLE = "\ufffd"
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 class Decoder:
@@ -30,12 +32,12 @@ class Decoder:
 
 
 def special_tokens(tokenizer: Any) -> dict[int, str]:
-    """The special tokens of a tokenizer of transformers: id -> text."""
+    """The special tokens of a tokenizer of transformers: id -> text. Bytes of characters are none, though some call them so."""
     found = {
         i: str(added.content) for i, added in getattr(tokenizer, "added_tokens_decoder", {}).items() if added.special
     }
     named = {i: str(tokenizer.convert_ids_to_tokens(i)) for i in tokenizer.all_special_ids}
-    return {**found, **named}
+    return {i: text for i, text in {**found, **named}.items() if not _BYTE.fullmatch(text)}
 
 
 class Pieces:
