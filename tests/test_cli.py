@@ -213,7 +213,7 @@ def test_score_does_with_failures_as_asked(here):
         assert [json.loads(line)["picky"] for line in out.splitlines()] == [1.0, value, 1.0]
     status, out, err = run(*command)
     assert (status, out) == (3, "")
-    assert "reward 'picky' failed on row 1 (prompt '', completion 'bad'): ZeroDivisionError" in err
+    assert "reward 'picky' failed on done.jsonl, line 1 (prompt '', completion 'bad'): ZeroDivisionError" in err
 
 
 # train: what it refuses --------------------------------------------------------------------------------------------
@@ -558,7 +558,7 @@ def test_a_reward_that_fails_stops_the_run_with_status_3_and_what_was_done_is_ke
     data = ["--model", model, "--data", "sums.jsonl", "--reward", "mine.py:fragile", "--out", "run"]
     status, _, err = run("train", "grpo", *data, "--steps", "3", "--quiet", *SMALL)
     assert status == 3
-    assert err.startswith("cohort: reward 'fragile' failed on row 0 (prompt ")
+    assert err.startswith("cohort: reward 'fragile' failed on sums.jsonl, line ")
     assert "OSError: the judge is gone" in err
     assert "in fragile" in err
     assert len((here / "run/metrics.jsonl").read_text().splitlines()) == 1

@@ -91,7 +91,8 @@ def train(
         pairs: completions to learn from in place of rollouts (beside them, where the method takes both): a file, a hub
             id, or rows with a `prompt` and either `chosen` and `rejected`, or `completion` and `label`.
         reward: one or more of NAME or WEIGHT*NAME (see `cohort score --help`), or functions
-            f(prompts, completions, completion_ids, **columns) -> list of numbers; (WEIGHT, function) weighs one.
+            f(prompts, completions, completion_ids, **columns) -> list of numbers; (WEIGHT, function) weighs one. They
+            run in a process of their own, so that nothing they change is seen here, unless `reward_process="here"`.
         eval_data: held-out data to evaluate on before and after.
         resume: continue the run that stands in `out`.
         accept_changes: continue it also with other data, rewards, initial weights or settings than before.

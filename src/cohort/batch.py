@@ -53,6 +53,7 @@ class Prompt:
         source: what reward functions see: the plain text, or the chat messages.
         row: all columns of the data set's row.
         tools: schemas of functions that the chat template is given beside the messages.
+        where: what to call that row in messages; empty if it stands in no data set.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Prompt:
     source: str | list[Message]
     row: Mapping[str, Any] = field(default_factory=dict)
     tools: Sequence[Mapping[str, Any]] = ()
+    where: str = field(default="", compare=False, repr=False)
 
     @property
     def question(self) -> str:
@@ -180,6 +182,7 @@ class Rollout:
         accuracy: 1.0 if the verifier calls it correct, else 0.0; set by scoring. NaN if the verifier does not apply.
         failed: True if a reward function could not score it, and it is to be left out.
         fields: further values by field name, for methods that declare that they need them: a number, or one a token.
+        logged: what reward functions logged of it, by column (`log_extra`); set by scoring.
     """
 
     request: Request
@@ -191,6 +194,7 @@ class Rollout:
     accuracy: float = 0.0
     failed: bool = False
     fields: dict[str, float | list[float]] = field(default_factory=dict)
+    logged: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def prompt(self) -> Prompt:

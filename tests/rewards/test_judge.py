@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from cohort.batch import Prompt
 from cohort.errors import UsageError
-from cohort.rewards.judge import ask, load_judge
+from cohort.rewards.judge import ask, check_judge, load_judge
 from cohort.rewards.scorer import RewardError
 
 PROMPTS = [Prompt("a", "A?", (1,), "A?", {"answer": "1", "level": 2}), Prompt("b", "B?", (2,), "B?", {"answer": "2"})]
@@ -47,3 +48,47 @@ def test_what_a_judge_does_wrong_is_said(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(UsageError, match="has no function 'f'"):
         load_judge(f"{file}:f")
+
+
+def test_a_judge_s_semaphores_and_clients_live_through_all_calls(tmp_path: Path) -> None:
+    file = tmp_path / "pooled.py"
+    file.write_text(
+        "import asyncio\nroom = asyncio.Semaphore(1)\n\n\nasync def better(first):\n    async def one(text):\n"
+        "        async with room:\n            await asyncio.sleep(0)\n            return id(asyncio.get_running_loop())\n"
+        "    return await asyncio.gather(*map(one, first))\n"
+    )
+    calls = [ask(f"{file}:better", PROMPTS, first=["x", "y"]) for _ in range(3)]
+    assert len({loop for call in calls for loop in call}) == 1
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (None, "returned NoneType, not a list"),
+        ({"a": 0, "b": 1}, "returned dict, not a list"),
+        ("01", "returned str, not a list"),
+        (itertools.count(), "returned more than 2 verdicts for 2 questions"),
+    ],
+)
+def test_verdicts_that_are_no_list_are_refused(verdicts: Any, said: str) -> None:
+    with pytest.raises(RewardError, match=said):
+        ask(lambda prompts: verdicts, PROMPTS)
+
+
+def test_a_judge_that_leaves_does_not_end_the_run() -> None:
+    async def leaves(prompts: list[Any]) -> list[Any]:
+        raise SystemExit(3)
+
+    with pytest.raises(RewardError, match="the judge leaves failed: SystemExit: 3"):
+        ask(leaves, PROMPTS)
+
+
+def test_what_a_judge_asks_for_must_be_there() -> None:
+    def asks(prompts: list[Any], first: list[str], hardness: list[int]) -> list[int]:
+        return []
+
+    check_judge(asks, ["first", "second"], ["hardness"])
+    with pytest.raises(
+        UsageError, match="the judge asks asks for 'hardness', which nobody gives it: there are prompts, fi"
+    ):
+        check_judge(asks, ["first", "second"], ["answer"])

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import sys
+import threading
 import time
+from decimal import Decimal
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cohort.errors import UsageError
 from cohort.rewards.scorer import RewardError, Scorer
@@ -25,8 +31,6 @@ def failing(kind):
     def reward(completions):
         import ctypes
         import faulthandler
-        import os
-        import sys
         import time
 
         if "bad" not in completions:
@@ -54,7 +58,9 @@ def failing(kind):
         elif kind == "too many":
             values.append(1.0)
         elif kind == "no list":
-            return (v for v in values)
+            return {"bad": 1.0}
+        elif kind == "keyboard":
+            raise KeyboardInterrupt
         elif kind == "nothing":
             return None
         return values
@@ -67,14 +73,15 @@ FAILURES = {
     "exception": ("ZeroDivisionError: made up", "in reward"),
     "hang": (f"no answer within {SHORT} s (reward_timeout)", "in reward"),
     "exit": ("its process died (exit status 7)", None),
-    "sys.exit": ("its process died (exit status 9)", None),
+    "sys.exit": ("SystemExit: 9", "in reward"),
+    "keyboard": ("KeyboardInterrupt", "in reward"),
     "segfault": ("its process died (signal SIGSEGV)", "in reward"),
     "segfault of a library": ("its process died (signal SIGSEGV)", "in reward"),
-    "nan": ("it returned nan for completion 0", None),
-    "inf": ("it returned inf for completion 0", None),
-    "text": ("it returned 'high' for completion 0, which is no number", None),
+    "nan": ("it returned nan (float) for completion 1", None),
+    "inf": ("it returned inf (float) for completion 1", None),
+    "text": ("it returned 'high' (str) for completion 1, which is no number", None),
     "too many": ("it returned 2 values for 1 completions", None),
-    "no list": ("it returned generator, not a list of 1 numbers", None),
+    "no list": ("it returned dict, not a list of 1 numbers", None),
     "nothing": ("it returned NoneType, not a list of 1 numbers", None),
 }
 
@@ -86,7 +93,7 @@ def of_kind(kind, on_error):
 
 def check_message(message, kind):
     what, trace = FAILURES[kind]
-    assert "reward 'reward' failed on row 1 (prompt 'prompt of bad', completion 'bad')" in message
+    assert "reward 'reward' failed on row 2 (prompt 'prompt of bad', completion 'bad')" in message
     assert what in message
     if trace is not None:
         assert trace in message
@@ -172,7 +179,7 @@ def test_long_texts_are_shortened_in_a_message():
 def test_a_failure_is_reported_whatever_the_prompt_is(prompt, shown):
     with Scorer(parse(["number"]), on_error="zero") as scorer:
         scores = scorer.score([prompt], ["c"], None, {})
-    assert f"failed on row 0 (prompt {shown}, completion 'c'): TypeError" in scores.messages[0]
+    assert f"failed on row 1 (prompt {shown}, completion 'c'): TypeError" in scores.messages[0]
 
 
 # the calling convention ------------------------------------------------------------------------------------------
@@ -185,7 +192,8 @@ def test_a_function_is_called_as_in_trl(tmp_path):
         "    assert prompts == ['prompt of a', 'prompt of b']\n"
         "    assert completions == ['a', 'b']\n"
         "    assert completion_ids == [[1], [2, 3]]\n"
-        "    assert columns == {'answer': ['x', 'y'], 'level': [1, 2]}\n"
+        "    assert list(columns) == ['answer', 'level', 'trainer_state', 'log_extra', 'log_metric']\n"
+        "    assert (columns['answer'], columns['level']) == (['x', 'y'], [1, 2])\n"
         "    return [1.0, 0.5]\n\n\n"
         "def some(completions, level):\n"
         "    return [level[0], len(completions)]\n\n\n"
@@ -263,98 +271,125 @@ def test_the_state_of_a_reward_file_lives_from_call_to_call(tmp_path):
         assert [score(scorer, ["a"]).components["count"] for _ in range(3)] == [[1.0], [2.0], [3.0]]
 
 
-# the process -----------------------------------------------------------------------------------------------------
+# what is lent, logged and said ----------------------------------------------------------------------------------------
 
 
-def test_what_a_function_prints_or_reads_does_not_disturb_the_messages(capfd):
-    def noisy(completions):
-        import os
-        import subprocess
-        import sys
+def test_one_that_hangs_among_those_that_wait_leaves_the_others_their_values():
+    async def hangs(completions):
+        import asyncio
 
-        print("printed", flush=True)
-        os.write(1, b"\x00\x00\x00\x00\x00\x00\x00\x01x")
-        sys.stderr.write("said\n")
-        subprocess.run(["sh", "-c", "echo from a child; cat"], check=True)
-        assert sys.stdin.read() == ""
+        await asyncio.sleep(600)
+
+    async def fine(completions):
         return [1.0] * len(completions)
 
-    with Scorer(parse([noisy]), timeout=20.0) as scorer:
-        for _ in range(2):
-            assert score(scorer, ["a", "b"]).components == {"noisy": [1.0, 1.0]}
-    assert capfd.readouterr() == ("", "")
+    with Scorer(parse([hangs, fine]), timeout=SHORT, on_error="skip") as scorer:
+        scores = score(scorer, ["a"])
+    assert scores.components == {"hangs": [None], "fine": [1.0]}
+    assert "no answer within" in scores.messages[0]
 
 
-def test_large_batches_pass():
-    with Scorer(parse([lambda completions: [len(c) for c in completions]])) as scorer:
-        assert score(scorer, ["x" * 5000] * 400).components["<lambda>"] == [5000.0] * 400
+def test_rows_that_all_hang_are_given_up_after_some():
+    def hangs(completions):
+
+        time.sleep(600)
+
+    with Scorer(parse([hangs]), timeout=0.2, on_error="zero") as scorer:
+        scores = score(scorer, [str(i) for i in range(50)])
+    assert scores.failed == set(range(50))
+    assert "no answer within 0.2 s" in scores.messages[0]
+    assert "not tried: 3 rows took too long" in scores.messages[-1]
 
 
-def test_no_completions_have_no_scores():
-    with Scorer(parse(["format:a", "exact"])) as scorer:
-        assert scorer.score([], [], [], {"answer": []}).components == {"format": [], "exact": []}
+def test_arguments_that_nobody_gives_are_refused_with_those_that_are():
+    def asks(completions, hardness, trainer_state, log_extra, log_metric):
+        return [0.0]
+
+    with Scorer(parse([asks, "number"])) as scorer:
+        scorer.check_arguments(["prompt", "hardness"])
+        with pytest.raises(UsageError) as error:
+            scorer.check_arguments(["prompt", "completion", "answer"])
+    assert "reward 'asks' asks for 'hardness', which nobody gives it" in str(error.value)
+    assert "prompts, completions, completion_ids, answer, trainer_state, log_extra, log_metric" in str(error.value)
 
 
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def test_messages_name_the_row_of_the_data():
+    with Scorer(parse([failing("exception")]), on_error="zero") as scorer:
+        scores = scorer.score(["p", "q"], ["good", "bad"], None, {}, where=["a.jsonl, row 7", "a.jsonl, row 9"])
+    assert scores.messages[0].startswith("reward 'reward' failed on a.jsonl, row 9 (")
 
 
-def test_a_process_that_hangs_is_ended_and_one_that_is_closed_too(tmp_path):
-    log = tmp_path / "pids"
+def test_columns_of_every_kind_arrive():
+    rows = {
+        "date": [datetime.date(2020, 1, 2)], "decimal": [Decimal("0.1")], "image": [Image.new("RGB", (2, 3))],
+        "bytes": [b"\x00"], "nested": [{"a": [None, {"b": 1}]}], "rule": [lambda text: text == "a"],
+        "array": [np.zeros(3)],
+    }  # fmt: skip
 
-    def who(completions):
-        import os
-        import pathlib
-        import time
+    def looks(completions, date, decimal, image, bytes, nested, rule, array):
+        right = date[0].year == 2020 and str(decimal[0]) == "0.1" and image[0].size == (2, 3) and bytes == [b"\x00"]
+        return [float(right and nested[0]["a"][1]["b"] == 1 and rule[0](completions[0]) and array[0].sum() == 0)]
 
-        path = pathlib.Path(completions[0])
-        with path.open("a") as file:
-            file.write(f"{os.getpid()}\n")
-        if len(path.read_text().split()) <= 2:
-            time.sleep(600)
-        return [1.0]
-
-    def pids():
-        return [int(line) for line in log.read_text().split()]
-
-    begin = time.monotonic()
-    with Scorer(parse([who]), timeout=SHORT, on_error="zero") as scorer:
-        assert score(scorer, [str(log)]).components == {"who": [0.0]}
-        assert time.monotonic() - begin < 20
-        # Called once as a batch and once as a row, each in a process of its own.
-        assert len(set(pids())) == 2
-        assert not any(alive(pid) for pid in pids())
-        assert score(scorer, [str(log)]).components == {"who": [1.0]}
-        assert alive(pids()[-1])
-    assert not alive(pids()[-1])
+    with Scorer(parse([looks])) as scorer:
+        assert score(scorer, ["a"], **rows).components == {"looks": [1.0]}
 
 
-# what cannot even begin ------------------------------------------------------------------------------------------
+def test_a_column_that_cannot_be_sent_is_named_where_somebody_reads_it():
+    columns = {"stream": ["fine", (x for x in "ab")]}
+    with Scorer(parse([lambda completions: [1.0] * len(completions)])) as scorer:
+        assert score(scorer, ["a", "b"], **columns).components == {"<lambda>": [1.0, 1.0]}
+    refused = pytest.raises(UsageError, match="the column 'stream', row 2 holds generator, which cannot be sent")
+    with Scorer(parse([lambda completions, **columns: [1.0] * len(completions)])) as scorer, refused:
+        score(scorer, ["a", "b"], **columns)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("nmber", "there is no reward 'nmber': builtin are exact, number"),
-        ("gone.py:f", "there is no file gone.py"),
-        ("format:(", "no regular expression"),
-        ("length:x", "write length or length:N"),
-        ("{here}/ends.py:f", "cannot be imported: SystemExit"),
-        ("{here}/ends.py", "there is no reward"),
-        ("{here}/has.py:g", r"has no function 'g' \(it has: f\)"),
-    ],
-)
-def test_a_reward_that_cannot_be_loaded_is_said_at_once(tmp_path, text, message):
-    (tmp_path / "ends.py").write_text("raise SystemExit(1)\n")
-    (tmp_path / "has.py").write_text("def f(completions): ...\n")
-    with pytest.raises(UsageError, match=message):
-        Scorer(parse([text.format(here=tmp_path)]))
+def test_rewards_here_collect_what_they_see_and_hold_what_they_want():
+    seen, lock = [], threading.Lock()
+
+    def collects(completions, stream):
+        with lock:
+            seen.extend(completions)
+        return [1.0] * len(completions)
+
+    async def later(completions):
+        return [2.0] * len(completions)
+
+    def leaves(completions):
+        raise SystemExit(1)
+
+    columns = {"stream": [(x for x in "ab")]}
+    with Scorer(parse([(0.5, collects), later]), process="here") as scorer:
+        assert score(scorer, ["a"], **columns).components == {"collects": [1.0], "later": [2.0]}
+    assert seen == ["a"]
+    with Scorer(parse([leaves]), process="here", on_error="zero") as scorer:
+        assert score(scorer, ["a"]).components == {"leaves": [0.0]}
 
 
-def test_an_unknown_choice_for_errors_is_refused():
-    with pytest.raises(UsageError, match="on_reward_error is 'ignore', but must be one of stop, zero, skip"):
-        Scorer(parse(["exact"]), on_error="ignore")
+def test_it_is_said_once_that_a_function_collects_elsewhere():
+    seen = []
+
+    def collects(completions):
+        seen.extend(completions)
+        return [1.0] * len(completions)
+
+    with Scorer(parse([collects])) as scorer:
+        (message,) = score(scorer, ["a"]).messages
+        assert score(scorer, ["a"]).messages == []
+    assert "reward 'collects': it changes 'seen', but in a process of its own" in message
+    assert "reward_process = here" in message
+    assert seen == []
+
+
+def test_what_is_logged_row_by_row_is_put_together():
+    def logs(completions, log_extra, log_metric):
+        log_extra("upper", [c.upper() for c in completions])
+        log_metric("rows", len(completions))
+        if "bad" in completions:
+            raise ValueError("bad")
+        return [1.0] * len(completions)
+
+    with Scorer(parse([logs]), on_error="zero") as scorer:
+        scores = score(scorer, ["good", "bad"])
+        assert (scores.extra, scores.metrics) == ({"upper": ["GOOD", None]}, {"rows": [1.0]})
+        scores = score(scorer, ["good", "fine"])
+        assert (scores.extra, scores.metrics) == ({"upper": ["GOOD", "FINE"]}, {"rows": [2.0]})

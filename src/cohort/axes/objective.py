@@ -31,8 +31,9 @@ def binary(rewards: Tensor, threshold: float | None, method: str) -> Tensor:
         return rewards >= threshold
     odd = (rewards != 0) & (rewards != 1)
     if bool(odd.any()):
+        # All its digits: what differs from 1 in the seventh would be shown as 1.
         raise GradedRewardError(
-            f"'{method}' is defined for rewards 0 and 1, but the reward {float(rewards[odd][0]):g} came: "
+            f"'{method}' is defined for rewards 0 and 1, but the reward {rewards[odd][0].cpu().numpy()} came: "
             f"give it a threshold, as in '{method}(threshold=0.5)', or a reward of 0 and 1"
         )
     return rewards == 1

@@ -16,7 +16,9 @@ from cohort.files import write_atomically
 from cohort.training.values import DATA, OUTPUT
 
 
-@with_options(only={"data", "reward", "prompt_field", "answer_field", "on_reward_error", "reward_timeout"})
+@with_options(
+    only={"data", "reward", "prompt_field", "answer_field", "on_reward_error", "reward_timeout", "reward_process"}
+)
 def score(
     options: Options,
     completion_field: Annotated[
@@ -38,7 +40,8 @@ def score(
     rows = list(
         score_rows(
             made.data, completion_field=completion_field, reward=made.reward, prompt_field=made.prompt_field,
-            answer_field=made.answer_field, timeout=made.reward_timeout, on_error=made.on_reward_error, say=say,
+            answer_field=made.answer_field, timeout=made.reward_timeout, on_error=made.on_reward_error,
+            process=made.reward_process, say=say,
         )
     )  # fmt: skip
     text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -47,5 +50,5 @@ def score(
     else:
         sys.stdout.write(text)
     names = [k for k in rows[0] if k not in ("row", "sample")]
-    means = ((k, [row[k] for row in rows if row[k] is not None]) for k in names)
+    means = ((k, [row[k] for row in rows if isinstance(row[k], (int, float))]) for k in names)
     say(f"{len(rows)} completions; mean " + ", ".join(f"{k} {sum(v) / len(v):.4g}" for k, v in means if v))

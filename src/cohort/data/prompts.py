@@ -252,7 +252,7 @@ def make_prompt(row: Row, policy: Renderer, spec: PromptSpec, template: str | No
             f"model's context of {policy.context_length}: shorten it, or lower max_new_tokens"
             + (f" to at most {room}" if (room := policy.context_length - len(tokens)) > 0 else "")
         )
-    return Prompt(prompt_id(text), text, tokens, source, row, tuple(tools))
+    return Prompt(prompt_id(text), text, tokens, source, row, tuple(tools), where)
 
 
 def prompt_id(text: str) -> str:

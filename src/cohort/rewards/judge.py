@@ -2,22 +2,27 @@
 
 A judge is called once a batch, in the process of the run, as judge(prompts, ..., **columns): a list a name, with one
 entry for each thing to judge; it takes the columns that it names. Prompts are what reward functions see, completions
-are texts. It returns (or, if it is asynchronous, resolves to) one verdict for each.
+are texts. It returns (or, if it is asynchronous, resolves to) one verdict for each. What is asynchronous runs in one
+event loop for the life of the process, so that clients and semaphores of a module live through all steps.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-from collections.abc import Callable, Sequence
+import traceback
+from asyncio import CancelledError
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import cache
+from itertools import islice
 from typing import Any
 
 from cohort.batch import Prompt
 from cohort.errors import UsageError
+from cohort.rewards.calling import TRACEBACK
+from cohort.rewards.interface import bound, interface
+from cohort.rewards.loop import LOOP
 from cohort.rewards.scorer import RewardError
 from cohort.rewards.spec import from_file
-from cohort.rewards.worker import accepted
 
 Judge = str | Callable[..., Any]
 
@@ -53,19 +58,46 @@ def ask(judge: Judge, prompts: Sequence[Prompt], **texts: Sequence[str]) -> list
     columns = {name: [row.get(name) for row in rows] for name in names}
     given = {**columns, "prompts": [prompt.source for prompt in prompts], **{k: list(v) for k, v in texts.items()}}
     try:
-        verdicts = function(**accepted(function, given))
+        args, named = bound(interface(function), given)
+        verdicts = function(*args, **named)
         if inspect.isawaitable(verdicts):
-            verdicts = asyncio.run(_await(verdicts))
-        verdicts = list(verdicts)
-    except Exception as error:
-        raise RewardError(f"the judge {_name(judge)} failed: {type(error).__name__}: {error}") from error
+            (verdicts,) = LOOP.run([verdicts])
+            if isinstance(verdicts, BaseException):
+                raise verdicts
+        if isinstance(verdicts, (str, bytes, Mapping, Set)) or not isinstance(verdicts, Iterable):
+            raise RewardError(f"the judge {_name(judge)} returned {type(verdicts).__name__}, not a list of verdicts")
+        # What has no end is not waited for.
+        verdicts = list(islice(verdicts, len(prompts) + 1))
+    except RewardError:
+        raise
+    except (Exception, SystemExit, CancelledError) as error:
+        trace = "".join(traceback.format_exception(error))[-TRACEBACK:]
+        raise RewardError(
+            f"the judge {_name(judge)} failed: {type(error).__name__}: {error}\n{trace.rstrip()}"
+        ) from error
     if len(verdicts) != len(prompts):
-        raise RewardError(f"the judge {_name(judge)} returned {len(verdicts)} verdicts for {len(prompts)} questions")
+        count = len(verdicts) if len(verdicts) < len(prompts) else f"more than {len(prompts)}"
+        raise RewardError(f"the judge {_name(judge)} returned {count} verdicts for {len(prompts)} questions")
     return verdicts
 
 
-async def _await(verdicts: Any) -> Any:
-    return await verdicts
+def check_judge(judge: Judge, texts: Sequence[str], columns: Sequence[str]) -> None:
+    """The judge can be loaded, and all arguments that it asks for are given.
+
+    Args:
+        texts: names of what is judged.
+        columns: of the data.
+
+    Raises:
+        UsageError: it cannot, or some are not; names those that are.
+    """
+    given = list(dict.fromkeys(["prompts", *texts, *columns]))
+    missing = interface(load_judge(judge)).missing(given)
+    if missing:
+        raise UsageError(
+            f"the judge {_name(judge)} asks for {', '.join(map(repr, missing))}, which nobody gives it: there are "
+            f"{', '.join(given)}; add a column of that name to the data, or give the parameter a default"
+        )
 
 
 def _name(judge: Judge) -> str:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
-import signal
-import subprocess
-import sys
-import tempfile
-import time
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any, Literal
 
 from cohort.errors import UsageError
+from cohort.rewards.calling import Reply, TrainerState
+from cohort.rewards.interface import AFTER, BEFORE, NAMED_ONLY, Interface
+from cohort.rewards.printed import Printed
+from cohort.rewards.process import Failed, Worker
+from cohort.rewards.sending import packed
 from cohort.rewards.spec import RewardSpec
-from cohort.rewards.worker import read_frame, write_frame
+from cohort.rewards.worker import Functions
 
 ON_ERROR = ("stop", "zero", "skip")
+# Rows of one batch that may each run into the time limit before the others are given up.
+LATE = 3
+# Columns of the data that a function is not given: they are the prompt and what answers it.
+OWN = ("prompt", "completion", *BEFORE)
 
 
 class RewardError(RuntimeError):
@@ -31,35 +33,55 @@ class Scores:
 
     Attributes:
         components: reward name -> one value a completion; None where the reward does not apply.
-        failed: rows that a reward function could not score, which `on_error` says what to do with.
+        failed: places of completions that a reward function could not score, which `on_error` says what to do with.
         messages: what went wrong, one message a failure.
+        extra: column -> what functions logged of each completion with `log_extra`.
+        metrics: name -> the numbers that functions logged with `log_metric`.
     """
 
     components: dict[str, list[float | None]]
     failed: set[int] = field(default_factory=set)
     messages: list[str] = field(default_factory=list)
+    extra: dict[str, list[Any]] = field(default_factory=dict)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Scorer:
-    """Calls reward functions in a worker process, with a timeout.
+    """Calls reward functions, in a worker process with a timeout.
 
     Args:
         specs: the reward components.
         timeout: seconds that one function may take for one batch.
         on_error: "stop" raises RewardError; "zero" gives the row 0; "skip" gives it None and reports it as failed.
+        process: "worker", or "here": in this process, without a timeout and without any protection from what they do.
 
     Raises:
-        UsageError: a reward function cannot be loaded.
+        UsageError: a reward function cannot be loaded, or cannot be sent to the worker.
     """
 
-    def __init__(self, specs: Sequence[RewardSpec], *, timeout: float = 60.0, on_error: str = "stop") -> None:
+    def __init__(
+        self,
+        specs: Sequence[RewardSpec],
+        *,
+        timeout: float = 60.0,
+        on_error: str = "stop",
+        process: Literal["worker", "here"] = "worker",
+    ) -> None:
         if on_error not in ON_ERROR:
             raise UsageError(f"on_reward_error is '{on_error}', but must be one of {', '.join(ON_ERROR)}")
         self.specs, self.timeout, self.on_error = list(specs), timeout, on_error
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stderr: IO[bytes] | None = None
-        if self.specs:
-            self._start()
+        self.printed = Printed()
+        self.interfaces: list[Interface] = []
+        self._worker: Worker | None = None
+        self._functions: Functions | None = None
+        self._warned: set[str] = set()
+        if self.specs and process == "worker":
+            self._worker = Worker(self.specs, self.printed, timeout=timeout)
+            found = self._worker.start()
+        else:
+            self._functions = Functions({spec.name: spec.function for spec in self.specs if spec.function is not None})
+            found = [self._functions.load(spec.text, spec.name) for spec in self.specs]
+        self.interfaces = [Interface(**{k: _tuple(v) for k, v in each.items()}) for each in found]
 
     def __enter__(self) -> Scorer:
         return self
@@ -69,15 +91,28 @@ class Scorer:
 
     def close(self) -> None:
         """End the worker."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            for stream in (self._process.stdin, self._process.stdout, self._stderr):
-                if stream is not None:
-                    with contextlib.suppress(OSError):
-                        stream.close()
-            self._process = None
+        if self._worker is not None:
+            self._worker.close()
+
+    def check_arguments(self, columns: Sequence[str]) -> None:
+        """All arguments that the functions ask for are given.
+
+        Args:
+            columns: of the data.
+
+        Raises:
+            UsageError: some are not; names those that are.
+        """
+        given = [*BEFORE, *(name for name in columns if name not in OWN), *AFTER, *NAMED_ONLY]
+        for spec, found in zip(self.specs, self.interfaces, strict=True):
+            missing = found.missing(given)
+            # What a verifier lacks is said with the option that names it.
+            if missing and not spec.verifies:
+                raise UsageError(
+                    f"reward '{spec.text or spec.name}' asks for {', '.join(map(repr, missing))}, which nobody gives it: "
+                    f"there are {', '.join(dict.fromkeys(given))}; add a column of that name to the data, or give the "
+                    "parameter a default"
+                )
 
     def score(
         self,
@@ -85,6 +120,9 @@ class Scorer:
         completions: Sequence[Any],
         completion_ids: Sequence[Sequence[int]] | None,
         columns: Mapping[str, Sequence[Any]],
+        *,
+        where: Sequence[str] | None = None,
+        state: tuple[int, int] = (0, 0),
     ) -> Scores:
         """Every component of every completion.
 
@@ -92,115 +130,177 @@ class Scorer:
             prompts, completions: texts, or lists of messages.
             completion_ids: token ids, where they are known.
             columns: further columns of the data set, a value a completion.
+            where: what to call each completion's row in messages; by default its place, counted from 1.
+            state: steps completed, and steps of the run.
 
         Raises:
             RewardError: a function failed and on_error is "stop".
+            UsageError: a column cannot be sent to the worker.
         """
-        arguments = {
+        rows = len(completions)
+        columns = {name: values for name, values in columns.items() if name not in OWN}
+        given = {
             "prompts": list(prompts),
             "completions": list(completions),
             "completion_ids": completion_ids,
             **columns,
         }
+        batch = _Batch(given, rows, where or [f"row {row}" for row in range(1, rows + 1)], state)
+        replies = self._replies(batch)
         scores = Scores({})
         for index, spec in enumerate(self.specs):
-            reply = self._call(index, arguments, len(completions))
+            reply = replies[index]
             if "values" in reply:
                 scores.components[spec.name] = reply["values"]
+                self._note(spec, reply, scores)
             else:
-                scores.components[spec.name] = self._row_by_row(index, arguments, len(completions), reply, scores)
+                scores.components[spec.name] = self._row_by_row(index, batch, reply, scores)
         return scores
 
-    def _row_by_row(
-        self, index: int, arguments: dict[str, Any], rows: int, failure: dict[str, Any], scores: Scores
-    ) -> list[float | None]:
+    def _replies(self, batch: _Batch) -> dict[int, Reply]:
+        """What each function gives for the batch: one after the other, then together those that wait."""
+        every = range(len(self.specs))
+        replies = {i: self._call([i], batch)[0] for i in every if not self.interfaces[i].waits}
+        waiting = [i for i in every if self.interfaces[i].waits]
+        if waiting:
+            came = self._call(waiting, batch)
+            if len(waiting) > 1 and any(reply.get("ended") for reply in came):
+                # One of them ended the process, or let the time run out; the others need not suffer for it.
+                came = [self._call([i], batch)[0] for i in waiting]
+            replies.update(zip(waiting, came, strict=True))
+        return replies
+
+    def _note(self, spec: RewardSpec, reply: Reply, scores: Scores) -> None:
+        """Take over what a function logged, and warn once of what it is not meant to do."""
+        scores.extra.update(reply["extra"])
+        for name, values in reply["metrics"].items():
+            scores.metrics.setdefault(name, []).extend(values)
+        notes = list(reply["notes"])
+        if reply.get("changed"):
+            names = ", ".join(map(repr, reply["changed"]))
+            notes.append(
+                f"it changes {names}, but in a process of its own: nothing of that is seen here (which does no harm to a "
+                "cache). To collect something, use log_extra or log_metric, or run rewards here with reward_process = here"
+            )
+        for note in notes:
+            message = f"reward '{spec.name}': {note}"
+            if message not in self._warned:
+                self._warned.add(message)
+                scores.messages.append(message)
+
+    def _row_by_row(self, index: int, batch: _Batch, failure: Reply, scores: Scores) -> list[float | None]:
         """Call a failed function on each row by itself, to find the rows it fails on and to keep the others."""
-        name = self.specs[index].name
+        spec = self.specs[index]
         values: list[float | None] = []
-        culprits = 0
-        for row in range(rows):
-            alone = {k: [v[row]] if isinstance(v, (list, tuple)) else v for k, v in arguments.items()}
-            reply = self._call(index, alone, 1)
+        logged: list[dict[str, Any]] = []
+        culprits = late = 0
+        for row in range(batch.rows):
+            alone = batch.row(row)
+            reply: Reply = {"error": f"not tried: {LATE} rows took too long"}
+            if late < LATE:
+                (reply,) = self._call([index], alone)
+            logged.append({column: each[0] for column, each in reply.get("extra", {}).items()})
             if "values" in reply:
                 values += reply["values"]
+                self._note(spec, {**reply, "extra": {}}, scores)
                 continue
             culprits += 1
-            where = f"prompt {_short(alone['prompts'][0])}, completion {_short(alone['completions'][0])}"
-            message = f"reward '{name}' failed on row {row} ({where}): {reply['error']}\n{reply.get('traceback', '')}"
+            late += bool(reply.get("late"))
+            where = f"prompt {_short(alone.given['prompts'][0])}, completion {_short(alone.given['completions'][0])}"
+            trace = reply.get("traceback", "")
+            message = f"reward '{spec.name}' failed on {batch.where[row]} ({where}): {reply['error']}\n{trace}"
             if self.on_error == "stop":
                 raise RewardError(message.rstrip())
             scores.messages.append(message.rstrip())
             scores.failed.add(row)
             values.append(0.0 if self.on_error == "zero" else None)
+        for column in dict.fromkeys(column for each in logged for column in each):
+            scores.extra[column] = [each.get(column) for each in logged]
         if not culprits:
-            message = f"reward '{name}' failed on a batch of {rows}, though on no row by itself: {failure['error']}"
+            message = f"reward '{spec.name}' failed on a batch of {batch.rows}, though on no row by itself: {failure['error']}"
             if self.on_error == "stop":
                 raise RewardError(f"{message}\n{failure.get('traceback', '')}".rstrip())
             scores.messages.append(message)
         return values
 
-    # the worker ----------------------------------------------------------------------------------------------------
-
-    def _start(self) -> None:
-        import dill
-
-        self.close()
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "cohort.rewards.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            start_new_session=True,
-        )
-        assert self._process.stdin is not None
-        # With the path, for functions of modules that stand next to the user's script.
-        write_frame(self._process.stdin, {"path": sys.path, "load": dill.dumps(self.specs, recurse=True)})
-        # Importing a user's file may load a model; that is not a call that hangs.
-        reply = self._receive(max(self.timeout, 300.0))
-        if "error" in reply:
-            self.close()
-            raise UsageError(reply["error"])
-
-    def _call(self, index: int, arguments: dict[str, Any], rows: int) -> dict[str, Any]:
-        if self._process is None or self._process.poll() is not None:
-            self._start()
-        assert self._process is not None
-        assert self._process.stdin is not None
-        call = {"reward": index, "arguments": arguments, "rows": rows, "timeout": self.timeout}
-        with contextlib.suppress(BrokenPipeError):
-            write_frame(self._process.stdin, call)
-        return self._receive(self.timeout)
-
-    def _receive(self, timeout: float) -> dict[str, Any]:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        deadline = time.monotonic() + timeout
-        ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            said = self._said()
-            self.close()
-            return {
-                "error": f"no answer within {timeout:g} s (reward_timeout), so its process was ended",
-                "traceback": said,
-            }
+    def _call(self, rewards: list[int], batch: _Batch) -> list[Reply]:
+        """A reply for each of some functions; where there is none, what happened, and whether the process `ended`."""
+        taken = [name for name in batch.given if any(self.interfaces[i].takes(name) for i in rewards)]
+        if self._functions is not None:
+            return self._functions.call(rewards, lambda: batch.copies(taken), batch.rows, TrainerState(*batch.state))
+        assert self._worker is not None
+        columns = {name: batch.sent(name) for name in taken}
         try:
-            reply: dict[str, Any] = read_frame(self._process.stdout)
-            return reply
-        except EOFError:
-            code = self._process.wait()
-            said = self._said()
-            self.close()
-            what = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-            return {"error": f"its process died ({what})", "traceback": said}
+            return self._worker.call(rewards, columns, batch.rows, batch.state, self.timeout)
+        except Failed as error:
+            failure = {"error": str(error), "traceback": error.said, "late": error.late, "ended": True}
+            return [failure] * len(rewards)
 
-    def _said(self) -> str:
-        """The end of what the worker wrote to standard error."""
-        if self._stderr is None:
-            return ""
-        size = self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, size - 2000))
-        return self._stderr.read().decode(errors="replace").strip()
+
+@dataclass
+class _Batch:
+    """Arguments of a call.
+
+    Attributes:
+        given: name -> a value a completion; None where nothing is known of it.
+        where: what to call each completion's row.
+    """
+
+    given: dict[str, Any]
+    rows: int
+    where: Sequence[str]
+    state: tuple[int, int]
+    _sent: dict[str, bytes] = field(default_factory=dict)
+
+    def row(self, row: int) -> _Batch:
+        """One row by itself."""
+        alone = {name: None if values is None else [values[row]] for name, values in self.given.items()}
+        return _Batch(alone, 1, [self.where[row]], self.state)
+
+    def sent(self, name: str) -> bytes:
+        """A column for the worker.
+
+        Raises:
+            UsageError: it cannot be sent; says which row.
+        """
+        if name not in self._sent:
+            try:
+                self._sent[name] = _pickled(self.given[name])
+            except Exception as error:
+                raise UsageError(self._refusal(name, error)) from error
+        return self._sent[name]
+
+    def _refusal(self, name: str, error: Exception) -> str:
+        at, kind = "", "something"
+        for row, value in enumerate(self.given[name]):
+            try:
+                _pickled(value)
+            except Exception:
+                at, kind = f", {self.where[row]}", type(value).__name__
+                break
+        return (
+            f"the column '{name}'{at} holds {kind}, which cannot be sent to the process of the reward functions ({error}): "
+            "leave the column out, store in it what can be, or run rewards in this process with reward_process = here"
+        )
+
+    def copies(self, names: Sequence[str]) -> dict[str, Any]:
+        """Columns for a function in this process, which may change its lists."""
+        return {name: None if self.given[name] is None else list(self.given[name]) for name in names}
+
+
+def _pickled(values: Any) -> bytes:
+    """A value for the worker: a function or an object of a script goes with what makes it."""
+    try:
+        data = pickle.dumps(values)
+        if b"__main__" not in data:
+            return data
+    except Exception:
+        pass
+    return packed(values)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _short(value: Any, most: int = 60) -> str:

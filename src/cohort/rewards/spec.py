@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import math
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from cohort.data.rows import places_of
@@ -56,8 +60,11 @@ class RewardSpec:
         """True if it is the verifier of the reasoning-gym task that a row comes from."""
         return self.text.partition(":")[0] == "task"
 
-    def load(self) -> Callable[..., Any]:
+    def load(self, modules: dict[str, ModuleType] | None = None) -> Callable[..., Any]:
         """The function.
+
+        Args:
+            modules: files that were imported before, which are not imported again; takes those that are.
 
         Raises:
             UsageError: no such builtin, file or function, or a malformed regular expression.
@@ -77,31 +84,30 @@ class RewardSpec:
                 raise UsageError(f"reward '{self.text}': write length or length:N, with N a number of tokens")
             return verifiers.shortness(int(argument) if argument else None)
         if ".py:" in self.text:
-            return from_file(self.text)
+            return from_file(self.text, modules=modules)
         raise UsageError(
             f"there is no reward '{self.text}': builtin are {', '.join(verifiers.NAMES)}; your own is path/to/file.py:function"
         )
 
 
-def parse(texts: Sequence[str | Callable[..., Any]]) -> list[RewardSpec]:
-    """Reward components from `NAME` or `WEIGHT*NAME` each, or Python functions; names made unique.
+Reward = str | Callable[..., Any] | tuple[float, str | Callable[..., Any]]
+
+
+def parse(rewards: Sequence[Reward]) -> list[RewardSpec]:
+    """Reward components from `NAME` or `WEIGHT*NAME` each, Python functions, or pairs of a weight and one of these.
+
+    Their names are made unique.
 
     Raises:
         UsageError: no reward, or a weight that is no number.
     """
-    if not texts:
+    if not rewards:
         raise UsageError(f"no reward was given; builtin are {', '.join(verifiers.NAMES)}")
     specs: list[RewardSpec] = []
-    for text in texts:
-        if callable(text):
-            name, written, weight, function = getattr(text, "__name__", "reward"), "", 1.0, text
-        else:
-            weighted = r"\s*(?:(?P<weight>[-+]?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*\*)?\s*(?P<what>\S(?:.*\S)?)\s*"
-            match = re.fullmatch(weighted, text, re.DOTALL)
-            if match is None:
-                raise UsageError(f"reward '{text}': write NAME or WEIGHT*NAME, as in 0.2*format:^<think>")
-            weight, written, function = float(match["weight"] or 1.0), match["what"], None
-            name = written.rsplit(":", 1)[1] if ".py:" in written else written.split(":", 1)[0]
+    for reward in rewards:
+        name, written, weight, function = _read(reward)
+        if not math.isfinite(weight):
+            raise UsageError(f"reward {described(reward)}: its weight must be a finite number")
         taken = [spec.name for spec in specs]
         unique, count = name, 2
         while unique in taken:
@@ -110,8 +116,54 @@ def parse(texts: Sequence[str | Callable[..., Any]]) -> list[RewardSpec]:
     return specs
 
 
-def from_file(text: str, kind: str = "reward") -> Callable[..., Any]:
+def _read(reward: Any) -> tuple[str, str, float, Callable[..., Any] | None]:
+    """Name, text, weight and function of a reward."""
+    if isinstance(reward, (tuple, list)):
+        if not is_weighted(reward):
+            raise UsageError(f"reward {described(reward)}: a pair is a weight and a reward, as in (0.5, function)")
+        name, written, weight, function = _read(reward[1])
+        return name, written, weight * float(reward[0]), function
+    if callable(reward):
+        return getattr(reward, "__name__", "reward"), "", 1.0, reward
+    if not isinstance(reward, str):
+        raise UsageError(
+            f"reward {described(reward)}: expected NAME, WEIGHT*NAME, a function, or a pair of a weight and one of these"
+        )
+    weighted = r"\s*(?:(?P<weight>[-+]?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*\*)?\s*(?P<what>\S(?:.*\S)?)\s*"
+    match = re.fullmatch(weighted, reward, re.DOTALL)
+    if match is None:
+        raise UsageError(f"reward '{reward}': write NAME or WEIGHT*NAME, as in 0.2*format:^<think>")
+    written = match["what"]
+    name = written.rsplit(":", 1)[1] if ".py:" in written else written.split(":", 1)[0]
+    return name, written, float(match["weight"] or 1.0), None
+
+
+def is_weighted(value: Any) -> bool:
+    """True for a pair of a weight and a reward."""
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 2
+        and isinstance(value[0], Real)
+        and (callable(value[1]) or isinstance(value[1], str))
+    )
+
+
+def described(reward: Any) -> str:
+    """A reward as a text that is the same in every run."""
+    if is_weighted(reward):
+        return f"{reward[0]:g}*{described(reward[1])}"
+    if isinstance(reward, str):
+        return reward
+    if not callable(reward):
+        return shown(reward)
+    return f"<Python function {getattr(reward, '__name__', None) or type(reward).__name__}>"
+
+
+def from_file(text: str, kind: str = "reward", *, modules: dict[str, ModuleType] | None = None) -> Callable[..., Any]:
     """The function that `path.py:function` names; `kind` is what it is, for messages.
+
+    Args:
+        modules: files that were imported before, which are not imported again; takes those that are.
 
     Raises:
         UsageError: no such file or function, or the file cannot be imported.
@@ -124,6 +176,18 @@ def from_file(text: str, kind: str = "reward") -> Callable[..., Any]:
         raise UsageError(f"{kind} {shown(text)}: there is no file {shown(file)}: {error}") from error
     if not there:
         raise UsageError(f"{kind} '{text}': there is no file {file}")
+    modules = {} if modules is None else modules
+    module = modules.get(str(path))
+    if module is None:
+        module = modules[str(path)] = _imported(path, text, file, kind)
+    function = getattr(module, name, None)
+    if not callable(function):
+        functions = [k for k, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
+        raise UsageError(f"{kind} '{text}': {file} has no function '{name}' (it has: {', '.join(functions) or 'none'})")
+    return function
+
+
+def _imported(path: Path, text: str, file: str, kind: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"cohort_{kind}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -134,9 +198,11 @@ def from_file(text: str, kind: str = "reward") -> Callable[..., Any]:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{kind} '{text}': {file} cannot be imported: {type(error).__name__}: {error}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        functions = [k for k, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
-        raise UsageError(f"{kind} '{text}': {file} has no function '{name}' (it has: {', '.join(functions) or 'none'})")
-    return function
+        line = next(
+            (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(path)), 0
+        )
+        where = f" (line {line})" if line else ""
+        raise UsageError(
+            f"{kind} '{text}': {file} cannot be imported: {type(error).__name__}: {error}{where}"
+        ) from error
+    return module

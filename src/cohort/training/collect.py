@@ -50,6 +50,8 @@ class Grader:
         verdict: what the share of rollouts that it calls correct is called.
         correct_at: value of that component from which a rollout counts as correct.
         max_new_tokens: generation budget, for rewards that depend on it.
+        metrics: name -> the numbers that reward functions logged and nobody has taken yet.
+        moment: steps completed, and steps of the run, for reward functions that ask.
     """
 
     scorer: Scorer
@@ -58,6 +60,8 @@ class Grader:
     max_new_tokens: int
     verdict: str = "accuracy"
     failures: list[str] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    moment: list[int] = field(default_factory=lambda: [0, 0])
     seconds: dict[str, float] = field(default_factory=lambda: {"reward": 0.0})
 
     @property
@@ -74,8 +78,7 @@ class Grader:
             return []
         columns: dict[str, list[Any]] = {}
         for name in dict.fromkeys(name for r in rollouts for name in r.prompt.row):
-            if name not in ("prompt", "prompts", "completions", "completion_ids"):
-                columns[name] = [r.prompt.row.get(name) for r in rollouts]
+            columns[name] = [r.prompt.row.get(name) for r in rollouts]
         columns["max_new_tokens"] = [self.max_new_tokens] * len(rollouts)
         begin = time.perf_counter()
         scores = self.scorer.score(
@@ -83,9 +86,13 @@ class Grader:
             [r.text if isinstance(r.prompt.source, str) else [_assistant(r.text)] for r in rollouts],
             [r.tokens for r in rollouts],
             columns,
+            where=[r.prompt.where or f"row {i}" for i, r in enumerate(rollouts, 1)],
+            state=(self.moment[0], self.moment[1]),
         )
         self.seconds["reward"] += time.perf_counter() - begin
         self.failures.extend(scores.messages)
+        for name, values in scores.metrics.items():
+            self.metrics.setdefault(name, []).extend(values)
         out = []
         for i, rollout in enumerate(rollouts):
             components = {name: values[i] for name, values in scores.components.items()}
@@ -93,8 +100,17 @@ class Grader:
             reward = math.nan if failed else weighted_sum(self.weights, components.values())
             right = None if failed else components[self.accuracy]
             accuracy = math.nan if right is None else float(right >= self.correct_at)
-            out.append(rollout.but(components=components, reward=reward, accuracy=accuracy, failed=failed))
+            logged = {column: values[i] for column, values in scores.extra.items()}
+            out.append(
+                rollout.but(components=components, reward=reward, accuracy=accuracy, failed=failed, logged=logged)
+            )
         return out
+
+    def take_metrics(self) -> dict[str, float]:
+        """Means of what reward functions logged since the last call."""
+        taken = {name: sum(values) / len(values) for name, values in self.metrics.items() if values}
+        self.metrics.clear()
+        return taken
 
 
 def weighted_sum(weights: Iterable[float], values: Iterable[float | None]) -> float:

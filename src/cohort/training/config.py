@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, V
 
 from cohort.errors import UsageError, shown
 from cohort.files import write_atomically
+from cohort.rewards.spec import described, is_weighted
 from cohort.training.reading import read_yaml, write_yaml
 from cohort.training.values import (
     DATA,
@@ -55,19 +56,6 @@ class CheckpointConfig(_Section):
 # Keys that rows can be given for, from Python, and those whose value can be a mapping of the user's own.
 ROWS = ("data", "pairs", "eval_data")
 WHOLE = (*ROWS, "logit_bias")
-
-
-def _weighted(value: Any) -> bool:
-    """True for (weight, reward)."""
-    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], int | float)
-
-
-def _described(reward: Any) -> str:
-    if isinstance(reward, str):
-        return reward
-    if isinstance(reward, tuple):
-        return f"{reward[0]:g}*{_described(reward[1])}"
-    return f"<Python function {getattr(reward, '__name__', reward)}>"
 
 
 def _described_rows(rows: Any) -> str:
@@ -237,6 +225,10 @@ class TrainConfig(_Section):
     on_reward_error: Annotated[Literal["stop", "zero", "skip"], Option(REWARDS)] = Field(
         "stop", description="what to do when a reward function fails: end the run, count 0, or leave the rollout out"
     )
+    reward_process: Annotated[Literal["worker", "here"], Option(REWARDS)] = Field(
+        "worker",
+        description="where reward functions run: in a process of their own, or in this one, with no time limit",
+    )
 
     # the run
     seed: Annotated[int, BeforeValidator(number), Option(SAMPLING)] = Field(
@@ -264,14 +256,14 @@ class TrainConfig(_Section):
     @field_validator("reward", "stop", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        alone = isinstance(value, str) or callable(value) or _weighted(value)
+        alone = isinstance(value, str) or callable(value) or is_weighted(value)
         return [value] if alone else value
 
     @field_validator("reward")
     @classmethod
     def _rewards(cls, value: list[Any]) -> list[Any]:
         for each in value:
-            if not (isinstance(each, str) or callable(each) or _weighted(each)):
+            if not (isinstance(each, str) or callable(each) or is_weighted(each)):
                 raise ValueError(f"{each!r} is no reward: name one, or give a function or (weight, function)")
         return value
 
@@ -299,7 +291,7 @@ class TrainConfig(_Section):
         """
         out = self.model_dump(mode="python", exclude=set(ROWS))
         out = {key: out.get(key) for key in TrainConfig.model_fields}
-        out["reward"] = [_described(each) for each in self.reward]
+        out["reward"] = [described(each) for each in self.reward]
         for key in ROWS:
             value = getattr(self, key)
             out[key] = value if value is None or isinstance(value, str) else _described_rows(value)

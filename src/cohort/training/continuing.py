@@ -19,7 +19,7 @@ from cohort.training.setup import Setup
 RESUMABLE = frozenset(
     {
         "out", "checkpoint", "record", "record_every", "record_limit_mb", "show_every", "doctor", "tensorboard", "wandb",
-        "eval_every", "threads", "max_tokens_sampled", "activations", "compile",
+        "eval_every", "threads", "max_tokens_sampled", "activations", "compile", "reward_process",
     }
     | {"engine_url", "engine_folder", "engine_weights", "engine_memory", "engine_timeout"}
 )  # fmt: skip

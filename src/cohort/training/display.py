@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 
@@ -18,6 +19,11 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(round(max(0.0, seconds)), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+# Lines that are shown of what rewards print in a step, and characters of a line.
+PRINTED, WIDTH = 5, 200
+_PRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def step_values(metrics: Mapping[str, float], *, rewards: Sequence[str], verdict: str, drawn: bool) -> dict[str, float]:
@@ -70,6 +76,16 @@ class Display:
         """Say nothing from now on."""
         self.end()
         self.quiet = True
+
+    def printed(self, text: str, where: object) -> None:
+        """The last lines of what reward functions printed; `where` has the others."""
+        # Of a line that was written over again and again, as bars of progress are, the last state.
+        lines = [_PRINTABLE.sub("", line.rstrip("\r").rpartition("\r")[2]) for line in text.split("\n")]
+        lines = [line for line in lines if line.strip()]
+        for line in lines[-PRINTED:]:
+            self.say(f"  reward: {line if len(line) <= WIDTH else line[: WIDTH - 3] + '...'}")
+        if len(lines) > PRINTED:
+            self.say(f"  reward: ({len(lines) - PRINTED} more lines before these: {where})")
 
     def begin(self, what: str, total: int, done: int = 0) -> None:
         """Start showing a phase of `total` steps."""

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from cohort.data.load import load_rows
 from cohort.data.presets import apply_preset
@@ -23,6 +23,7 @@ from cohort.training.evaluate import Evaluation, evaluate_prompts
 from cohort.training.opening import say_text
 from cohort.training.setup import (
     TASK_ONLY,
+    check_arguments,
     check_columns,
     check_options,
     load_policy,
@@ -31,6 +32,9 @@ from cohort.training.setup import (
     prompt_spec,
     say_inapplicable,
 )
+
+# Bytes of what reward functions print that are shown after an evaluation or a scoring.
+PRINTED = 4000
 
 
 def evaluate_model(
@@ -54,12 +58,14 @@ def evaluate_model(
     check_options(config)
     grader = make_grader(config)
     with contextlib.ExitStack() as stack:
+        stack.callback(lambda: say_printed(grader.scorer, say))
         stack.callback(grader.scorer.close)
         spec = prompt_spec(config)
         source = read_source(config.data, spec, seed=config.seed, say=say)
         check_source(source, spec)
         method = registry.method("grpo(kl_beta=0.0)")
         check_columns(method, config, grader, source.rows[:limit], [])
+        check_arguments(method, grader, source)
         policy = load_policy(config, say, given=given)
         prompts = load_prompts(source, policy, spec, say=say)[:limit]
         check_columns(method, config, grader, [prompt.row for prompt in prompts], [])
@@ -78,6 +84,13 @@ def evaluate_model(
         return found
 
 
+def say_printed(scorer: Scorer, say: Callable[[str], None]) -> None:
+    """Show the end of what reward functions printed."""
+    text = scorer.printed.take(PRINTED).strip()
+    if text:
+        say(f"reward functions printed:\n{text}")
+
+
 def score_rows(
     data: str,
     *,
@@ -87,10 +100,12 @@ def score_rows(
     answer_field: str | None = None,
     timeout: float = 60.0,
     on_error: str = "stop",
+    process: Literal["worker", "here"] = "worker",
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[dict[str, Any]]:
-    """One object for every completion of a file: row (of a text file its line), sample, every component, the weighted sum.
-    A reward is None where it does not apply, or could not score the completion and `on_error` is "skip".
+    """One object for every completion of a file: row (of a text file its line), sample, what was logged, every component, and
+    the weighted sum. A reward is None where it does not apply, or could not score the completion and `on_error` is
+    "skip".
 
     A row's completion is a text, a list of messages, or a list of texts (several completions).
 
@@ -128,17 +143,28 @@ def score_rows(
     columns = {
         name: [row.get(name) for *_, row in batch]
         for name in dict.fromkeys(name for *_, row in batch for name in row)
-        if name not in ("prompt", "prompts", "completions", "completion_ids", completion_field)
+        if name != completion_field
     }
-    with Scorer(specs, timeout=timeout, on_error=on_error) as scorer:
+    scorer = Scorer(specs, timeout=timeout, on_error=on_error, process=process)
+    try:
+        scorer.check_arguments(list(columns))
         each_once = list({row.place: row for *_, row in batch}.values())
         for text in (text for spec in specs for text in spec.inapplicable(each_once, data)):
             say(text)
         prompts = [row.get("prompt") for *_, row in batch]
-        scores = scorer.score(prompts, [completion for _, completion, _ in batch], None, columns)
+        places = [f"{data}, {row.place}" for *_, row in batch]
+        scores = scorer.score(prompts, [completion for _, completion, _ in batch], None, columns, where=places)
+    finally:
+        scorer.close()
+        say_printed(scorer, say)
+    for message in scores.messages:
+        say(message)
+    for name, values in scores.metrics.items():
+        say(f"{name} {sum(values) / len(values):.4g}")
     for at, (k, _, row) in enumerate(batch):
         components = {name: values[at] for name, values in scores.components.items()}
         total = weighted_sum([spec.weight for spec in specs], components.values())
         failed = on_error == "skip" and at in scores.failed
         known = None if failed or math.isnan(total) else total
-        yield {"row": int(row.place.split()[1]), "sample": k, "reward": known, **components}
+        logged = {name: values[at] for name, values in scores.extra.items()}
+        yield {**logged, "row": int(row.place.split()[1]), "sample": k, "reward": known, **components}

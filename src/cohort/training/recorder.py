@@ -25,6 +25,8 @@ from cohort.training.table import CONTINUOUS, PiecesOf, rollout_table, signals
 
 # Share of `record_limit_mb` from which on only texts, rewards and numbers of whole rollouts are recorded.
 LISTS_UNTIL = 0.8
+# Bytes of what reward functions printed that are kept: beyond them, the older half goes.
+LOG_LIMIT = 2_000_000
 
 
 class Recorder:
@@ -112,6 +114,21 @@ class Recorder:
             self._groups = thinning.affordable(self._groups, spent, self._elapsed, most)
         self._elapsed = 0.0
         return spent
+
+    @property
+    def log(self) -> Path:
+        """What reward functions printed."""
+        return self.folder / "rewards.log"
+
+    def printed(self, when: str, text: str) -> None:
+        """Keep what reward functions printed."""
+        if text.strip():
+            with self.log.open("a", encoding="utf-8", errors="replace") as file:
+                file.write(f"== {when}\n{text.rstrip()}\n")
+                size = file.tell()
+            if size > LOG_LIMIT:
+                kept = self.log.read_bytes()[-LOG_LIMIT // 2 :].partition(b"\n")[2]
+                write_atomically(self.log, lambda path: path.write_bytes(kept), durable=False)
 
     def _detail(self) -> str:
         """What is recorded of the next step, after what there is room for."""

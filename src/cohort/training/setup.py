@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from cohort.methods import Method, use
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.compiling import compile_layers
 from cohort.policies.given import GivenModel
-from cohort.rewards.judge import load_judge
+from cohort.rewards.judge import check_judge, load_judge
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import RewardSpec, parse
 from cohort.training import nursery
@@ -170,7 +171,9 @@ def make_grader(config: TrainConfig) -> Grader:
         return Grader(Scorer([]), "", config.correct_at, config.max_new_tokens)
     specs = parse(config.reward)
     accuracy = accuracy_component(config.accuracy, specs)
-    scorer = Scorer(specs, timeout=config.reward_timeout, on_error=config.on_reward_error)
+    scorer = Scorer(
+        specs, timeout=config.reward_timeout, on_error=config.on_reward_error, process=config.reward_process
+    )
     return Grader(scorer, accuracy, config.correct_at, config.max_new_tokens, verdict_name(config))
 
 
@@ -272,6 +275,7 @@ def prepare(
             check_source(each, spec)
         rows = [[] if each is None else each.rows for each in (source, eval_source, written)]
         check_columns(method, config, grader, rows[0], rows[1][: config.eval_size], rows[2])
+        check_arguments(method, grader, source, eval_source)
         policy = load_policy(config, say, report=report, given=given)
         prompts = [] if source is None else load_prompts(source, policy, spec, say=say)
         store: Store | None = None
@@ -384,6 +388,25 @@ def check_method(method: Method, config: TrainConfig) -> None:
     late = method.needs(loss=True) - given - COMPUTED - method.provides
     for name in sorted(early | late):
         raise UsageError(f"'{method.name}' needs the field '{name}' of every rollout, which nothing here provides")
+
+
+def check_arguments(method: Method, grader: Grader, *sources: Source | None) -> None:
+    """Reward functions and judges are given all arguments that they ask for.
+
+    Args:
+        sources: data to train on and held-out data, where there are any.
+
+    Raises:
+        UsageError: one asks for something that is neither lent nor a column.
+    """
+    for number, source in enumerate(sources):
+        if source is None:
+            continue
+        columns = list(dict.fromkeys(name for row in source.rows for name in row))
+        grader.scorer.check_arguments(columns)
+        for _, _, call, judge in method.functions if number == 0 else ():
+            texts = re.findall(r"\w+", call.partition("(")[2].partition(")")[0])
+            check_judge(judge, [name for name in texts if name != "columns"], columns)
 
 
 TASK_ONLY = "the reward 'task' is the verifier of reasoning_gym data; for other data use number or math"

@@ -52,7 +52,20 @@ def rollout_table(
         columns |= _lists(result, whole)
         if pieces is not None:
             columns["pieces"] = _pieces(rollouts, whole, pieces)
+    for name in dict.fromkeys(name for r in rollouts for name in r.logged):
+        own = name in columns or name.startswith("reward/")
+        columns[f"logged/{name}" if own else name] = _logged([r.logged.get(name) for r in rollouts])
     return pa.table(columns)
+
+
+def _logged(values: list[Any]) -> pa.Array:
+    """What a reward function logged of each rollout: numbers where all are, else texts."""
+    there = [value for value in values if value is not None]
+    for kind, dtype in ((bool, pa.bool_()), (int, pa.int64()), (float, pa.float64())):
+        if there and all(type(value) in (kind, int if kind is float else kind) for value in there):
+            return pa.array(values, dtype)
+    texts = [None if value is None else str(value).encode(errors="replace").decode() for value in values]
+    return pa.array(texts, pa.string())
 
 
 def signals(result: StepResult) -> list[float]:

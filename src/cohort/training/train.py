@@ -146,6 +146,7 @@ class _Run:
         self.progress = Progress(states=states)
         self.extra: dict[str, Any] = {"before": None, "best": None, "seconds": 0.0}
         self.interrupt = Interrupt(display.say, hung_up=display.hush)
+        setup.collector.grader.moment[:] = [0, self.config.steps]
 
     def run(self, found: Path | None, state: dict[str, Any], changed: Sequence[str]) -> Result:
         """Go on from a checkpoint with its state, or from the beginning, to the end.
@@ -177,6 +178,9 @@ class _Run:
         finally:
             self.display.end()
             with suppress(Exception):
+                # Of a step that was not finished.
+                if self.folder.is_dir():
+                    self._keep_printed(f"step {self.progress.step + 1}")
                 self.recorder.close()
 
     def _begin(self) -> None:
@@ -190,6 +194,7 @@ class _Run:
         folder, progress, say = self.folder, self.progress, self.display.say
         fresh = progress.states
         self.extra = restore(found, state, self.setup, self.optimizer, progress)
+        self.setup.collector.grader.moment[0] = progress.step
         say(f"continuing {folder} after step {progress.step}")
         for what in changed:
             say(f"  changed: {what}")
@@ -237,6 +242,7 @@ class _Run:
                 save_into(self.folder / "final", self.setup.policy.export)
             if self.setup.eval_prompts:
                 after = _evaluate(self.setup, display, "after")
+                self._keep_printed("after")
         self._count_time()
         with storing(self.folder):
             metrics = [json.loads(line) for line in (self.folder / METRICS).read_text().splitlines()]
@@ -262,6 +268,8 @@ class _Run:
         config, setup, progress, display = self.config, self.setup, self.progress, self.display
         result = one_step(setup, self.optimizer, progress)
         step, metrics = progress.step, result.metrics
+        grader = setup.collector.grader
+        metrics |= apart(grader.take_metrics(), metrics)
         due = bool(config.eval_every) and step % config.eval_every == 0 and not finished(config, progress)
         try:
             if setup.eval_prompts and due:
@@ -276,24 +284,34 @@ class _Run:
                     self.recorder.metrics(step, metrics)
                 self.undo.begin()
         warned = [f"warning: {text}" for text in result.warnings]
-        for message in [*_take(setup.collector.grader.failures), *warned]:
+        for message in [*_take(grader.failures), *warned]:
             display.say(f"  {message}")
+        self._keep_printed(f"step {step}")
         for message in watch.step({"step": step, **metrics}) if watch is not None else []:
             display.say(f"  {message}")
         rate = (
             metrics["rollouts/sampled"] * metrics.get("completion/length_mean", 0.0) / max(1e-9, metrics["time/step"])
         )
-        grader, drawn = setup.collector.grader, setup.collector.samples
+        drawn = setup.collector.samples
         values = step_values(metrics, rewards=grader.names, verdict=grader.verdict, drawn=drawn)
         display.step(step, {**values, "tok/s": rate if drawn else None})
         if config.show_every and (step == 1 or step % config.show_every == 0):
             display.rollouts(step, result.rollouts)
+
+    def _keep_printed(self, when: str) -> None:
+        """Show and keep what reward functions printed."""
+        text = self.setup.collector.grader.scorer.printed.take()
+        with storing(self.folder):
+            self.recorder.printed(when, text)
+        self.display.printed(text, self.recorder.log)
 
     def _evaluate_between(self, metrics: dict[str, float]) -> None:
         setup, step, extra = self.setup, self.progress.step, self.extra
         evaluation = evaluate_prompts(_greedy(setup), setup.eval_prompts, seed=self.config.seed)
         setup.collector.take_tokens()
         metrics["eval/accuracy"] = evaluation.accuracy
+        logged = setup.collector.grader.take_metrics()
+        metrics |= apart({f"eval/{name}": value for name, value in logged.items()}, metrics)
         self.display.say(f"  step {step}: {evaluation.headline} on {evaluation.problems} held-out prompts")
         if evaluation.accuracy > (-1.0 if extra["best"] is None else extra["best"]["accuracy"]):
             extra["best"] = {"step": step, "accuracy": evaluation.accuracy}
@@ -377,6 +395,11 @@ def finished(config: TrainConfig, progress: Progress) -> bool:
     return progress.step >= config.steps or spent
 
 
+def apart(logged: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """What reward functions logged, under names that the run does not use itself."""
+    return {f"logged/{name}" if name in own or name == "step" else name: value for name, value in logged.items()}
+
+
 def _take(messages: list[str]) -> list[str]:
     taken, messages[:] = list(messages), []
     return taken
@@ -390,6 +413,7 @@ def _greedy(setup: Setup) -> Any:
 
 def _evaluate(setup: Setup, display: Display, when: str) -> Evaluation:
     evaluation = evaluate_prompts(_greedy(setup), setup.eval_prompts, seed=setup.config.seed)
+    setup.collector.grader.take_metrics()
     low, high = evaluation.intervals.get("pass@1", (math.nan, math.nan))
     known = "" if math.isnan(low) else f" [{low:.1%}, {high:.1%}]"
     note = f"; {evaluation.note}" if evaluation.note else ""

@@ -228,13 +228,13 @@ def _verdicts(config: Any, rows: Sequence[Row], limit: int) -> tuple[str, list[V
     problems: list[str] = []
     failed: set[int] = set()
     spec = next(spec for spec in specs if spec.name == name)
-    with Scorer([spec], timeout=config.reward_timeout, on_error="skip") as scorer:
+    with Scorer([spec], timeout=config.reward_timeout, on_error="skip", process=config.reward_process) as scorer:
+        scorer.check_arguments(list(dict.fromkeys(column for row in rows for column in row)))
         for first in range(0, len(asked), BATCH):
             part = asked[first : first + BATCH]
             columns = {
                 column: [rows[i].get(column) for i, _, _ in part]
                 for column in dict.fromkeys(column for i, _, _ in part for column in rows[i])
-                if column not in ("prompt", "prompts", "completions", "completion_ids")
             }
             columns["max_new_tokens"] = [config.max_new_tokens] * len(part)
             chats = [not isinstance(rows[i].get("prompt", ""), str) for i, _, _ in part]
@@ -242,7 +242,8 @@ def _verdicts(config: Any, rows: Sequence[Row], limit: int) -> tuple[str, list[V
                 [{"role": "assistant", "content": text}] if chat else text
                 for (_, _, text), chat in zip(part, chats, strict=True)
             ]
-            scores = scorer.score([rows[i].get("prompt") for i, _, _ in part], texts, None, columns)
+            prompts = [rows[i].get("prompt") for i, _, _ in part]
+            scores = scorer.score(prompts, texts, None, columns, where=[f"row {i + 1}" for i, _, _ in part])
             for (i, rendering, _), value in zip(part, scores.components[name], strict=True):
                 values[i][rendering] = value
             failed |= {part[at][0] for at in scores.failed}
