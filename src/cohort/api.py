@@ -256,6 +256,8 @@ def compare(
 
     if model is not None and not isinstance(model, str | Path):
         raise UsageError("every run begins with the same model: give model a folder (model.save_pretrained writes one)")
+    if isinstance(seeds, int) and seeds > 10_000:
+        raise UsageError(f"seeds={seeds}: more than 10000 runs of each method are no comparison that ends")
     for name, value, least in (("seeds", seeds, 1), ("samples", samples, 0), ("tokens", tokens, 1)):
         _whole(name, value, least)
     options = {**_layer(data=data, eval_data=eval_data, reward=reward), **config}
@@ -273,5 +275,5 @@ def _whole(name: str, value: Any, least: int) -> None:
     Raises:
         UsageError: it is no whole number from `least` on.
     """
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least or value > 2**53):
         raise UsageError(f"{name}={value!r}: a whole number from {least} on is expected")

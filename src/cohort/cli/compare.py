@@ -29,6 +29,7 @@ SamplesOption = Annotated[
     int,
     typer.Option(
         min=0,
+        max=100_000,
         metavar="K",
         help="Completions of each evaluation problem; 0 measures none.",
         rich_help_panel=EVALUATION,
@@ -64,7 +65,8 @@ def compare(
         list[str], typer.Argument(metavar="METHOD METHOD... | RUN RUN...", help="Methods to run, or folders of runs.")
     ],
     seeds: Annotated[
-        int, typer.Option(min=1, help="Runs of each method; the first seed is 0.", rich_help_panel=EVALUATION)
+        int,
+        typer.Option(min=1, max=10_000, help="Runs of each method; the first seed is 0.", rich_help_panel=EVALUATION),
     ] = 5,
     tokens: TokensOption = None,
     samples: SamplesOption = 16,
@@ -103,10 +105,12 @@ def sweep(
         ),
     ],
     random: Annotated[
-        int | None, typer.Option(metavar="N", help="Draw N settings at random; without it, every combination is run.")
+        int | None,
+        typer.Option(max=10_000, metavar="N", help="Draw N settings at random; without it, every combination is run."),
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Runs of each setting; the first seed is 0.", rich_help_panel=EVALUATION)
+        int,
+        typer.Option(min=1, max=10_000, help="Runs of each setting; the first seed is 0.", rich_help_panel=EVALUATION),
     ] = 3,
     tokens: TokensOption = None,
     samples: SamplesOption = 16,

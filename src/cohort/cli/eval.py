@@ -38,7 +38,13 @@ def eval_(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, hub id, or nursery.")],
     samples: Annotated[
         int,
-        typer.Option(min=1, metavar="K", help="Completions of each prompt; one is greedy.", rich_help_panel=EVALUATION),
+        typer.Option(
+            min=1,
+            max=100_000,
+            metavar="K",
+            help="Completions of each prompt; one is greedy.",
+            rich_help_panel=EVALUATION,
+        ),
     ] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Most prompts to use.", rich_help_panel=EVALUATION)] = None,
     show: Annotated[

@@ -34,7 +34,7 @@ def sft(
     completion_field: Annotated[
         str, typer.Option(metavar="COLUMN", help="Column with the completion.", rich_help_panel=DATA)
     ] = "completion",
-    batch_size: Annotated[int, typer.Option(min=1, help="Pairs a step.", rich_help_panel=OPTIMISATION)] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Pairs a step.", rich_help_panel=OPTIMISATION)] = 32,
     quiet: QuietOption = False,
     config: ConfigOption = None,
     set_: SetOption = None,

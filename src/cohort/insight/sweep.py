@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cohort import registry
 from cohort.errors import UsageError
 from cohort.insight.compare import (
@@ -24,9 +22,10 @@ from cohort.insight.compare import (
     make_plan,
     run_plan,
 )
-from cohort.training.config import keys
+from cohort.training.config import keys, takes_text
 from cohort.training.display import Display
 from cohort.training.folder import check_place
+from cohort.training.reading import read_yaml
 
 SEEDS = 3
 _RANGE = re.compile(r"(?P<low>[^.\s:]\S*?)\.\.(?P<high>[^:\s]+?)(?P<log>:log)?")
@@ -105,10 +104,7 @@ def value_of(text: str) -> Any:
         try:
             return float(text)
         except ValueError:
-            try:
-                return yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise UsageError(f"--grid: {text} cannot be read as a value") from error
+            return read_yaml(text, f"--grid: {text}")
 
 
 def arms_of(method: str, axes: Sequence[Axis], draws: int | None, *, seed: int = 0) -> list[Arm]:
@@ -158,7 +154,7 @@ def _arm(method: str, settings: Mapping[str, Any]) -> Arm:
         if takers:
             hyper[takers[0]][own] = value
         elif name in keys():
-            config[name] = value
+            config[name] = str(value) if takes_text(name) and isinstance(value, int | float) else value
         else:
             known = (*(key for part in parts for key in registry.signature(part.name)), *keys())
             raise UsageError(
@@ -206,6 +202,9 @@ def sweep(
     registry.method(method)
     arms = arms_of(method, axes, draws)
     varied = {name for arm in arms for name in arm.config}
+    own = sorted(varied & {"method", "seed", "out"})
+    if own:
+        raise UsageError(f"--grid {own[0]}: it differs from run to run by itself; --seeds says how many seeds")
     fixed = sorted(varied & set(options or {}))
     if fixed:
         raise UsageError(f"{fixed[0]} is both varied and set")

@@ -467,16 +467,18 @@ def parse_set(items: list[str]) -> dict[str, Any]:
             raise UsageError(f"--set {_cut(item)}: write KEY=VALUE")
         value = read_yaml(written, f"--set {_cut(item)}")
         # The text 5 of a key that takes texts is no number.
-        if _takes_text(key) and isinstance(value, bool | int | float):
+        if takes_text(key) and isinstance(value, bool | int | float):
             value = written.strip()
         out[key] = value
     _refuse_rows(out, lambda key: f"--set {key}")
     return out
 
 
-def _takes_text(key: str) -> bool:
+def takes_text(key: str) -> bool:
+    """True for a key whose value is a text, also where it looks like a number."""
     info = TrainConfig.model_fields.get(key)
-    return info is not None and (key in ROWS or str in kinds(info.annotation) or key in ("reward", "stop"))
+    types = set() if info is None else kinds(info.annotation)
+    return key in (*ROWS, "reward", "stop") or (str in types and bool not in types)
 
 
 def _refuse_rows(values: Mapping[str, Any], name: Callable[[str], str]) -> None:
