@@ -483,16 +483,26 @@ class Method:
                 return rows, {**states, key: state}
         raise MethodError("the method fills no curriculum")
 
-    def observe(self, states: Mapping[str, State], *, batch: Batch, rollouts: Sequence[Rollout]) -> dict[str, State]:
-        """New states after the step's rollouts were scored. A function sees no group that is too small for it, and is not
-        called where that leaves nothing to see."""
+    def observe(
+        self, states: Mapping[str, State], *, batch: Batch, rollouts: Sequence[Rollout], small_groups: bool = True
+    ) -> dict[str, State]:
+        """New states after the step's rollouts were scored.
+
+        Args:
+            rollouts: of each row of the batch.
+            small_groups: False keeps from a function what is too small for it; where that leaves nothing, it is not
+                called.
+        """
         new = dict(states)
         for key, _, stage in self._keyed():
             if stage.declared.observe is not None:
-                rows = group_rows(batch.groups, stage.declared.group_size)
-                if rows.numel():
-                    seen = [rollouts[i] for i in rows.tolist()] if rollouts else []
-                    new[key] = stage.hook("observe", state=states.get(key), batch=batch.select(rows), rollouts=seen)
+                seen, kept = batch, rollouts
+                if not small_groups:
+                    rows = group_rows(batch.groups, stage.declared.group_size)
+                    if not rows.numel():
+                        continue
+                    seen, kept = batch.select(rows), [rollouts[i] for i in rows.tolist()]
+                new[key] = stage.hook("observe", state=states.get(key), batch=seen, rollouts=kept)
         return new
 
     def update(self, states: Mapping[str, State], **given: Any) -> dict[str, State]:
@@ -574,18 +584,21 @@ class Method:
         return batch
 
     def prepare(self, batch: Batch, states: Mapping[str, State]) -> Batch:
-        """Everything between scoring and the update: shaping, filters, advantage, credit."""
-        return self.prepared(batch.select(self.comparable(batch)), states).batch
+        """Everything between scoring and the update, in groups of whatever size: shaping, filters, advantage, credit."""
+        return self.prepared(batch, states, small_groups=True).batch
 
-    def prepared(self, batch: Batch, states: Mapping[str, State]) -> Prepared:
-        """`prepare` with what became of each rollout, of groups that are large enough (`comparable`); a group of which
-        filters leave too few rollouts is left out."""
+    def prepared(self, batch: Batch, states: Mapping[str, State], *, small_groups: bool = False) -> Prepared:
+        """`prepare` with what became of each rollout, of groups that are large enough (`comparable`).
+
+        Args:
+            small_groups: keep also groups of which the filters leave too few rollouts.
+        """
         shaped = self.shape(batch, states)
         filtered = self.keep(shaped, states, after_advantage=False)
-        before = filtered[self.comparable(shaped.select(filtered))]
+        before = filtered if small_groups else filtered[self.comparable(shaped.select(filtered))]
         assigned = self.assign(shaped.select(before), states)
         after = self.keep(assigned, states, after_advantage=True)
-        last = after[self.comparable(assigned.select(after), after_advantage=True)]
+        last = after if small_groups else after[self.comparable(assigned.select(after), after_advantage=True)]
         return Prepared(shaped, filtered, before, assigned, before[after], before[last], assigned.select(last))
 
     def weights(self, batch: Batch, states: Mapping[str, State]) -> Tensor:

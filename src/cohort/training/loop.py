@@ -91,7 +91,7 @@ def one_step(setup: Setup, optimizer: MasterWeights, progress: Progress) -> Step
     # What a filter has already looked at closely, in a single round, need not be looked at again.
     once = len(looked) == 1 and looked[0].size == len(scored)
     seen = looked[0] if once else attached(setup, states, batch_of(setup, scored, step), scored, step)
-    states = method.observe(states, batch=seen, rollouts=scored)
+    states = method.observe(states, batch=seen, rollouts=scored, small_groups=False)
 
     # advantages, in the groups that carry a signal
     batch, kept = comparable(method, seen, scored, kept)

@@ -50,7 +50,7 @@ def KIND_credit(case):
         mask, group=alone, rewards=torch.zeros(len(mask)).double(), accuracy=torch.zeros(len(mask)).double(),
         old_entropy=entropy, entropy=entropy,
     )  # fmt: skip
-    made = method.assign(made.with_rollouts(answer_id=alone, row=alone), {})
+    made = method.prepare(made.with_rollouts(answer_id=alone, row=alone), {})
     low, high = _band(made, case["config"])
     return {"fork_mask": made.loss_mask.double(), "band_low": low, "band_high": high}
 
