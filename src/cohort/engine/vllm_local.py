@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import itertools
+import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 
 from cohort.engine.vllm import Answer, Order
 from cohort.errors import EngineError, UsageError
+from cohort.lifeline import Lifeline
 from cohort.policies.causal_lm import CausalLM
 
 # Ranks that vLLM allocates adapters for.
@@ -64,6 +66,7 @@ class Local:
         trust_remote_code: bool = False,
     ) -> None:
         self._vllm = import_vllm()
+        before = set(multiprocessing.active_children())
         self.masked = masked
         self.lost: Callable[[], None] = lambda: None
         options: dict[str, Any] = {}
@@ -90,6 +93,9 @@ class Local:
                 f"vLLM {version} cannot be started with the model {policy.name}: {str(error).strip() or error!r}. "
                 "engine_memory is its share of the GPU's memory, of which the trainer needs the rest"
             ) from error
+        # A core that outlived this process would hold the GPU's memory.
+        cores = [child.pid for child in set(multiprocessing.active_children()) - before if child.pid is not None]
+        self._lifeline = Lifeline(*cores) if cores else None
         self.longest: int | None = self.llm.model_config.max_model_len
         self._adapter: Any = None
         self._numbers = itertools.count(1)
@@ -98,6 +104,9 @@ class Local:
     def close(self) -> None:
         # LLM has no call for it; its engine core ends with the last reference.
         self.__dict__.pop("llm", None)
+        if self._lifeline is not None:
+            self._lifeline.close()
+            self._lifeline = None
 
     def draws(self) -> LocalDraws:
         """See Backend.draws."""
