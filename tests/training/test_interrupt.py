@@ -38,6 +38,15 @@ def test_under_nohup_a_closed_terminal_is_no_reason(base: dict[str, Any]) -> Non
         signal.signal(signal.SIGHUP, before)
 
 
+def test_a_request_to_every_process_of_the_job_lets_rewards_finish(base: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "reward.py"
+    file.write_text(
+        "import os, signal\n\n\ndef f(completions, **_):\n    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return [float(len(c) % 2) for c in completions]\n"
+    )
+    assert len(run(base, reward=f"{file}:f", steps=2).metrics) == 2
+
+
 def test_a_request_that_arrives_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     end = interrupt.Interrupt(lambda _: None)
     with end.watching():

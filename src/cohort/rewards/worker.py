@@ -100,6 +100,13 @@ def end_with(parent: int) -> None:
         os._exit(1)
 
 
+def outlast_signals() -> None:
+    """Take no notice of a request to end that goes to every process of a job (systemd, scancel): the run answers it, and
+    needs the rewards of the step that it finishes. A handler rather than SIG_IGN, which children would inherit."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+
+
 class Streams:
     """Standard streams as reward functions find them: input is empty, and output and error lead to the parent, whatever was
     done to them."""
@@ -146,6 +153,7 @@ def main() -> None:
     """Serve calls until the parent goes away."""
     if len(sys.argv) > 1:
         end_with(int(sys.argv[1]))
+    outlast_signals()
     from cohort.quiet import quiet_command
 
     # A judge that loads a model would print a bar a load.
