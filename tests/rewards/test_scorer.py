@@ -343,10 +343,11 @@ def test_a_column_that_cannot_be_sent_is_named_where_somebody_reads_it():
         score(scorer, ["a", "b"], **columns)
 
 
-def test_rewards_here_collect_what_they_see_and_hold_what_they_want():
+def test_rewards_here_collect_what_they_see_and_hold_what_they_want(capsys):
     seen, lock = [], threading.Lock()
 
     def collects(completions, stream):
+        print("printed")
         with lock:
             seen.extend(completions)
         return [1.0] * len(completions)
@@ -361,6 +362,7 @@ def test_rewards_here_collect_what_they_see_and_hold_what_they_want():
     with Scorer(parse([(0.5, collects), later]), process="here") as scorer:
         assert score(scorer, ["a"], **columns).components == {"collects": [1.0], "later": [2.0]}
     assert seen == ["a"]
+    assert capsys.readouterr() == ("", "printed\n")
     with Scorer(parse([leaves]), process="here", on_error="zero") as scorer:
         assert score(scorer, ["a"]).components == {"leaves": [0.0]}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -227,7 +229,11 @@ class Scorer:
         """A reply for each of some functions; where there is none, what happened, and whether the process `ended`."""
         taken = [name for name in batch.given if any(self.interfaces[i].takes(name) for i in rewards)]
         if self._functions is not None:
-            return self._functions.call(rewards, lambda: batch.copies(taken), batch.rows, TrainerState(*batch.state))
+            # Standard output is for results, here as in a worker.
+            with contextlib.redirect_stdout(sys.stderr):
+                return self._functions.call(
+                    rewards, lambda: batch.copies(taken), batch.rows, TrainerState(*batch.state)
+                )
         assert self._worker is not None
         columns = {name: batch.sent(name) for name in taken}
         try:
