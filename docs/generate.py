@@ -17,6 +17,7 @@ from cohort.explain import costs
 from cohort.insight.doctor import diagnoses
 from cohort.methods import AXES
 from cohort.training.config import CheckpointConfig, TrainConfig
+from cohort.training.values import Option
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Made by docs/generate.py from the code; edit the code instead. -->\n\n"
@@ -59,19 +60,29 @@ def configuration_page() -> str:
         "# Configuration",
         "",
         "Every key can be given in a file (`--config run.yaml`), as `--set KEY=VALUE`, or from Python as a keyword of",
-        "`cohort.train`; the most used ones have an option of their own (`cohort train --help`). A run's `config.yaml`",
-        "holds all of them, resolved, and runs the run again.",
+        "`cohort.train`; the most used ones have an option of their own, in every command where they mean something. A run's",
+        "`config.yaml` holds all of them, resolved, and runs the run again.",
         "",
-        "| key | default | meaning |",
-        "|---|---|---|",
+        "A file is YAML: `true` and `false` alone are true and false, `010` is ten, a key stands there once, and a text that",
+        "looks like something else (`5`, `null`) takes quotes. `--set` takes a text as it stands: `--set system=5`.",
+        "",
+        "From Python, `model` is also `(model, tokenizer)`, objects of transformers, of which the model is trained itself;",
+        "`data`, `eval_data` and `pairs` are also rows, a data frame, an Arrow table or a data set of `datasets`;",
+        "`reward` is also a function or `(weight, function)`; and a `pathlib.Path` stands for any path. What has no text is",
+        "described in `config.yaml`, and has to be given again.",
+        "",
+        "| key | option | default | meaning |",
+        "|---|---|---|---|",
     ]
     for name, info in TrainConfig.model_fields.items():
         if name == "checkpoint":
             for inner, field in CheckpointConfig.model_fields.items():
-                lines.append(f"| `checkpoint.{inner}` | `{field.default}` | {field.description} |")
+                lines.append(f"| `checkpoint.{inner}` | | `{field.default}` | {field.description} |")
             continue
         default = repr(info.get_default(call_default_factory=True))
-        lines.append(f"| `{name}` | `{default}` | {info.description} |")
+        marked = any(isinstance(mark, Option) for mark in info.metadata)
+        option = f"`--{name.replace('_', '-')}`" if marked else ""
+        lines.append(f"| `{name}` | {option} | `{default}` | {info.description} |")
     return "\n".join([*lines, ""])
 
 
