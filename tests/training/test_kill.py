@@ -24,7 +24,7 @@ USER = "def f(completions, **_):\n    return [float(len(c) % 2) for c in complet
 SETUPS: dict[str, tuple[str, list[str]]] = {
     "full": ("grpo", []),
     "adapters": ("grpo", ["--lora", "2"]),
-    "critic": ("ppo(critic=model)", []),
+    "critic": ("ppo(critic='model')", []),
     "states": ("grpo+knapsack", []),
     "tracker": ("spo-single-stream", ["--group-size", "1"]),
     "updates": ("grpo", ["--set", "updates=2", "--set", "epochs=2"]),
@@ -57,7 +57,8 @@ def killed(where: Path, model: Path, name: str, moments: list[list[Any]]) -> int
         "killed": [*command(where, model, name, "KILLED"), "--resume"],
         "moments": moments,
     }
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(
         [sys.executable, "-m", "tests.training.killing"], env=environment, input=json.dumps(job), capture_output=True,
         text=True, cwd=where,
@@ -92,7 +93,8 @@ def assert_same(whole: Path, other: Path) -> None:
     records = [sorted((f / "rollouts").iterdir()) for f in (whole, other)]
     assert [p.name for p in records[0]] == [p.name for p in records[1]]
     for mine, theirs in zip(*records, strict=True):
-        assert pq.read_table(mine).equals(pq.read_table(theirs)), mine.name
+        # As texts: of what nobody sampled some numbers are NaN, which equals nothing.
+        assert repr(pq.read_table(mine).to_pylist()) == repr(pq.read_table(theirs).to_pylist()), mine.name
     newest = [sorted(p.name for p in (f / "checkpoints").iterdir() if p.name[0] != ".")[-1] for f in (whole, other)]
     assert newest == ["step-000007"] * 2
     if (whole / "tensorboard").is_dir():
