@@ -309,7 +309,7 @@ def test_a_prompt_that_leaves_no_room_is_refused_with_the_row_and_the_lengths():
         prompts_of(rows, policy=Words(context_length=8), max_new_tokens=4)
     assert str(error.value) == (
         "data, row 2: the prompt has 5 tokens, which with max_new_tokens=4 exceeds the model's context of 8: shorten "
-        "it, or lower max_new_tokens"
+        "it, or lower max_new_tokens to at most 3"
     )
     assert len(prompts_of(rows, policy=Words(context_length=None), max_new_tokens=10**9)) == 2
 

@@ -41,6 +41,11 @@ def ready(base: dict[str, Any], **changes: Any) -> Iterator[tuple[Setup, MasterW
         setup.close()
 
 
+def without_support(rollout: Rollout) -> Rollout:
+    """The rollout as if nothing had been left out of what its tokens were drawn over."""
+    return rollout.but(segments=tuple(replace(segment, support=None) for segment in rollout.segments))
+
+
 def scored(setup: Setup, rollouts: list[Rollout]) -> torch.Tensor:
     """Log-probabilities [N, T] as the trainer takes them."""
     config = setup.config
@@ -55,7 +60,7 @@ def test_the_ratio_of_an_unchanged_policy_is_1(base: dict[str, Any], options: di
         # With old log-probabilities of the sampler, to rounding; with those of the full distribution, it would not be.
         rollouts, _, states = sample(setup, progress.states, 1)
         batch = batch_of(setup, rollouts)
-        ours, full = scored(setup, rollouts), scored(setup, [replace(r, support=None) for r in rollouts])
+        ours, full = scored(setup, rollouts), scored(setup, [without_support(r) for r in rollouts])
         ratio, wrong = ((logp - batch["sampler_logp"]).exp()[batch.mask] for logp in (ours, full))
         assert (ratio - 1).abs().max() < 2e-5
         assert (wrong - 1).abs().mean() >= off
