@@ -46,6 +46,16 @@ def without_support(rollout: Rollout) -> Rollout:
     return rollout.but(segments=tuple(replace(segment, support=None) for segment in rollout.segments))
 
 
+def ended_early(rollout: Rollout, stop: int) -> Rollout:
+    """The rollout with a stop token, of which nothing is known, in place of its third."""
+    segment = rollout.segments[0]
+    support = segment.support
+    cut = replace(
+        segment, actions=(*segment.actions[:2], stop), logp=None, entropy=None, support=support and support.cut(3)
+    )
+    return rollout.but(segments=(cut,))
+
+
 def scored(setup: Setup, rollouts: list[Rollout]) -> torch.Tensor:
     """Log-probabilities [N, T] as the trainer takes them."""
     config = setup.config
@@ -91,7 +101,7 @@ def test_a_completion_that_is_too_short_for_the_minimum_has_a_finite_log_probabi
         rollouts, _, _ = sample(setup, progress.states, 1)
         assert all(len(r.tokens) == 8 for r in rollouts)
         stop = next(iter(setup.policy.stop_ids))
-        logp = scored(setup, [replace(r, tokens=[*r.tokens[:2], stop], mask=[1] * 3) for r in rollouts])
+        logp = scored(setup, [ended_early(r, stop) for r in rollouts])
     assert logp.isfinite().all()
 
 

@@ -48,6 +48,12 @@ def readable(readings: tuple[str, ...]) -> bool:
     return _ask(readings=readings)
 
 
+@lru_cache(maxsize=512)
+def holds_answer(text: str) -> bool:
+    """True if math-verify finds anything to compare with in a text, if only a word such as true."""
+    return _ask(text=text, readings=())
+
+
 def _ask(**request: Any) -> bool:
     if any(len(reading) > LONGEST for reading in request["readings"]):
         request["readings"] = [reading[-LONGEST:] for reading in request["readings"]]
@@ -110,7 +116,12 @@ def serve() -> None:
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         request = json.loads(line)
         try:
-            found = _compare(request["gold"], request["readings"]) if "gold" in request else _reads(request["readings"])
+            if "text" in request:
+                found = bool(_parsed(request["text"]))
+            elif "gold" in request:
+                found = _compare(request["gold"], request["readings"])
+            else:
+                found = _reads(request["readings"])
         except (Exception, RecursionError):
             # Among them MemoryError, and what math-verify's libraries raise on what they cannot read.
             found = False

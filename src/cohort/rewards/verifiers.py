@@ -78,7 +78,7 @@ def mathematically_equal(completion: str, gold: str) -> bool | None:
         if not rounded and not _PERCENT.search(gold + found):
             return False
     wanted = _as_formula(gold if want is None or _PERCENT.search(gold) or "=" in gold else plain(want))
-    if want is None and not equality.readable((wanted,)):
+    if want is None and not equality.holds_answer(wanted):
         return None
     return equality.equal(wanted, _readings(completion))
 
