@@ -43,6 +43,7 @@ _LATEX: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), written)
     for pattern, written in (
         (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|quad|qquad)(?![A-Za-z])", " "),
+        (r"\\(?:boxed|fbox)(?!\s*\{)(?![A-Za-z])", " "),
         (r"\\!", ""),
         (r"\\[,;: ]|~", " "),
         (r"\{,\}", ","),
@@ -91,9 +92,14 @@ def _worded(match: re.Match[str]) -> str:
     return f" {inside}" if match.string[match.end() :].startswith("(") else f" {inside} "
 
 
+def _raised(text: str) -> str:
+    """The text with raised digits as LaTeX writes them."""
+    return _RAISED.sub(lambda match: "^{" + unicodedata.normalize("NFKC", match[0]).replace("−", "-") + "}", text)
+
+
 def _spelled(text: str) -> str:
     """The text in one spelling: ASCII digits, signs and spaces, without most of LaTeX and Markdown."""
-    text = _RAISED.sub(lambda match: "^{" + unicodedata.normalize("NFKC", match[0]).replace("−", "-") + "}", text)
+    text = _raised(text)
     text = _SMALL_FRACTION.sub(lambda match: f" {unicodedata.normalize('NFKC', match[0])} ", text)
     text = text.translate(_CHARACTERS)
     if not text.isascii():
@@ -111,11 +117,24 @@ def _spelled(text: str) -> str:
 
 # Thousands, as LaTeX and typesetters separate them.
 _THOUSANDS = re.compile(r"(?<=\d)(?:\\[,!;: ]|\{,\}|[ _'])(?=\d{3}(?!\d))")
+_EXPONENT = re.compile(r"(?<![\w\\.^{])(\d+(?:\.\d+)?)[eE]([-+]?\d+)(?![\w.]*\w)")
+_ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+|[A-Za-z]))")
 
 
 def tidy(text: str) -> str:
     """The text with ASCII signs and spaces, and numbers of a piece, for other readers of formulas."""
-    return _THOUSANDS.sub("", text.translate(_SIGNS).replace("\\$", ""))
+    text = _raised(text).translate(_SIGNS).replace("∞", r"\infty ").replace("·", r"\cdot ")
+    text = _ROOT.sub(lambda match: rf"\sqrt{{{match[1] or match[2]}}}", text)
+    text = _EXPONENT.sub(r"\1 \\cdot 10^{\2}", text)
+    return _THOUSANDS.sub("", text.replace("\\$", ""))
+
+
+def words(text: str) -> str | None:
+    """The words that a text is, without case, style and punctuation around them; None if it holds more than letters."""
+    for _ in range(4):
+        text = _STYLED_PART.sub(r"\1", _WORDED_PART.sub(r" \1\2 ", text))
+    found = " ".join(text.replace("$", " ").strip(' \n\t.,:;()*`_"').split()).casefold()
+    return found if found.replace(" ", "").isalpha() else None
 
 
 # Words ----------------------------------------------------------------------------------------------------------------
@@ -130,6 +149,7 @@ _BETWEEN = re.compile(
     | [.,:!?] (?= [')\]}}]* (?:\s|$) )
     | (?<!\w) [aAI] (?=\s+\w)
     | (?<!\w) \([A-Ea-e]\) (?=\s)
+    | (?<![\w(]) (?<![-+*/=^<>,]\s) [A-E][).:] (?=\s+\S)
     | (?<=\d) - (?=[{_LETTER}]{{2,}}) (?!-{_FUNCTIONS})
     | </?[A-Za-z][^<>=\n]{{0,40}}>
     | (?<![{_LETTER}\d\\_{{^]) (?!{_FUNCTIONS}|{_SCALES}) [{_LETTER}]{{2,}} (?:['-][{_LETTER}]+)*

@@ -21,10 +21,12 @@ from cohort.rewards.answers import (
     marked,
     outside_thought,
 )
-from cohort.rewards.numbers import last_formula, last_number, number, plain, tidy
+from cohort.rewards.numbers import last_formula, last_number, number, plain, tidy, words
 
 Values = list[float | None]
 _PROSE = re.compile(r"\$|\\[(\[]|(?<![\\A-Za-z{])[A-Za-z]{3,} ")
+# Between boxes that hold the parts of one answer.
+_NEXT_BOX = re.compile(r"\}[\s$]*(?:,|;|and\b|or\b|\\text\{\s*(?:and|or)\s*\})(?:\s*(?:and|or)\b)?[\s$]*\\boxed\s*\{")
 _DELIMITED = re.compile(r"\$|\\[(\[]")
 # What math-verify reads by itself, and where, as behind "the answer is", it looks first.
 _DIGITS = re.compile(r"-?\d[\d,]*(?:\.\d+)?%?")
@@ -77,6 +79,8 @@ def mathematically_equal(completion: str, gold: str) -> bool | None:
         rounded = "/" in plain(want) + plain(value) and "." in gold + found
         if not rounded and not _PERCENT.search(gold + found):
             return False
+    if (said := words(gold)) is not None and said == words(final_answer(completion)):
+        return True
     wanted = _as_formula(gold if want is None or _PERCENT.search(gold) or "=" in gold else plain(want))
     if want is None and not equality.holds_answer(wanted):
         return None
@@ -101,9 +105,16 @@ def _readings(completion: str) -> tuple[str, ...]:
             return (tidy(text),)
         run, value = last
         return (f"${run}$",) if value is None else (f"${run}$", f"${plain(value)}$")
-    found = tidy(found)
+    answers = [found] if found else []
+    joined = _NEXT_BOX.sub(", ", completion)
+    if joined != completion and (whole := marked(joined)) is not None and whole.endswith(f", {found}"):
+        answers.append(whole)
     # Words may stand around a formula; a formula alone would be searched for a number in it.
-    return ((found,) if _PROSE.search(found) else ()) + (f"${found}$",) if found else ()
+    return tuple(
+        reading
+        for answer in map(tidy, answers)
+        for reading in ([answer] if _PROSE.search(answer) else []) + [f"${answer}$"]
+    )
 
 
 def reads_as_math(text: str) -> bool:
