@@ -44,9 +44,9 @@ def methods_page() -> str:
             f"| {needs or '-'} |"
         )
     lines += ["", "## By axis", ""]
-    for axis, (question, kind) in AXES.items():
+    for axis, slot in AXES.items():
         names = [f"`{row['name']}`" for row in rows if axis in row["axes"].split(", ")]
-        lines.append(f"- **{axis}** ({question}; takes {kind}): {', '.join(names) or '-'}")
+        lines.append(f"- **{axis}** ({slot.question}; takes {slot.kind}): {', '.join(names) or '-'}")
     lines += ["", "## Each method", ""]
     for row in rows:
         recipe = registry.recipe(row["name"])

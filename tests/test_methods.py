@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -236,3 +237,21 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
     by_hand = surrogate.ppo_clip(batch, ratio.token(batch), batch.advantages) * aggregation.sequence_mean(batch)
     kl = regularizer.kl(batch, beta=0.1) * aggregation.sequence_mean(batch)
     assert torch.allclose(loss.total, by_hand.sum() + kl.sum())
+
+
+def test_an_axis_is_one_entry_of_the_table_and_a_slot_of_every_method() -> None:
+    slots = [field.name for field in fields(Method) if field.name not in ("name", "lacks")]
+    assert slots == list(AXES)
+    for name, axis in AXES.items():
+        empty = getattr(Method(), name)
+        assert empty == (() if axis.kind == "many" else None)
+        if axis.default is not None:
+            assert Method().stage(name) is axis.default
+
+
+def test_what_a_function_takes_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = random_batch(0)
+    method = registry.method("dapo+gdpo")
+    expected = method.loss(method.prepare(batch, {}), {}).total
+    monkeypatch.setattr("cohort.methods.stage.parameters", None)
+    assert torch.equal(method.loss(method.prepare(batch, {}), {}).total, expected)

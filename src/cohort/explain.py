@@ -31,11 +31,11 @@ def explain(expression: str) -> str:
         recipe = registry.recipe(part)
         lines += [f"## {part}", "", recipe.doc or recipe.title, ""]
     lines += ["## The step", ""]
-    for axis, (question, _) in AXES.items():
+    for axis, slot in AXES.items():
         stages = [stage for each, stage in method.stages() if each == axis]
         if not stages:
             continue
-        lines.append(f"{axis} ({question})")
+        lines.append(f"{axis} ({slot.question})")
         lines += [line for stage in stages for line in _stage(stage)]
         lines.append("")
     lines += ["## What it costs", ""]

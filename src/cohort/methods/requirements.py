@@ -1,0 +1,90 @@
+"""What a method needs of the run: fields, columns, rewards, functions of the user's, models beside the policy, groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cohort.methods.axis import AXES, DRAWING_AXES, LOSS_AXES
+from cohort.methods.stage import Stage
+
+
+class Requirements:
+    """What follows from the declarations of a method's functions."""
+
+    def stages(self) -> list[tuple[str, Stage]]:
+        """(axis, function) of everything that runs in a step, defaults included, in the order of the step."""
+        raise NotImplementedError
+
+    def needs(self, *, loss: bool) -> frozenset[str]:
+        """Fields that the functions read: those of the loss axes, or those of the axes before the update."""
+        return frozenset(n for axis, stage in self.stages() if (axis in LOSS_AXES) == loss for n in stage.needs)
+
+    @property
+    def couples(self) -> bool:
+        """True if the loss of a minibatch is not the sum of the losses of its rollouts."""
+        return any(axis == "objective" or stage.declared.couples for axis, stage in self.stages())
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """Fields that the method makes for itself: in its rollouts, or with an `attach` hook."""
+        return frozenset(name for _, stage in self.stages() for name in stage.declared.provides)
+
+    @property
+    def drawn(self) -> frozenset[str]:
+        """Fields that the method's sampling or guidance puts into its rollouts."""
+        drawing = (stage for axis, stage in self.stages() if axis in DRAWING_AXES)
+        return frozenset(name for stage in drawing for name in stage.declared.provides)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns that every row of the data set must have -> the function that reads it."""
+        named = ((stage.all_hyper[name], stage.name) for _, stage in self.stages() for name in stage.declared.columns)
+        return {str(column): reader for column, reader in named if column is not None}
+
+    @property
+    def components(self) -> dict[str, str]:
+        """Rewards that the run must have -> the function that reads it."""
+        named = (
+            (stage.all_hyper[name], stage.name) for _, stage in self.stages() for name in stage.declared.components
+        )
+        return {str(component): reader for component, reader in named if component is not None}
+
+    @property
+    def functions(self) -> list[tuple[str, str, str, Any]]:
+        """(axis function, hyperparameter, how it is called, its value) of what the user writes for the method."""
+        return [
+            (stage.name, name, call, stage.hyper.get(name))
+            for _, stage in self.stages()
+            for name, call in stage.declared.functions.items()
+            if stage.hyper.get(name) is not None or not stage.has_default(name)
+        ]
+
+    @property
+    def offline(self) -> bool:
+        """True if the method can learn from completions that somebody else wrote."""
+        return any(stage.declared.offline for _, stage in self.stages())
+
+    def _declared_with(self, trait: str) -> Stage | None:
+        return next((stage for _, stage in self.stages() if getattr(stage.declared, trait)), None)
+
+    @property
+    def critic(self) -> Mapping[str, Any] | None:
+        """Hyperparameters of the value function that the method trains; None if it trains none."""
+        stage = self._declared_with("critic")
+        return None if stage is None else stage.all_hyper
+
+    @property
+    def teacher(self) -> Mapping[str, Any] | None:
+        """Hyperparameters of the slowly moving copy of the policy that the method needs; None if it needs none."""
+        stage = self._declared_with("teacher")
+        return None if stage is None else stage.all_hyper
+
+    @property
+    def group_size(self) -> int:
+        """The smallest group with which the method makes sense."""
+        return self._least(AXES)
+
+    def _least(self, axes: Iterable[str]) -> int:
+        """The smallest group with which the functions of some axes make sense."""
+        return max(stage.declared.group_size for axis, stage in self.stages() if axis in axes)
