@@ -121,8 +121,19 @@ def test_the_order_of_arguments_is_trl_s():
 
 def test_trainer_state_says_where_the_run_stands_and_what_it_does_not_have():
     assert one(lambda trainer_state: [trainer_state.global_step, trainer_state.max_steps])["values"] == [3.0, 10.0]
-    failed = one(lambda trainer_state: [trainer_state.epoch] * 2)
-    assert "trainer_state has global_step and max_steps here, but no 'epoch'" in failed["error"]
+    failed = one(lambda trainer_state: [trainer_state.best_metric] * 2)
+    assert "trainer_state has global_step, max_steps, epoch, num_train_epochs, is_local" in failed["error"]
+    assert "but no 'best_metric'" in failed["error"]
+
+
+@pytest.mark.parametrize(
+    ("step", "per_step", "prompts", "epoch", "epochs"),
+    [(0, 4, 8, 0.0, 5), (3, 4, 8, 1.5, 5), (1, 3, 7, 3 / 7, 5), (3, 4, 0, 0.0, 0)],
+)
+def test_epochs_are_passes_over_the_prompts(step, per_step, prompts, epoch, epochs):
+    state = TrainerState()
+    state.stand(step, 10, per_step=per_step, prompts=prompts)
+    assert (state.global_step, state.max_steps, state.epoch, state.num_train_epochs) == (step, 10, epoch, epochs)
 
 
 def test_what_is_logged_comes_with_the_values():

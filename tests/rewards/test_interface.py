@@ -41,9 +41,9 @@ async def later(completions, **columns):
 @pytest.mark.parametrize(
     ("function", "names"),
     [
-        (lambda prompts, completions, completion_ids, **columns: None, set(GIVEN) - {"max_new_tokens"}),
-        (lambda **columns: None, set(GIVEN) - {"max_new_tokens"}),
-        (lambda *args, **columns: None, set(GIVEN) - {"max_new_tokens"}),
+        (lambda prompts, completions, completion_ids, **columns: None, set(GIVEN)),
+        (lambda **columns: None, set(GIVEN)),
+        (lambda *args, **columns: None, set(GIVEN)),
         (lambda max_new_tokens, **columns: None, set(GIVEN)),
         (lambda completions: None, {"completions"}),
         (lambda completions, answer, other=None: None, {"completions", "answer"}),
@@ -52,7 +52,7 @@ async def later(completions, **columns):
         (Callable(), {"completions", "answer"}),
         (Callable.of_class, {"completions"}),
         (Callable.static, {"completions", "level"}),
-        (Callable().method, set(GIVEN) - {"max_new_tokens"}),
+        (Callable().method, set(GIVEN)),
         (functools.partial(lambda completions, level, scale: None, scale=2), {"completions", "level"}),
     ],
 )
@@ -70,7 +70,7 @@ def test_what_can_only_be_given_by_its_place_is():
     found = interface(placed)
     assert bound(found, GIVEN) == (
         [["c"], ["a"]],
-        {"prompts": ["p"], "completion_ids": None, "level": [1]},
+        {"prompts": ["p"], "completion_ids": None, "level": [1], "max_new_tokens": [9]},
     )
     args, named = bound(interface(lambda completions, hardness=3, /: None), GIVEN)
     assert (args, named) == ([["c"]], {})

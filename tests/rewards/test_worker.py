@@ -26,7 +26,15 @@ class Process:
     def call(self, *rewards, **columns):
         given = {name: pickle.dumps(values) for name, values in columns.items()}
         rows = len(columns["completions"])
-        return self.ask({"rewards": list(rewards), "columns": given, "rows": rows, "state": (1, 2), "timeout": 60.0})
+        return self.ask(
+            {
+                "rewards": list(rewards),
+                "columns": given,
+                "rows": rows,
+                "state": {"global_step": 1, "max_steps": 2},
+                "timeout": 60.0,
+            }
+        )
 
 
 def test_the_process_serves_calls_until_its_parent_goes_away():

@@ -16,15 +16,28 @@ class Row(dict[str, Any]):
 
     Attributes:
         place: what messages call it, counted from 1 as in its file: "line 3" of a text file, "row 3" of other data.
+        known: all columns of its data set, those that it lacks included.
     """
 
-    def __init__(self, columns: Mapping[str, Any], place: str) -> None:
+    def __init__(self, columns: Mapping[str, Any], place: str, known: Sequence[str] = ()) -> None:
         super().__init__(columns)
-        self.place = place
+        self.place, self.known = place, known
 
     def but(self, columns: Mapping[str, Any]) -> Row:
         """The row with other or further columns."""
-        return Row({**self, **columns}, self.place)
+        return Row({**self, **columns}, self.place, self.known)
+
+
+def together(rows: Sequence[Row]) -> list[Row]:
+    """Rows as those of one data set: each knows the columns of all."""
+    known = tuple(dict.fromkeys(name for row in rows for name in row))
+    return [Row(row, row.place, known) for row in rows]
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Name -> a value a row, None where a row has none: every column of the data that the rows come from, in its order."""
+    names = dict.fromkeys(name for row in rows for name in (*(row.known if isinstance(row, Row) else ()), *row))
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def place_of(row: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import inspect
 import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from cohort.rewards.interface import AFTER, bound, interface
@@ -28,15 +28,34 @@ class TrainerState:
     Attributes:
         global_step: steps completed, so 0 in the first.
         max_steps: steps of the run; 0 where there is none, as with `cohort score`.
+        epoch: passes over the prompts, by the prompts that a step begins with.
+        num_train_epochs: of the run, rounded up.
+        is_local_process_zero, is_world_process_zero: true, since rewards are computed once.
     """
 
     global_step: int = 0
     max_steps: int = 0
+    epoch: float = 0.0
+    num_train_epochs: int = 0
+    is_local_process_zero: bool = True
+    is_world_process_zero: bool = True
+
+    def stand(self, step: int, steps: int, *, per_step: int, prompts: int) -> None:
+        """Go to a step of a run.
+
+        Args:
+            step, steps: completed, and of the run.
+            per_step, prompts: prompts of a step, and of the data.
+        """
+        self.global_step, self.max_steps = step, steps
+        self.epoch = step * per_step / prompts if prompts else 0.0
+        self.num_train_epochs = -(-steps * per_step // prompts) if prompts else 0
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise AttributeError(f"trainer_state has global_step and max_steps here, but no '{name}'")
+        held = ", ".join(each.name for each in fields(self))
+        raise AttributeError(f"trainer_state has {held} here, but no '{name}'")
 
 
 @dataclass

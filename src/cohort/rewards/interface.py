@@ -10,8 +10,8 @@ from typing import Any
 # Given to every reward function beside the columns of the data, in this order before and after them.
 BEFORE = ("prompts", "completions", "completion_ids")
 AFTER = ("trainer_state", "log_extra", "log_metric")
-# Given to functions that name it, and not to those that take everything: it is no column of the data.
-NAMED_ONLY = ("max_new_tokens",)
+# Given to functions that name it, where it is no column of the data, and not to those that take everything.
+LENT = ("max_new_tokens",)
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,11 @@ class Interface:
 
     def takes(self, name: str) -> bool:
         """True if an argument of that name would be passed on to it."""
-        return name in self.placed or name in self.named or (self.everything and name not in NAMED_ONLY)
+        return self.everything or self.names(name)
+
+    def names(self, name: str) -> bool:
+        """True if it has a parameter of that name."""
+        return name in self.placed or name in self.named
 
     def missing(self, given: Collection[str]) -> list[str]:
         """Names that it asks for and nobody gives."""

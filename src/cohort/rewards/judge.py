@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any
 
 from cohort.batch import Prompt
+from cohort.data.rows import columns_of
 from cohort.errors import UsageError
 from cohort.rewards.calling import TRACEBACK
 from cohort.rewards.interface import bound, interface
@@ -53,10 +54,11 @@ def ask(judge: Judge, prompts: Sequence[Prompt], **texts: Sequence[str]) -> list
     if not prompts:
         return []
     function = load_judge(judge)
-    rows = [prompt.row for prompt in prompts]
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: [row.get(name) for row in rows] for name in names}
-    given = {**columns, "prompts": [prompt.source for prompt in prompts], **{k: list(v) for k, v in texts.items()}}
+    given = {
+        **columns_of([prompt.row for prompt in prompts]),
+        "prompts": [prompt.source for prompt in prompts],
+        **{k: list(v) for k, v in texts.items()},
+    }
     try:
         args, named = bound(interface(function), given)
         verdicts = function(*args, **named)

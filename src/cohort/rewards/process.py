@@ -13,11 +13,12 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from cohort.errors import UsageError
 from cohort.lifeline import Lifeline
-from cohort.rewards.calling import Reply
+from cohort.rewards.calling import Reply, TrainerState
 from cohort.rewards.frames import HEADER, CorruptError, content, frame, length
 from cohort.rewards.printed import Printed
 from cohort.rewards.sending import packed_functions
@@ -103,7 +104,7 @@ class Worker:
         return found
 
     def call(
-        self, rewards: Sequence[int], columns: dict[str, bytes], rows: int, state: tuple[int, int], timeout: float
+        self, rewards: Sequence[int], columns: dict[str, bytes], rows: int, state: TrainerState, timeout: float
     ) -> list[Reply]:
         """What functions, by their place in `specs`, give for a batch of pickled columns.
 
@@ -116,7 +117,7 @@ class Worker:
             except UsageError as error:
                 raise Failed(f"its process could not be started again: {error}", "") from error
         message = {
-            "rewards": list(rewards), "columns": columns, "rows": rows, "state": state, "timeout": timeout
+            "rewards": list(rewards), "columns": columns, "rows": rows, "state": asdict(state), "timeout": timeout
         }  # fmt: skip
         reply = self.ask(message, timeout)
         if isinstance(reply, dict):

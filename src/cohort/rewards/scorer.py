@@ -6,12 +6,12 @@ import contextlib
 import pickle
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from cohort.errors import UsageError
 from cohort.rewards.calling import Reply, TrainerState
-from cohort.rewards.interface import AFTER, BEFORE, NAMED_ONLY, Interface
+from cohort.rewards.interface import AFTER, BEFORE, LENT, Interface
 from cohort.rewards.printed import Printed
 from cohort.rewards.process import Failed, Worker
 from cohort.rewards.sending import packed
@@ -105,7 +105,7 @@ class Scorer:
         Raises:
             UsageError: some are not; names those that are.
         """
-        given = [*BEFORE, *(name for name in columns if name not in OWN), *AFTER, *NAMED_ONLY]
+        given = [*BEFORE, *(name for name in columns if name not in OWN), *AFTER, *LENT]
         for spec, found in zip(self.specs, self.interfaces, strict=True):
             missing = found.missing(given)
             # What a verifier lacks is said with the option that names it.
@@ -124,7 +124,8 @@ class Scorer:
         columns: Mapping[str, Sequence[Any]],
         *,
         where: Sequence[str] | None = None,
-        state: tuple[int, int] = (0, 0),
+        state: TrainerState | None = None,
+        lent: Mapping[str, Sequence[Any]] | None = None,
     ) -> Scores:
         """Every component of every completion.
 
@@ -133,7 +134,8 @@ class Scorer:
             completion_ids: token ids, where they are known.
             columns: further columns of the data set, a value a completion.
             where: what to call each completion's row in messages; by default its place, counted from 1.
-            state: steps completed, and steps of the run.
+            state: where the run stands.
+            lent: what is no column, for functions that name it; a column of the same name takes its place.
 
         Raises:
             RewardError: a function failed and on_error is "stop".
@@ -147,7 +149,9 @@ class Scorer:
             "completion_ids": completion_ids,
             **columns,
         }
-        batch = _Batch(given, rows, where or [f"row {row}" for row in range(1, rows + 1)], state)
+        further = {name: values for name, values in (lent or {}).items() if name not in columns}
+        where = where or [f"row {row}" for row in range(1, rows + 1)]
+        batch = _Batch({**given, **further}, rows, where, state or TrainerState(), frozenset(further))
         replies = self._replies(batch)
         scores = Scores({})
         for index, spec in enumerate(self.specs):
@@ -227,13 +231,12 @@ class Scorer:
 
     def _call(self, rewards: list[int], batch: _Batch) -> list[Reply]:
         """A reply for each of some functions; where there is none, what happened, and whether the process `ended`."""
-        taken = [name for name in batch.given if any(self.interfaces[i].takes(name) for i in rewards)]
+        found = [self.interfaces[i] for i in rewards]
+        taken = [k for k in batch.given if any(f.names(k) if k in batch.lent else f.takes(k) for f in found)]
         if self._functions is not None:
             # Standard output is for results, here as in a worker.
             with contextlib.redirect_stdout(sys.stderr):
-                return self._functions.call(
-                    rewards, lambda: batch.copies(taken), batch.rows, TrainerState(*batch.state)
-                )
+                return self._functions.call(rewards, lambda: batch.copies(taken), batch.rows, replace(batch.state))
         assert self._worker is not None
         columns = {name: batch.sent(name) for name in taken}
         try:
@@ -250,18 +253,20 @@ class _Batch:
     Attributes:
         given: name -> a value a completion; None where nothing is known of it.
         where: what to call each completion's row.
+        lent: names of `given` that go to functions that name them, and not to those that take everything.
     """
 
     given: dict[str, Any]
     rows: int
     where: Sequence[str]
-    state: tuple[int, int]
+    state: TrainerState
+    lent: frozenset[str]
     _sent: dict[str, bytes] = field(default_factory=dict)
 
     def row(self, row: int) -> _Batch:
         """One row by itself."""
         alone = {name: None if values is None else [values[row]] for name, values in self.given.items()}
-        return _Batch(alone, 1, [self.where[row]], self.state)
+        return _Batch(alone, 1, [self.where[row]], self.state, self.lent)
 
     def sent(self, name: str) -> bytes:
         """A column for the worker.

@@ -186,7 +186,7 @@ def main() -> None:
                 # Shows, in what the worker said last, where a function hangs when its time is up.
                 faulthandler.dump_traceback_later(0.9 * message["timeout"], file=streams.fd)
                 arguments = partial(_arguments, message["columns"])
-                state = TrainerState(*message["state"])
+                state = TrainerState(**message["state"])
                 reply = functions.call(message["rewards"], arguments, message["rows"], state)
         except BaseException as error:
             reply = _failure(error)

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from cohort.axes.tools import Tools
 from cohort.batch import Batch, Message, Prompt, Request, Rollout, Segment
+from cohort.data.rows import columns_of
 from cohort.engine.base import Completion, Engine, Sampling
 from cohort.engine.stopping import first_stop
 from cohort.methods import Method
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.sequences import Sequences
+from cohort.rewards.calling import TrainerState
 from cohort.rewards.scorer import Scorer
 from cohort.support import Kept, Support
 from cohort.training.seeds import derive, generator
@@ -51,7 +53,7 @@ class Grader:
         correct_at: value of that component from which a rollout counts as correct.
         max_new_tokens: generation budget, for rewards that depend on it.
         metrics: name -> the numbers that reward functions logged and nobody has taken yet.
-        moment: steps completed, and steps of the run, for reward functions that ask.
+        state: where the run stands, for reward functions that ask.
     """
 
     scorer: Scorer
@@ -61,7 +63,7 @@ class Grader:
     verdict: str = "accuracy"
     failures: list[str] = field(default_factory=list)
     metrics: dict[str, list[float]] = field(default_factory=dict)
-    moment: list[int] = field(default_factory=lambda: [0, 0])
+    state: TrainerState = field(default_factory=TrainerState)
     seconds: dict[str, float] = field(default_factory=lambda: {"reward": 0.0})
 
     @property
@@ -76,18 +78,15 @@ class Grader:
         """Rollouts with their components, reward and accuracy; `Rollout` says which have none."""
         if not rollouts:
             return []
-        columns: dict[str, list[Any]] = {}
-        for name in dict.fromkeys(name for r in rollouts for name in r.prompt.row):
-            columns[name] = [r.prompt.row.get(name) for r in rollouts]
-        columns["max_new_tokens"] = [self.max_new_tokens] * len(rollouts)
         begin = time.perf_counter()
         scores = self.scorer.score(
             [r.prompt.source for r in rollouts],
             [r.text if isinstance(r.prompt.source, str) else [_assistant(r.text)] for r in rollouts],
             [r.tokens for r in rollouts],
-            columns,
+            columns_of([r.prompt.row for r in rollouts]),
             where=[r.prompt.where or f"row {i}" for i, r in enumerate(rollouts, 1)],
-            state=(self.moment[0], self.moment[1]),
+            state=self.state,
+            lent={"max_new_tokens": [self.max_new_tokens] * len(rollouts)},
         )
         self.seconds["reward"] += time.perf_counter() - begin
         self.failures.extend(scores.messages)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from cohort.data.load import load_rows
 from cohort.data.presets import apply_preset
 from cohort.data.prompts import check_source, load_prompts, read_source
-from cohort.data.rows import Row
+from cohort.data.rows import Row, columns_of
 from cohort.errors import UsageError
 from cohort.policies.given import GivenModel
 from cohort.rewards.scorer import RewardError, Scorer
@@ -140,11 +140,8 @@ def score_rows(
             raise UsageError(TASK_ONLY)
         if spec.verifies and any("answer" not in row for *_, row in batch):
             raise UsageError(f"the reward '{spec.name}' compares with the column 'answer', which {data} does not have")
-    columns = {
-        name: [row.get(name) for *_, row in batch]
-        for name in dict.fromkeys(name for *_, row in batch for name in row)
-        if name != completion_field
-    }
+    columns = columns_of([row for *_, row in batch])
+    del columns[completion_field]
     scorer = Scorer(specs, timeout=timeout, on_error=on_error, process=process)
     try:
         scorer.check_arguments(list(columns))

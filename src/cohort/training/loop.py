@@ -82,7 +82,7 @@ def one_step(setup: Setup, optimizer: MasterWeights, progress: Progress) -> Step
     step, states = progress.step + 1, progress.states
     clock = Clock(setup)
     setup.collector.version = progress.updates
-    setup.collector.grader.moment[:] = [progress.step, config.steps]
+    setup.stand(progress.step)
 
     # for each prompt of the batch, sample G rollouts from the current policy, and reward them
     looked: list[Batch] = []
@@ -130,7 +130,7 @@ def one_step(setup: Setup, optimizer: MasterWeights, progress: Progress) -> Step
     clock.mark("update")
 
     progress.step, progress.states = step, states
-    setup.collector.grader.moment[0] = step
+    setup.stand(step)
     progress.tokens += setup.collector.take_tokens()
     metrics = measured(everything, sampled, batch, passes.done, passes.norms)
     metrics |= {"mismatch": passes.mismatch or 0.0, "mismatch_max": progress.mismatch}

@@ -76,6 +76,13 @@ class Setup:
         """prompt id -> row of the data set."""
         return {prompt.id: row for row, prompt in enumerate(self.prompts)}
 
+    def stand(self, step: int) -> None:
+        """Let reward functions know how many steps are completed."""
+        config = self.config
+        self.collector.grader.state.stand(
+            step, config.steps, per_step=config.prompts_per_step, prompts=len(self.prompts)
+        )
+
     def close(self) -> None:
         self.collector.close()
 
@@ -169,7 +176,11 @@ def make_grader(config: TrainConfig) -> Grader:
         if config.eval_data is not None:
             raise UsageError("eval_data was given, but no reward to measure it with: name one with --reward")
         return Grader(Scorer([]), "", config.correct_at, config.max_new_tokens)
-    specs = parse(config.reward)
+    # A column of the data may be called max_new_tokens, and would hide the run's own from it.
+    specs = [
+        replace(spec, text=f"length:{config.max_new_tokens}") if spec.text == "length" else spec
+        for spec in parse(config.reward)
+    ]
     accuracy = accuracy_component(config.accuracy, specs)
     scorer = Scorer(
         specs, timeout=config.reward_timeout, on_error=config.on_reward_error, process=config.reward_process

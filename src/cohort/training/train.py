@@ -146,7 +146,7 @@ class _Run:
         self.progress = Progress(states=states)
         self.extra: dict[str, Any] = {"before": None, "best": None, "seconds": 0.0}
         self.interrupt = Interrupt(display.say, hung_up=display.hush)
-        setup.collector.grader.moment[:] = [0, self.config.steps]
+        setup.stand(0)
 
     def run(self, found: Path | None, state: dict[str, Any], changed: Sequence[str]) -> Result:
         """Go on from a checkpoint with its state, or from the beginning, to the end.
@@ -194,7 +194,7 @@ class _Run:
         folder, progress, say = self.folder, self.progress, self.display.say
         fresh = progress.states
         self.extra = restore(found, state, self.setup, self.optimizer, progress)
-        self.setup.collector.grader.moment[0] = progress.step
+        self.setup.stand(progress.step)
         say(f"continuing {folder} after step {progress.step}")
         for what in changed:
             say(f"  changed: {what}")
