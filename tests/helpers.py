@@ -179,7 +179,7 @@ def probe_of(
     columns: Sequence[dict[str, Any]] | None = None,
     score: Any = None,
 ) -> Probe:
-    """What an `attach` hook is lent for completions with these texts, written by the character tokenizer, and ended.
+    """What an `on_scored` hook is lent for completions with these texts, written by the character tokenizer, and ended.
 
     Args:
         groups: label of each completion's prompt; one prompt for all if None.

@@ -56,11 +56,11 @@ def costs(method: Method) -> list[str]:
     if method.teacher is not None:
         out.append("teacher: a second copy of the policy's weights")
     for _, stage in method.stages():
-        hook = stage.declared.attach
+        hook = stage.declared.on_scored
         if hook is not None:
             out.append(f"{', '.join(stage.declared.provides)}: {_first_line(hook)}")
-        if stage.declared.recall is not None:
-            out.append(f"{stage.name}: {_first_line(stage.declared.recall)}")
+        if stage.declared.replay is not None:
+            out.append(f"{stage.name}: {_first_line(stage.declared.replay)}")
     for _, name, call, _ in method.functions:
         out.append(f"{name}: a function of yours, {call}")
     if method.couples:
@@ -72,7 +72,7 @@ def costs(method: Method) -> list[str]:
 
 def _first_line(fn: Callable[..., Any]) -> str:
     first = (inspect.getdoc(fn) or fn.__name__).split("\n\n")[0].replace("\n", " ")
-    return first.removeprefix("Attach hook: ").rstrip(".")
+    return first.removeprefix("on_scored hook: ").rstrip(".")
 
 
 def _parts(expression: str) -> list[str]:

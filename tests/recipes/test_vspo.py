@@ -135,7 +135,7 @@ def test_where_nothing_has_a_signal_nothing_is_replaced() -> None:
 
 
 def test_draws_depend_on_seed_and_step_alone(micro_root: Path) -> None:
-    made = registry.method("vspo").filter[0].declared.attach
+    made = registry.method("vspo").filter[0].declared.on_scored
     assert made is not None
     batch = random_batch(0)
     draws = [made(batch.note(seed=seed, step=step), None)["draw"] for seed, step in ((0, 1), (0, 1), (0, 2), (1, 1))]

@@ -4,7 +4,7 @@ The field `answer_id` [N] int64 holds equal numbers for equal final answers, in 
 and -1 where a rollout answers nothing. An axis function that reads it says so with
 
     @needs("answer_id")
-    @hooks(attach=answer_ids)
+    @hooks(on_scored=answer_ids)
     @declare(provides=("answer_id",))
 """
 
@@ -37,7 +37,7 @@ def numbered(keys: Iterable[str | None]) -> Tensor:
 def answer_ids(batch: Batch, probe: Probe) -> Batch:
     """The final answers of the rollouts' texts, as numbers; no model call.
 
-    An attach hook: the batch with `answer_id`.
+    An on_scored hook: the batch with `answer_id`.
     """
     if "answer_id" in batch:
         return batch
@@ -48,7 +48,7 @@ def answer_ids(batch: Batch, probe: Probe) -> Batch:
 def judged_ids(batch: Batch, probe: Probe, *, equal: Judge | None = None) -> Batch:
     """The final answers of the rollouts' texts, as numbers; with a judge, at most one comparison a pair of a group.
 
-    An attach hook: the batch with `answer_id` by the judge `equal`, or by `answer_ids` where there is none.
+    An on_scored hook: the batch with `answer_id` by the judge `equal`, or by `answer_ids` where there is none.
     An answer joins the first cluster of its group whose first member the judge calls equal to it. Groups never share
     a cluster. Where the judge gives None for a pair, the whole group is FAILED.
     """
@@ -162,7 +162,7 @@ def vote_quality(batch: Batch, rewards: Tensor) -> dict[str, Tensor]:
 
 
 @needs("answer_id")
-@hooks(attach=answer_ids)
+@hooks(on_scored=answer_ids)
 @declare(group_size=2, provides=("answer_id",))
 def majority_reward(batch: Batch, *, leave_one_out: bool = False) -> Batch:
     """r_i = 1 if rollout i gives the majority answer of its group, else 0; in place of the run's rewards.

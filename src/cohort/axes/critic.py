@@ -86,7 +86,7 @@ def with_returns(batch: Batch, *, gamma: float = 1.0, lam: float = 0.95) -> Batc
 
 
 @needs("values", "old_values")
-@hooks(annotate=with_returns)
+@hooks(on_advantages=with_returns)
 @declare(critic=True)
 def value_loss(
     batch: Batch,

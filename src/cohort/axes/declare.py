@@ -23,20 +23,18 @@ class Declaration:
     Attributes:
         needs: field -> None, or a predicate over the hyperparameters that says whether the field is needed.
         init: hyperparameters -> state at the start of training; also of `size`, `steps`, and `rows`, the data's columns.
-        observe: (batch, state) -> state, once a step, with all scored rollouts before any filter.
-        attach: (batch, probe, state) -> batch, as soon as rollouts are scored: fields made of texts, columns or further
+        on_scored: (batch, probe, state) -> batch, as soon as rollouts are scored: fields made of texts, columns or further
             passes of a model, which `provides` names.
-        annotate: (batch, state) -> batch, after credit, with the whole batch, before it is cut into minibatches.
-        recall: (state) -> Recall or None: rollouts of earlier steps to train on as well (see `cohort.axes.memory`).
-        update: (batch, state, rollouts, probe) -> state, after the step's last update, with `logp` as it was in it.
+        on_rollouts: (batch, state) -> state, once a step, with all scored rollouts before any filter.
+        on_advantages: (batch, state) -> batch, after credit, with the whole batch, before it is cut into minibatches.
+        replay: (state) -> Recall or None: rollouts of earlier steps to train on as well (see `cohort.axes.memory`).
+        on_step_end: (batch, state, rollouts, probe) -> state, after the step's last update, with `logp` as it was in it.
         couples: True if the value at one rollout depends on the log-probabilities of another, so that the loss of a
             minibatch is not the sum of the losses of its parts.
-        whole_batch: True if it takes statistics over the whole batch; data-parallel training must gather first.
         group_size: smallest group with which it makes sense; 1 if it is not relative to a group.
         after_advantage: (filters) it removes rollouts after advantages were taken in the full group.
         processes: (sampling) its requests have a processor, which only the embedded engine takes.
         refill: (filters) name of the hyperparameter with the most rounds of sampling that may replace what it removed.
-        binary: True if it is defined for rewards 0 and 1 only.
         offline: True if it can learn from completions that somebody else wrote, as a file of pairs holds them.
         critic: True if it trains a value function; its hyperparameters `critic` and `critic_lr` say which and how fast.
         teacher: True if it needs a slowly moving copy of the policy; its hyperparameters `teacher_decay` and
@@ -45,23 +43,21 @@ class Declaration:
         components: hyperparameters that name a reward of the run (with weight 0 if it should not count by itself).
         functions: hyperparameters that name a function of the user's, as path.py:function -> how it is called, and what
             it returns. It is optional where the parameter has a default.
-        provides: fields that its `attach` hook adds, or that sampling or guidance puts into `Rollout.fields`.
+        provides: fields that its `on_scored` hook adds, or that sampling or guidance puts into `Rollout.fields`.
     """
 
     needs: dict[str, Callable[..., bool] | None] = field(default_factory=dict)
     init: Callable[..., State] | None = None
-    observe: Callable[..., State] | None = None
-    attach: Callable[..., Any] | None = None
-    annotate: Callable[..., Any] | None = None
-    recall: Callable[..., Any] | None = None
-    update: Callable[..., State] | None = None
+    on_rollouts: Callable[..., State] | None = None
+    on_scored: Callable[..., Any] | None = None
+    on_advantages: Callable[..., Any] | None = None
+    replay: Callable[..., Any] | None = None
+    on_step_end: Callable[..., State] | None = None
     couples: bool = False
-    whole_batch: bool = False
     group_size: int = 1
     after_advantage: bool = False
     processes: bool = False
     refill: str | None = None
-    binary: bool = False
     offline: bool = False
     critic: bool = False
     teacher: bool = False
@@ -97,11 +93,11 @@ def needs(*fields: str, **conditional: Callable[..., bool]) -> Callable[[F], F]:
 def hooks(
     *,
     init: Callable[..., State] | None = None,
-    observe: Callable[..., State] | None = None,
-    attach: Callable[..., Any] | None = None,
-    annotate: Callable[..., Any] | None = None,
-    recall: Callable[..., Any] | None = None,
-    update: Callable[..., State] | None = None,
+    on_rollouts: Callable[..., State] | None = None,
+    on_scored: Callable[..., Any] | None = None,
+    on_advantages: Callable[..., Any] | None = None,
+    replay: Callable[..., Any] | None = None,
+    on_step_end: Callable[..., State] | None = None,
 ) -> Callable[[F], F]:
     """Declare what else of an axis function the loop calls, and when (see `Declaration`).
 
@@ -109,11 +105,11 @@ def hooks(
     """
     given = {
         "init": init,
-        "observe": observe,
-        "attach": attach,
-        "annotate": annotate,
-        "recall": recall,
-        "update": update,
+        "on_rollouts": on_rollouts,
+        "on_scored": on_scored,
+        "on_advantages": on_advantages,
+        "replay": replay,
+        "on_step_end": on_step_end,
     }
     return lambda fn: _amend(fn, **{k: v for k, v in given.items() if v is not None})
 
@@ -121,12 +117,10 @@ def hooks(
 def declare(
     *,
     couples: bool | None = None,
-    whole_batch: bool | None = None,
     group_size: int | None = None,
     after_advantage: bool | None = None,
     processes: bool | None = None,
     refill: str | None = None,
-    binary: bool | None = None,
     offline: bool | None = None,
     critic: bool | None = None,
     teacher: bool | None = None,
@@ -137,8 +131,8 @@ def declare(
 ) -> Callable[[F], F]:
     """Declare the traits of a function (see `Declaration`)."""
     given = {
-        "couples": couples, "whole_batch": whole_batch, "group_size": group_size, "after_advantage": after_advantage,
-        "processes": processes, "refill": refill, "binary": binary, "offline": offline, "critic": critic, "teacher": teacher,
+        "couples": couples, "group_size": group_size, "after_advantage": after_advantage,
+        "processes": processes, "refill": refill, "offline": offline, "critic": critic, "teacher": teacher,
         "columns": columns, "components": components, "functions": functions, "provides": provides,
     }  # fmt: skip
     return lambda fn: _amend(fn, **{k: v for k, v in given.items() if v is not None})

@@ -153,7 +153,7 @@ def teacher_contexts(
 ) -> Batch:
     """no model call: the prompts rendered again, with what the teacher is shown
 
-    Attach hook: the batch with `teacher_context` [N, C] int64, the question, after it what is shown, then -1. A row of -1
+    on_scored hook: the batch with `teacher_context` [N, C] int64, the question, after it what is shown, then -1. A row of -1
     has no teacher: there is nothing to show it, it is correct and only wrong ones are taught, it is empty, or it would
     not fit into the model's context with what is shown.
 

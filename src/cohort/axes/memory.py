@@ -66,7 +66,7 @@ FRESH = frozenset({"logp", "entropy", "values", "policy_gradient", "ratio", "los
 
 
 def pack_step(batch: Batch, rollouts: Sequence[Rollout]) -> State:
-    """`pack` for an `update` hook: all that the step's batch holds, but what the next pass over it writes anew."""
+    """`pack` for an `on_step_end` hook: all that the step's batch holds, but what the next pass over it writes anew."""
     # A step of a single update has no old_logp of its own: what it scored is that of the policy that drew the rollouts.
     batch = batch if "old_logp" in batch else batch.replace(old_logp=batch.logp)
     return pack(batch, rollouts, sorted(set(batch.names) - FRESH))

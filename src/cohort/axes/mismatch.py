@@ -22,7 +22,7 @@ def mismatched(groups: Groups) -> Tensor:
 def score_mismatched(batch: Batch, probe: Probe) -> Batch:
     """a forward pass of the policy and one of the reference over as many mismatched completions as there are rollouts
 
-    Attach hook: the batch with `mismatched_log_ratio` [N], sum_t (logp - ref_logp) of a completion of the next prompt; 0
+    on_scored hook: the batch with `mismatched_log_ratio` [N], sum_t (logp - ref_logp) of a completion of the next prompt; 0
     where there is but one prompt.
     """
     if batch.groups.count < 2:

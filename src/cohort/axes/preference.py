@@ -30,7 +30,7 @@ def tally(count: int, pairs: Sequence[tuple[int, int]], verdicts: Sequence[Any])
 def judged_pairs(batch: Batch, probe: Probe, *, judge: Judge) -> Batch:
     """A judge's verdict on every pair of a group, G (G - 1) / 2 comparisons a prompt.
 
-    An attach hook: the batch with `wins` and `comparisons` [N] of each rollout in its group. An undecided comparison is
+    An on_scored hook: the batch with `wins` and `comparisons` [N] of each rollout in its group. An undecided comparison is
     half a win for each.
     """
     members: list[list[int]] = [[] for _ in range(batch.groups.count)]

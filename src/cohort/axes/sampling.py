@@ -21,8 +21,8 @@ def _remember_entropies(batch: Batch, state: State, *, entropy_pivot: float = 0.
     return state if scale is None else {"scale": [float(x) for x in scale]}
 
 
-@hooks(init=lambda: {"scale": None}, observe=_remember_entropies)
-@declare(whole_batch=True, processes=True)
+@hooks(init=lambda: {"scale": None}, on_rollouts=_remember_entropies)
+@declare(processes=True)
 def by_entropy(
     requests: Sequence[Request], tools: Tools, state: State, *, temperature_tau: float = 0.05
 ) -> list[Rollout]:

@@ -65,7 +65,7 @@ def running_std(state: State, *, ddof: int = 1) -> float:
     return (state["square"] / (state["count"] - ddof)) ** 0.5 if state["count"] > ddof else 0.0
 
 
-@hooks(init=_no_scores, observe=_seen)
+@hooks(init=_no_scores, on_rollouts=_seen)
 def running_scale(
     batch: Batch, state: State, *, center: bool = True, clip: float | None = None, eps: float = 1e-8, ddof: int = 1
 ) -> Tensor:

@@ -39,7 +39,7 @@ def meet_strata(batch: Batch, state: State) -> State:
 def attach_stratum(batch: Batch, probe: Probe, *, column: str) -> Batch:
     """read from the data
 
-    Attach hook: the batch with `stratum` [N] int64, the code of what the column holds.
+    on_scored hook: the batch with `stratum` [N] int64, the code of what the column holds.
     """
     codes = [code(value) for value in probe.column(column)]
     return batch.with_rollouts(stratum=torch.tensor(codes, dtype=torch.int64, device=batch.device))

@@ -12,7 +12,7 @@ from cohort.errors import UsageError
 
 
 def task_numbers(batch: Batch, probe: Probe, *, column: str, tasks: tuple[Any, ...]) -> Batch:
-    """The place in `tasks` of what the data's column holds, as the field `task` [N] int64: an attach hook.
+    """The place in `tasks` of what the data's column holds, as the field `task` [N] int64: an on_scored hook.
 
     Raises:
         UsageError: a row is of none of the tasks.

@@ -45,7 +45,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class Probe:
-    """What the loop lends to `attach` and `update` hooks: the rollouts behind a batch, and passes of the models.
+    """What the loop lends to `on_scored` and `on_step_end` hooks: the rollouts behind a batch, and passes of the models.
 
     Attributes:
         rollouts: the rollout of each row of the batch, with its text, its prompt and the prompt's columns.

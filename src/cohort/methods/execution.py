@@ -126,22 +126,22 @@ class Execution(Requirements):
         """
         new = dict(states)
         for key, _, stage in self.keyed:
-            if stage.declared.observe is not None:
+            if stage.declared.on_rollouts is not None:
                 seen, kept = batch, rollouts
                 if not small_groups:
                     rows = group_rows(batch.groups, stage.declared.group_size)
                     if not rows.numel():
                         continue
                     seen, kept = batch.select(rows), [rollouts[i] for i in rows.tolist()]
-                new[key] = stage.hook("observe", state=states.get(key), batch=seen, rollouts=kept)
+                new[key] = stage.hook("on_rollouts", state=states.get(key), batch=seen, rollouts=kept)
         return new
 
     def update(self, states: Mapping[str, State], **given: Any) -> dict[str, State]:
         """New states after the step's last update; `given` holds batch, rollouts, probe."""
         new = dict(states)
         for key, _, stage in self.keyed:
-            if stage.declared.update is not None:
-                new[key] = stage.hook("update", state=states.get(key), **given)
+            if stage.declared.on_step_end is not None:
+                new[key] = stage.hook("on_step_end", state=states.get(key), **given)
         return new
 
     def attach(self, batch: Batch, probe: Probe, states: Mapping[str, State]) -> Batch:
@@ -149,16 +149,16 @@ class Execution(Requirements):
         if not batch.size:
             return batch
         for key, _, stage in self.keyed:
-            if stage.declared.attach is not None:
-                batch = stage.hook("attach", batch, probe, state=states.get(key))
+            if stage.declared.on_scored is not None:
+                batch = stage.hook("on_scored", batch, probe, state=states.get(key))
         return batch
 
     def recall(self, states: Mapping[str, State]) -> list[Recall]:
         """Rollouts of earlier steps that are trained on as well."""
         found = [
-            stage.hook("recall", state=states.get(key))
+            stage.hook("replay", state=states.get(key))
             for key, _, stage in self.keyed
-            if stage.declared.recall is not None
+            if stage.declared.replay is not None
         ]
         return [recall for recall in found if recall is not None]
 
@@ -210,8 +210,8 @@ class Execution(Requirements):
                 out = self._call(key, stage, states, batch, batch.advantages)
                 batch = out if isinstance(out, Batch) else batch.replace(advantages=_per_token(out, batch))
         for key, _, stage in self.keyed:
-            if stage.declared.annotate is not None:
-                batch = stage.hook("annotate", batch, state=states.get(key))
+            if stage.declared.on_advantages is not None:
+                batch = stage.hook("on_advantages", batch, state=states.get(key))
         return batch
 
     def prepare(self, batch: Batch, states: Mapping[str, State]) -> Batch:

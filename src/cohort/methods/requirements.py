@@ -27,7 +27,7 @@ class Requirements:
 
     @property
     def provides(self) -> frozenset[str]:
-        """Fields that the method makes for itself: in its rollouts, or with an `attach` hook."""
+        """Fields that the method makes for itself: in its rollouts, or with an `on_scored` hook."""
         return frozenset(name for _, stage in self.stages() for name in stage.declared.provides)
 
     @property

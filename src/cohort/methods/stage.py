@@ -12,7 +12,7 @@ from typing import Any
 from cohort.axes.declare import Declaration, declaration
 from cohort.errors import UsageError
 
-HOOKS = ("init", "observe", "attach", "annotate", "recall", "update")
+HOOKS = ("init", "on_scored", "on_rollouts", "on_advantages", "replay", "on_step_end")
 
 
 class MethodError(UsageError):

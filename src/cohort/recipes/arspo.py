@@ -45,7 +45,7 @@ def mapped(performance: Tensor, exponential: Tensor, *, a: float = 3.0) -> Tenso
 
 
 @needs("task")
-@hooks(attach=task_numbers)
+@hooks(on_scored=task_numbers)
 @declare(columns=("column",), provides=("task",))
 def task_map(batch: Batch, *, maps: tuple[str, ...], a: float = 3.0) -> Tensor:
     """Rewards through the map of their task: [N]. Source: arXiv:2602.10687."""
@@ -89,7 +89,7 @@ def _watch(batch: Batch, state: State, *, warmup_steps: int, window_steps: int, 
 
 
 @needs("task")
-@hooks(init=_start, observe=_watch, attach=task_numbers)
+@hooks(init=_start, on_rollouts=_watch, on_scored=task_numbers)
 @declare(columns=("column",), provides=("task",))
 def task_weight(batch: Batch, advantages: Tensor, state: State) -> Tensor:
     """l_k A_it: [N, T]. Source: arXiv:2602.10687."""

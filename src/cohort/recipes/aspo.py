@@ -56,7 +56,7 @@ def find_code(batch: Batch, probe: Probe, *, code_pattern: str = FENCE) -> Batch
 
 
 @needs("first_code_position")
-@hooks(attach=find_code)
+@hooks(on_scored=find_code)
 @declare(provides=("first_code_position",))
 def early_code(batch: Batch, advantages: Tensor, *, delta: float = -2.0, k: float = 0.7) -> Tensor:
     """A + clip(delta (p_i - mean_E p) / mean_E L, -k |A|, k |A|) for correct rollouts with code: [N, T].

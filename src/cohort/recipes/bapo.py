@@ -82,7 +82,7 @@ def balance(
 
 
 @needs("old_logp")
-@declare(couples=True, whole_batch=True)
+@declare(couples=True)
 def balanced_clip(
     batch: Batch,
     ratio: Tensor,

@@ -82,7 +82,7 @@ def normalised(
 
 
 @needs(reward_components=lambda decompose: decompose)
-@declare(group_size=2, whole_batch=True)
+@declare(group_size=2)
 def beta_normalised(
     batch: Batch,
     *,

@@ -59,7 +59,7 @@ def _masks(ref_high: float | None, ref_low: float | None) -> bool:
 
 
 @needs("old_logp", ref_logp=_masks)
-@declare(group_size=2, binary=True)
+@declare(group_size=2)
 def calibrated(
     batch: Batch,
     *,

@@ -35,7 +35,7 @@ MOST = 64 * 2**20
 
 
 def last_layer(batch: Batch, probe: Probe, *, top_k: int | None = 64) -> Batch:
-    """Attach hook: a forward pass for hidden states [N, T, d], ids and probabilities [N, T, K] of the likeliest tokens."""
+    """on_scored hook: a forward pass for hidden states [N, T, d], ids and probabilities [N, T, K] of the likeliest tokens."""
     contexts, completions = zip(*((r.request.context, r.tokens) for r in probe.rollouts), strict=True)
     # The run's temperature divides hidden states as it does logits.
     hidden = probe.score(contexts, completions, want=frozenset({"hidden"}))["hidden"] / probe.temperature
@@ -95,8 +95,8 @@ def after_step(batch: Batch, state: State, *, adam: Adam | None) -> State:
 
 
 @needs("token_ids", "gate_hidden", "gate_ids", "gate_probs")
-@hooks(init=no_moments, attach=last_layer, annotate=judged, update=after_step)
-@declare(whole_batch=True, provides=("gate_hidden", "gate_ids", "gate_probs"))
+@hooks(init=no_moments, on_scored=last_layer, on_advantages=judged, on_step_end=after_step)
+@declare(provides=("gate_hidden", "gate_ids", "gate_probs"))
 def curvature_gate(batch: Batch, advantages: Tensor) -> Tensor:
     """A as it is; after all credit, tokens whose update would move too far leave the loss. Source: arXiv:2510.00819."""
     return advantages

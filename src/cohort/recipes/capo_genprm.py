@@ -65,7 +65,7 @@ def voted(share: Tensor, vote: str) -> Tensor:
 
 
 def critiqued(batch: Batch, probe: Probe, *, judge: Judge) -> Batch:
-    """A judge's critiques of every rollout. An attach hook: the batch with `wrong_share` [N, T]."""
+    """A judge's critiques of every rollout. An on_scored hook: the batch with `wrong_share` [N, T]."""
     spans = [steps(rollout.text) for rollout in probe.rollouts]
     asked = [i for i, each in enumerate(spans) if each]
     prompts = [probe.rollouts[i].prompt for i in asked]
@@ -84,7 +84,7 @@ def token_rewards(batch: Batch, *, w_whole: float, w_process: float, vote: str) 
 
 
 @needs("wrong_share")
-@hooks(attach=critiqued)
+@hooks(on_scored=critiqued)
 @declare(group_size=2, provides=("wrong_share",), functions={"judge": JUDGE})
 def token_zscore(
     batch: Batch,

@@ -57,8 +57,8 @@ def signals(batch: Batch, *, gamma: float = 20.0, rho: float = 1.5, eps: float =
 
 
 @needs("answer_id")
-@hooks(attach=answer_ids, annotate=signals)
-@declare(provides=("answer_id",), whole_batch=True)
+@hooks(on_scored=answer_ids, on_advantages=signals)
+@declare(provides=("answer_id",))
 def blended_clip(batch: Batch, ratio: Tensor, advantages: Tensor, *, low: float = 0.2, high: float = 0.2) -> Tensor:
     """w l(rho, A) + (1 - w) l(rho, A_glob), each part clipped by itself: [N, T]. Source: arXiv:2508.04138."""
     weight, between = batch["local_weight"][:, None], batch["global_advantage"][:, None]
@@ -66,8 +66,8 @@ def blended_clip(batch: Batch, ratio: Tensor, advantages: Tensor, *, low: float 
 
 
 @needs("answer_id")
-@hooks(attach=answer_ids)
-@declare(provides=("answer_id",), whole_batch=True)
+@hooks(on_scored=answer_ids)
+@declare(provides=("answer_id",))
 def blended_advantage(
     batch: Batch, advantages: Tensor, *, gamma: float = 20.0, rho: float = 1.5, eps: float = 1e-6, ddof: int = 0
 ) -> Tensor:

@@ -85,7 +85,7 @@ def budget_in_prompt(
 
 
 @needs("has_think", "has_answer")
-@hooks(attach=find_spans)
+@hooks(on_scored=find_spans)
 @declare(provides=("has_think", "has_answer"))
 def budgeted_reward(
     batch: Batch, *, plan: Mapping[str, Any], weights: tuple[float, float, float], r_cor: float = 1.0, r_max: float = 1.0,

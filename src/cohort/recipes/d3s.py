@@ -81,8 +81,8 @@ def down_sample(
 
 
 @needs("old_entropy", "selected")
-@hooks(annotate=down_sample)
-@declare(after_advantage=True, whole_batch=True, provides=("selected",))
+@hooks(on_advantages=down_sample)
+@declare(after_advantage=True, provides=("selected",))
 def selected_rollouts(batch: Batch) -> Tensor:
     """Keep the rollouts with the largest variance of the advantages: [N] bool. Source: arXiv:2509.22115."""
     return batch["selected"]

@@ -61,8 +61,8 @@ def _measure(batch: Batch, state: State) -> State:
 
 
 @needs("old_logp", "old_logp_temp")
-@hooks(init=lambda: {"entropy": 0.0}, attach=score_at_temperature, update=_measure)
-@declare(provides=("old_logp_temp",), whole_batch=True)
+@hooks(init=lambda: {"entropy": 0.0}, on_scored=score_at_temperature, on_step_end=_measure)
+@declare(provides=("old_logp_temp",))
 def towards_temperature(
     batch: Batch,
     advantages: Tensor,

@@ -58,7 +58,7 @@ def question_weights(batch: Batch, *, temperature: float) -> Tensor:
     return torch.where(valid, weight, torch.ones_like(weight))
 
 
-@declare(whole_batch=True, group_size=2)
+@declare(group_size=2)
 def difficulty(batch: Batch, advantages: Tensor, *, temperature: float = 2.0) -> Tensor:
     """lambda_g A_it: [N, T]. Source: arXiv:2601.20614."""
     return question_weights(batch, temperature=temperature)[batch.groups.index, None] * advantages

@@ -33,7 +33,7 @@ def scores(batch: Batch, *, score: str) -> Tensor:
 
 
 @needs("old_logp")
-@declare(couples=True, group_size=2, whole_batch=True, binary=True)
+@declare(couples=True, group_size=2)
 def discriminative(
     batch: Batch,
     *,

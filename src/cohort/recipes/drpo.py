@@ -52,7 +52,7 @@ def preference_weights(batch: Batch, correct: Tensor, preference: Tensor, *, sca
 
 
 @needs("old_logp")
-@declare(couples=True, group_size=2, whole_batch=True, binary=True, offline=True)
+@declare(couples=True, group_size=2, offline=True)
 def decoupled(
     batch: Batch,
     *,

@@ -58,7 +58,7 @@ def in_band(ids: Tensor, batch: Batch, *, low: float, high: float | None) -> Ten
 
 
 @needs("answer_id")
-@hooks(attach=judged_ids)
+@hooks(on_scored=judged_ids)
 @declare(group_size=2, provides=("answer_id",), functions={"equal": _EQUAL})
 def semantic_reward(batch: Batch, *, entropy_low: float = 0.0, entropy_high: float | None = None) -> Tensor:
     """r_i = p(c(i)), 0 without an answer or outside the band of entropies: [N]. Source: arXiv:2504.05812."""
@@ -76,7 +76,7 @@ def answers_and_copies(batch: Batch, probe: Probe, *, equal: Judge | None = None
 
 
 @needs("answer_id", "copies_question")
-@hooks(attach=answers_and_copies)
+@hooks(on_scored=answers_and_copies)
 @declare(group_size=2, provides=("answer_id", "copies_question"), functions={"equal": _EQUAL})
 def free_form_reward(
     batch: Batch,

@@ -45,7 +45,7 @@ def elastic_bounds(
     return batch.with_tokens(region_scale=scale, clip_low=scale * low, clip_high=scale * high)
 
 
-@hooks(annotate=elastic_bounds)
+@hooks(on_advantages=elastic_bounds)
 def elastic_clip(batch: Batch, ratio: Tensor, advantages: Tensor) -> Tensor:
     """l_it = -min(rho A, clip(rho, 1 - clip_low_it, 1 + clip_high_it) A): [N, T]. Source: arXiv:2601.03723."""
     return clipped(ratio, advantages, batch["clip_low"], batch["clip_high"])

@@ -43,7 +43,7 @@ def _batch_accuracy(batch: Batch, state: State) -> State:
 
 
 @needs("ref_logp")
-@hooks(init=_no_accuracy, observe=_batch_accuracy)
+@hooks(init=_no_accuracy, on_rollouts=_batch_accuracy)
 def adaptive_kl(
     batch: Batch,
     state: State,
@@ -75,7 +75,7 @@ def _remember(batch: Batch, state: State, *, ema: float) -> State:
     return {"accuracy": accuracy}
 
 
-@hooks(init=_unseen, observe=_remember)
+@hooks(init=_unseen, on_rollouts=_remember)
 def gaussian(
     state: State,
     *,

@@ -77,7 +77,7 @@ def domain_ids(batch: Batch, probe: Probe, *, domain: str) -> Batch:
 
 
 @needs("old_logp", "domain")
-@hooks(attach=domain_ids)
+@hooks(on_scored=domain_ids)
 @declare(couples=True, columns=("domain",), provides=("domain",))
 def domain_ratio(
     batch: Batch, *, domain: str, delta_domain: float, delta_group: float, delta_trajectory: float, epsilon: float

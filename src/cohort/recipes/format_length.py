@@ -45,7 +45,7 @@ def length_reward(lengths: Tensor, *, max_len: int, p: float) -> Tensor:
 
 
 @needs("answer_format", "think_format")
-@hooks(attach=read_format)
+@hooks(on_scored=read_format)
 @declare(provides=("answer_format", "think_format"))
 def surrogate_signals(
     batch: Batch, *, mode: str = "format_length", format_weight: float = 0.5, max_len: int | None = None, p: float = 0.5

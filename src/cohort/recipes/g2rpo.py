@@ -55,7 +55,7 @@ def gaussian_ranks(batch: Batch) -> Tensor:
 
 
 def task_ids(batch: Batch, probe: Probe, *, task: str | None, tasks: tuple[str | int, ...]) -> Batch:
-    """Attach hook: the batch with `task_id` [N], the place of each row's task among the tasks."""
+    """on_scored hook: the batch with `task_id` [N], the place of each row's task among the tasks."""
     place = {value: k for k, value in enumerate(tasks)}
     named = [tasks[0]] * batch.size if task is None else probe.column(task)
     for value in named:
@@ -65,7 +65,7 @@ def task_ids(batch: Batch, probe: Probe, *, task: str | None, tasks: tuple[str |
 
 
 @needs("task_id")
-@hooks(attach=task_ids)
+@hooks(on_scored=task_ids)
 @declare(columns=("task",), provides=("task_id",))
 def length_shaped(batch: Batch, *, lengths: PerTask, length_weight: float) -> Tensor:
     """r_i + length_weight trapezoid(L_i) with the corners of its task: [N]."""
@@ -85,8 +85,8 @@ def band_penalty(batch: Batch, *, bounds: PerTask) -> tuple[Tensor, Tensor]:
 
 
 @needs("task_id", "entropy")
-@hooks(attach=task_ids)
-@declare(columns=("task",), provides=("task_id",), couples=True, whole_batch=True)
+@hooks(on_scored=task_ids)
+@declare(columns=("task",), provides=("task_id",), couples=True)
 def entropy_band(batch: Batch, *, entropy_bounds: PerTask, entropy_coef: float) -> Tensor:
     """entropy_coef times the mean distance of the tasks' entropies from their bands: scalar."""
     return entropy_coef * band_penalty(batch, bounds=entropy_bounds)[1]

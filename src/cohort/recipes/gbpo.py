@@ -71,7 +71,7 @@ def with_target(
     return batch.with_rollouts(target_ratio=target)
 
 
-@hooks(annotate=with_target)
+@hooks(on_advantages=with_target)
 def to_target(batch: Batch, ratio: Tensor, advantages: Tensor) -> Tensor:
     """l_it = |rho_it - q_i| |A_it|: [N, T]. Source: arXiv:2604.18578."""
     return (ratio - batch["target_ratio"][:, None]).abs() * advantages.abs()

@@ -47,7 +47,7 @@ def weighted_sum(batch: Batch, advantages: Tensor, weights: tuple[float, ...] | 
 
 
 @needs("reward_components")
-@declare(group_size=2, whole_batch=True)
+@declare(group_size=2)
 def decoupled(
     batch: Batch,
     *,

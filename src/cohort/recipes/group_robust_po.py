@@ -89,8 +89,8 @@ def _move(
 
 
 @needs("ref_logp", "stratum")
-@hooks(init=_start, attach=attach_stratum, observe=_meet, update=_move)
-@declare(couples=True, whole_batch=True, group_size=2, offline=True, provides=("stratum",), columns=("column",))
+@hooks(init=_start, on_scored=attach_stratum, on_rollouts=_meet, on_step_end=_move)
+@declare(couples=True, group_size=2, offline=True, provides=("stratum",), columns=("column",))
 def worst_group(
     batch: Batch,
     state: State,

@@ -47,7 +47,7 @@ def answer_span(text: str, open_tag: str, close_tag: str) -> Span | None:
 def teachers_view(batch: Batch, probe: Probe, *, open_tag: str = "<answer>", close_tag: str = "</answer>") -> Batch:
     """One forward pass of the teacher over every rollout.
 
-    An attach hook: the batch with its `ema_ref_logp`, and the `answer_mask` of the tokens of the answer [N, T].
+    An on_scored hook: the batch with its `ema_ref_logp`, and the `answer_mask` of the tokens of the answer [N, T].
     """
     spans = [answer_span(rollout.text, open_tag, close_tag) for rollout in probe.rollouts]
     contexts = [rollout.request.context for rollout in probe.rollouts]
@@ -79,7 +79,7 @@ def consistency_bonus(
 
 
 @needs("answer_mask", "ema_ref_logp")
-@hooks(attach=teachers_view)
+@hooks(on_scored=teachers_view)
 @declare(group_size=2, teacher=True, components=("accuracy_reward",), provides=("answer_mask", "ema_ref_logp"))
 def consistency_reward(
     batch: Batch,

@@ -18,7 +18,6 @@ import math
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare
 from cohort.axes.groups import group_mean, group_sum
 from cohort.batch import Batch
 from cohort.methods import Method, use
@@ -35,7 +34,6 @@ def selected_groups(batch: Batch, *, lambda_top: float) -> Tensor:
     return torch.zeros_like(ratio, dtype=torch.bool).index_fill(0, order[:count], True)
 
 
-@declare(whole_batch=True)
 def short_if_solved(batch: Batch, *, lambda_top: float = 0.2, alpha: float = 0.2) -> Tensor:
     """[N] rewards by accuracy, and by length too in the selected groups. Source: arXiv:2505.18086."""
     groups, correct, lengths = batch.groups, batch["accuracy"], batch.lengths

@@ -89,7 +89,7 @@ def score_prefixes(
 
 
 @needs("old_entropy", "confidences")
-@hooks(attach=score_prefixes)
+@hooks(on_scored=score_prefixes)
 @declare(columns=("answer",), provides=("confidences",))
 def progress_bonus(
     batch: Batch, advantages: Tensor, *, alpha: float = 0.5, num_segments: int = 4, entropy_fraction: float = 0.5

@@ -81,7 +81,7 @@ def entropy_gate(mean_entropy: Tensor, *, initial: float, threshold: float) -> T
 
 
 @needs("old_entropy", "token_ids")
-@hooks(init=_start, observe=_measure)
+@hooks(init=_start, on_rollouts=_measure)
 @declare(group_size=2)
 def conflict_credit(
     batch: Batch,

@@ -72,7 +72,7 @@ def by_nature(
 
 
 @needs("entropy")
-@declare(couples=True, whole_batch=True)
+@declare(couples=True)
 def heterogeneous_clip(
     batch: Batch,
     ratio: Tensor,

@@ -96,7 +96,7 @@ def _measure(batch: Batch, state: State) -> State:
 
 
 @declare(group_size=2)
-@hooks(init=_unseen, observe=_measure)
+@hooks(init=_unseen, on_rollouts=_measure)
 def knapsack_budget(
     rows: Tensor, state: State, *, group_size: int, n_low: int = 2, n_up: int = 128, min_gain: float = 0.0
 ) -> Tensor:

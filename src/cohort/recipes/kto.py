@@ -73,8 +73,8 @@ def _count(batch: Batch, state: State, *, threshold: float | None) -> State:
 
 
 @needs("ref_logp", "mismatched_log_ratio")
-@hooks(init=_none_seen, observe=_count, attach=score_mismatched)
-@declare(couples=True, whole_batch=True, offline=True, provides=("mismatched_log_ratio",))
+@hooks(init=_none_seen, on_rollouts=_count, on_scored=score_mismatched)
+@declare(couples=True, offline=True, provides=("mismatched_log_ratio",))
 def prospect(
     batch: Batch,
     state: State,

@@ -78,7 +78,7 @@ def mark_answers(
 
 
 @needs("old_logp", answer_mask=lambda answer_weight: answer_weight < 1)
-@hooks(attach=mark_answers)
+@hooks(on_scored=mark_answers)
 @declare(couples=True, provides=("answer_mask",))
 def lazy_displacement(
     batch: Batch,

@@ -37,7 +37,7 @@ def scheduled(iteration: int, total: int) -> float:
 
 
 def old_policy(batch: Batch, probe: Probe, *, kl: str = "sampled") -> Batch:
-    """Attach hook: the batch with `old_logits` [N, T, V], where the KL is taken over the vocabulary."""
+    """on_scored hook: the batch with `old_logits` [N, T, V], where the KL is taken over the vocabulary."""
     if kl != "full":
         return batch
     contexts, completions = zip(*((r.request.context, r.tokens) for r in probe.rollouts), strict=True)
@@ -56,7 +56,7 @@ def divergence(batch: Batch, *, kl: str = "sampled") -> Tensor:
 
 
 @needs("old_logp", logits=lambda kl: kl == "full", old_logits=lambda kl: kl == "full")
-@hooks(attach=old_policy)
+@hooks(on_scored=old_policy)
 @declare(provides=("old_logits",))
 def proximity(batch: Batch, *, kl: str = "sampled", step_size: float | None = None) -> Tensor:
     """(1/t_k) KL(pi || pi_old), t_k = 1 - k/K unless `step_size` is given: [N, T]. Source: arXiv:2005.09814."""

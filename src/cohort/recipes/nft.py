@@ -50,7 +50,7 @@ def clamped_rate(batch: Batch, *, rate_clamp: float = 0.02, threshold: float | N
     return batch.with_rollouts(correct_rate=rate.clamp(rate_clamp, 1 - rate_clamp))
 
 
-@declare(group_size=2, binary=True)
+@declare(group_size=2)
 def prompt_weighted(
     batch: Batch,
     *,
@@ -81,8 +81,8 @@ def capped_ratio(batch: Batch, *, ratio_type: str = "token") -> Tensor:
 
 
 @needs("old_logp")
-@hooks(annotate=clamped_rate)
-@declare(group_size=2, binary=True, offline=True)
+@hooks(on_advantages=clamped_rate)
+@declare(group_size=2, offline=True)
 def negative_aware(
     batch: Batch, ratio: Tensor, advantages: Tensor, *, eps_neg: float = 1.0, ratio_type: str = "token"
 ) -> Tensor:

@@ -70,7 +70,7 @@ def _remember(batch: Batch, state: State) -> State:
 
 
 @needs("tool_calls")
-@hooks(init=_nothing_known, attach=count_calls, observe=_remember)
+@hooks(init=_nothing_known, on_scored=count_calls, on_rollouts=_remember)
 @declare(provides=("tool_calls",))
 def tool_efficiency(
     batch: Batch, state: State, *, variant: str = "grpo", memory: bool = False, alpha: float = 1.0, c: float = 4.0

@@ -83,7 +83,7 @@ def _keep(batch: Batch, state: State, rollouts: list[Rollout]) -> State:
     return {**state, "previous": pack_step(batch, rollouts), "judged": None}
 
 
-@hooks(init=_empty, observe=_judge, recall=_replay, update=_keep)
+@hooks(init=_empty, on_rollouts=_judge, replay=_replay, on_step_end=_keep)
 def retrospect(batch: Batch, advantages: Tensor) -> Tensor:
     """Advantages as they are; the hooks look back. Source: arXiv:2604.00860."""
     return advantages

@@ -99,7 +99,7 @@ def _learn(
 
 
 @needs("value_predictions", "old_entropy")
-@hooks(init=_nothing, attach=_look, observe=_learn)
+@hooks(init=_nothing, on_scored=_look, on_rollouts=_learn)
 @declare(group_size=2, provides=("value_predictions", *FEATURES))
 def cross_baseline(batch: Batch) -> Tensor:
     """r_i - mean of g(z_j) over the other rollouts of the group: [N]. Source: arXiv:2605.07579."""

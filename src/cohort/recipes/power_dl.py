@@ -65,7 +65,7 @@ def _move(
     return {"labels": torch.where(times > 0, total / times.clamp(min=1), labels)}
 
 
-@hooks(init=_certain, update=_move)
+@hooks(init=_certain, on_step_end=_move)
 @declare(couples=True, group_size=2, offline=True)
 def robust_preference(
     batch: Batch,

@@ -34,7 +34,6 @@ from cohort.recipes.recipe import recipe
 
 
 @needs("old_values", old_logp=lambda beta: beta > 0, ref_logp=lambda beta: beta > 0)
-@declare(whole_batch=True)
 def whitened_gae(
     batch: Batch, *, beta: float, gamma: float, lam: float, eps: float, ddof: int, clip: float | None, whiten: bool
 ) -> Batch:

@@ -60,7 +60,7 @@ def rewarded(batch: Batch, rate: Tensor, weights: Weights) -> Batch:
 
 
 @needs("wins", "comparisons")
-@hooks(attach=judged_pairs)
+@hooks(on_scored=judged_pairs)
 @declare(group_size=2, provides=("wins", "comparisons"), functions={"judge": JUDGE})
 def judged_win_rate(batch: Batch, *, round_decimals: int | None = 3, weights: Weights = None) -> Batch:
     """r_i = share of its comparisons that rollout i wins, by a judge: [N]. Source: arXiv:2508.20751."""
@@ -81,7 +81,7 @@ def win_rate(
 
 
 @needs("reward_components")
-@declare(group_size=2, whole_batch=True)
+@declare(group_size=2)
 def bounded(
     batch: Batch, *, weights: Weights, eps: float, ddof: int, batch_norm: bool, advantage_clip: float | None
 ) -> Tensor:

@@ -62,7 +62,7 @@ def prompt_probabilities(batch: Batch, probe: Probe) -> Batch:
 
 
 @needs("old_logp", "prompt_logp", "prompt_mask")
-@hooks(attach=prompt_probabilities)
+@hooks(on_scored=prompt_probabilities)
 @declare(provides=("prompt_logp", "prompt_mask"))
 def confidence_shifted(
     batch: Batch,

@@ -82,7 +82,7 @@ def _settle(
     return {"lambda": dual_step(state["lambda"], variance, delta=delta, dual_lr=dual_lr), "kept": kept}
 
 
-@hooks(init=_start, recall=_replayed, update=_settle)
+@hooks(init=_start, replay=_replayed, on_step_end=_settle)
 def variance_penalty(
     batch: Batch,
     ratio: Tensor,

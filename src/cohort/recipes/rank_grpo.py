@@ -67,7 +67,7 @@ def rank_rewards(hit: Tensor, *, reward: str) -> Tensor:
 
 
 @needs("hits", "newlines", "eos", "token_ids")
-@hooks(attach=read_lists)
+@hooks(on_scored=read_lists)
 @declare(group_size=2, columns=("items",), provides=("hits", "newlines", "eos"))
 def by_rank(batch: Batch, *, num_items: int = 20, reward: str = "exp_inf", eps: float = 1e-4, ddof: int = 1) -> Tensor:
     """A_i,rank(t), normalised rank by rank; 0 for overflow and end tokens: [N, T]. Source: arXiv:2510.20150."""

@@ -61,7 +61,7 @@ def anchored(logits: Tensor, members: Tensor, groups: Groups) -> Tensor:
 
 
 @needs("old_logp")
-@declare(couples=True, group_size=2, binary=True, offline=True)
+@declare(couples=True, group_size=2, offline=True)
 def classification(
     batch: Batch,
     *,

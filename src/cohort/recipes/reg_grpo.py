@@ -75,7 +75,7 @@ def _remember(batch: Batch, state: State, *, window: int = 8) -> State:
 
 
 @declare(provides=("plain_reward",))
-@hooks(init=lambda: {"means": []}, observe=_remember)
+@hooks(init=lambda: {"means": []}, on_rollouts=_remember)
 def cued(
     requests: Sequence[Request], tools: Tools, state: State, *, strength: float = 1.0, solution: str = "solution"
 ) -> list[Rollout]:

@@ -48,13 +48,12 @@ def whiten(values: Tensor, mask: Tensor, *, var_min: float) -> Tensor:
 
 
 @needs("old_logp", ref_logp=lambda beta: beta > 0)
-@declare(whole_batch=True)
 def global_returns(batch: Batch, *, beta: float = 0.01, gamma: float = 1.0, var_min: float = 1e-8) -> Tensor:
     """Returns-to-go with the KL in the reward, normalised over all tokens of the batch: [N, T]."""
     return whiten(returns(batch, beta=beta, gamma=gamma), batch.mask, var_min=var_min)
 
 
-@declare(whole_batch=True, group_size=2)
+@declare(group_size=2)
 def global_baseline(batch: Batch, *, var_min: float = 1e-8) -> Tensor:
     """r_i - mean_g r, normalised over all tokens of the batch: [N, T]."""
     return whiten(advantage.centred(batch)[:, None].expand(batch.mask.shape), batch.mask, var_min=var_min)

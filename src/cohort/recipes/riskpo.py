@@ -48,8 +48,8 @@ def _quantile(scores: Tensor, bundle: Groups, state: State, level: float, source
     return tracked.expand_as(own) if source == "tracked" else 0.5 * (tracked + own)
 
 
-@hooks(init=lambda: {"quantiles": None}, update=_after_step)
-@declare(group_size=2, whole_batch=True)
+@hooks(init=lambda: {"quantiles": None}, on_step_end=_after_step)
+@declare(group_size=2)
 def mixed_value_at_risk(
     batch: Batch,
     state: State,
@@ -78,7 +78,7 @@ def mixed_value_at_risk(
     return torch.zeros_like(batch.rewards).index_copy(0, rows, value[exam.index])
 
 
-@declare(group_size=2, whole_batch=True)
+@declare(group_size=2)
 def question_credit(
     batch: Batch, advantages: Tensor, *, credit: str = "sum-mean", bundle_size: int = 5, eps: float = 1e-6
 ) -> Tensor:

@@ -72,7 +72,7 @@ def _remember(rollouts: Sequence[Rollout], state: State) -> State:
 
 
 @declare(columns=("solution",))
-@hooks(init=lambda: {"prompts": {}}, observe=_remember)
+@hooks(init=lambda: {"prompts": {}}, on_rollouts=_remember)
 def hint_schedule(
     requests: Sequence[Request],
     tools: Tools,

@@ -47,7 +47,7 @@ def only_taught(batch: Batch, advantages: Tensor) -> Batch:
     logits=lambda mode: mode != "sampled_token",
     old_logp=lambda is_clip: is_clip is not None,
 )
-@hooks(attach=teacher_contexts)
+@hooks(on_scored=teacher_contexts)
 @declare(teacher=True, provides=("teacher_context",))
 def self_distillation(
     batch: Batch,

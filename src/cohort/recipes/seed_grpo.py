@@ -68,7 +68,7 @@ def scale_of(entropy: Tensor, size: Tensor, *, f: str, alpha: float) -> Tensor:
 
 
 @needs("answer_id", old_logp=lambda likelihood: likelihood != "counts")
-@hooks(attach=answer_ids)
+@hooks(on_scored=answer_ids)
 @declare(group_size=2, provides=("answer_id",))
 def certainty(
     batch: Batch,

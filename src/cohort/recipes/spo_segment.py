@@ -77,7 +77,6 @@ def segment_gains(batch: Batch, *, prob_threshold: float) -> Tensor:
 
 
 @needs("cut_value", "old_logp")
-@declare(whole_batch=True)
 def segments(batch: Batch, *, prob_threshold: float = 0.9, whiten_advantages: bool = True) -> Batch:
     """A_t = V(next cut) - V(last cut) on uncertain tokens, which alone are trained. Source: section 4, arXiv:2505.23564."""
     gain = segment_gains(batch, prob_threshold=prob_threshold)

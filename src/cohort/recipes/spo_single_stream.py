@@ -91,15 +91,14 @@ def _follow(
     return {"counts": counts, "drift": drift, "stored": stored}
 
 
-@hooks(init=_start, attach=_baseline, update=_follow)
-@declare(binary=True, provides=("tracked_value",))
+@hooks(init=_start, on_scored=_baseline, on_step_end=_follow)
+@declare(provides=("tracked_value",))
 def prioritised(state: State, *, count: int, rng: torch.Generator, explore: float = 0.05) -> tuple[Tensor, State]:
     """Prompts by how open their outcome is. Source: arXiv:2509.13232."""
     return draw_weighted(sampling_weights(state["counts"], explore=explore), count, rng), state
 
 
 @needs("tracked_value")
-@declare(binary=True, whole_batch=True)
 def batch_normalised(batch: Batch, *, eps: float = 1e-8, ddof: int = 1, threshold: float | None = None) -> Tensor:
     """(a - mean) / (std + eps), a = r - v: [N]; 0 if all are equal. Source: arXiv:2509.13232."""
     raw = binary(batch.rewards, threshold, "spo-single-stream").to(batch.dtype) - batch["tracked_value"]

@@ -48,8 +48,8 @@ def _teacher_entropy(batch: Batch, probe: Probe) -> Batch:
 
 
 @needs("teacher_context", "teacher_entropy")
-@hooks(attach=teacher_contexts)
-@declare(whole_batch=True, provides=("teacher_context", "distil_weight"))
+@hooks(on_scored=teacher_contexts)
+@declare(provides=("teacher_context", "distil_weight"))
 def routes(batch: Batch, advantages: Tensor, *, dw_beta: float = 1.0) -> Batch:
     """w_it = exp(-dw_beta H_it) / mean over distilled tokens as `distil_weight` [N, T]; distilled rollouts have advantage 0."""
     keep = batch.loss_mask & taught(batch)[:, None]
@@ -62,7 +62,7 @@ def routes(batch: Batch, advantages: Tensor, *, dw_beta: float = 1.0) -> Batch:
 
 
 @needs("old_logp", "logits", "teacher_logits", "teacher_context", "distil_weight")
-@hooks(attach=_teacher_entropy)
+@hooks(on_scored=_teacher_entropy)
 @declare(teacher=True, provides=("teacher_entropy",))
 def routed_losses(
     batch: Batch,

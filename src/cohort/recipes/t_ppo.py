@@ -81,7 +81,7 @@ def value_targets(batch: Batch, *, gamma: float = 1.0) -> Batch:
 
 
 @needs("values", "finished")
-@hooks(annotate=value_targets)
+@hooks(on_advantages=value_targets)
 @declare(critic=True, couples=True)
 def finished_value_loss(
     batch: Batch, *, coef: float = 1.0, critic: str = "model", critic_lr: float | None = None

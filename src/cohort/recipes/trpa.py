@@ -45,7 +45,7 @@ def preference_level(format_ok: Tensor, parsed: Tensor, right: Tensor) -> Tensor
 
 
 def attach_level(batch: Batch, probe: Probe, *, format: str | None = None) -> Batch:
-    """Attach hook: the batch with `level` [N], from the verifier, the rollouts' texts and the reward for the format."""
+    """on_scored hook: the batch with `level` [N], from the verifier, the rollouts' texts and the reward for the format."""
     parsed = torch.tensor([answer_key(rollout.text) is not None for rollout in probe.rollouts], device=batch.device)
     kept = torch.ones_like(parsed) if format is None else component(batch, format) > 0
     return batch.with_rollouts(level=preference_level(kept, parsed, batch["accuracy"] > 0))
@@ -75,8 +75,8 @@ def trust_region(batch: Batch) -> Tensor:
 
 
 @needs("old_logp", "ref_logp", "level")
-@hooks(attach=attach_level)
-@declare(couples=True, group_size=2, whole_batch=True, offline=True, components=("format",), provides=("level",))
+@hooks(on_scored=attach_level)
+@declare(couples=True, group_size=2, offline=True, components=("format",), provides=("level",))
 def preference_approximation(
     batch: Batch,
     *,

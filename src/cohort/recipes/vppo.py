@@ -25,7 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare, needs
+from cohort.axes.declare import needs
 from cohort.axes.groups import token_mean, top_tokens
 from cohort.axes.regularizer import k3_clamped
 from cohort.batch import Batch
@@ -56,7 +56,6 @@ def trajectory_scale(scores: Tensor, there: Tensor, *, beta_min: float) -> Scale
 
 
 @needs("old_logp", "aug_logp")
-@declare(whole_batch=True)
 def perceptive(batch: Batch, advantages: Tensor, *, token_fraction: float = 0.4, beta_min: float = 0.9) -> Tensor:
     """M_it alpha_i A_it: [N, T]. Source: arXiv:2510.09285."""
     scores = token_scores(batch)

@@ -81,8 +81,8 @@ def replaced(batch: Batch, *, r_max: float = 1.0) -> Batch:
 
 
 @needs("draw")
-@hooks(attach=_draws, annotate=replaced)
-@declare(after_advantage=True, whole_batch=True, group_size=2, provides=("draw",))
+@hooks(on_scored=_draws, on_advantages=replaced)
+@declare(after_advantage=True, group_size=2, provides=("draw",))
 def value_sampling(batch: Batch) -> Tensor:
     """Rows [N] int64: those of drawn groups in place of those without a signal. Source: arXiv:2512.07478."""
     return batch["source_row"]
