@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from cohort.batch import Prompt
 from cohort.errors import UsageError
-from cohort.rewards.judge import ask, check_judge, load_judge
+from cohort.rewards.judge import LIMIT, ask, check_judge, load_judge
 from cohort.rewards.scorer import RewardError
 
 PROMPTS = [Prompt("a", "A?", (1,), "A?", {"answer": "1", "level": 2}), Prompt("b", "B?", (2,), "B?", {"answer": "2"})]
@@ -81,6 +83,55 @@ def test_a_judge_that_leaves_does_not_end_the_run() -> None:
 
     with pytest.raises(RewardError, match="the judge leaves failed: SystemExit: 3"):
         ask(leaves, PROMPTS)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "def better(prompts):\n    time.sleep(60)\n",
+        "def better(prompts):\n    while True:\n        pass\n",
+        "def better(prompts):\n    while True:\n        try:\n            time.sleep(60)\n"
+        "        except Exception:\n            pass\n",
+        "def better(prompts):\n    while True:\n        yield from ()\n",
+        "async def better(prompts):\n    await asyncio.sleep(60)\n",
+        "async def better(prompts):\n    time.sleep(60)\n",
+    ],
+)
+def test_a_judge_that_takes_too_long_is_named(tmp_path: Path, body: str) -> None:
+    file = tmp_path / "slow.py"
+    file.write_text(f"import asyncio\nimport time\n\n\n{body}")
+    before = LIMIT.set(0.2)
+    try:
+        with pytest.raises(
+            RewardError, match=r"the judge .*slow.py:better' gave no verdicts for 2 questions within 0.2 s"
+        ):
+            ask(f"{file}:better", PROMPTS)
+    finally:
+        LIMIT.reset(before)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    assert ask(lambda prompts: [0, 1], PROMPTS) == [0, 1]
+
+
+def test_a_judge_does_not_end_the_process_when_it_is_imported_or_called(tmp_path: Path) -> None:
+    file, leave = tmp_path / "leaves.py", os._exit
+    for status in ("os._exit(0)", "os._exit(3)", "sys.exit()"):
+        file.write_text(f"import os\nimport sys\n\n{status}\n")
+        with pytest.raises(UsageError, match=r"leaves.py cannot be imported: SystemExit: .*\(line 4\)"):
+            load_judge(f"{file}:better")
+
+    def leaves(prompts: list[Any]) -> list[Any]:
+        os._exit(0)
+
+    def forks(prompts: list[Any]) -> list[Any]:
+        child = os.fork()
+        if child == 0:
+            os._exit(7)
+        return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])] * len(prompts)
+
+    with pytest.raises(RewardError, match=r"the judge leaves failed: SystemExit: os._exit\(0\)"):
+        ask(leaves, PROMPTS)
+    assert ask(forks, PROMPTS) == [7, 7]
+    assert os._exit is leave
 
 
 def test_what_a_judge_asks_for_must_be_there() -> None:

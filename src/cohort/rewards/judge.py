@@ -3,7 +3,8 @@
 A judge is called once a batch, in the process of the run, as judge(prompts, ..., **columns): a list a name, with one
 entry for each thing to judge; it takes the columns that it names. Prompts are what reward functions see, completions
 are texts. It returns (or, if it is asynchronous, resolves to) one verdict for each. What is asynchronous runs in one
-event loop for the life of the process, so that clients and semaphores of a module live through all steps.
+event loop for the life of the process, so that clients and semaphores of a module live through all steps. A judge that
+takes longer than a reward function may (`reward_timeout`), or that would end the process, ends the run with a message.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import inspect
 import traceback
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextvars import ContextVar
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -20,12 +22,15 @@ from cohort.batch import Prompt
 from cohort.data.rows import columns_of
 from cohort.errors import UsageError
 from cohort.rewards.calling import TRACEBACK
+from cohort.rewards.contained import Late, in_time, staying
 from cohort.rewards.interface import bound, interface
 from cohort.rewards.loop import LOOP
 from cohort.rewards.scorer import RewardError
 from cohort.rewards.spec import from_file
 
 Judge = str | Callable[..., Any]
+# Seconds that a judge may take for a batch; a run sets its own.
+LIMIT: ContextVar[float] = ContextVar("limit", default=60.0)
 
 
 @cache
@@ -39,7 +44,8 @@ def load_judge(judge: Judge) -> Callable[..., Any]:
         return judge
     if ".py:" not in judge:
         raise UsageError(f"judge '{judge}': name a function of yours as path/to/file.py:function")
-    return from_file(judge, "judge")
+    with staying():
+        return from_file(judge, "judge")
 
 
 def ask(judge: Judge, prompts: Sequence[Prompt], **texts: Sequence[str]) -> list[Any]:
@@ -49,7 +55,7 @@ def ask(judge: Judge, prompts: Sequence[Prompt], **texts: Sequence[str]) -> list
         texts: what is judged, under the names by which the judge takes it.
 
     Raises:
-        RewardError: it failed, or returned another number of verdicts.
+        RewardError: it failed, took longer than LIMIT, or returned another number of verdicts.
     """
     if not prompts:
         return []
@@ -60,18 +66,27 @@ def ask(judge: Judge, prompts: Sequence[Prompt], **texts: Sequence[str]) -> list
         **{k: list(v) for k, v in texts.items()},
     }
     try:
-        args, named = bound(interface(function), given)
-        verdicts = function(*args, **named)
-        if inspect.isawaitable(verdicts):
-            (verdicts,) = LOOP.run([verdicts])
-            if isinstance(verdicts, BaseException):
-                raise verdicts
-        if isinstance(verdicts, (str, bytes, Mapping, Set)) or not isinstance(verdicts, Iterable):
-            raise RewardError(f"the judge {_name(judge)} returned {type(verdicts).__name__}, not a list of verdicts")
-        # What has no end is not waited for.
-        verdicts = list(islice(verdicts, len(prompts) + 1))
+        with in_time(LIMIT.get()), staying():
+            args, named = bound(interface(function), given)
+            verdicts = function(*args, **named)
+            if inspect.isawaitable(verdicts):
+                (verdicts,) = LOOP.run([verdicts])
+                if isinstance(verdicts, BaseException):
+                    raise verdicts
+            if isinstance(verdicts, (str, bytes, Mapping, Set)) or not isinstance(verdicts, Iterable):
+                raise RewardError(
+                    f"the judge {_name(judge)} returned {type(verdicts).__name__}, not a list of verdicts"
+                )
+            # What has no end is not waited for.
+            verdicts = list(islice(verdicts, len(prompts) + 1))
     except RewardError:
         raise
+    except Late as error:
+        trace = "".join(traceback.format_exception(error))[-TRACEBACK:]
+        raise RewardError(
+            f"the judge {_name(judge)} gave no verdicts for {len(prompts)} questions within {LIMIT.get():g} s: raise "
+            f"reward_timeout, or have it answer faster; it was here:\n{trace.rstrip()}"
+        ) from None
     except (Exception, SystemExit, CancelledError) as error:
         trace = "".join(traceback.format_exception(error))[-TRACEBACK:]
         raise RewardError(

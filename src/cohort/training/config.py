@@ -220,7 +220,7 @@ class TrainConfig(_Section):
     )
     correct_at: Number = Field(1.0, description="value of that reward from which a rollout counts as correct")
     reward_timeout: Annotated[Number, Option(REWARDS, "SECONDS")] = Field(
-        60.0, gt=0, le=1e6, description="seconds that a reward function may take for a batch"
+        60.0, gt=0, le=1e6, description="seconds that a reward function, or a judge, may take for a batch"
     )
     on_reward_error: Annotated[Literal["stop", "zero", "skip"], Option(REWARDS)] = Field(
         "stop", description="what to do when a reward function fails: end the run, count 0, or leave the rollout out"

@@ -20,6 +20,7 @@ from cohort.methods import Method
 from cohort.policies.diverging import first_not_finite
 from cohort.policies.given import GivenModel
 from cohort.policies.pieces import Pieces
+from cohort.rewards.judge import LIMIT
 from cohort.training import checkpoint, nursery
 from cohort.training.card import card
 from cohort.training.config import TrainConfig
@@ -147,6 +148,7 @@ class _Run:
         self.extra: dict[str, Any] = {"before": None, "best": None, "seconds": 0.0}
         self.interrupt = Interrupt(display.say, hung_up=display.hush)
         setup.stand(0)
+        LIMIT.set(self.config.reward_timeout)
 
     def run(self, found: Path | None, state: dict[str, Any], changed: Sequence[str]) -> Result:
         """Go on from a checkpoint with its state, or from the beginning, to the end.
