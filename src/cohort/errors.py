@@ -25,9 +25,18 @@ class Diverged(RuntimeError):
     """Loss, gradient or logits were not finite, so that a run cannot go on (status 3)."""
 
 
-def shown(value: Any) -> str:
-    """A value as a message shows it, however long or deep it is."""
-    return _short.repr(value)
+def shown(value: Any, most: int | None = None) -> str:
+    """A value on one line, as a message shows it: of any size and depth, even one that fails to say what it is.
+
+    Args:
+        most: characters of its whole text; by default its parts are shortened instead, so that its form is seen.
+    """
+    try:
+        text = _short.repr(value) if most is None else repr(value)
+    except Exception as error:
+        text = f"<its repr fails: {type(error).__name__}>"
+    text = " ".join(line.strip() for line in text.splitlines())
+    return text if most is None or len(text) <= most else text[: most - 3] + "..."
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from cohort.rewards.values import LARGEST, BadValueError, check, shown
+from cohort.rewards.values import LARGEST, BadValueError, check
 
 
 class Unreadable:
@@ -102,9 +102,3 @@ def test_what_is_no_list_of_finite_numbers_is_refused_with_its_type_and_row(valu
 def test_the_largest_rewards_still_differ_from_each_other_in_float32():
     values = torch.tensor(check([LARGEST, LARGEST / 2, -LARGEST], 3), dtype=torch.float32)
     assert torch.isfinite((values - values.mean()).square().sum())
-
-
-def test_a_value_is_shown_in_short_whatever_it_is():
-    assert shown("a\nb") == "'a\\nb'"
-    assert len(shown("x" * 1000)) == 60
-    assert shown(Unreadable()) == "<its repr fails: RuntimeError>"

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from cohort.errors import shown
 from cohort.rewards.interface import AFTER, bound, interface
 from cohort.rewards.loop import LOOP
-from cohort.rewards.values import BadValueError, check, shown
+from cohort.rewards.values import BadValueError, check
 
 # Characters of an error, of a traceback's end, and of a logged value.
 ERROR, TRACEBACK, LOGGED = 2000, 8000, 10_000

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from cohort.errors import UsageError
-from cohort.rewards.values import shown
+from cohort.errors import UsageError, shown
 
 LOCKS = (type(threading.Lock()), type(threading.RLock()))
 # Most bytes of what a function holds for which it is looked whether a call changes it.

@@ -9,6 +9,8 @@ from itertools import islice
 from numbers import Real
 from typing import Any
 
+from cohort.errors import shown
+
 # Larger ones have no variance in float32: their squares overflow, and all advantages would be 0.
 LARGEST = 1e15
 TEXTS = (str, bytes, bytearray, memoryview)
@@ -57,7 +59,7 @@ def _listed(values: Any, rows: int) -> list[Any]:
 
 
 def _number(value: Any, row: int) -> float:
-    what = f"it returned {shown(value)} ({type(value).__name__}) for completion {row}"
+    what = f"it returned {shown(value, 60)} ({type(value).__name__}) for completion {row}"
     if hasattr(value, "item") and not isinstance(value, type):
         try:
             value = value.item()
@@ -76,12 +78,3 @@ def _number(value: Any, row: int) -> float:
     if abs(number) > LARGEST:
         raise BadValueError(f"{what}, which is beyond {LARGEST:g}, the largest reward that can be told from its like")
     return number
-
-
-def shown(value: Any, most: int = 60) -> str:
-    """A short text of any value, even of one that fails to say what it is."""
-    try:
-        text = " ".join(repr(value).split())
-    except Exception as error:
-        text = f"<its repr fails: {type(error).__name__}>"
-    return text if len(text) <= most else text[: most - 3] + "..."
