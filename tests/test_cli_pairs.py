@@ -63,6 +63,20 @@ def test_pairs_alone_train_a_model_without_a_reward(here, model):
     assert "what next" not in out
 
 
+def test_single_completions_with_labels_train_a_model(here, model):
+    """No prompt has two of them: what learns from single ones must not wait for a group to compare."""
+    write(
+        here / "labelled.jsonl",
+        [{"prompt": f"{a}+1=", "completion": str(a + a % 2), "label": a % 2 == 1} for a in range(8)],
+    )
+    data = ["--model", model, "--pairs", "labelled.jsonl", "--out", "run"]
+    status, out, err = run("train", "kto", *data, *SMALL, "--prompts-per-step", "4")
+    assert status == 0, err
+    assert "nothing was trained on" not in err
+    rows = [json.loads(line) for line in (here / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["loss"] > 0 and row["grad_norm"] > 0 for row in rows)
+
+
 def test_held_out_data_is_evaluated_with_a_reward(here, model):
     data = ["--pairs", "pairs.jsonl", "--eval-data", "sums.jsonl", "--reward", "number"]
     write(here / "pairs.jsonl", [*PAIRS, {"prompt": "3*3=", "chosen": "9", "rejected": "6"}])

@@ -16,6 +16,11 @@ class Requirements:
         """(axis, function) of everything that runs in a step, defaults included, in the order of the step."""
         raise NotImplementedError
 
+    @property
+    def filled(self) -> tuple[str, ...]:
+        """The axes that the method fills with something else than GRPO's default."""
+        raise NotImplementedError
+
     def needs(self, *, loss: bool) -> frozenset[str]:
         """Fields that the functions read: those of the loss axes, or those of the axes before the update."""
         return frozenset(n for axis, stage in self.stages() if (axis in LOSS_AXES) == loss for n in stage.needs)
@@ -86,5 +91,10 @@ class Requirements:
         return self._least(AXES)
 
     def _least(self, axes: Iterable[str]) -> int:
-        """The smallest group with which the functions of some axes make sense."""
-        return max(stage.declared.group_size for axis, stage in self.stages() if axis in axes)
+        """The smallest group with which the functions of some axes make sense.
+
+        An objective takes no advantage that the method does not fill, so GRPO's default asks for no group beside one.
+        """
+        stages = self.stages()
+        unread = {"advantage"} - {*self.filled} if any(axis == "objective" for axis, _ in stages) else set()
+        return max(stage.declared.group_size for axis, stage in stages if axis in axes and axis not in unread)
