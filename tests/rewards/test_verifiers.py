@@ -139,6 +139,8 @@ def test_number_compares_the_number_of_the_final_answer(completion, answer, expe
         (r"$x = \boxed{1}$ or $\boxed{2}$", "x = 1, 2", 1.0),
         (r"\boxed{1}, \boxed{2}", "1,2", 1.0),
         (r"$\boxed{\frac{1}{2}}$ and $\boxed{3}$", r"\{3, 0.5\}", 1.0),
+        (r"\boxed{1}\text{ and }\boxed{2}", "1,2", 1.0),
+        ("\\boxed{1}\n\\boxed{2}", "1,2", 1.0),
         (r"\boxed{1}, \boxed{2}", "1,3", 0.0),
         (r"\boxed{1}, \boxed{2}", "1", 0.0),
         ("The answer is $3.0e8$.", "3e8", 1.0),

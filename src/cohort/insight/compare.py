@@ -548,7 +548,10 @@ def evaluate_run(
         found = evaluate_model(made_of, samples=samples, limit=config.eval_size, say=say)
         rollouts = judged(found.rollouts, samples)
         if not rollouts:
-            raise UsageError(f"{folder}: no problem of {name} has a verdict on all {samples} of its completions")
+            raise UsageError(
+                f"{folder}: no problem of {name} has a verdict on all {samples} of its completions, so none counts: ask for "
+                "fewer with --samples, or take a reward that applies to every completion"
+            )
         if len(rollouts) < len(found.rollouts):
             left = (len(found.rollouts) - len(rollouts)) // samples
             say(

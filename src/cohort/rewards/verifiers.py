@@ -25,8 +25,8 @@ from cohort.rewards.numbers import last_formula, last_number, number, plain, tid
 
 Values = list[float | None]
 _PROSE = re.compile(r"\$|\\[(\[]|(?<![\\A-Za-z{])[A-Za-z]{3,} ")
-# Between boxes that hold the parts of one answer.
-_NEXT_BOX = re.compile(r"\}[\s$]*(?:,|;|and\b|or\b|\\text\{\s*(?:and|or)\s*\})(?:\s*(?:and|or)\b)?[\s$]*\\boxed\s*\{")
+# Between boxes that stand close to each other, which may hold the parts of one answer.
+_NEXT_BOX = re.compile(r"\}(?:[^\\{}]|\\text\s*\{[^{}]*\}|\\[ ,;()]){0,40}\\boxed\s*\{")
 _DELIMITED = re.compile(r"\$|\\[(\[]")
 # What math-verify reads by itself, and where, as behind "the answer is", it looks first.
 _DIGITS = re.compile(r"-?\d[\d,]*(?:\.\d+)?%?")

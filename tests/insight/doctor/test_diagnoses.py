@@ -243,3 +243,11 @@ def test_a_diagnosis_that_fails_takes_no_other_with_it(tmp_path):
 )  # fmt: skip
 def test_equations_are_checked(text, holds):
     assert equations_hold(text) is holds
+
+
+def test_rollouts_that_all_rewards_abstained_from_are_said_to_lack_a_reward(tmp_path):
+    def abstained(columns, t, random):
+        columns["reward"] = np.full(len(columns["reward"]), np.nan)
+
+    report = examine(open_run(write_run(tmp_path / "run", Shape(steps=4, record_every=1, columns=abstained))))
+    assert "needs rollouts with a reward" in report.missing.values()

@@ -82,14 +82,16 @@ def record_of(run: Run) -> Record:
     columns = [name for name in wanted if not name.endswith("*")]
     columns += [f"reward/{name}" for name in Record(run.name, run.config).weights]
     stored = run.steps()
-    samples = []
+    samples, read = [], False
     for step in pick(stored):
-        table = _rewarded(run.rollouts(step, columns))
+        whole = run.rollouts(step, columns)
+        read = read or whole is not None
+        table = _rewarded(whole)
         if table is not None and table.num_rows:
             samples.append(whole_groups(Rollouts(step, table), MOST_ROLLOUTS))
     why = "needs rollouts, of which the run stored none"
     if stored and not samples:
-        why = "needs rollouts, and none of the files could be read"
+        why = "needs rollouts with a reward" if read else "needs rollouts, and none of the files could be read"
     return Record(run.name, run.config, run.metrics, run.summary, samples, why)
 
 
