@@ -41,8 +41,8 @@ train: install
 
 lint: install
 	@echo "== ruff"
-	@$(BIN)/ruff format --check src tests docs benchmarks examples examples
-	@$(BIN)/ruff check src tests docs benchmarks
+	@$(BIN)/ruff format --check src tests docs benchmarks examples
+	@$(BIN)/ruff check src tests docs benchmarks examples
 	@echo "== mypy"
 	@$(BIN)/mypy
 

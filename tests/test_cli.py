@@ -547,6 +547,8 @@ def test_an_adapter_is_trained_and_merged(here, model):
     status, _, err = run("merge", model, "--out", "other")
     assert status == 2
     assert "holds no LoRA adapter" in err
+    status, _, err = run("merge", "run/finel", "--out", "other")
+    assert (status, err) == (2, "cohort: there is no folder run/finel: name the one that holds the LoRA adapter\n")
     assert not (here / "other").exists()
 
 

@@ -70,7 +70,7 @@ def test_single_completions_with_labels_train_a_model(here, model):
         [{"prompt": f"{a}+1=", "completion": str(a + a % 2), "label": a % 2 == 1} for a in range(8)],
     )
     data = ["--model", model, "--pairs", "labelled.jsonl", "--out", "run"]
-    status, out, err = run("train", "kto", *data, *SMALL, "--prompts-per-step", "4")
+    status, _, err = run("train", "kto", *data, *SMALL, "--prompts-per-step", "4")
     assert status == 0, err
     assert "nothing was trained on" not in err
     rows = [json.loads(line) for line in (here / "run" / "metrics.jsonl").read_text().splitlines()]

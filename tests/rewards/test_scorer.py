@@ -131,6 +131,8 @@ def test_every_row_may_fail(kind):
     assert scores.components == {"reward": [None, None]}
     assert scores.failed == {0, 1}
     assert len(scores.messages) == 2
+    # The traceback of the second says the same as that of the first.
+    assert ["Traceback" in message for message in scores.messages] == [kind == "exception", False]
 
 
 def test_a_failure_of_one_reward_leaves_the_others_alone():

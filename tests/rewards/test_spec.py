@@ -77,6 +77,7 @@ def test_an_unknown_reward_is_named_with_the_builtin_ones(text):
         spec.load()
     assert f"there is no reward '{text}'" in str(error.value)
     assert all(name in str(error.value) for name in verifiers.NAMES)
+    assert ("did you mean number?" in str(error.value)) == (text == "numbr")
 
 
 def test_a_malformed_expression_is_named():

@@ -51,3 +51,21 @@ def test_a_rollout_without_a_reward_is_shown_as_such() -> None:
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert "no reward" in said
     assert "nan" not in said
+
+
+def test_the_first_failures_of_a_step_are_shown_and_the_others_counted() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    Display(console=console).failures([f"failure {i}" for i in range(8)])
+    said = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert said == [*(f"  failure {i}" for i in range(5)), "  (3 more such messages in this step)"]
+
+
+def test_nothing_is_said_of_the_time_left_before_a_step_was_timed() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    display = Display(console=console)
+    display.begin("warm start", 3, done=1)
+    for step in (1, 2):
+        display.step(step, {"loss": 1.0})
+    first, second = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert first == "step 1/3  loss 1"
+    assert "left" in second

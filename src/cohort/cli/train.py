@@ -35,7 +35,7 @@ def train(
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Post-train a model. Without arguments: the embedded model on an arithmetic task, in about two minutes."""
+    """Post-train a model. Without arguments: the embedded model on an arithmetic task, in about three minutes."""
     from cohort.training.display import Display
     from cohort.training.train import train as run
 
@@ -69,14 +69,15 @@ def _farewell(result: Any, config: Any) -> None:
             f"{verdict} on {problems} unseen problems: {summary['accuracy_before']:.1%} before, "
             f"{summary['accuracy_after']:.1%} after (greedy)"
         )
-    print(f"{summary['steps']} steps, {summary['sampled_tokens']} tokens sampled, {summary['seconds']:.0f} s")
+    steps = "1 step" if summary["steps"] == 1 else f"{summary['steps']} steps"
+    print(f"{steps}, {summary['sampled_tokens']} tokens sampled, {summary['seconds']:.0f} s")
     print(f"the run: {result.folder}")
     if config.lora:
         print(f"the adapter: {result.model}")
         print(f"a whole model of it: cohort merge {result.model} --out {result.folder}/merged")
     else:
         print(f"the model: {result.model}")
-    if config.model == "nursery" and config.data is None:
+    if config.model == "nursery" and config.data is None and config.pairs is None:
         # Somebody tries it out: later runs are somebody's own, who knows.
         print("what next:")
         for what, command in {

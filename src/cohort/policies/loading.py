@@ -41,7 +41,8 @@ def load_model(name: str, *, dtype: torch.dtype | str, trust_remote_code: bool =
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise UsageError(f"model '{name}': its configuration cannot be read: {_reason(error)}") from error
+        nowhere = "" if Path(name).is_dir() else "there is no such folder, and as a name of the hub "
+        raise UsageError(f"model '{name}': {nowhere}its configuration cannot be read: {_reason(error)}") from error
     _check_config(config, name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
@@ -223,7 +224,11 @@ def merge_adapter(adapter: Path, out: Path, *, trust_remote_code: bool = False) 
 
     quiet_libraries()
     if not (adapter / "adapter_config.json").is_file():
-        raise UsageError(f"{adapter} holds no LoRA adapter (no adapter_config.json)")
+        raise UsageError(
+            f"{adapter} holds no LoRA adapter (no adapter_config.json)"
+            if adapter.is_dir()
+            else f"there is no folder {adapter}: name the one that holds the LoRA adapter"
+        )
     try:
         base = str(PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path)
         tokenizer = AutoTokenizer.from_pretrained(str(adapter), trust_remote_code=trust_remote_code)

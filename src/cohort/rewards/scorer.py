@@ -213,8 +213,12 @@ class Scorer:
             culprits += 1
             late += bool(reply.get("late"))
             where = f"prompt {_short(alone.given['prompts'][0])}, completion {_short(alone.given['completions'][0])}"
+            message = f"reward '{spec.name}' failed on {batch.where[row]} ({where}): {reply['error']}"
             trace = reply.get("traceback", "")
-            message = f"reward '{spec.name}' failed on {batch.where[row]} ({where}): {reply['error']}\n{trace}"
+            frames = "".join(line for line in trace.splitlines() if line.startswith("  File "))
+            if not frames or frames not in self._warned:  # that of the next row says the same
+                self._warned.add(frames)
+                message += f"\n{trace}"
             if self.on_error == "stop":
                 raise RewardError(message.rstrip())
             scores.messages.append(message.rstrip())

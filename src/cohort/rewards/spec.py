@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from numbers import Real
 from pathlib import Path
 from types import ModuleType
@@ -85,8 +86,10 @@ class RewardSpec:
             return verifiers.shortness(int(argument) if argument else None)
         if ".py:" in self.text:
             return from_file(self.text, modules=modules)
+        close = get_close_matches(self.text, verifiers.NAMES, n=1)
         raise UsageError(
             f"there is no reward '{self.text}': builtin are {', '.join(verifiers.NAMES)}; your own is path/to/file.py:function"
+            + (f"; did you mean {close[0]}?" if close else "")
         )
 
 

@@ -71,7 +71,7 @@ class TrainConfig(_Section):
     model: Annotated[Name, Option(MODEL)] = Field("nursery", description="model folder, hub id, or nursery")
     data: Annotated[Any, Option(DATA)] = Field(
         None,
-        description="file (.jsonl, .json, .csv, .parquet), hub id or reasoning_gym:TASK?...; from Python also rows",
+        description="file (.jsonl, .json, .csv, .tsv, .parquet), hub id or reasoning_gym:TASK?...; from Python also rows",
     )
     pairs: Annotated[Any, Option(DATA)] = Field(
         None,

@@ -21,7 +21,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
-# Lines that are shown of what rewards print in a step, and characters of a line.
+# Lines that are shown of what rewards print in a step, messages that are shown of those that fail, and characters of a line.
 PRINTED, WIDTH = 5, 200
 _PRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -87,6 +87,13 @@ class Display:
         if len(lines) > PRINTED:
             self.say(f"  reward: ({len(lines) - PRINTED} more lines before these: {where})")
 
+    def failures(self, messages: Sequence[str]) -> None:
+        """The first of a step's messages about rewards that failed, and how many more there are."""
+        for message in messages[:PRINTED]:
+            self.say(f"  {message}")
+        if len(messages) > PRINTED:
+            self.say(f"  ({len(messages) - PRINTED} more such messages in this step)")
+
     def begin(self, what: str, total: int, done: int = 0) -> None:
         """Start showing a phase of `total` steps."""
         self._total, self._first, self._began = total, done, time.monotonic()
@@ -106,9 +113,9 @@ class Display:
         if self.quiet:
             return
         spent = time.monotonic() - self._began
-        left = spent / max(1, step - self._first) * (self._total - step)
+        ahead = f"left {clock(spent / (step - self._first) * (self._total - step))}" if step > self._first else ""
         shown = "  ".join(f"{name} {_short(value)}" for name, value in values.items() if value is not None)
-        line = f"step {step}/{self._total}  {shown}  left {clock(left)}"
+        line = f"step {step}/{self._total}  {shown}  {ahead}".rstrip()
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=step, line=line)
         if step % self._every == 0 or step in (self._first + 1, self._total):

@@ -285,9 +285,9 @@ class _Run:
                 finally:
                     self.recorder.metrics(step, metrics)
                 self.undo.begin()
-        warned = [f"warning: {text}" for text in result.warnings]
-        for message in [*_take(grader.failures), *warned]:
-            display.say(f"  {message}")
+        display.failures(_take(grader.failures))
+        for text in result.warnings:
+            display.say(f"  warning: {text}")
         self._keep_printed(f"step {step}")
         for message in watch.step({"step": step, **metrics}) if watch is not None else []:
             display.say(f"  {message}")
@@ -430,9 +430,9 @@ def _warm_start(display: Display) -> Callable[[str, int, int, Mapping[str, float
 
     def report(phase: str, step: int, steps: int, values: Mapping[str, float]) -> None:
         if step == 1:
-            display.begin(phase, steps)
+            display.begin(phase, steps, done=1)  # its first step is over when the time begins
             began["at"] = time.monotonic()
-        rate = values["tokens"] * step / max(1e-9, time.monotonic() - began["at"]) if step > 1 else None
+        rate = values["tokens"] * (step - 1) / max(1e-9, time.monotonic() - began["at"]) if step > 1 else None
         display.step(step, {"loss": values["loss"], "tok/s": rate})
         if step == steps:
             display.end()
