@@ -172,6 +172,12 @@ def same(key: str, written: object, arrived: object) -> bool:
     return written == arrived
 
 
+@pytest.mark.parametrize(("key", "value"), [("method", b"grpo"), ("temperature", 1e-300)])
+def test_what_no_run_can_do_with_is_refused_by_its_key(key: str, value: object) -> None:
+    with pytest.raises(UsageError, match=f"^{key}"):
+        make_config({key: value})
+
+
 @FEW
 @given(st.sampled_from(FLAT), values)
 def test_a_value_arrives_unchanged_or_is_refused_by_its_key(tmp_path_factory: pytest.TempPathFactory, key, value):

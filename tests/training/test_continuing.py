@@ -21,7 +21,10 @@ from cohort.training.train import train
 from tests.training.conftest import ROWS
 from tests.training.test_train import run
 
-REWARD = "import helper\n\n\ndef f(completions, **_):\n    return [float(len(c) % helper.TWO) for c in completions]\n"
+REWARD = (
+    "import helper\nimport parts.deep\n\n\n"
+    "def f(completions, **_):\n    return [float(len(c) % helper.TWO) for c in completions]\n"
+)
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -35,6 +38,11 @@ def files(base: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     write(tmp_path / "held.jsonl", ROWS[12:16])
     (tmp_path / "reward.py").write_text(REWARD)
     (tmp_path / "helper.py").write_text("TWO = 2\n")
+    (tmp_path / "parts").mkdir()
+    imports = {"__init__": "", "deep": "from . import near\nimport base\n", "near": ""}
+    for name, text in imports.items():
+        (tmp_path / "parts" / f"{name}.py").write_text(text)
+    (tmp_path / "base.py").write_text("")
     (tmp_path / "mine.py").write_text("import cohort\n\n\ndef mine():\n    return cohort.method('grpo+knapsack')\n")
     shutil.copytree(base["model"], tmp_path / "model")
     keys = {
@@ -73,6 +81,14 @@ def another_model(where: Path) -> None:
     save_file({**tensors, name: tensors[name] * 1.001}, path, metadata={"format": "pt"})
 
 
+def setting(name: str, **values: Any) -> Callable[[Path], None]:
+    def edit(where: Path) -> None:
+        path = where / "model" / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+    return edit
+
+
 EDITS = {
     "other prompts": (
         rows("rows.jsonl", lambda r: [{**r[0], "prompt": "7+7="}, *r[1:]]),
@@ -84,9 +100,16 @@ EDITS = {
     "other held-out data": (rows("held.jsonl", lambda r: r[1:]), "eval_data holds other problems"),
     "the reward": (appended("reward.py"), "reward.py was edited"),
     "what the reward imports": (appended("helper.py"), "helper.py was edited"),
+    "the package of what it imports": (appended("parts/__init__.py"), "parts/__init__.py was edited"),
+    "what that imports relative to itself": (appended("parts/near.py"), "parts/near.py was edited"),
+    "what that imports from beside the reward": (appended("base.py"), "base.py was edited"),
     "the method": (appended("mine.py"), "mine.py was edited"),
     "the weights": (another_model, "model.safetensors .the model's weights. has other contents"),
-}
+    "the model's settings": (setting("config.json", rms_norm_eps=1e-3), "config.json of the model was edited"),
+    "the tokenizer's settings": (
+        setting("tokenizer_config.json", padding_side="left"), "tokenizer_config.json of the model was edited"
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EDITS)
@@ -108,6 +131,7 @@ def test_what_was_changed_is_named_and_refused_unless_asked_for(
 
 def test_what_is_as_it_was_is_no_change(files: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("\n" + (tmp_path / "rows.jsonl").read_text())
+    setting("config.json", transformers_version="4.0")(tmp_path)
     assert len(run(files, resume=True).metrics) == 3
     assert not list(Path(files["out"]).glob("config-until*"))
 

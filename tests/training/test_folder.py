@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -104,6 +105,56 @@ def test_copies_of_checkpoints_are_neither_read_nor_removed(base: dict[str, Any]
     names = sorted(path.name for path in root.iterdir())
     assert names == ["step-0000002", "step-000002", "step-000002-good", "step-000004", "step-000009", "step-2"]
     assert [path.name for path in (root / "step-000002").iterdir()] == ["notes.txt"]
+
+
+def test_what_stands_behind_a_link_or_outside_is_not_removed_with_a_checkpoint(
+    base: dict[str, Any], tmp_path: Path
+) -> None:
+    kept = {"every": 1, "keep": 1}
+    root = run(base, steps=1, checkpoint=kept).folder / "checkpoints"
+    big, mine = tmp_path / "big", tmp_path / "mine"
+    (root / "step-000001").rename(big)
+    (root / "step-000001").symlink_to(big)
+    before = everything(big)
+    run(base, steps=2, checkpoint=kept, resume=True)
+    (root / "step-000002" / "model").rename(mine)
+    (root / "step-000002" / "model").symlink_to(mine)
+    weights_file = (mine / "model.safetensors").read_bytes()
+    run(base, steps=3, checkpoint=kept, resume=True)
+    assert everything(big) == before
+    assert (mine / "model.safetensors").read_bytes() == weights_file
+    # A manifest that names what is not in its folder is none.
+    manifest = root / "step-000003" / "manifest.json"
+    held = json.loads(manifest.read_text())
+    held["files"][str(big / "manifest.json")] = held["files"]["../../../big/state.pt"] = {"sha256": "", "bytes": 1}
+    for path in root.glob("step-00000[12]"):
+        path.rename(tmp_path / path.name)
+    whole = manifest.read_text()
+    manifest.write_text(json.dumps(held))
+    with pytest.raises(UsageError, match="none of the checkpoints"):
+        run(base, steps=4, checkpoint=kept, resume=True)
+    manifest.write_text(whole)
+    run(base, steps=4, checkpoint=kept, resume=True)
+    assert everything(big) == before
+
+
+def test_a_checkpoint_that_cannot_be_removed_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    for step in (1, 2):
+        checkpoint.write(tmp_path, step, lambda where: where.mkdir(), {}, keep=1)
+    assert [path.name for path in checkpoint.listed(tmp_path)] == ["step-000001", "step-000002"]
+
+
+def test_what_stands_in_the_way_is_named(base: dict[str, Any]) -> None:
+    out = run(base, steps=1).folder
+    (out / "final").rename(out / "kept")
+    (out / "final").write_text("mine")
+    with pytest.raises(StorageError, match="final cannot be written: "):
+        run(base, steps=2, resume=True)
+    assert (out / "final").read_text() == "mine"
 
 
 def test_steps_are_sorted_as_numbers(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ nor removed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -70,7 +71,10 @@ def write(root: Path, step: int, save_model: Callable[[Path], None], state: dict
     sync(root)
     own = [path for path in listed(root) if (step_of(path) or 0) <= step and _manifest(path) is not None]
     for old in own[:-keep]:
-        _remove(old)
+        # One that somebody made read-only is meant to stay, and one behind a link stands with somebody's own files.
+        if not old.is_symlink():
+            with contextlib.suppress(OSError):
+                _remove(old)
     return final
 
 
@@ -79,18 +83,26 @@ def _manifest(folder: Path) -> Mapping[str, Any] | None:
     try:
         held = json.loads((folder / MANIFEST).read_bytes())
         files = held["files"]
-        whole = held["step"] == step_of(folder) and STATE in files
+        whole = held["step"] == step_of(folder) and STATE in files and all(_inside(name) for name in files)
         return files if whole and all({"sha256", "bytes"} <= set(each) for each in files.values()) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
+def _inside(name: str) -> bool:
+    """True of a path that leads to nothing above the folder it is taken from."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
 def _remove(folder: Path) -> None:
     """Remove a checkpoint's own files. The manifest goes last: what a kill leaves is known again by it."""
+    whole = folder.resolve()
     for name in _manifest(folder) or ():
-        (folder / name).unlink(missing_ok=True)
+        path = folder / name
+        if path.parent.resolve().is_relative_to(whole):  # not through a link that somebody put there
+            path.unlink(missing_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
-    for path in sorted((p for p in [folder, *folder.rglob("*")] if p.is_dir()), reverse=True):
+    for path in sorted((p for p in [folder, *folder.rglob("*")] if p.is_dir() and not p.is_symlink()), reverse=True):
         if not any(path.iterdir()):
             path.rmdir()
 

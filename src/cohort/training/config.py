@@ -133,7 +133,7 @@ class TrainConfig(_Section):
     # sampling
     max_new_tokens: Annotated[Count, Option(SAMPLING)] = Field(256, ge=1, description="most tokens of a rollout")
     temperature: Annotated[Number, Option(SAMPLING)] = Field(
-        1.0, gt=0, le=1e4, description="sampling temperature; the trainer scores at the same"
+        1.0, ge=1e-6, le=1e4, description="sampling temperature; the trainer scores at the same"
     )
     top_p: Annotated[Number, Option(SAMPLING)] = Field(1.0, gt=0, le=1, description="nucleus sampling")
     top_k: Annotated[Count, Option(SAMPLING)] = Field(

@@ -282,4 +282,6 @@ def storing(folder: Path) -> Iterator[None]:
         why = getattr(error, "strerror", None) or (str(error).strip() or type(error).__name__).split("\n")[0]
         if shutil.disk_usage(folder).free < 2**20:
             why = f"the disk is full ({why})"
-        raise StorageError(f"{folder} cannot be written: {why}") from error
+        # Where something stands in the way, it is to be known what; a move is stopped by what stands at its end.
+        stopped = getattr(error, "filename2", None) or getattr(error, "filename", None) or folder
+        raise StorageError(f"{stopped} cannot be written: {why}") from error

@@ -27,11 +27,17 @@ from cohort.training.setup import Setup
 
 # Bytes that a prompt, or its row, is known by.
 SHORT = 8
+# Files of a model folder, beside its weights, on which it depends what the model computes, reads and writes.
+BESIDE = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "*.py",
+)  # fmt: skip
 
 
 def inputs_of(setup: Setup) -> dict[str, Any]:
     """For a checkpoint: `prompts` and `rows` [P, 8] uint8, what each prompt and its row hold; `eval_data` and `pairs`, texts;
-    `files` and `weights`, name -> checksum, of functions of the user's and of the initial model."""
+    `files`, `weights` and `model`, name -> checksum, of functions of the user's, and of the initial model's weights and of
+    what stands beside them."""
     collector = setup.collector
     store = collector.store if isinstance(collector, OfflineCollector) else setup.pairs
     pairs = (
@@ -46,6 +52,7 @@ def inputs_of(setup: Setup) -> dict[str, Any]:
         "pairs": _digest(pairs),
         "files": functions_of(setup.method, setup.config.method, collector.grader.scorer.specs),
         "weights": _weights(setup.policy),
+        "model": _settings(Path(setup.policy.name)),
     }
 
 
@@ -56,7 +63,14 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         out.append("eval_data holds other problems")
     if then["pairs"] != now["pairs"]:
         out.append("pairs holds other completions")
-    for key, what in (("files", "was edited"), ("weights", "(the model's weights) has other contents")):
+    said = (
+        ("files", "was edited"),
+        ("weights", "(the model's weights) has other contents"),
+        ("model", "of the model was edited"),
+    )
+    for key, what in said:
+        if key not in then:  # of a checkpoint from before there was any
+            continue
         for name in sorted({*then[key], *now[key]}):
             if then[key].get(name) != now[key].get(name):
                 out.append(
@@ -174,6 +188,19 @@ def _weights(policy: CausalLM) -> dict[str, str]:
         return {path.name: text for path, text in zip(files, pool.map(digest, files), strict=True)}
 
 
+def _settings(folder: Path) -> dict[str, str]:
+    """Checksums of what says how a model folder computes and reads and writes text; of JSON what it holds, so that it may be
+    written anew."""
+    found: dict[str, str] = {}
+    for path in sorted(path for pattern in BESIDE for path in folder.glob(pattern)) if folder.is_dir() else ():
+        try:
+            held = json.loads(path.read_bytes())
+            found[path.name] = _digest(sorted((str(k), v) for k, v in held.items() if k != "transformers_version"))
+        except (ValueError, AttributeError, RecursionError):
+            found[path.name] = digest(path)
+    return found
+
+
 def _of_tensors(policy: CausalLM) -> dict[str, str]:
     whole = hashlib.sha256()
     for name, tensor in policy.base.state_dict().items():
@@ -190,7 +217,8 @@ def functions_of(method: Method, expression: str, specs: Sequence[Any]) -> dict[
     files: dict[str, str] = {}
     for text in named:
         if ".py:" in text:
-            _add(Path(text.rsplit(":", 1)[0]).expanduser().resolve(), files)
+            path = Path(text.rsplit(":", 1)[0]).expanduser().resolve()
+            _add(path, files, (path.parent, Path.cwd()))
     for function in [*(spec.function for spec in specs), *(value for *_, value in method.functions)]:
         if callable(function):
             try:
@@ -201,7 +229,8 @@ def functions_of(method: Method, expression: str, specs: Sequence[Any]) -> dict[
     return files
 
 
-def _add(path: Path, files: dict[str, str]) -> None:
+def _add(path: Path, files: dict[str, str], roots: Sequence[Path]) -> None:
+    """Take a file in, and what it imports: from the folders that Python looks in for it (`roots`), or relative to it."""
     if str(path) in files or not path.is_file():
         return
     files[str(path)] = digest(path)
@@ -210,13 +239,17 @@ def _add(path: Path, files: dict[str, str]) -> None:
     except (SyntaxError, ValueError, RecursionError):
         return
     for node in ast.walk(tree):
+        level = node.level if isinstance(node, ast.ImportFrom) else 0
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             names = [node.module or "", *(f"{node.module}.{a.name}" if node.module else a.name for a in node.names)]
         for name in filter(None, names):
-            beside = path.parent.joinpath(*name.split("."))
-            for found in (beside.with_suffix(".py"), beside / "__init__.py"):
-                _add(found, files)
+            for root in path.parents[level - 1 : level] if level else roots:
+                parts = name.split(".")
+                # A package runs its own file before the modules in it.
+                for beside in (root.joinpath(*parts[:count]) for count in range(1, len(parts) + 1)):
+                    for found in (beside.with_suffix(".py"), beside / "__init__.py"):
+                        _add(found, files, roots)
 
 
 def refusal(folder: Path, changed: Sequence[str]) -> UsageError:

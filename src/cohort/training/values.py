@@ -42,7 +42,7 @@ def text(value: Any) -> Any:
         value = str(value)
     if type(value).__module__ == "torch" and type(value).__name__ in ("dtype", "device"):
         value = str(value).removeprefix("torch.")
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | bytes):
         raise ValueError("Input should be a text; in a file, put it in quotes")
     if isinstance(value, str) and "\0" in value:
         raise ValueError("Input holds a NUL character")
