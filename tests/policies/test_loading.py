@@ -86,6 +86,28 @@ def test_a_configuration_that_is_not_that_of_the_weights_is_refused(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"eos_token_id": "x"}', '{"eos_token_id": [1, true]}'])
+def test_a_generation_config_that_is_none_is_refused(folder: Path, text: str) -> None:
+    (folder / "generation_config.json").write_text(text)
+    with pytest.raises(UsageError, match=r"generation_config\.json"):
+        CausalLM.load(str(folder))
+
+
+def test_settings_of_a_tokenizer_without_its_vocabulary_are_refused(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(UsageError, match="its tokenizer has no vocabulary"):
+        CausalLM.load(str(folder))
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn])
+def test_weights_of_a_quantised_model_are_refused_where_its_configuration_does_not_say_so(
+    folder: Path, kind: torch.dtype
+) -> None:
+    change_weights(folder, lambda w: w.update({UP: w[UP].to(kind)}))
+    with pytest.raises(UsageError, match=f"{UP} is stored as"):
+        CausalLM.load(str(folder))
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_broken_file_is_named_or_explained(folder: Path, name: str) -> None:
     (folder / name).write_bytes((folder / name).read_bytes()[:40])

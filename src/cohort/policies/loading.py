@@ -48,6 +48,12 @@ def load_model(name: str, *, dtype: torch.dtype | str, trust_remote_code: bool =
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise UsageError(f"model '{name}': its tokenizer cannot be loaded: {_reason(error)}") from error
+    if len(tokenizer.get_vocab()) <= len(tokenizer.added_tokens_encoder):
+        # What transformers makes where only the settings of a tokenizer are there.
+        raise UsageError(
+            f"model '{name}': its tokenizer has no vocabulary: put the tokenizer.json (or tokenizer.model) that belongs to the "
+            "model into its folder"
+        )
     before = logging.get_verbosity()
     try:
         # Its own report of what is missing is a table of many lines.
@@ -63,6 +69,7 @@ def load_model(name: str, *, dtype: torch.dtype | str, trust_remote_code: bool =
     finally:
         logging.set_verbosity(before)
     _check_weights(name, found)
+    _check_kinds(name, {key for key, value in model.named_parameters() if value.is_floating_point()})
     return model, tokenizer
 
 
@@ -120,6 +127,24 @@ def check_name(name: str) -> None:
         raise UsageError(f"model {shown(name)}: no such folder, and no hub id ('organisation/name') either")
 
 
+def _check_generation(folder: Path) -> None:
+    """What names the tokens that end a text can be read: transformers leaves out what cannot, and no rollout would end.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return
+    try:
+        ends = json.loads(path.read_bytes()).get("eos_token_id")
+    except (ValueError, AttributeError, RecursionError, OSError) as error:
+        raise UsageError(f"{path} cannot be read: {_reason(error)}; put back the model's own, or remove it") from error
+    for end in ends if isinstance(ends, list) else [ends]:
+        if end is not None and type(end) is not int:
+            raise UsageError(f"{path}: eos_token_id should be a token id or a list of them, and is {shown(ends)}")
+
+
 def _check_config(config: Any, name: str) -> None:
     how = getattr(config, "quantization_config", None)
     if how is not None:
@@ -156,6 +181,24 @@ def _check_weights(name: str, found: Any) -> None:
     errors = [*(found.get("error_msgs") or ()), *(found.get("conversion_errors") or {}).values()]
     if errors:
         raise UsageError(f"model '{name}' cannot be loaded: {str(errors[0]).strip().splitlines()[0]}")
+
+
+def _check_kinds(name: str, floating: set[str]) -> None:
+    """Weights are stored as numbers that need no scale, as those of a quantised model do.
+
+    Raises:
+        UsageError: some are not.
+    """
+    from safetensors import safe_open
+
+    for path in sorted(Path(name).glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for key in file.keys():  # noqa: SIM118 (no mapping)
+                if key in floating and (kind := file.get_slice(key).get_dtype()) not in FLOATS:
+                    raise UsageError(
+                        f"model '{name}': its tensor {key} is stored as {kind}, as of a quantised model, and weights that are "
+                        f"trained are stored as {', '.join(FLOATS)}: take the model that it was made of, or save it dequantised"
+                    )
 
 
 def _shape(size: Iterable[int]) -> str:
@@ -198,6 +241,7 @@ def _check_folder(folder: Path) -> None:
         if (folder / "adapter_config.json").is_file():
             raise UsageError(f"{folder} holds a LoRA adapter; make a whole model of it with 'cohort merge {folder}'")
         raise UsageError(f"{folder} is no model folder: it has no config.json")
+    _check_generation(folder)
     if not list(folder.glob("*.safetensors")):
         pickles = [p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern)]
         if pickles:
