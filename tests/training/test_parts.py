@@ -137,7 +137,7 @@ def test_configuration_layers_and_sections(tmp_path: Path) -> None:
         ({"stepz": 1}, "did you mean steps"),
         ({"checkpoint.evry": 1}, "did you mean checkpoint.every"),
         ({"steps": 0}, "greater than or equal to 1"),
-        ({"temperature": -1.0}, "greater than 0"),
+        ({"temperature": -1.0}, "greater than or equal to 0.000001"),
         ({"schedule": "linear"}, "'constant' or 'cosine'"),
         ({"checkpoint": 3}, "checkpoint"),
     ],
