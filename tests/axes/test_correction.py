@@ -54,8 +54,8 @@ def test_a_sampler_that_is_the_trainer_is_not_corrected(seed: int, level: str, m
 @given(seed=SEEDS, level=LEVELS, low=st.floats(0.1, 0.9), high=st.floats(1.1, 4.0))
 def test_weights_lie_within_their_bounds(seed: int, level: str, low: float, high: float) -> None:
     batch = drifted(seed, 3.0)
-    cut = correction.weights(batch, level=level, mode="truncate", low=low, high=high, proximal="trainer")
-    masked = correction.weights(batch, level=level, mode="mask", low=low, high=high, proximal="trainer")
+    cut = correction.importance_weight(batch, level=level, mode="truncate", low=low, high=high, proximal="trainer")
+    masked = correction.importance_weight(batch, level=level, mode="mask", low=low, high=high, proximal="trainer")
     inside = cut[batch.mask]
     assert bool(((inside >= low) & (inside <= high)).all())
     # Masking agrees with truncation where neither bound acts, and is 0 elsewhere.
@@ -88,7 +88,7 @@ def test_repeating_a_rollout_squares_its_sequence_weight_and_leaves_its_geometri
         mask = torch.ones(1, 3 * times, dtype=torch.bool)
         zeros = torch.zeros(1, 3 * times, dtype=torch.float64)
         batch = Batch.of(mask, group=torch.tensor([0]), old_logp=d.repeat(1, times), sampler_logp=zeros)
-        return float(correction.weights(batch, level=level, **OPEN)[0, 0])
+        return float(correction.importance_weight(batch, level=level, **OPEN)[0, 0])
 
     assert weight(2, "sequence") == pytest.approx(weight(1, "sequence") ** 2)
     assert weight(2, "geometric") == pytest.approx(weight(1, "geometric"))
@@ -104,7 +104,7 @@ def test_unbounded_sequence_weights_take_an_expectation_from_the_sampler_to_the_
     each = {who: torch.stack([torch.stack([first[who][a], logp[who][a, b]]) for a, b in pairs]) for who in logp}
     f = torch.randn(9, generator=g, dtype=torch.float64)
     batch = Batch.of(torch.ones(9, 2), group=torch.arange(9), old_logp=each["trainer"], sampler_logp=each["sampler"])
-    w = correction.weights(batch, level="sequence", **OPEN)[:, 0]
+    w = correction.importance_weight(batch, level="sequence", **OPEN)[:, 0]
     expected = (each["trainer"].sum(1).exp() * f).sum()
     torch.testing.assert_close((each["sampler"].sum(1).exp() * w * f).sum(), expected)
 

@@ -48,27 +48,6 @@ def log_ratio(batch: Batch, *, proximal: str = "trainer") -> Tensor:
     return torch.where(sampler.isnan(), 0.0, trainer - sampler)
 
 
-def weights(batch: Batch, *, level: str, mode: str, low: float | None, high: float | None, proximal: str) -> Tensor:
-    """w_it = min(max(r, low), high), or r where low <= r <= high and else 0, with r = exp(z) and z bounded to [-20, 20].
-
-    Args:
-        level: z is d_it ("token"), the sum of d over the rollout ("sequence"), or its mean ("geometric").
-        mode: "truncate" or "mask".
-        low, high: bounds of the ratio trainer / sampler; None leaves a side open.
-
-    Returns:
-        [N, T], 0 at masked positions.
-    """
-    d = log_ratio(batch, proximal=proximal)
-    if level != "token":
-        d = (token_sum if level == "sequence" else token_mean)(d, batch.mask)[:, None].expand_as(d)
-    ratio = d.clamp(-LIMIT, LIMIT).exp()
-    bounded = ratio.clamp(low, high) if low is not None or high is not None else ratio
-    if mode == "mask":
-        bounded = torch.where(bounded == ratio, ratio, 0.0)
-    return torch.where(batch.mask, bounded, 0.0)
-
-
 @needs("sampler_logp", old_logp=lambda proximal: proximal == "trainer")
 def importance_weight(
     batch: Batch,
@@ -79,14 +58,27 @@ def importance_weight(
     high: float | None = 2.0,
     proximal: str = "trainer",
 ) -> Tensor:
-    """w = exp(d) cut to its bounds, or 0 beyond them (see `weights`).
+    """w_it = min(max(r, low), high), or r where low <= r <= high and else 0, with r = exp(z) and z bounded to [-20, 20].
+
+    Args:
+        level: z is d_it ("token"), the sum of d over the rollout ("sequence"), or its mean ("geometric").
+        mode: "truncate" or "mask".
+        low, high: bounds of the ratio trainer / sampler; None leaves a side open.
+        proximal: who is the trainer (see `log_ratio`).
 
     Returns:
-        [N, T], without gradient.
+        [N, T], without gradient, 0 at masked positions.
 
     Source: truncated, arXiv:1606.02647; masked, arXiv:2510.18855.
     """
-    return weights(batch, level=level, mode=mode, low=low, high=high, proximal=proximal)
+    d = log_ratio(batch, proximal=proximal)
+    if level != "token":
+        d = (token_sum if level == "sequence" else token_mean)(d, batch.mask)[:, None].expand_as(d)
+    ratio = d.clamp(-LIMIT, LIMIT).exp()
+    bounded = ratio.clamp(low, high) if low is not None or high is not None else ratio
+    if mode == "mask":
+        bounded = torch.where(bounded == ratio, ratio, 0.0)
+    return torch.where(batch.mask, bounded, 0.0)
 
 
 @needs("sampler_logp", old_logp=lambda proximal: proximal == "trainer")
@@ -106,7 +98,7 @@ def normalized_importance_weight(
     Returns:
         [N, T], without gradient.
     """
-    w = weights(batch, level=level, mode=mode, low=low, high=high, proximal=proximal)
+    w = importance_weight(batch, level=level, mode=mode, low=low, high=high, proximal=proximal)
     some = batch.mask.any(1)
     counted = w[batch.mask] if level == "token" else w.amax(1)[some]
     mean = counted.mean() if counted.numel() else w.new_zeros(())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,17 +10,17 @@ from cohort.methods.axis import AXES, DRAWING_AXES, LOSS_AXES
 from cohort.methods.stage import Stage
 
 
-class Requirements:
+class Requirements(ABC):
     """What follows from the declarations of a method's functions."""
 
+    @abstractmethod
     def stages(self) -> list[tuple[str, Stage]]:
         """(axis, function) of everything that runs in a step, defaults included, in the order of the step."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def filled(self) -> tuple[str, ...]:
         """The axes that the method fills with something else than GRPO's default."""
-        raise NotImplementedError
 
     def needs(self, *, loss: bool) -> frozenset[str]:
         """Fields that the functions read: those of the loss axes, or those of the axes before the update."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 
 # A terminal's Ctrl-C; the end that Slurm, Kubernetes, systemd and `docker stop` announce; a terminal that was closed.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -63,21 +65,9 @@ class Interrupt:
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Take the signals; they go back to whoever had them."""
-        before = {}
-        try:
-            for number in SIGNALS:
-                # Under nohup a closed terminal is nothing to end for.
-                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                    continue
-                before[number] = signal.signal(number, self._handle)
-        except ValueError:  # not in the main thread: leave signals to whoever has it
+        # Under nohup a closed terminal is nothing to end for.
+        with _handled(SIGNALS, self._handle, unless_ignored=(signal.SIGHUP,)):
             yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -87,16 +77,26 @@ def ended_by_signals() -> Iterator[None]:
     def end(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    try:
-        before = {number: signal.getsignal(number) for number in SIGNALS[1:]}
-        for number, handler in before.items():
-            if handler != signal.SIG_IGN:
-                signal.signal(number, end)
-    except ValueError:  # not in the main thread
+    # An interrupt does so by itself.
+    with _handled(SIGNALS[1:], end, unless_ignored=SIGNALS[1:]):
         yield
-        return
+
+
+@contextlib.contextmanager
+def _handled(
+    numbers: Sequence[signal.Signals],
+    handler: Callable[[int, FrameType | None], None],
+    *,
+    unless_ignored: Sequence[signal.Signals],
+) -> Iterator[None]:
+    """Have signals handled; in another than the main thread they are left to whoever has them."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            if number not in unless_ignored or signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)
