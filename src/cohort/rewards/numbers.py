@@ -12,6 +12,7 @@ import re
 import unicodedata
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 # Python's own bound for the digits of a number that is written out.
 _MOST_DIGITS = 4000
@@ -69,6 +70,8 @@ _LATEX: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<![\w)\]}*])(\*\*|\*|__|`)(?=\S)([^*`\n]{1,200}?)(?<=\S)\1(?![\w(\[{*])", r"\2"),
     )
 )
+# Without any of these nothing of LaTeX or Markdown is there, which is most of a reward's time.
+_MARKUP = re.compile(r"[\\$^{}~>*`_]|units")
 _WORDED_PART = re.compile(_WORDED + r"\s*\{((?:[^{}]|\{[^{}]*\})*+)\}(\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?")
 _STYLED_PART = re.compile(_STYLED + r"\s*\{((?:[^{}]|\{[^{}]*\})*+)\}")
 
@@ -104,6 +107,8 @@ def _spelled(text: str) -> str:
     text = text.translate(_CHARACTERS)
     if not text.isascii():
         text = "".join(str(unicodedata.decimal(char)) if char.isdecimal() else char for char in text)
+    if not _MARKUP.search(text):
+        return text
     # From inside outwards, since one may hold another.
     for _ in range(4):
         before = text
@@ -293,6 +298,7 @@ def _equal(text: str) -> Fraction | None:
     return value if named or all(_CONSTANT.fullmatch(side) for side in sides) else None
 
 
+@lru_cache(maxsize=4096)  # a row's answer is read once for each of its rollouts
 def number(text: str) -> Fraction | None:
     """The number that a text is, words around it left out; None if it is none, or several, or a formula."""
     # Behind a number this is a factorial.
