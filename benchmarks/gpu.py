@@ -92,9 +92,7 @@ def training_flops(shape: Shape, body: int, head: int) -> float:
     suffix, prefix = shape.max_new - 1, shape.prompt_len
     tokens = shape.prompts * (prefix + shape.group * suffix)
     scored = shape.rollouts * shape.max_new
-    pairs = shape.prompts * (
-        prefix * (prefix + 1) / 2 + shape.group * (suffix * prefix + suffix * (suffix + 1) / 2)
-    )  # fmt: skip
+    pairs = shape.prompts * (prefix * (prefix + 1) / 2 + shape.group * (suffix * prefix + suffix * (suffix + 1) / 2))
     return 6 * (body * tokens + head * scored) + 12 * shape.layers * shape.heads * shape.head_dim * pairs
 
 
@@ -121,11 +119,18 @@ def make_model(folder: Path, shape: Shape) -> None:
     vs_trl.make_model(folder, Namespace(**{**vars(sizes(shape)), "hidden": 8, "layers": 1, "heads": 1, "kv_heads": 1}))
     torch.manual_seed(0)
     config = Qwen3Config(
-        vocab_size=shape.vocab, hidden_size=shape.hidden, intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim, eos_token_id=0, pad_token_id=1, tie_word_embeddings=True,
+        vocab_size=shape.vocab,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        eos_token_id=0,
+        pad_token_id=1,
+        tie_word_embeddings=True,
         max_position_embeddings=shape.prompt_len + shape.max_new + 8,
-    )  # fmt: skip
+    )
     Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
 
 
@@ -168,11 +173,16 @@ def measure(folder: Path, shape: Shape, device: str, dtype: str) -> dict[str, fl
     needed = decode_bytes(shape, body + head, policy.dtype.itemsize) / bandwidth
     flops = training_flops(shape, body, head)
     return {
-        "bandwidth_gb_per_s": bandwidth / 1e9, "matmul_tflops": rate / 1e12, "prefill_s": first,
-        "decode_tokens_per_s": shape.rollouts / step, "decode_share": needed / step,
-        "update_s": trained, "update_tflops": flops / trained / 1e12, "flop_utilisation": flops / trained / rate,
+        "bandwidth_gb_per_s": bandwidth / 1e9,
+        "matmul_tflops": rate / 1e12,
+        "prefill_s": first,
+        "decode_tokens_per_s": shape.rollouts / step,
+        "decode_share": needed / step,
+        "update_s": trained,
+        "update_tflops": flops / trained / 1e12,
+        "flop_utilisation": flops / trained / rate,
         "peak_mb": vs_trl.peak(),
-    }  # fmt: skip
+    }
 
 
 def parse(arguments: Sequence[str] | None = None) -> Namespace:
@@ -213,9 +223,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for key in own:
                 print(f"{key:22}{own[key]:14.3f}{other[key]:14.3f}  (TRL)")
             found.update(
-                cohort=own, trl=other, step_ratio=other["step_s"] / own["step_s"],
-                memory_ratio=own["peak_mb"] / other["peak_mb"], sample_ratio=own["tokens_per_s"] / other["tokens_per_s"],
-            )  # fmt: skip
+                cohort=own,
+                trl=other,
+                step_ratio=other["step_s"] / own["step_s"],
+                memory_ratio=own["peak_mb"] / other["peak_mb"],
+                sample_ratio=own["tokens_per_s"] / other["tokens_per_s"],
+            )
             print("  ".join(f"{key} {found[key]:.2f}" for key in ("step_ratio", "memory_ratio", "sample_ratio")))
     if asked.json:
         print(json.dumps({"device": name, **found}))

@@ -75,12 +75,12 @@ def run_cohort(folder: Path, size: Namespace) -> list[float]:
     import torch
 
     from cohort import registry
-    from cohort.batch import Batch
     from cohort.policies.sequences import Sequences
     from cohort.training.config import make_config
     from cohort.training.precision import MasterWeights
     from cohort.training.setup import load_policy
     from cohort.training.update import gradient
+    from cohort.types import Batch
 
     config = make_config({"model": str(folder), "device": "cpu", "activations": size.contender, "lr": 1e-6})
     policy = load_policy(config, print)
@@ -96,9 +96,15 @@ def run_cohort(folder: Path, size: Namespace) -> list[float]:
             mask, group=torch.zeros(1, dtype=torch.int64), rewards=torch.ones(1), advantages=torch.ones(mask.shape)
         )
         gradient(
-            policy, method, method.init(size=1, steps=2), batch, Sequences((context,), (completion,)),
-            temperature=1.0, micro_tokens=length, on_policy=True,
-        )  # fmt: skip
+            policy,
+            method,
+            method.init(size=1, steps=2),
+            batch,
+            Sequences((context,), (completion,)),
+            temperature=1.0,
+            micro_tokens=length,
+            on_policy=True,
+        )
         torch.nn.utils.clip_grad_norm_(optimizer.params, 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -114,26 +120,42 @@ def run_trl(folder: Path, size: Namespace) -> list[float]:
     from trl import GRPOConfig, GRPOTrainer
 
     config = GRPOConfig(
-        output_dir=str(folder / "trl"), per_device_train_batch_size=2, num_generations=2, max_steps=2,
-        max_completion_length=size.length - PROMPT, learning_rate=1e-6, beta=0.0, loss_type="grpo", temperature=1.0,
-        report_to=[], save_strategy="no", logging_strategy="no", use_cpu=True, bf16=False, disable_tqdm=True,
+        output_dir=str(folder / "trl"),
+        per_device_train_batch_size=2,
+        num_generations=2,
+        max_steps=2,
+        max_completion_length=size.length - PROMPT,
+        learning_rate=1e-6,
+        beta=0.0,
+        loss_type="grpo",
+        temperature=1.0,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        use_cpu=True,
+        bf16=False,
+        disable_tqdm=True,
         gradient_checkpointing=True,
-    )  # fmt: skip
+    )
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-        reward_funcs=lambda completions, **_: [0.0] * len(completions), args=config,
+        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        args=config,
         train_dataset=Dataset.from_list([{"prompt": "w3"}] * 4),
         processing_class=AutoTokenizer.from_pretrained(folder),
-    )  # fmt: skip
+    )
     lengths = iter((SHORT, size.length))
 
     def given(_: Any) -> dict[str, Any]:
         context, completion = (ids[None] for ids in tokens_of(next(lengths), size.vocab))
         return {
-            "prompt_ids": context, "prompt_mask": torch.ones_like(context), "completion_ids": completion,
-            "completion_mask": torch.ones_like(completion), "advantages": torch.ones(1),
+            "prompt_ids": context,
+            "prompt_mask": torch.ones_like(context),
+            "completion_ids": completion,
+            "completion_mask": torch.ones_like(completion),
+            "advantages": torch.ones(1),
             "num_items_in_batch": torch.tensor(completion.numel()),
-        }  # fmt: skip
+        }
 
     trainer._prepare_inputs = given
     marks: list[float] = []
@@ -151,17 +173,26 @@ def run_trl(folder: Path, size: Namespace) -> list[float]:
 
 
 CONTENDERS: dict[str, Callable[[Path, Namespace], list[float]]] = {
-    "keep": run_cohort, "checkpoint": run_cohort, "stream": run_cohort, "trl": run_trl,
-}  # fmt: skip
+    "keep": run_cohort,
+    "checkpoint": run_cohort,
+    "stream": run_cohort,
+    "trl": run_trl,
+}
 
 
 def attempt(name: str, length: int, folder: Path, size: Namespace) -> dict[str, float] | None:
     """Seconds and peak memory (MB) of a step on a sequence of this length; None where memory is too small."""
     sizes = [f"--{key.replace('_', '-')}={getattr(size, key)}" for key in SIZES]
     command = [
-        sys.executable, "-m", "benchmarks.longest", *sizes, f"--budget-gb={size.budget_gb}",
-        f"--contender={name}", f"--length={length}", f"--folder={folder}",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "benchmarks.longest",
+        *sizes,
+        f"--budget-gb={size.budget_gb}",
+        f"--contender={name}",
+        f"--length={length}",
+        f"--folder={folder}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == OVER:
         print(json.dumps({"contender": name, "length": length, "over": "memory"}), flush=True)

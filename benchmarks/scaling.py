@@ -42,9 +42,11 @@ RANGES = {
 QUICK = {"group": (2, 4, 8), "prompt_len": (64, 128, 256), "max_new": (16, 32, 64), "vocab": (500, 2000, 8000)}
 GROUPS, QUICK_GROUPS = (1, 2, 4, 8, 16, 32), (1, 4, 16)
 NAMES = {
-    "group": "rollouts of a prompt", "prompt_len": "tokens of a prompt", "max_new": "new tokens of a rollout",
+    "group": "rollouts of a prompt",
+    "prompt_len": "tokens of a prompt",
+    "max_new": "new tokens of a rollout",
     "vocab": "tokens of the vocabulary",
-}  # fmt: skip
+}
 QUANTITIES = {"sample_s": "sampling, s", "update_s": "update, s", "memory_mb": "peak memory above the start, MB"}
 PREFIX_QUANTITIES = {"prefill_s": "prefill and one token", "update_s": "update at one token"}
 REPEATS = 5
@@ -101,8 +103,8 @@ def random_groups(prompts: int, group: int, prompt_len: int, new: int, vocab: in
     """(batch, sequences) of random tokens: `prompts` groups of `group` rollouts with `new` tokens each, advantage 1 or -1."""
     import torch
 
-    from cohort.batch import Batch
     from cohort.policies.sequences import Sequences
+    from cohort.types import Batch
 
     draw = torch.Generator().manual_seed(0)
     count = prompts * group
@@ -110,18 +112,20 @@ def random_groups(prompts: int, group: int, prompt_len: int, new: int, vocab: in
     completions = torch.randint(3, vocab, (count, new), generator=draw)
     sign = torch.where(torch.arange(count) % 2 == 0, 1.0, -1.0)
     batch = Batch.of(
-        torch.ones(count, new, dtype=torch.bool), group=torch.arange(prompts).repeat_interleave(group),
-        rewards=sign, advantages=sign[:, None].repeat(1, new),
-    )  # fmt: skip
+        torch.ones(count, new, dtype=torch.bool),
+        group=torch.arange(prompts).repeat_interleave(group),
+        rewards=sign,
+        advantages=sign[:, None].repeat(1, new),
+    )
     return batch, Sequences(tuple(contexts), tuple(completions))
 
 
 def sampler(policy: Any, contexts: Sequence[Any], new: int) -> Callable[[], tuple[float, float]]:
     """Draws exactly `new` tokens after every context, all rollouts at once, and gives the seconds to the first token and
     those from it to the last. A rollout of one token for each distinct context tells when the first has been drawn."""
-    from cohort.batch import Prompt, Request
     from cohort.engine.base import Sampling
-    from cohort.engine.native import NativeEngine
+    from cohort.engine.native.engine import NativeEngine
+    from cohort.types import Prompt, Request
 
     prompt = Prompt("prompt", "", (), "")
     whole = [tuple(context.tolist()) for context in contexts]
@@ -155,9 +159,15 @@ def trainer(policy: Any, lr: float = 1e-6) -> Callable[[Any, Any], None]:
 
     def update(batch: Any, sequences: Any) -> None:
         gradient(
-            policy, method, states, batch.to(policy.device), sequences,
-            temperature=1.0, micro_tokens=pass_tokens(method, policy), on_policy=True,
-        )  # fmt: skip
+            policy,
+            method,
+            states,
+            batch.to(policy.device),
+            sequences,
+            temperature=1.0,
+            micro_tokens=pass_tokens(method, policy),
+            on_policy=True,
+        )
         torch.nn.utils.clip_grad_norm_(optimizer.params, 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -60,27 +60,36 @@ def steps(speed: float, memory: float) -> tuple[Target, ...]:
 
 CASES = (
     Case(
-        "hidden 256, 6 layers, prompt 70, group 8, 4 prompts, 128 new, mixed lengths", "benchmarks.vs_trl",
-        ("--prompt-len=70", "--group=8", "--prompts=4", "--max-new=128", "--mixed-lengths"), steps(3, 1 / 2),
+        "hidden 256, 6 layers, prompt 70, group 8, 4 prompts, 128 new, mixed lengths",
+        "benchmarks.vs_trl",
+        ("--prompt-len=70", "--group=8", "--prompts=4", "--max-new=128", "--mixed-lengths"),
+        steps(3, 1 / 2),
     ),
     Case(
-        "the same, prompt 1,000, group 16, 2 prompts, 64 new", "benchmarks.vs_trl",
-        ("--prompt-len=1000", "--group=16", "--prompts=2", "--max-new=64"), steps(7, 1 / 5),
+        "the same, prompt 1,000, group 16, 2 prompts, 64 new",
+        "benchmarks.vs_trl",
+        ("--prompt-len=1000", "--group=16", "--prompts=2", "--max-new=64"),
+        steps(7, 1 / 5),
     ),
     Case(
-        "hidden 512, 12 layers, vocabulary 32,000, prompt 256, group 8, 4 prompts, 64 new", "benchmarks.vs_trl",
-        (*LARGE, "--prompt-len=256", "--group=8", "--prompts=4", "--max-new=64"), steps(3, 1 / 3),
+        "hidden 512, 12 layers, vocabulary 32,000, prompt 256, group 8, 4 prompts, 64 new",
+        "benchmarks.vs_trl",
+        (*LARGE, "--prompt-len=256", "--group=8", "--prompts=4", "--max-new=64"),
+        steps(3, 1 / 3),
     ),
     Case(
-        "sampling alone, hidden 256, prompt 512, group 8, 128 new", "benchmarks.vs_trl",
+        "sampling alone, hidden 256, prompt 512, group 8, 128 new",
+        "benchmarks.vs_trl",
         ("--prompt-len=512", "--group=8", "--prompts=4", "--max-new=128"),
         (Target("sample_ratio", "sampled tokens a second", 4),),
     ),
     Case(
-        "longest sequence that trains in 4 GB, hidden 512, 12 layers, vocabulary 32,000", "benchmarks.longest",
-        (*LARGE, "--budget-gb=4", "--contenders=stream,trl"), (Target("stream_ratio", "tokens", 4),),
+        "longest sequence that trains in 4 GB, hidden 512, 12 layers, vocabulary 32,000",
+        "benchmarks.longest",
+        (*LARGE, "--budget-gb=4", "--contenders=stream,trl"),
+        (Target("stream_ratio", "tokens", 4),),
     ),
-)  # fmt: skip
+)
 
 
 def lines_of(case: Case, found: dict[str, Any]) -> list[str]:
@@ -106,10 +115,12 @@ def keep(results: Sequence[dict[str, Any]], path: Path = RESULTS) -> None:
     """Append a line for each case: what was found, when, of which commit and on what machine."""
     said = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=path.parent)
     known = {
-        "date": datetime.now(UTC).date().isoformat(), "commit": said.stdout.strip() or None,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": said.stdout.strip() or None,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
         **{name: installed(name) for name in ("torch", "transformers", "trl")},
-    }  # fmt: skip
+    }
     with path.open("a", encoding="utf-8") as file:
         for found in results:
             ratios = {name: round(value, 3) for name, value in found.items() if name.endswith("_ratio")}

@@ -27,10 +27,10 @@ from pathlib import Path
 
 import numpy as np
 import uvicorn
-from tests.insight.stored_run import metrics_row, write_run
+from tests.analysis.stored_run import metrics_row, write_run
 
-from cohort.insight.viewer.server import application, listen
-from cohort.insight.viewer.shelf import Shelf
+from cohort.viewer.server import application, listen
+from cohort.viewer.shelf import Shelf
 
 TEMPLATES = 8
 """Steps whose files are made; the others are copies, since making them takes longer than reading."""

@@ -56,11 +56,18 @@ def make_model(folder: Path, size: argparse.Namespace) -> None:
     ).save_pretrained(folder)
     torch.manual_seed(0)
     config = Qwen3Config(
-        vocab_size=size.vocab, hidden_size=size.hidden, intermediate_size=4 * size.hidden,
-        num_hidden_layers=size.layers, num_attention_heads=size.heads, num_key_value_heads=size.kv_heads,
-        head_dim=size.hidden // size.heads, eos_token_id=0, pad_token_id=1, tie_word_embeddings=True,
+        vocab_size=size.vocab,
+        hidden_size=size.hidden,
+        intermediate_size=4 * size.hidden,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.kv_heads,
+        head_dim=size.hidden // size.heads,
+        eos_token_id=0,
+        pad_token_id=1,
+        tie_word_embeddings=True,
         max_position_embeddings=size.prompt_len + size.max_new + 8,
-    )  # fmt: skip
+    )
     Qwen3ForCausalLM(config).save_pretrained(folder)
 
 
@@ -93,11 +100,19 @@ def run_cohort(folder: Path, size: argparse.Namespace) -> dict[str, Any]:
 
     config = make_config(
         {
-            "model": str(folder), "data": prompts_of(size), "reward": [reward], "prompts_per_step": size.prompts,
-            "group_size": size.group, "max_new_tokens": size.max_new, "lr": 1e-6, "steps": size.steps + size.warmup,
-            "device": size.device, "dtype": size.dtype, "method": "grpo(kl_beta=0.0)",
+            "model": str(folder),
+            "data": prompts_of(size),
+            "reward": [reward],
+            "prompts_per_step": size.prompts,
+            "group_size": size.group,
+            "max_new_tokens": size.max_new,
+            "lr": 1e-6,
+            "steps": size.steps + size.warmup,
+            "device": size.device,
+            "dtype": size.dtype,
+            "method": "grpo(kl_beta=0.0)",
         }
-    )  # fmt: skip
+    )
     setup = prepare(config, say=lambda _: None)
     if not size.mixed_lengths:
         setup.collector.sampling = replace(setup.collector.sampling, stop_ids=frozenset())
@@ -110,10 +125,12 @@ def run_cohort(folder: Path, size: argparse.Namespace) -> dict[str, Any]:
         tokens = metrics["completion/length_mean"] * metrics["rollouts/sampled"]
         rows.append(
             {
-                "step": time.perf_counter() - start, "sample": metrics["time/sample"], "update": metrics["time/update"],
+                "step": time.perf_counter() - start,
+                "sample": metrics["time/sample"],
+                "update": metrics["time/update"],
                 "tokens": tokens,
             }
-        )  # fmt: skip
+        )
     setup.close()
     return {"rows": rows, "peak_mb": peak(), "before_mb": before}
 
@@ -128,17 +145,32 @@ def run_trl(folder: Path, size: argparse.Namespace) -> dict[str, Any]:
     rows: list[dict[str, float]] = []
     forced = {} if size.mixed_lengths else {"min_new_tokens": size.max_new}
     config = GRPOConfig(
-        output_dir=str(folder / "trl"), per_device_train_batch_size=size.prompts * size.group,
-        num_generations=size.group, max_completion_length=size.max_new, max_steps=size.steps + size.warmup,
-        learning_rate=1e-6, beta=0.0, loss_type="grpo", temperature=1.0, report_to=[], save_strategy="no",
-        logging_strategy="no", use_cpu=size.device == "cpu", bf16=size.dtype == "bfloat16", disable_tqdm=True,
-        generation_kwargs=forced or None, gradient_checkpointing=size.trl_checkpointing,
-    )  # fmt: skip
+        output_dir=str(folder / "trl"),
+        per_device_train_batch_size=size.prompts * size.group,
+        num_generations=size.group,
+        max_completion_length=size.max_new,
+        max_steps=size.steps + size.warmup,
+        learning_rate=1e-6,
+        beta=0.0,
+        loss_type="grpo",
+        temperature=1.0,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        use_cpu=size.device == "cpu",
+        bf16=size.dtype == "bfloat16",
+        disable_tqdm=True,
+        generation_kwargs=forced or None,
+        gradient_checkpointing=size.trl_checkpointing,
+    )
     dtype = getattr(torch, size.dtype)
     trainer = GRPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), reward_funcs=reward, args=config,
-        train_dataset=Dataset.from_list(prompts_of(size)), processing_class=AutoTokenizer.from_pretrained(folder),
-    )  # fmt: skip
+        model=AutoModelForCausalLM.from_pretrained(folder, dtype=dtype),
+        reward_funcs=reward,
+        args=config,
+        train_dataset=Dataset.from_list(prompts_of(size)),
+        processing_class=AutoTokenizer.from_pretrained(folder),
+    )
     spent = {"sample": 0.0, "tokens": 0.0}
     generate = trainer._generate
 
@@ -174,10 +206,14 @@ def figures(found: dict[str, Any], size: argparse.Namespace) -> dict[str, float]
     rows = found["rows"][size.warmup :]
     median = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
     return {
-        "step_s": median["step"], "sample_s": median["sample"], "update_s": median["update"],
+        "step_s": median["step"],
+        "sample_s": median["sample"],
+        "update_s": median["update"],
         "tokens_per_s": statistics.median(row["tokens"] / row["sample"] for row in rows if row["sample"]),
-        "tokens": median["tokens"], "peak_mb": found["peak_mb"], "before_mb": found["before_mb"],
-    }  # fmt: skip
+        "tokens": median["tokens"],
+        "peak_mb": found["peak_mb"],
+        "before_mb": found["before_mb"],
+    }
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -13,8 +13,8 @@ from typing import Literal
 
 from cohort import registry
 from cohort.catalogue import INDEX, index, overview
+from cohort.doctor import diagnoses
 from cohort.explain import costs
-from cohort.insight.doctor import diagnoses
 from cohort.methods import AXES
 from cohort.training.config import CheckpointConfig, TrainConfig
 from cohort.training.values import Option
@@ -92,7 +92,7 @@ def diagnoses_page() -> str:
         "# Diagnoses",
         "",
         "What `cohort doctor` looks for, and when it says so ([how to use it](doctor.md)). Each diagnosis is a pure function",
-        "in a file of its own under `src/cohort/insight/doctor/`.",
+        "in a file of its own under `src/cohort/doctor/`.",
     ]
     titles: dict[Literal["run", "data"], str] = {"run": "Diagnoses of a run", "data": "Diagnoses of data"}
     for kind, title in titles.items():

@@ -8,9 +8,17 @@ import cohort
 
 def main(folder: Path) -> None:
     found = cohort.compare(
-        ["grpo", "dr-grpo"], seeds=2, steps=4, samples=2, prompts_per_step=4, group_size=4, max_new_tokens=32, eval_size=16,
-        out=folder / "compared", quiet=True,
-    )  # fmt: skip
+        ["grpo", "dr-grpo"],
+        seeds=2,
+        steps=4,
+        samples=2,
+        prompts_per_step=4,
+        group_size=4,
+        max_new_tokens=32,
+        eval_size=16,
+        out=folder / "compared",
+        quiet=True,
+    )
     print(f"compared {', '.join(found.findings.entries)}; open {found.report}")
 
 

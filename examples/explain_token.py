@@ -4,15 +4,22 @@ import sys
 from pathlib import Path
 
 import cohort
-from cohort.insight.store import open_run
-from cohort.insight.tokens import explain, view
+from cohort.analysis.store import open_run
+from cohort.analysis.tokens import explain, view
 
 
 def main(folder: Path) -> None:
     result = cohort.train(
-        "dapo", steps=2, prompts_per_step=4, group_size=6, max_new_tokens=48, eval_size=8, record="tokens",
-        out=folder / "explained", quiet=True,
-    )  # fmt: skip
+        "dapo",
+        steps=2,
+        prompts_per_step=4,
+        group_size=6,
+        max_new_tokens=48,
+        eval_size=8,
+        record="tokens",
+        out=folder / "explained",
+        quiet=True,
+    )
     run = open_run(result.folder)
     rollouts = run.rollouts(1)
     assert rollouts is not None

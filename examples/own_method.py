@@ -7,8 +7,8 @@ import torch
 
 import cohort
 from cohort import Batch, Method, use
-from cohort.axes.declare import declare
-from cohort.axes.groups import group_mean
+from cohort.reductions.groups import group_mean
+from cohort.types.declare import declare
 
 
 @declare(group_size=2)

@@ -20,9 +20,17 @@ def near(completions: list[str], total: list[int], **_: object) -> list[float]:
 
 def main(folder: Path) -> None:
     result = cohort.train(
-        "dr-grpo", data=ROWS, reward=near, steps=10, prompts_per_step=8, group_size=8, max_new_tokens=48, lr=1e-3,
-        out=folder / "own-reward", quiet=True,
-    )  # fmt: skip
+        "dr-grpo",
+        data=ROWS,
+        reward=near,
+        steps=10,
+        prompts_per_step=8,
+        group_size=8,
+        max_new_tokens=48,
+        lr=1e-3,
+        out=folder / "own-reward",
+        quiet=True,
+    )
     rewards = [row["reward/mean"] for row in result.metrics]
     print(f"reward {rewards[0]:.2f} in the first step, {rewards[-1]:.2f} in the last; the model: {result.model}")
 

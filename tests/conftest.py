@@ -47,9 +47,9 @@ def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def _nursery_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder with the warm-started nursery model in it, made once for all workers (a minute or more)."""
-    from cohort.training import nursery
+def _toy_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder with the warm-started toy model in it, made once for all workers (a minute or more)."""
+    from cohort.training import toy
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -57,22 +57,22 @@ def _nursery_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch, FileLock(folder / "making.lock"):
         patch.setenv("COHORT_CACHE", str(folder))
-        nursery.folder(lambda _: None)
+        toy.folder(lambda _: None)
     return folder
 
 
 @pytest.fixture
-def nursery_cache(_nursery_made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache folder of this test, with the warm-started nursery model in it."""
-    monkeypatch.setenv("COHORT_CACHE", str(_nursery_made))
-    return _nursery_made
+def toy_cache(_toy_made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache folder of this test, with the warm-started toy model in it."""
+    monkeypatch.setenv("COHORT_CACHE", str(_toy_made))
+    return _toy_made
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One test of the nursery first, so that its model is there when the others need it, at the end."""
-    nursery = [item for item in items if "nursery_cache" in getattr(item, "fixturenames", ())]
-    others = [item for item in items if "nursery_cache" not in getattr(item, "fixturenames", ())]
-    items[:] = [*nursery[:1], *others, *nursery[1:]]
+    """One test of the toy first, so that its model is there when the others need it, at the end."""
+    toy = [item for item in items if "toy_cache" in getattr(item, "fixturenames", ())]
+    others = [item for item in items if "toy_cache" not in getattr(item, "fixturenames", ())]
+    items[:] = [*toy[:1], *others, *toy[1:]]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

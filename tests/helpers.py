@@ -10,16 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.axes.tools import Probe
-from cohort.batch import Batch, Prompt, Request, Rollout, Segment
-from cohort.engine import building, fused
+from cohort.engine.native import building, fused
 from cohort.policies.causal_lm import CausalLM
-from cohort.policies.nursery import tokenizer
+from cohort.policies.toy import tokenizer
+from cohort.types import Batch, Prompt, Request, Rollout, Segment
+from cohort.types.access import Probe
 
 SIZES = {
-    "vocab_size": 102, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 128, "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": 2,
-}  # fmt: skip
+    "vocab_size": 102,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+}
 
 
 def tiny_config(kind: str) -> Any:
@@ -28,13 +36,27 @@ def tiny_config(kind: str) -> Any:
 
     if kind == "gpt2":
         return tf.GPT2Config(
-            vocab_size=102, n_embd=32, n_layer=2, n_head=4, n_positions=128, eos_token_id=1, bos_token_id=2,
-            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-        )  # fmt: skip
+            vocab_size=102,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=128,
+            eos_token_id=1,
+            bos_token_id=2,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+        )
     makers = {
-        "llama": tf.LlamaConfig, "qwen2": tf.Qwen2Config, "qwen3": tf.Qwen3Config, "gemma": tf.GemmaConfig,
-        "gemma2": tf.Gemma2Config, "gemma3": tf.Gemma3TextConfig, "mistral": tf.MistralConfig, "phi3": tf.Phi3Config,
-    }  # fmt: skip
+        "llama": tf.LlamaConfig,
+        "qwen2": tf.Qwen2Config,
+        "qwen3": tf.Qwen3Config,
+        "gemma": tf.GemmaConfig,
+        "gemma2": tf.Gemma2Config,
+        "gemma3": tf.Gemma3TextConfig,
+        "mistral": tf.MistralConfig,
+        "phi3": tf.Phi3Config,
+    }
     extra: dict[str, Any] = {}
     if kind in ("qwen3", "gemma", "gemma2", "gemma3"):
         extra["head_dim"] = 8
@@ -153,9 +175,14 @@ def random_batch(
     batch = batch.with_rollouts(row=group.clone())
     names = tuple(f"reward{i}" for i in range(components))
     return batch.note(
-        max_new_tokens=width, reward_weights=(1.0,) * components, reward_names=names, step=3, steps=10, seed=0,
+        max_new_tokens=width,
+        reward_weights=(1.0,) * components,
+        reward_names=names,
+        step=3,
+        steps=10,
+        seed=0,
         learning_rate=1e-3,
-    )  # fmt: skip
+    )
 
 
 def with_rewards(batch: Batch, **named: Tensor) -> Batch:
@@ -202,6 +229,11 @@ def probe_of(
         prompt = Prompt(str(label), f"question {label}", context, f"question {label}", row)
         rollouts.append(rollout_of(request_of(prompt), [*encode(text), words.eos_token_id], text=text))
     return Probe(
-        rollouts=rollouts, score=score, states=lambda *_, **__: [], head=lambda: torch.empty(0), encode=encode,
-        decode=decode, render=lambda _: encode("q"),
-    )  # fmt: skip
+        rollouts=rollouts,
+        score=score,
+        states=lambda *_, **__: [],
+        head=lambda: torch.empty(0),
+        encode=encode,
+        decode=decode,
+        render=lambda _: encode("q"),
+    )

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from cohort.policies.causal_lm import CausalLM
-from cohort.policies.nursery import nursery
 from cohort.policies.sequences import Sequences
+from cohort.policies.toy import toy
 from cohort.training import sft
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, StepResult, one_step
@@ -42,9 +42,18 @@ ROWS: list[dict[str, Any]] = [
 
 # What trains in well under three seconds; a method's own needs stand in its adapter's TRAIN.
 CONFIG: dict[str, Any] = {
-    "data": ROWS, "reward": ["exact"], "steps": 30, "prompts_per_step": 8, "group_size": 16, "max_new_tokens": 4,
-    "lr": 6e-3, "grad_clip": 1.0, "tensorboard": False, "show_every": 0, "seed": 1,
-}  # fmt: skip
+    "data": ROWS,
+    "reward": ["exact"],
+    "steps": 30,
+    "prompts_per_step": 8,
+    "group_size": 16,
+    "max_new_tokens": 4,
+    "lr": 6e-3,
+    "grad_clip": 1.0,
+    "tensorboard": False,
+    "show_every": 0,
+    "seed": 1,
+}
 
 THINKING: dict[str, Any] = {"reward": ["number"], "max_new_tokens": 8}
 
@@ -62,7 +71,7 @@ def folder(root: Path, thought: bool = False) -> Path:
     """The warm-started policy, made once a folder."""
     path = root / ("thinking" if thought else "micro")
     if not (path / "config.json").is_file():
-        policy = nursery(seed=0, hidden=48 if thought else 32, layers=1, heads=2)
+        policy = toy(seed=0, hidden=48 if thought else 32, layers=1, heads=2)
         rng = random.Random(0)
         for start, (fewest, most), steps, lr in PHASES[thought]:
             pairs = []

@@ -114,7 +114,9 @@ TOKENIZERS: Mapping[str, Callable[[], PreTrainedTokenizerFast]] = {
     "gemma": lambda: tokenizer_of(
         template=GEMMA,
         specials=("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"),
-        eos="<eos>", pad="<pad>", bos="<bos>",
+        eos="<eos>",
+        pad="<pad>",
+        bos="<bos>",
     ),
     # A base model: text ends with one token, a turn of the template with another.
     "chatbase": lambda: tokenizer_of(eos="<|endoftext|>"),
@@ -126,7 +128,7 @@ TOKENIZERS: Mapping[str, Callable[[], PreTrainedTokenizerFast]] = {
     "metaspace": lambda: tokenizer_of(metaspace, **SENTENCE, around="<s> $A"),
     # Two tokens more than the model has rows for.
     "smallvocab": lambda: tokenizer_of(added=("<tool_x>", "</tool_x>"), added_special=False),
-}  # fmt: skip
+}
 NAMES = tuple(TOKENIZERS)
 LLAMA = ("plain", "addeos", "cleanup", "llama2", "metaspace")
 
@@ -136,11 +138,18 @@ def make_folder(name: str, out: Path) -> Path:
     words = TOKENIZERS[name]()
     torch.manual_seed(0)
     sizes = {
-        "vocab_size": len(words) - 2 * (name == "smallvocab"), "hidden_size": 32, "intermediate_size": 64,
-        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
-        "tie_word_embeddings": True, "eos_token_id": words.eos_token_id, "bos_token_id": words.bos_token_id,
+        "vocab_size": len(words) - 2 * (name == "smallvocab"),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+        "eos_token_id": words.eos_token_id,
+        "bos_token_id": words.bos_token_id,
         "pad_token_id": words.pad_token_id,
-    }  # fmt: skip
+    }
     # The folder of a Qwen2 is read with Qwen2's own splitting of words, whatever its tokenizer.json says.
     model = LlamaForCausalLM(LlamaConfig(**sizes)) if name in LLAMA else Qwen2ForCausalLM(Qwen2Config(**sizes))
     model.save_pretrained(out)

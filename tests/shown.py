@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cohort.policies.nursery import nursery
+from cohort.policies.toy import toy
 from cohort.training import sft
 from cohort.training.loop import Progress
 from cohort.training.precision import MasterWeights
@@ -25,7 +25,7 @@ def folder(root: Path) -> Path:
     """The warm-started policy, made once a folder."""
     path = root / "shown"
     if not (path / "config.json").is_file():
-        policy, rng = nursery(seed=0, hidden=48, layers=1, heads=2), random.Random(0)
+        policy, rng = toy(seed=0, hidden=48, layers=1, heads=2), random.Random(0)
         # To read first: it is learnt slowly beside answers that are mostly guesses.
         for steps, guesses in ((70, False), (70, True)):
             pairs = []

@@ -29,12 +29,16 @@ def loaded(model_folder):
     [
         ("--group-size 1: too small", "group_size=1: too small"),
         ("name it with --prompt-field, or use --template", "name it with prompt_field=, or use template="),
-        ("--data takes a file", "data= takes a file"), ("of --pairs: leave it", "of pairs: leave it"),
-        ("continue with --resume", "continue with resume=True"), ("--bos: the tokenizer", "bos=True: the tokenizer"),
-        ("with --reward '0*x.py:f'", "with reward='0*x.py:f'"), ("(--set correction=off ends it)", "(correction=off ends it)"),
-        ("start it with --max-model-len 9", "start it with --max-model-len 9"), ("--seeds 0: it takes", "seeds=0: it takes"),
+        ("--data takes a file", "data= takes a file"),
+        ("of --pairs: leave it", "of pairs: leave it"),
+        ("continue with --resume", "continue with resume=True"),
+        ("--bos: the tokenizer", "bos=True: the tokenizer"),
+        ("with --reward '0*x.py:f'", "with reward='0*x.py:f'"),
+        ("(--set correction=off ends it)", "(correction=off ends it)"),
+        ("start it with --max-model-len 9", "start it with --max-model-len 9"),
+        ("--seeds 0: it takes", "seeds=0: it takes"),
     ],
-)  # fmt: skip
+)
 def test_errors_speak_of_arguments(said, meant):
     assert as_arguments(said) == meant
 
@@ -73,7 +77,7 @@ def test_what_is_no_model_is_refused(loaded, tmp_path: Path):
         ({"model": model}, "which takes its tokenizer"),
         ({"model": (tokenizer, model)}, "model is "),
         ({"model": 5}, "model is int"),
-        ({"model": "nursery", "tokenizer": tokenizer}, "goes with a model object"),
+        ({"model": "toy", "tokenizer": tokenizer}, "goes with a model object"),
         ({"model": tmp_path / "none"}, "there is no folder"),
         ({"model": (model, tokenizer), "engine": "vllm"}, "engine="),
         ({"model": (model.half(), tokenizer)}, "float16"),

@@ -43,7 +43,7 @@ def _no_warm_start(monkeypatch):
     def folder(*_):
         raise AssertionError("a test asked for the default model")
 
-    monkeypatch.setattr("cohort.training.nursery.folder", folder)
+    monkeypatch.setattr("cohort.training.toy.folder", folder)
 
 
 @pytest.fixture(scope="session")
@@ -271,7 +271,9 @@ BAD = {
     ),
     "missing held-out data": Bad("--eval-data", "held.jsonl", says=["there is no file held.jsonl"]),
     "unknown task": Bad(data="reasoning_gym:chain_sun", says=["has no task 'chain_sun'; did you mean chain_sum"]),
-    "unknown field": Bad("--prompt-field", "task", says=["line 1: there is no column 'task' (--prompt-field); it has prompt"]),
+    "unknown field": Bad(
+        "--prompt-field", "task", says=["line 1: there is no column 'task' (--prompt-field); it has prompt"]
+    ),
     "template without fields": Bad("--template", "Go!", says=["line 1: the template uses none of the row's fields"]),
     "unknown method": Bad(method="dappo", says=["there is no method 'dappo'; did you mean 'dapo'", "cohort methods"]),
     "unknown hyperparameter": Bad(method="dapo(clip=1)", says=["'dapo' has no hyperparameter 'clip'", "clip_low"]),
@@ -287,18 +289,28 @@ BAD = {
     "no reward": Bad(reward=None, says=["no reward was given; builtin are exact, number"]),
     "missing reward file": Bad(reward="gone.py:mine", says=["reward 'gone.py:mine': there is no file gone.py"]),
     "bad expression": Bad(reward="format:(", says=["reward 'format:(': no regular expression"]),
-    "verifier of other data": Bad(reward="task", says=["'task' is the verifier of reasoning_gym data", "number or math"]),
-    "unknown accuracy": Bad("--set", "accuracy=exact", says=["accuracy = 'exact' names no reward of this run (number)"]),
+    "verifier of other data": Bad(
+        reward="task", says=["'task' is the verifier of reasoning_gym data", "number or math"]
+    ),
+    "unknown accuracy": Bad(
+        "--set", "accuracy=exact", says=["accuracy = 'exact' names no reward of this run (number)"]
+    ),
     "unknown key": Bad("--set", "group_sise=4", says=["there is no key 'group_sise'; did you mean group_size"]),
-    "unknown key of a section": Bad("--set", "checkpoint.keeps=4", says=["'checkpoint.keeps'; did you mean checkpoint.keep"]),
+    "unknown key of a section": Bad(
+        "--set", "checkpoint.keeps=4", says=["'checkpoint.keeps'; did you mean checkpoint.keep"]
+    ),
     "wrong type": Bad("--set", "steps=many", says=["--set steps=many: Input should be a valid integer"]),
     "out of range": Bad("--top-p", "2", says=["--top-p 2: Input should be less than or equal to 1"]),
     "minimum above the limit": Bad("--min-new-tokens", "9", says=["min_new_tokens is 9", "ends at max_new_tokens = 8"]),
     "empty stop": Bad("--stop", "", says=["stop: an empty text would end every rollout at its first token"]),
-    "unknown stop token": Bad("--set", "stop_token_ids=[102]", says=["there is no token 102; the model has token ids 0 to"]),
+    "unknown stop token": Bad(
+        "--set", "stop_token_ids=[102]", says=["there is no token 102; the model has token ids 0 to"]
+    ),
     "bias of many tokens": Bad("--set", "logit_bias={ab: 1}", says=["logit_bias: 'ab' is 2 tokens (", "give the ids"]),
     "bias of no token": Bad("--set", "logit_bias={200: 1}", says=["logit_bias: there is no token 200"]),
-    "bias without bound": Bad("--set", "logit_bias={a: -.inf}", says=["'a' has -inf, which is no number; -100 is enough"]),
+    "bias without bound": Bad(
+        "--set", "logit_bias={a: -.inf}", says=["'a' has -inf, which is no number; -100 is enough"]
+    ),
     "unknown choice": Bad("--dtype", "float16", says=["--dtype float16: Input should be 'auto', 'float32' or"]),
     "no equals sign": Bad("--set", "steps", says=["--set steps: write KEY=VALUE"]),
     "missing configuration": Bad("--config", "gone.yaml", says=["--config: gone.yaml cannot be read: No such file"]),
@@ -309,7 +321,10 @@ BAD = {
         "--group-size", "1", says=["group_size is 1, but 'grpo' compares rollouts", "set group_size to 2 or more"]
     ),
     "folder in use": Bad(
-        "--out", "old", prepare=folder_with("old", "config.yaml"), says=["old already holds something", "--out", "--resume"]
+        "--out",
+        "old",
+        prepare=folder_with("old", "config.yaml"),
+        says=["old already holds something", "--out", "--resume"],
     ),
     "unknown device": Bad("--device", "gpu", says=["--device gpu: no such kind of device; use cpu, cuda or cuda:N"]),
     "missing model": Bad(model="absent", says=["model 'absent': no such folder, and no hub id"]),
@@ -345,8 +360,10 @@ BAD = {
         prepare=lines(json.dumps(SUMS[0]) + "\n" + json.dumps({"prompt": "x" * 150, "answer": "1"}) + "\n"),
         says=["sums.jsonl, line 2: the prompt has 152 tokens", "max_new_tokens=8", "context of 128: shorten it"],
     ),
-    "completion too long": Bad("--max-new-tokens", "128", says=["sums.jsonl, line 1: the prompt has 6 tokens", "lower max"]),
-}  # fmt: skip
+    "completion too long": Bad(
+        "--max-new-tokens", "128", says=["sums.jsonl, line 1: the prompt has 6 tokens", "lower max"]
+    ),
+}
 
 
 def everything(folder):

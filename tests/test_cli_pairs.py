@@ -23,7 +23,7 @@ def _no_warm_start(monkeypatch):
     def folder(*_):
         raise AssertionError("a test asked for the default model")
 
-    monkeypatch.setattr("cohort.training.nursery.folder", folder)
+    monkeypatch.setattr("cohort.training.toy.folder", folder)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,9 @@ class Bad:
 
 BAD = {
     "missing pairs": Bad(pairs="gone.jsonl", says=["there is no file gone.jsonl"]),
-    "pairs of an unknown kind": Bad(pairs="runs", prepare=lambda here: (here / "runs").mkdir(), says=["is a folder: name"]),
+    "pairs of an unknown kind": Bad(
+        pairs="runs", prepare=lambda here: (here / "runs").mkdir(), says=["is a folder: name"]
+    ),
     "empty pairs": Bad(prepare=lines(""), says=["pairs.jsonl has no rows"]),
     "malformed line": Bad(
         prepare=lines('{"prompt": "a", "chosen": "1", "rejected": "2"}\n{"prompt": \n'),
@@ -132,11 +134,17 @@ BAD = {
     ),
     "no rejected": Bad(
         prepare=lines('{"prompt": "a", "chosen": "1"}\n'),
-        says=["pairs.jsonl, line 1: there is no column 'rejected' (it has: prompt, chosen)", "'completion' and its 'label'"],
+        says=[
+            "pairs.jsonl, line 1: there is no column 'rejected' (it has: prompt, chosen)",
+            "'completion' and its 'label'",
+        ],
     ),
     "no prompt": Bad(
         prepare=lines('{"question": "a", "chosen": "1", "rejected": "2"}\n'),
-        says=["pairs.jsonl, line 1: there is no column 'prompt' (it has: question, chosen, rejected)", "--prompt-field"],
+        says=[
+            "pairs.jsonl, line 1: there is no column 'prompt' (it has: question, chosen, rejected)",
+            "--prompt-field",
+        ],
     ),
     "completion of a wrong kind": Bad(
         prepare=lines('{"prompt": "a", "chosen": {"text": "1"}, "rejected": "2"}\n'),
@@ -153,23 +161,37 @@ BAD = {
     ),
     "single completions": Bad(
         prepare=lines('{"prompt": "a", "completion": "1", "label": true}\n'),
-        says=["'dpo' compares completions of one prompt, but no prompt of pairs.jsonl has a good and a bad one", "(kto"],
+        says=[
+            "'dpo' compares completions of one prompt, but no prompt of pairs.jsonl has a good and a bad one",
+            "(kto",
+        ],
     ),
     "method of rollouts": Bad(
-        method="gspo", says=["'gspo' learns from rollouts of its own", "(--pairs)", "name prompts with --data", "dpo, ", "kto"]
+        method="gspo",
+        says=["'gspo' learns from rollouts of its own", "(--pairs)", "name prompts with --data", "dpo, ", "kto"],
     ),
-    "method of both without data": Bad(method="f-hal", says=["'f-hal' draws rollouts as well: name their prompts with --data"]),
+    "method of both without data": Bad(
+        method="f-hal", says=["'f-hal' draws rollouts as well: name their prompts with --data"]
+    ),
     "method of both without pairs": Bad(
-        "--data", "sums.jsonl", "--reward", "number", method="f-hal", pairs=None,
+        "--data",
+        "sums.jsonl",
+        "--reward",
+        "number",
+        method="f-hal",
+        pairs=None,
         says=["'f-hal' learns from a preference batch beside its rollouts: name its file with --pairs"],
     ),
     "method of one with both": Bad(
         "--data", "sums.jsonl", "--reward", "number", says=["both --data and --pairs were given: leave one out"]
     ),
     "rollouts without a reward": Bad("--data", "sums.jsonl", method="f-hal", says=["no reward was given"]),
-    "sampling without effect": Bad(method="dpo+knapsack", says=["fills the axis 'budget' (knapsack_budget)", "'NAME:-budget'"]),
+    "sampling without effect": Bad(
+        method="dpo+knapsack", says=["fills the axis 'budget' (knapsack_budget)", "'NAME:-budget'"]
+    ),
     "what was never sampled": Bad(
-        method="dpo+gtpo:credit", says=["(conflict_credit) reads 'old_entropy'", "not known of the completions of --pairs"]
+        method="dpo+gtpo:credit",
+        says=["(conflict_credit) reads 'old_entropy'", "not known of the completions of --pairs"],
     ),
     "sampler's log-probabilities": Bad("--set", "old_logp=sampler", says=["old_logp = sampler", "use auto or score"]),
     "a judge's reward": Bad(
@@ -177,15 +199,20 @@ BAD = {
     ),
     "no column": Bad(
         method="group-robust-po",
-        says=["'group-robust-po' (worst_group) reads the column 'labeller', which line 1 of the pairs lacks (it has: prompt"],
+        says=[
+            "'group-robust-po' (worst_group) reads the column 'labeller', which line 1 of the pairs lacks (it has: prompt"
+        ],
     ),
     "held-out data without a reward": Bad("--eval-data", "sums.jsonl", says=["no reward to measure it with: name one"]),
     "held-out data without answers": Bad(
-        "--eval-data", "held.jsonl", "--reward", "number",
+        "--eval-data",
+        "held.jsonl",
+        "--reward",
+        "number",
         prepare=lambda here: write(here / "held.jsonl", [{"prompt": "1*1="}]),
         says=["the reward 'number' compares with the column 'answer', which line 1 of the held-out data lacks"],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -88,7 +88,7 @@ def test_every_configuration_key_is_documented() -> None:
 
 
 @pytest.mark.slow
-def test_examples_in_docstrings_run(nursery_cache: Path) -> None:
+def test_examples_in_docstrings_run(toy_cache: Path) -> None:
     result = doctest.testmod(cohort.api, verbose=False)
     assert result.attempted > 5
     assert result.failed == 0
@@ -102,7 +102,7 @@ def commands(page: Path) -> list[list[str]]:
 
 @pytest.mark.slow
 def test_the_tutorials_commands_run_as_they_stand(
-    nursery_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(ROOT / "docs/tutorial", tmp_path / "tutorial")
     monkeypatch.chdir(tmp_path / "tutorial")
@@ -133,7 +133,7 @@ def test_the_tutorial_shows_the_data_and_the_reward_that_stand_beside_it() -> No
 
 
 @pytest.mark.slow
-def test_the_tutorials_python_runs(nursery_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tutorials_python_runs(toy_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(import cohort\n.*?)```", (ROOT / "docs/tutorial.md").read_text(), re.DOTALL)
     namespace: dict[str, object] = {"__name__": "tutorial"}

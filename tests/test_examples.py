@@ -28,11 +28,7 @@ def test_the_page_names_every_script() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SAYS))
 def test_scripts_run(
-    name: str,
-    tmp_path: Path,
-    nursery_cache: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    name: str, tmp_path: Path, toy_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", [str(EXAMPLES / f"{name}.py"), str(tmp_path / "out")])
     monkeypatch.chdir(tmp_path)

@@ -11,11 +11,11 @@ import torch
 import cohort
 from cohort import registry
 from cohort.axes import advantage, aggregation, filters, ratio, regularizer, surrogate
-from cohort.axes.declare import needs
 from cohort.axes.objective import GradedRewardError
-from cohort.batch import Batch
 from cohort.methods import AXES, ConflictError, Method, MethodError, use
 from cohort.registry import method
+from cohort.types import Batch
+from cohort.types.declare import needs
 from tests.helpers import random_batch
 from tests.traits import batch_for, gradients, trait, with_leaves
 

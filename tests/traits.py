@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.batch import Batch
 from cohort.methods import Method
 from cohort.training.update import SCORED
+from cohort.types import Batch
 from tests.golden.runner import adapter
 from tests.helpers import random_batch
 

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from cohort.api import compare as compare
     from cohort.api import evaluate as evaluate
     from cohort.api import train as train
-    from cohort.batch import Batch as Batch
     from cohort.errors import UsageError as UsageError
     from cohort.methods import Method as Method
     from cohort.methods import use as use
     from cohort.recipes.recipe import recipe as recipe
     from cohort.registry import method as method
+    from cohort.types import Batch as Batch
 
     __version__: str
 
@@ -29,7 +29,7 @@ _WHERE = {
     "train": "cohort.api",
     "compare": "cohort.api",
     "evaluate": "cohort.api",
-    "Batch": "cohort.batch",
+    "Batch": "cohort.types",
     "UsageError": "cohort.errors",
     "Method": "cohort.methods",
     "use": "cohort.methods",

@@ -20,7 +20,7 @@ from cohort.training.train import Result
 from cohort.training.train import train as run
 
 if TYPE_CHECKING:
-    from cohort.insight.compare import Comparison
+    from cohort.experiments.compare import Comparison
 
 # Rows may also be a table: a data frame, one of Arrow, or a data set of `datasets`.
 Data = str | Path | Iterable[Mapping[str, Any]] | Any
@@ -69,7 +69,7 @@ def as_arguments(text: str) -> str:
 def train(
     method: str | Method = "grpo",
     *,
-    model: Model = "nursery",
+    model: Model = "toy",
     tokenizer: Any = None,
     data: Data | None = None,
     pairs: Data | None = None,
@@ -84,7 +84,7 @@ def train(
 
     Args:
         method: a method or a composition, as in "dapo+gdpo", or a Method.
-        model: a model folder, a hub id, "nursery" (the small embedded model), or a model of transformers with its
+        model: a model folder, a hub id, "toy" (the small embedded model), or a model of transformers with its
             tokenizer, `model=(model, tokenizer)`: the object itself is trained.
         tokenizer: of a model object, where it is not given beside it.
         data: a file, a hub id, `reasoning_gym:TASK?...`, or rows with a `prompt`: mappings, a data frame, an Arrow table.
@@ -120,8 +120,9 @@ def train(
     given = GivenModel.of(_name(model), tokenizer)
     layer = {
         **_layer(data=data, pairs=pairs, eval_data=eval_data, reward=reward),
-        "model": _name(model) if given is None else given.name, **config,
-    }  # fmt: skip
+        "model": _name(model) if given is None else given.name,
+        **config,
+    }
     made: Method | None = method if isinstance(method, Method) else None
     layer["method"] = made.name or "method" if made is not None else method
     return run(
@@ -191,7 +192,7 @@ def evaluate(
     Example:
         >>> import cohort
         >>> rows = [{"prompt": f"{a} + 1 =", "answer": str(a + 1)} for a in range(4)]
-        >>> result = cohort.evaluate("nursery", data=rows, reward="number", samples=2, max_new_tokens=8)
+        >>> result = cohort.evaluate("toy", data=rows, reward="number", samples=2, max_new_tokens=8)
         >>> result.problems, result.samples, 0.0 <= result.accuracy <= 1.0
         (4, 2, True)
     """
@@ -252,7 +253,7 @@ def compare(
         >>> found.findings.entries, found.report.name
         (['grpo', 'dr-grpo'], 'report.html')
     """
-    from cohort.insight.compare import compare as run_all
+    from cohort.experiments.compare import compare as run_all
 
     if model is not None and not isinstance(model, str | Path):
         raise UsageError("every run begins with the same model: give model a folder (model.save_pretrained writes one)")
@@ -264,9 +265,16 @@ def compare(
     options |= {key: value for key, value in (("model", _name(model)), ("steps", steps)) if value is not None}
     make_config(options)
     return run_all(
-        what, options=options, seeds=seeds, tokens=tokens, samples=samples, target=target, out=out,
-        transfer={name: str(source) for name, source in (transfer or {}).items()}, display=Display(quiet=quiet),
-    )  # fmt: skip
+        what,
+        options=options,
+        seeds=seeds,
+        tokens=tokens,
+        samples=samples,
+        target=target,
+        out=out,
+        transfer={name: str(source) for name, source in (transfer or {}).items()},
+        display=Display(quiet=quiet),
+    )
 
 
 def _whole(name: str, value: Any, least: int) -> None:

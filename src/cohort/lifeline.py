@@ -18,8 +18,12 @@ class Lifeline:
     def __init__(self, *targets: int) -> None:
         self._guard = subprocess.Popen(
             ["/bin/sh", "-c", 'read line; kill -9 "$@"', "cohort-lifeline", *map(str, targets)],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
 
     def close(self) -> None:
         """Leave the processes to themselves."""

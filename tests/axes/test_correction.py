@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cohort import registry
 from cohort.axes import correction
-from cohort.batch import Batch
 from cohort.methods import MethodError
+from cohort.types import Batch
 from tests.helpers import random_batch
 from tests.traits import gradients, with_leaves
 

@@ -32,9 +32,15 @@ def test_embeddings_are_not_multiplied_with(tied: bool) -> None:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     config = Qwen3Config(
-        vocab_size=11, hidden_size=4, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=2, tie_word_embeddings=tied,
-    )  # fmt: skip
+        vocab_size=11,
+        hidden_size=4,
+        intermediate_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=2,
+        tie_word_embeddings=tied,
+    )
     layer = 2 * 4 * 4 + 2 * 4 * 2 + 3 * 4 * 8  # queries and output, keys and values, feed-forward
     assert gpu.weights_of(Qwen3ForCausalLM(config)) == (2 * layer, 11 * 4)
 

@@ -22,13 +22,7 @@ from benchmarks import longest
     ],
 )
 def test_the_longest_that_fits_is_found(
-    monkeypatch: pytest.MonkeyPatch,
-    base: float,
-    each: float,
-    power: float,
-    most: int,
-    ended: float,
-    expected: int,
+    monkeypatch: pytest.MonkeyPatch, base: float, each: float, power: float, most: int, ended: float, expected: int
 ) -> None:
     tried: list[int] = []
 

@@ -17,18 +17,28 @@ def command(*arguments, env=None, cwd=None, **options):
     """The finished process, its output as bytes."""
     return subprocess.run(
         [os.fsencode(sys.executable), b"-m", b"cohort.cli", *map(os.fsencode, arguments)],
-        env={**os.environ, **(env or {})}, cwd=cwd, capture_output=True, timeout=120, **options,
-    )  # fmt: skip
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        capture_output=True,
+        timeout=120,
+        **options,
+    )
 
 
 @pytest.mark.parametrize(
     "env",
     [
-        {"COLUMNS": "20"}, {"COLUMNS": "1"}, {"NO_COLOR": "1"}, {"TERM": "dumb"}, {"FORCE_COLOR": "1"},
-        {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii"},
-        {"HOME": "/nonexistent"}, {"HOME": ""},
+        {"COLUMNS": "20"},
+        {"COLUMNS": "1"},
+        {"NO_COLOR": "1"},
+        {"TERM": "dumb"},
+        {"FORCE_COLOR": "1"},
+        {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"HOME": "/nonexistent"},
+        {"HOME": ""},
     ],
-)  # fmt: skip
+)
 def test_a_list_is_printed_wherever_it_is_asked_for(env):
     done = command("methods", env=env)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -20,10 +20,7 @@ from hypothesis import strategies as st
 from cohort.data.files import FILES, kind_of, read_file
 from cohort.errors import UsageError
 
-ROWS = [
-    {"prompt": "1+1=", "answer": 2, "note": "a, b"},
-    {"prompt": "Ünïcode\n„quotes“", "answer": -3, "note": ""},
-]
+ROWS = [{"prompt": "1+1=", "answer": 2, "note": "a, b"}, {"prompt": "Ünïcode\n„quotes“", "answer": -3, "note": ""}]
 TEXTS = [kind for kind in FILES if kind != ".parquet"]
 
 
@@ -71,9 +68,32 @@ def test_the_kind_of_a_file_is_the_end_of_its_name(tmp_path):
 @pytest.mark.parametrize("kind", [".csv", ".tsv"])
 @pytest.mark.parametrize(
     "cell",
-    ["007", "1.50", "3", "true", "12:30", "2024-01-05", "1208925819614629174706176", "1e3", "NA", "nan", "null", "None", "",
-     " a ", "a\nb", "a\r\nb", 'say "b"', "a,b", "a\tb", "\\n", "-", "'", "０７"],
-)  # fmt: skip
+    [
+        "007",
+        "1.50",
+        "3",
+        "true",
+        "12:30",
+        "2024-01-05",
+        "1208925819614629174706176",
+        "1e3",
+        "NA",
+        "nan",
+        "null",
+        "None",
+        "",
+        " a ",
+        "a\nb",
+        "a\r\nb",
+        'say "b"',
+        "a,b",
+        "a\tb",
+        "\\n",
+        "-",
+        "'",
+        "０７",
+    ],
+)
 def test_cells_are_texts_as_they_stand(tmp_path, kind, cell):
     rows = [{"prompt": "a", "answer": cell}, {"prompt": "b", "answer": "1"}]
     assert read(tmp_path, f"data{kind}", encoded(kind, rows)) == rows
@@ -88,8 +108,10 @@ def test_other_writers_of_csv_are_read_too(tmp_path):
 def test_line_ends_may_be_mixed_and_empty_lines_are_passed_over(tmp_path):
     rows = read(tmp_path, "a.csv", b"\xef\xbb\xbf\r\nprompt,answer\r\na,1\n\nb,2\rc,3")
     assert [(row["prompt"], row["answer"], row.place) for row in rows] == [
-        ("a", "1", "line 3"), ("b", "2", "line 5"), ("c", "3", "line 6"),
-    ]  # fmt: skip
+        ("a", "1", "line 3"),
+        ("b", "2", "line 5"),
+        ("c", "3", "line 6"),
+    ]
     rows = read(tmp_path, "a.jsonl", b'\xef\xbb\xbf{"prompt": "a"}\r\n\n  \n{"prompt": "b"}\r{"prompt": "c"}')
     assert [(row["prompt"], row.place) for row in rows] == [("a", "line 1"), ("b", "line 4"), ("c", "line 5")]
     assert read(tmp_path, "a.json", b'\xef\xbb\xbf[{"prompt": "a"}]') == [{"prompt": "a"}]
@@ -134,9 +156,14 @@ def test_columns_of_parquet_come_as_python_s_own_values(tmp_path):
     pyarrow.parquet.write_table(table, path)
     (row,) = read_file(path)
     assert row == {
-        "date": datetime.date(2024, 1, 5), "exact": decimal.Decimal("1.50"), "word": "a", "large": "b", "list": [1, None],
-        "chat": [{"role": "user", "content": "hi"}], "none": None,
-    }  # fmt: skip
+        "date": datetime.date(2024, 1, 5),
+        "exact": decimal.Decimal("1.50"),
+        "word": "a",
+        "large": "b",
+        "list": [1, None],
+        "chat": [{"role": "user", "content": "hi"}],
+        "none": None,
+    }
     assert (str(row["date"]), str(row["exact"]), row.place) == ("2024-01-05", "1.50", "row 1")
 
 
@@ -150,7 +177,11 @@ def test_columns_of_parquet_come_as_python_s_own_values(tmp_path):
         ("a.jsonl", b'{"prompt": "a"}\n[1]\n', "line 2: expected an object with columns, found list"),
         ("a.jsonl", b'"a"\n', "line 1: expected an object with columns, found str"),
         ("a.jsonl", b'{"prompt": "a"}\n{"prompt": "\xff"}\n', "line 2: byte 0xff is no UTF-8: save the file in UTF-8"),
-        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": "b", "a": {"x": 1, "x": 1}}', "line 2: the key 'x' stands several times"),
+        (
+            "a.jsonl",
+            b'{"prompt": "a"}\n{"prompt": "b", "a": {"x": 1, "x": 1}}',
+            "line 2: the key 'x' stands several times",
+        ),
         ("a.jsonl", b'{"prompt": "a"}\n{"prompt": "b\\ud800"}', r"line 2: a text holds half a character \(\\ud800"),
         ("a.jsonl", b'{"x": ' + b"[" * 2000 + b"]" * 2000 + b"}", "line 1: a value is nested .*deep"),
         ("a.jsonl", b'{"x": ' + b"[" * 100_000, "line 1: "),
@@ -161,22 +192,38 @@ def test_columns_of_parquet_come_as_python_s_own_values(tmp_path):
         ("a.json", b'{"prompt": "a"}', r"expected a list of objects, found dict \(with prompt\)"),
         ("a.json", b'{"prompt": ["a"]}', "expected a list of objects, found dict"),
         ("a.json", b'{"a": [{"x": 1}], "b": [{"x": 1}]}', "expected a list of objects, found dict"),
-        ("a.json", b'{"prompt": "a"}\n{"prompt": "b"}', r"Extra data .*; if every line is a row, name the file \.jsonl"),
+        (
+            "a.json",
+            b'{"prompt": "a"}\n{"prompt": "b"}',
+            r"Extra data .*; if every line is a row, name the file \.jsonl",
+        ),
         ("a.json", b'[{"prompt": "a"}, 2]', "row 2: expected an object with columns, found int"),
         ("a.json", b'[{"prompt": "a"}, {"a": 1, "a": 2}]', "the key 'a' stands several times in an object"),
         ("a.json", b"3", "expected a list of objects, found int"),
         ("a.json", b"[" * 100_000, "a value is nested too deep"),
         ("a.json", b"", "malformed JSON"),
-        ("a.csv", b"prompt,answer\na,1\nb,1,2\n", "line 3: expected 2 cells, as many as the first line has, found 3: put"),
+        (
+            "a.csv",
+            b"prompt,answer\na,1\nb,1,2\n",
+            "line 3: expected 2 cells, as many as the first line has, found 3: put",
+        ),
         ("a.csv", b'prompt,answer\n"a\nb",1\nc\n', "line 4: expected 2 cells, as many as the first line has, found 1"),
         ("a.tsv", b"prompt\tanswer\na\t1\t\n", "line 2: expected 2 cells, .*found 3: put a cell that holds a tab"),
         ("a.csv", b'prompt,answer\na,1\n"b,2\nc,3\n', "line 3: malformed: unexpected end of data"),
         ("a.csv", b'prompt,answer\n"a"b,1\n', "line 2: malformed: ',' expected after '\"'"),
         ("a.csv", b"prompt,answer,prompt\na,1,b\n", "there are several columns 'prompt': rename them"),
-        ("a.csv", b"prompt\na\n\xe4\n", "line 3: byte 0xe4 is no UTF-8: save the file in UTF-8, as by `iconv -f WINDOWS-1252"),
+        (
+            "a.csv",
+            b"prompt\na\n\xe4\n",
+            "line 3: byte 0xe4 is no UTF-8: save the file in UTF-8, as by `iconv -f WINDOWS-1252",
+        ),
         ("a.csv", "prompt\na\n".encode("utf-16"), "is in UTF-16: save it in UTF-8, as by `iconv -f UTF-16 -t UTF-8`"),
         ("a.csv", "prompt\na\n".encode("utf-16-le"), "line 1: a NUL byte: remove it, or save the file in UTF-8"),
-        ("a.csv", b"prompt;answer\na;1\n", "line 1: the names of the columns are separated by ';': save it with commas"),
+        (
+            "a.csv",
+            b"prompt;answer\na;1\n",
+            "line 1: the names of the columns are separated by ';': save it with commas",
+        ),
         ("a.csv", b"prompt\tanswer\na\t1\n", "separated by '.t': save it with commas or name it .tsv"),
         ("a.csv", b"", "is empty: expected a first line with the names of the columns"),
         ("a.csv", b"\n\n", "is empty: expected a first line"),
@@ -185,7 +232,7 @@ def test_columns_of_parquet_come_as_python_s_own_values(tmp_path):
         ("a.parquet", b"", "no readable Parquet file"),
         ("a.parquet", b"prompt,answer\n1,2\n", "no readable Parquet file"),
     ],
-)  # fmt: skip
+)
 def test_a_malformed_file_is_named_with_the_place_and_what_was_expected(tmp_path, name, content, message):
     with pytest.raises(UsageError, match=message) as caught:
         read(tmp_path, name, content)

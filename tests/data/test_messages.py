@@ -84,9 +84,16 @@ def test_what_is_deep_or_long_is_shown_in_part() -> None:
         ([SCHEMA], [SCHEMA]),
         ('[{"name": "add"}]', [{"name": "add"}]),
         ([{**SCHEMA, "strict": None}], [SCHEMA]),
-        ("hammer, saw", []), ("[", []), ("[1]", []), (["hammer"], []), ([], []), (None, []), (5, []), ([{"price": 3}], []),
+        ("hammer, saw", []),
+        ("[", []),
+        ("[1]", []),
+        (["hammer"], []),
+        ([], []),
+        (None, []),
+        (5, []),
+        ([{"price": 3}], []),
     ],
-)  # fmt: skip
+)
 def test_schemas_of_tools_are_told_from_other_columns(held: Any, expected: list[Any]) -> None:
     assert tools_of({"tools": held}) == expected
     assert tools_of({}) == []

@@ -108,24 +108,57 @@ GOOD = {"prompt": "a", "chosen": "1", "rejected": "2"}
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"chosen": "1", "rejected": "2"}, r"row 2: there is no column 'prompt' \(it has: chosen, rejected\); .*--prompt"),
-        ({"prompt": "a", "chosen": "1"}, r"there is no column 'rejected' \(it has: prompt, chosen\); a row has 'chosen' and"),
-        ({"prompt": "a", "rejected": "1"}, r"there is no column 'chosen' \(it has: prompt, rejected\); a row has 'chosen' and"),
-        ({"prompt": "a", "answer": "1"}, r"there is no column 'chosen' \(it has: prompt, answer\); .* 'completion' and its"),
-        ({"prompt": "a", "completion": "1"}, r"pairs, row 2: there is no column 'label' \(it has: prompt, completion\)"),
-        ({"prompt": "a", "completion": "1", "label": "good"}, r"row 2: 'label' must be true or false \(1 or 0\), not 'good'"),
-        ({"prompt": "a", "completion": "1", "label": None}, r"row 2: 'label' must be true or false \(1 or 0\), not None"),
+        (
+            {"chosen": "1", "rejected": "2"},
+            r"row 2: there is no column 'prompt' \(it has: chosen, rejected\); .*--prompt",
+        ),
+        (
+            {"prompt": "a", "chosen": "1"},
+            r"there is no column 'rejected' \(it has: prompt, chosen\); a row has 'chosen' and",
+        ),
+        (
+            {"prompt": "a", "rejected": "1"},
+            r"there is no column 'chosen' \(it has: prompt, rejected\); a row has 'chosen' and",
+        ),
+        (
+            {"prompt": "a", "answer": "1"},
+            r"there is no column 'chosen' \(it has: prompt, answer\); .* 'completion' and its",
+        ),
+        (
+            {"prompt": "a", "completion": "1"},
+            r"pairs, row 2: there is no column 'label' \(it has: prompt, completion\)",
+        ),
+        (
+            {"prompt": "a", "completion": "1", "label": "good"},
+            r"row 2: 'label' must be true or false \(1 or 0\), not 'good'",
+        ),
+        (
+            {"prompt": "a", "completion": "1", "label": None},
+            r"row 2: 'label' must be true or false \(1 or 0\), not None",
+        ),
         ({"prompt": "a", "completion": "1", "label": 0.5}, r"row 2: 'label' must be true or false \(1 or 0\), not 0.5"),
-        ({**GOOD, "chosen": 1}, r"row 2: 'chosen' must be a text, or a list of messages that ends with the assistant's, not 1"),
+        (
+            {**GOOD, "chosen": 1},
+            r"row 2: 'chosen' must be a text, or a list of messages that ends with the assistant's, not 1",
+        ),
         ({**GOOD, "rejected": None}, r"row 2: 'rejected' must be a text, or a list of messages"),
         ({**GOOD, "rejected": ["2"]}, r"row 2: 'rejected' must be a text, or a list of messages"),
-        ({**GOOD, "rejected": [ASSISTANT, USER]}, r"row 2: 'rejected' must be a text, or a list of messages that ends with"),
-        ({**GOOD, "chosen": [USER, ASSISTANT]}, r"row 2: 'chosen' has messages before its last one that are not those of the"),
+        (
+            {**GOOD, "rejected": [ASSISTANT, USER]},
+            r"row 2: 'rejected' must be a text, or a list of messages that ends with",
+        ),
+        (
+            {**GOOD, "chosen": [USER, ASSISTANT]},
+            r"row 2: 'chosen' has messages before its last one that are not those of the",
+        ),
         ({**GOOD, "prompt": 5}, r"row 2: the prompt must be a text or a list of messages"),
-        ({**GOOD, "rejected": "x" * 130}, r"row 2: prompt and completion have 134 tokens together, .* context of 128: shorten"),
+        (
+            {**GOOD, "rejected": "x" * 130},
+            r"row 2: prompt and completion have 134 tokens together, .* context of 128: shorten",
+        ),
         ("a", r"data, row 2: expected a mapping of columns, found str"),
     ],
-)  # fmt: skip
+)
 def test_a_row_that_is_no_pair_is_named_with_what_it_lacks(load, row, message):
     with pytest.raises(UsageError, match=message):
         load([GOOD, row])

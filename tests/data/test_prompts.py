@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort.batch import Prompt
 from cohort.data.prompts import PromptSpec, fill, load_prompts, overlap, prompt_id, read_source
 from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
+from cohort.types import Prompt
 from tests.helpers import tiny_policy
 
 
@@ -70,10 +70,7 @@ def test_a_preset_is_used_and_said_unless_fields_are_named():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (
-            {"prompt_field": "text"},
-            r"data, row 2: there is no column 'text' \(--prompt-field\); it has prompt, more",
-        ),
+        ({"prompt_field": "text"}, r"data, row 2: there is no column 'text' \(--prompt-field\); it has prompt, more"),
         ({"answer_field": "text"}, r"data, row 2: there is no column 'text' \(--answer-field\)"),
         ({}, r"data, row 3: there is no column 'prompt' \(it has: more\); .*--prompt-field, .*--template"),
     ],
@@ -217,11 +214,7 @@ def bare():
 
 
 def test_a_model_s_chat_template_is_used(policy):
-    chat = [
-        {"role": "user", "content": "a"},
-        {"role": "assistant", "content": "b"},
-        {"role": "user", "content": "c"},
-    ]
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     text, turns = prompts_of([{"prompt": "a"}, {"prompt": chat}], policy=policy, system="s")
     assert text.text == "<|system|>s<|user|>a<|assistant|>"
     assert turns.text == "<|system|>s<|user|>a<|assistant|>b<|end|><|user|>c<|assistant|>"

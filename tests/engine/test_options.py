@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from cohort.axes.entropy import EntropyTemperature
-from cohort.batch import Request
 from cohort.engine.base import Completion, Sampling
-from cohort.engine.cached import CachedDecoder
-from cohort.engine.native import NativeEngine
+from cohort.engine.native.cached import CachedDecoder
+from cohort.engine.native.engine import NativeEngine
 from cohort.engine.stopping import StopStrings, first_stop
 from cohort.engine.truncation import allowed
 from cohort.policies.causal_lm import CausalLM
-from cohort.support import left_out
+from cohort.signals.entropy import EntropyTemperature
+from cohort.types import Request
+from cohort.types.support import left_out
 from tests.helpers import prompt_of, request_of, tiny_policy
 
 STOPS = ("7", "ab", "q")
@@ -60,10 +60,14 @@ def logits_of(policy: CausalLM, request: Request, done: Completion) -> torch.Ten
 @pytest.mark.parametrize(
     "sampling",
     [
-        EVERYTHING, Sampling(temperature=0.6, top_p=0.8), Sampling(min_p=0.3), Sampling(stop=STOPS),
-        Sampling(min_new_tokens=9, stop_ids=frozenset(range(40))), replace(EVERYTHING, temperature=0.0),
+        EVERYTHING,
+        Sampling(temperature=0.6, top_p=0.8),
+        Sampling(min_p=0.3),
+        Sampling(stop=STOPS),
+        Sampling(min_new_tokens=9, stop_ids=frozenset(range(40))),
+        replace(EVERYTHING, temperature=0.0),
     ],
-)  # fmt: skip
+)
 def test_a_request_draws_the_same_tokens_whatever_is_beside_it(sampling: Sampling) -> None:
     policy = tiny_policy()
     requests = some_requests(policy)

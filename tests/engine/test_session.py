@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort.batch import Request
 from cohort.engine.base import Completion, Sampling, Session
-from cohort.engine.native import NativeEngine
-from cohort.engine.vllm import VLLMEngine
-from cohort.engine.vllm_server import Server
-from cohort.engine.vllm_weights import Folder
+from cohort.engine.native.engine import NativeEngine
+from cohort.engine.vllm.engine import VLLMEngine
+from cohort.engine.vllm.server import Server
+from cohort.engine.vllm.weights import Folder
 from cohort.policies.causal_lm import CausalLM
-from tests.engine.vllm_fakes import FakeServer, Model, serving
+from cohort.types import Request
+from tests.engine.vllm.fakes import FakeServer, Model, serving
 from tests.helpers import prompt_of, request_of, tiny_policy
 
 POLICIES = {"shared": tiny_policy("qwen3"), "modules": tiny_policy("gemma2"), "cached": tiny_policy("qwen3")}
@@ -105,7 +105,7 @@ def test_a_session_goes_on_after_it_was_idle_and_says_when_nothing_waits() -> No
 
 
 def test_memory_that_runs_out_in_a_session_costs_nothing_but_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cohort.engine.shared import SharedDecoder
+    from cohort.engine.native.shared import SharedDecoder
 
     policy = POLICIES["shared"]
     requests, take = some(policy), SharedDecoder._take

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.batch import Batch
 from cohort.policies.head import statistics_of
+from cohort.types import Batch
 from tests.golden.runner import make_batch, tensor
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.batch import Batch
+from cohort.types import Batch
 from tests.golden.runner import tensor
 
 

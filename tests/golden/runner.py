@@ -33,31 +33,47 @@ import torch
 from torch import Tensor
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.methods import Loss, Method
+from cohort.types import Batch
 
 VECTORS = Path(os.environ.get("COHORT_GOLDEN") or Path(__file__).parent / "vectors")
 
 # Names that differ between files (see the README of the vectors).
 ALIASES = {
-    "adv_eps": "adv_eps", "eps_std": "adv_eps", "eps": "adv_eps", "std_ddof": "std_ddof", "adv_std": "std_ddof",
-    "kl_beta": "kl_beta", "kl_coef": "kl_beta", "beta": "kl_beta", "kl": "kl", "clip_low": "clip_low",
-    "clip_high": "clip_high", "aggregation": "aggregation",
-}  # fmt: skip
+    "adv_eps": "adv_eps",
+    "eps_std": "adv_eps",
+    "eps": "adv_eps",
+    "std_ddof": "std_ddof",
+    "adv_std": "std_ddof",
+    "kl_beta": "kl_beta",
+    "kl_coef": "kl_beta",
+    "beta": "kl_beta",
+    "kl": "kl",
+    "clip_low": "clip_low",
+    "clip_high": "clip_high",
+    "aggregation": "aggregation",
+}
 VALUES = {
     "std_ddof": {"population": 0, "sample": 1},
     "aggregation": {
-        "seq": "seq", "seq-mean-token-mean": "seq", "mean-over-rollouts": "seq", "token": "token",
-        "token-mean": "token", "sum-tokens-mean-rollouts": "token-sum",
+        "seq": "seq",
+        "seq-mean-token-mean": "seq",
+        "mean-over-rollouts": "seq",
+        "token": "token",
+        "token-mean": "token",
+        "sum-tokens-mean-rollouts": "token-sum",
         "seq-mean-token-mean over kept rollouts": "seq",
     },
     "entropy_high": {"log(G)": None},
-}  # fmt: skip
+}
 # Input -> field of the batch, where the names differ.
 FIELDS = {
-    "tokens": "token_ids", "actions": "token_ids", "correct": "accuracy", "lengths": "length",
+    "tokens": "token_ids",
+    "actions": "token_ids",
+    "correct": "accuracy",
+    "lengths": "length",
     "token_advantages": "advantages",
-}  # fmt: skip
+}
 ROLLOUT_MATRICES = {"reward_components"}
 LEAVES = ("logp", "entropy", "logits", "aug_logp")
 

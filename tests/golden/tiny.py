@@ -103,9 +103,13 @@ def policy_of(params: dict[str, Any]) -> CausalLM:
     """The model with these weights, in float64."""
     vocab, hidden = len(params["embed"]), len(params["embed"][0])
     config = TinyConfig(
-        vocab_size=vocab, hidden_size=hidden, inner_size=len(params["w1"][0]), positions=len(params["pos"]),
-        eos_token_id=0, attn_implementation="sdpa",
-    )  # fmt: skip
+        vocab_size=vocab,
+        hidden_size=hidden,
+        inner_size=len(params["w1"][0]),
+        positions=len(params["pos"]),
+        eos_token_id=0,
+        attn_implementation="sdpa",
+    )
     model = TinyLM(config).double()
     with torch.no_grad():
         for name, parameter in model.named().items():

@@ -11,8 +11,8 @@ from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.head import statistics_of
 from cohort.policies.loading import merge_adapter
-from cohort.policies.nursery import nursery
 from cohort.policies.sequences import Sequences
+from cohort.policies.toy import toy
 from tests.helpers import tiny_policy
 
 KINDS = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "gpt2", "mistral", "phi3")
@@ -100,7 +100,7 @@ def test_a_beginning_of_sequence_token_can_be_asked_for() -> None:
 def test_a_saved_policy_loads_with_transformers(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    policy = nursery(0, hidden=32, layers=1)
+    policy = toy(0, hidden=32, layers=1)
     policy.save(tmp_path)
     model, words = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
     for a, b in zip(policy.model.state_dict().values(), model.state_dict().values(), strict=True):
@@ -114,7 +114,7 @@ def test_a_saved_policy_loads_with_transformers(tmp_path: Path) -> None:
 
 def test_the_nursery_is_the_same_for_the_same_seed_and_leaves_the_random_state_alone() -> None:
     before = torch.get_rng_state()
-    first, second, other = nursery(3), nursery(3), nursery(4)
+    first, second, other = toy(3), toy(3), toy(4)
     assert torch.equal(before, torch.get_rng_state())
     weights = [next(iter(p.model.state_dict().values())) for p in (first, second, other)]
     assert torch.equal(weights[0], weights[1])

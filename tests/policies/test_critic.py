@@ -126,9 +126,16 @@ def test_it_has_a_learning_rate_of_its_own(micro_root: Path, kind: str) -> None:
 def run(folder: Path, root: Path, method: str, *, stop: int = 0, **changes: Any) -> Result:
     """Four steps of two epochs of two updates each; with `stop`, interrupted after that step."""
     config = {
-        **micro.CONFIG, "model": str(micro.folder(root)), "method": method, "steps": 4, "group_size": 2, "updates": 2,
-        "epochs": 2, "out": str(folder), **changes,
-    }  # fmt: skip
+        **micro.CONFIG,
+        "model": str(micro.folder(root)),
+        "method": method,
+        "steps": 4,
+        "group_size": 2,
+        "updates": 2,
+        "epochs": 2,
+        "out": str(folder),
+        **changes,
+    }
     display = Display(quiet=True)
     if stop:
         display.step = lambda step, *a, **k: signal.raise_signal(signal.SIGINT) if step == stop else None  # type: ignore[method-assign]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cohort.engine.base import Sampling
-from cohort.engine.native import NativeEngine
+from cohort.engine.native.engine import NativeEngine
 from cohort.errors import Diverged
 from cohort.policies.diverging import first_not_finite
 from cohort.policies.sequences import Sequences

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cohort.policies.nursery import tokenizer
 from cohort.policies.pieces import Pieces
+from cohort.policies.toy import tokenizer
 
 
 def wrapped(model: Any, pre: Any, decoder: Any) -> Any:

@@ -160,9 +160,7 @@ def kept_bytes(policy: CausalLM, given_: Sequences) -> int:
     return sum(held.values())
 
 
-def test_only_the_inputs_of_layers_are_kept_and_a_chunk_is_computed_at_a_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_only_the_inputs_of_layers_are_kept_and_a_chunk_is_computed_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = tiny_policy("qwen3")
     monkeypatch.setattr(stream, "CHUNK", 16)
     rows = Sequences((torch.arange(2, 22),) * 4, tuple(torch.arange(3, 67) for _ in range(4)))

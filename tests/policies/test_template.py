@@ -31,20 +31,48 @@ def rendered(template: Any, messages: list[dict[str, Any]], tools: Any = ()) -> 
 @pytest.mark.parametrize(
     ("template", "messages", "said"),
     [
-        (GEMMA, [SYSTEM, USER], r"some model does not take these messages \(TemplateError: 'System role not .* no system role"),
+        (
+            GEMMA,
+            [SYSTEM, USER],
+            r"some model does not take these messages \(TemplateError: 'System role not .* no system role",
+        ),
         (GEMMA, [USER, USER], r"TemplateError: 'Conversation roles must alternate .*; the roles are user, user"),
-        (SILENT, [SYSTEM, USER], r"leaves out message 1 \(system\): it has no system role; put the text into --template"),
-        (SILENT, [USER, {"role": "critic", "content": "1"}], r"leaves out message 2 \(critic\): it does not know the role"),
-        (LAST_ONLY, [USER, {"role": "assistant", "content": "2"}, {"role": "user", "content": "so?"}], r"leaves out message 1"),
+        (
+            SILENT,
+            [SYSTEM, USER],
+            r"leaves out message 1 \(system\): it has no system role; put the text into --template",
+        ),
+        (
+            SILENT,
+            [USER, {"role": "critic", "content": "1"}],
+            r"leaves out message 2 \(critic\): it does not know the role",
+        ),
+        (
+            LAST_ONLY,
+            [USER, {"role": "assistant", "content": "2"}, {"role": "user", "content": "so?"}],
+            r"leaves out message 1",
+        ),
         ("{% for %}", [USER], r"the chat template of some model is malformed \(line 1: .*prompt_format=text"),
-        ("{{ messages[0]['content'] | upper }}{{ 1 / 0 }}", [USER], r"does not take these messages \(ZeroDivisionError"),
-        ("{{ raise_exception(1) }}", [USER], r"does not take these messages \(TemplateError: '1'\); the roles are user"),
+        (
+            "{{ messages[0]['content'] | upper }}{{ 1 / 0 }}",
+            [USER],
+            r"does not take these messages \(ZeroDivisionError",
+        ),
+        (
+            "{{ raise_exception(1) }}",
+            [USER],
+            r"does not take these messages \(TemplateError: '1'\); the roles are user",
+        ),
         ("{{ messages[0]['content'] + 1 }}", [USER], r"\(TypeError: "),
         ({"other": CHATML}, [USER], r"does not take these messages \(ValueError"),
-        (CALLING, [{"role": "assistant", "content": "", "tool_calls": TOOLS}], r"message 1, the last one, .* calls tools"),
+        (
+            CALLING,
+            [{"role": "assistant", "content": "", "tool_calls": TOOLS}],
+            r"message 1, the last one, .* calls tools",
+        ),
         (CHATML, [{"role": "assistant", "content": " "}], r"the only message is the assistant's, and empty"),
     ],
-)  # fmt: skip
+)
 def test_what_a_template_does_not_write_is_refused(template: Any, messages: list[dict[str, Any]], said: str) -> None:
     with pytest.raises(UsageError, match=said) as error:
         rendered(template, messages)

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort.batch import Prompt
 from cohort.data.messages import CALLS, is_chat, messages_of
 from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.pieces import Pieces
+from cohort.types import Prompt
 from tests.model_folders import NAMES
 
 Load = Callable[..., CausalLM]
@@ -241,8 +241,10 @@ def test_a_token_above_the_embedding_is_refused(load: Load) -> None:
     found = rf"token <tool_x> \(id {token}\) .* ids 0 to {token - 1}"
     made = asked(policy, "use it")
     for attempt in (
-        lambda: policy.prompt("use <tool_x> now"), lambda: policy.encode("<tool_x>"), lambda: policy.follow(made, "a <tool_x>")
-    ):  # fmt: skip
+        lambda: policy.prompt("use <tool_x> now"),
+        lambda: policy.encode("<tool_x>"),
+        lambda: policy.follow(made, "a <tool_x>"),
+    ):
         with pytest.raises(UsageError, match=found):
             attempt()
     assert policy.prompt("use it now")[1]
@@ -259,9 +261,28 @@ def test_half_a_surrogate_pair_is_refused(load: Load) -> None:
 
 # What the tokenizers of the tests were made of, so that they know it, with what formats trip over.
 PARTS = (
-    "a", "The answer is 4.", " ", "  ", "\n", "\n\n", "x != y ,", "</", "think", "<think>", "</answer>", "café", "你好", "😀",
-    "2 + 2", "{{", "}}", "{%", "'", '"', "None",
-)  # fmt: skip
+    "a",
+    "The answer is 4.",
+    " ",
+    "  ",
+    "\n",
+    "\n\n",
+    "x != y ,",
+    "</",
+    "think",
+    "<think>",
+    "</answer>",
+    "café",
+    "你好",
+    "😀",
+    "2 + 2",
+    "{{",
+    "}}",
+    "{%",
+    "'",
+    '"',
+    "None",
+)
 TEXT = st.lists(st.sampled_from(PARTS), max_size=5).map("".join)
 ANYTHING = st.recursive(
     st.none() | st.integers() | st.booleans() | st.text(max_size=4),
@@ -276,9 +297,10 @@ ROLE = st.sampled_from(["user", "assistant", "system", "tool", "critic", ""]) | 
 MESSAGE = st.fixed_dictionaries(
     {"role": ROLE, "content": CONTENT},
     optional={
-        "name": ANYTHING, "tool_calls": st.none() | st.just([{"type": "function", "function": {"name": "f", "arguments": {}}}])
+        "name": ANYTHING,
+        "tool_calls": st.none() | st.just([{"type": "function", "function": {"name": "f", "arguments": {}}}]),
     },
-)  # fmt: skip
+)
 LIKELY = st.lists(
     st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]), "content": TEXT}),
     min_size=1,
@@ -289,12 +311,7 @@ SURROGATES = st.sampled_from(["", "", "", "\ud800", "\udfff"])
 
 @pytest.mark.parametrize("name", NAMES)
 @settings(deadline=None, max_examples=40)
-@given(
-    source=LIKELY | st.lists(MESSAGE, max_size=4),
-    completion=TEXT,
-    system=st.none() | TEXT,
-    broken=SURROGATES,
-)
+@given(source=LIKELY | st.lists(MESSAGE, max_size=4), completion=TEXT, system=st.none() | TEXT, broken=SURROGATES)
 def test_messages_are_rendered_as_they_are_or_refused_with_a_reason(
     load: Load, name: str, source: list[dict[str, Any]], completion: str, system: str | None, broken: str
 ) -> None:

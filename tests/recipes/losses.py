@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.methods import Method
+from cohort.types import Batch
 
 
 def taken(method: str | Method, batch: Batch, **hyper: Any) -> tuple[Tensor, Tensor]:

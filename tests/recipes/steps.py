@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.methods import Method
+from cohort.types import Batch
 from tests.traits import gradients, with_leaves
 
 

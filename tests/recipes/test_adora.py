@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.groups import group_sum
-from cohort.batch import Batch
 from cohort.recipes.adora import RELEASED, WEIGHTS, difficulty_advantage, group_weights, length_advantage
+from cohort.reductions.groups import group_sum
+from cohort.types import Batch
 from tests.helpers import random_batch
 
 SEEDS = st.integers(0, 10_000)
@@ -66,9 +66,11 @@ def test_the_criteria_join(seed: int, tau: float) -> None:
 def test_failures_that_were_cut_off(variant: str) -> None:
     """Without max_len, the released variants leave out what ended at the token limit; the paper's criteria do not."""
     batch = Batch.of(
-        torch.ones(3, 4), group=torch.zeros(3), rewards=torch.tensor([1.0, 0.0, 0.0]).double(),
+        torch.ones(3, 4),
+        group=torch.zeros(3),
+        rewards=torch.tensor([1.0, 0.0, 0.0]).double(),
         truncated=torch.tensor([0.0, 1.0, 0.0]),
-    ).with_rollouts(length=torch.tensor([3.0, 9.0, 1.0]))  # fmt: skip
+    ).with_rollouts(length=torch.tensor([3.0, 9.0, 1.0]))
     longer = bool(length_advantage(batch, variant=variant, correct_above=0.5))
     assert longer == (variant in RELEASED)
     assert not bool(length_advantage(batch, variant=variant, correct_above=0.5, max_len=10))

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.axes.surrogate import clipped, ppo_clip, soft_gate
-from cohort.batch import Batch
 from cohort.errors import UsageError
 from cohort.methods import MethodError
 from cohort.recipes.arspo import RULES, control
 from cohort.training.loop import one_step
+from cohort.types import Batch
 from tests import micro
 from tests.traits import batch_for, gradients, with_leaves
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.groups import group_flat, group_sum
-from cohort.batch import Batch
 from cohort.methods import MethodError
 from cohort.recipes.aspo import find_code
+from cohort.reductions.groups import group_flat, group_sum
+from cohort.types import Batch
 from tests.helpers import probe_of
 from tests.traits import batch_for
 
@@ -69,11 +69,9 @@ def test_small_shifts_sum_to_zero_and_favour_early_code(seed: int, delta: float)
 def test_only_proportions_matter(seed: int, factor: int, delta: float, k: float) -> None:
     batch = batch_for("aspo", seed=seed)
     longer = batch.with_rollouts(
-        first_code_position=torch.where(
-            batch["first_code_position"] < 0, -1, factor * batch["first_code_position"]
-        ),
+        first_code_position=torch.where(batch["first_code_position"] < 0, -1, factor * batch["first_code_position"]),
         length=factor * batch.lengths,
-    )  # fmt: skip
+    )
     assert torch.allclose(shaped(longer, delta=delta, k=k), shaped(batch, delta=delta, k=k))
 
 

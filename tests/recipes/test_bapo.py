@@ -10,9 +10,9 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.axes import ratio
-from cohort.batch import Batch
 from cohort.methods import MethodError
 from cohort.recipes.bapo import Balance, balance, bounds
+from cohort.types import Batch
 from tests.helpers import random_batch
 
 SEEDS = st.integers(0, 10_000)

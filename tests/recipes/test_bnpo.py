@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from cohort import registry
 from cohort.axes.advantage import centred
-from cohort.axes.groups import group_sum
-from cohort.batch import Batch
 from cohort.methods import MethodError
 from cohort.recipes.bnpo import fitted, weights
+from cohort.reductions.groups import group_sum
+from cohort.types import Batch
 from tests.helpers import random_batch
 
 SEEDS = st.integers(0, 10_000)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.groups import group_mean, group_size, group_sum, group_table, token_mean
 from cohort.axes.objective import GradedRewardError
-from cohort.batch import Batch
+from cohort.reductions.groups import group_mean, group_size, group_sum, group_table, token_mean
+from cohort.types import Batch
 from tests.helpers import random_batch
 
 SEEDS = st.integers(0, 10_000)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cohort import registry
-from cohort.axes.moments import direction, moved, no_moments, row_means
-from cohort.batch import Batch
 from cohort.recipes.capo_curvature import last_layer, shifts
+from cohort.reductions.moments import direction, moved, no_moments, row_means
 from cohort.training.loop import one_step
+from cohort.types import Batch
 from tests import micro
 from tests.recipes.losses import taken
 from tests.traits import batch_for
@@ -33,9 +33,9 @@ def random(seed: int, *shape: int) -> Tensor:
 
 def judged(seed: int, **notes: Any) -> Batch:
     """A random batch with advantages."""
-    return registry.method("capo-curvature", **OFF).assign(batch_for("capo-curvature", seed=seed).note(**notes), {
-        KEY: no_moments()
-    })  # fmt: skip
+    return registry.method("capo-curvature", **OFF).assign(
+        batch_for("capo-curvature", seed=seed).note(**notes), {KEY: no_moments()}
+    )
 
 
 def last_layer_batch(

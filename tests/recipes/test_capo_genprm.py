@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.errors import UsageError
 from cohort.explain import explain
 from cohort.recipes.capo_genprm import VOTES, token_rewards, voted, wrong_share
 from cohort.rewards.scorer import RewardError
-from cohort.training.collect import make_batch
+from cohort.rollouts.collect import make_batch
 from cohort.training.config import make_config
 from cohort.training.setup import check_method
+from cohort.types import Batch
 from tests.helpers import probe_of
 from tests.recipes import judges
 from tests.traits import batch_for

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cohort import registry
-from cohort.axes.groups import group_sum
 from cohort.axes.objective import sequence_log_ratio
-from cohort.batch import Batch
 from cohort.methods import MethodError
 from cohort.recipes.copg import less_others, regularized_reward
+from cohort.reductions.groups import group_sum
+from cohort.types import Batch
 from tests.helpers import random_batch
 from tests.recipes.losses import taken
 

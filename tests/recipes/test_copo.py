@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.groups import group_flat, group_mean
-from cohort.batch import Batch
 from cohort.recipes.copo import disagreement, local_weight
+from cohort.reductions.groups import group_flat, group_mean
+from cohort.types import Batch
 from tests.helpers import probe_of
 from tests.traits import batch_for, gradients
 

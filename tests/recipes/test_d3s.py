@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.batch import Batch, Groups
 from cohort.recipes.d3s import extremes, scheduled
+from cohort.types import Batch, Groups
 from tests.helpers import random_batch
 
 SEEDS = st.integers(0, 10_000)
@@ -25,9 +25,12 @@ def one_group(count: int) -> Groups:
 
 def fixed(rollouts: int | None, tokens: float, **hyper: Any) -> dict[str, Any]:
     return {
-        "num_rollouts_init": rollouts, "num_rollouts_final": rollouts, "token_fraction_init": tokens,
-        "token_fraction_final": tokens, **hyper,
-    }  # fmt: skip
+        "num_rollouts_init": rollouts,
+        "num_rollouts_final": rollouts,
+        "token_fraction_init": tokens,
+        "token_fraction_final": tokens,
+        **hyper,
+    }
 
 
 def run(batch: Batch, name: str = "d3s", **hyper: Any) -> tuple[torch.Tensor, torch.Tensor, Batch]:

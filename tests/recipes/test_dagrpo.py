@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cohort import registry
-from cohort.axes.components import component
-from cohort.batch import Batch, Prompt, Request, Rollout, Segment
 from cohort.errors import UsageError
+from cohort.reductions.components import component
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, one_step
 from cohort.training.setup import Setup, optimizer_of, prepare
+from cohort.types import Batch, Prompt, Request, Rollout, Segment
 from tests.helpers import rollout_of, tiny_policy
 from tests.traits import batch_for
 
@@ -185,10 +185,17 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     # No one writes that many nines in six tokens by chance.
     rows = [{"prompt": f"{a}=", "answer": "99999", "solution": "99999"} for a in range(3)]
     config = {
-        "model": str(root / "tiny"), "data": rows, "reward": ["exact", f"0*{judge}:quality"], "steps": 2,
-        "prompts_per_step": 3, "group_size": 4, "max_new_tokens": 6, "tensorboard": False, "show_every": 0,
+        "model": str(root / "tiny"),
+        "data": rows,
+        "reward": ["exact", f"0*{judge}:quality"],
+        "steps": 2,
+        "prompts_per_step": 3,
+        "group_size": 4,
+        "max_new_tokens": 6,
+        "tensorboard": False,
+        "show_every": 0,
         "method": "dagrpo",
-    }  # fmt: skip
+    }
     made = prepare(make_config(config), say=lambda _: None)
     yield made
     made.close()

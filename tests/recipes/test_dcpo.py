@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.methods import MethodError
 from cohort.recipes.dcpo import controlled_temperature, reinforce_share
+from cohort.types import Batch
 from tests.helpers import probe_of
 from tests.traits import batch_for
 
@@ -89,9 +89,11 @@ def test_the_gradient_moves_entropy_to_the_side_that_the_state_asks_for(seed: in
         temperature = controlled_temperature(entropy, target_entropy=0.25, hot=1.2, cold=0.8)
         heated = (logits.detach() / temperature).log_softmax(0)
         batch = Batch.of(
-            torch.ones(6, 1), group=torch.zeros(6, dtype=torch.int64), rewards=torch.ones(6, dtype=torch.float64),
+            torch.ones(6, 1),
+            group=torch.zeros(6, dtype=torch.int64),
+            rewards=torch.ones(6, dtype=torch.float64),
             old_logp=logp[:, None],
-        ).with_tokens(old_logp_temp=heated[:, None])  # fmt: skip
+        ).with_tokens(old_logp_temp=heated[:, None])
         value = assigned(batch, entropy)[:, 0]
         (ascent,) = torch.autograd.grad((p.detach() * value * p.log()).sum(), logits, retain_graph=True)
         assert sign * float(ascent @ slope) > 0

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.groups import group_mean, group_sum
-from cohort.batch import Batch
 from cohort.recipes.dgpo import question_weights, valid_groups
+from cohort.reductions.groups import group_mean, group_sum
+from cohort.types import Batch
 from tests.helpers import random_batch
 
 SEEDS = st.integers(0, 10_000)
@@ -52,9 +52,11 @@ def test_weights_sum_to_the_valid_groups_and_favour_hard_ones(
 def test_a_group_valid_through_another_reward_alone_comes_last() -> None:
     group = torch.tensor([0, 0, 1, 1, 2, 2])
     batch = Batch.of(
-        torch.ones(6, 1), group=group, accuracy=torch.tensor([0.0, 0, 1, 0, 1, 1]).double(),
+        torch.ones(6, 1),
+        group=group,
+        accuracy=torch.tensor([0.0, 0, 1, 0, 1, 1]).double(),
         rewards=torch.tensor([0.5, 0.0, 1.5, 0.5, 1.5, 1.0]).double(),
-    )  # fmt: skip
+    )
     weight = question_weights(batch, temperature=2.0)
     assert weight[1] > weight[0]
     assert torch.isclose(weight[0], weight[2])

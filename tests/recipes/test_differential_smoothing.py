@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.groups import group_sum, token_sum
-from cohort.batch import Batch
+from cohort.reductions.groups import group_sum, token_sum
+from cohort.types import Batch
 from tests.helpers import random_batch
 
 SEEDS = st.integers(0, 10_000)
@@ -47,9 +47,9 @@ def test_rare_correct_rollouts_rise_and_rare_wrong_ones_fall(seed: int, gamma_p:
     for side, sign in ((correct, 1), (~correct, -1)):
         order = logp[side].argsort(descending=True)
         assert bool((sign * change[side][order].diff() >= -1e-12).all())
-    assert torch.allclose(group_sum(change, batch.groups), group_sum(
-        torch.where(correct, -gamma_p * logp, gamma_n * logp), batch.groups
-    ))  # fmt: skip
+    assert torch.allclose(
+        group_sum(change, batch.groups), group_sum(torch.where(correct, -gamma_p * logp, gamma_n * logp), batch.groups)
+    )
 
 
 @settings(max_examples=15, deadline=None)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort.axes.objective import logistic, preferred_pairs, sequence_log_ratio
-from cohort.batch import Batch
+from cohort.types import Batch
 from tests.helpers import random_batch
 from tests.recipes.steps import pairs_batch, update_of
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort.axes.groups import group_sum
 from cohort.recipes.drpo import length_reward, preference_weights
+from cohort.reductions.groups import group_sum
 from tests.helpers import random_batch
 from tests.recipes.losses import taken
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.groups import top_tokens
-from cohort.batch import Batch
 from cohort.errors import UsageError
 from cohort.methods import MethodError
+from cohort.reductions.groups import top_tokens
+from cohort.types import Batch
 from tests.helpers import random_batch
 
 SEEDS = st.integers(0, 10_000)
@@ -89,9 +89,11 @@ def staged(**hyper: Any) -> tuple[list[tuple[float, ...]], list[float]]:
     signals = [(a, b, f) for a, b, f in product((0.0, 1.0), (0.0, 1.0), (0.0, 0.25, 1.0))]
     zero = torch.zeros(len(signals)).double()
     batch = Batch.of(
-        torch.ones(len(signals), 1), group=torch.arange(len(signals)), rewards=zero,
+        torch.ones(len(signals), 1),
+        group=torch.arange(len(signals)),
+        rewards=zero,
         reward_components=torch.tensor(signals).double(),
-    ).note(reward_names=("compiles", "fits", "passes"))  # fmt: skip
+    ).note(reward_names=("compiles", "fits", "passes"))
     made = registry.method("earl", syntax="compiles", interface="fits", functional="passes", **hyper)
     return signals, made.shape(batch, {}).rewards.tolist()
 

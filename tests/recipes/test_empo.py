@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cohort import registry
-from cohort.axes.groups import group_mean
-from cohort.batch import Batch
 from cohort.errors import UsageError
 from cohort.methods import MethodError
-from cohort.rewards.answers import repeats
-from cohort.training.collect import make_batch
+from cohort.reductions.groups import group_mean
+from cohort.rollouts.collect import make_batch
+from cohort.signals.answers import repeats
 from cohort.training.config import make_config
 from cohort.training.setup import check_method
+from cohort.types import Batch
 from tests.helpers import probe_of, random_batch
 from tests.recipes import judges
 from tests.traits import batch_for

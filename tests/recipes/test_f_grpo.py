@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from cohort import registry
 from cohort.axes.advantage import zscore
-from cohort.axes.divergence import CANONICAL, LINKS, TABLE
 from cohort.recipes.f_grpo import implicit_reward
+from cohort.reductions.divergence import CANONICAL, LINKS, TABLE
 from tests.helpers import random_batch
 from tests.recipes.losses import taken
 
@@ -26,9 +26,7 @@ F = {
     "total_variation": lambda t: (t - 1).abs() / 2,
 }
 # f''(1), and for total variation, which has none, the slope of its link at 0.
-SLOPE = {
-    "kl": 1.0, "reverse_kl": 1.0, "pearson": 2.0, "hellinger": 0.5, "jensen_shannon": 0.5, "total_variation": 0.25,
-}  # fmt: skip
+SLOPE = {"kl": 1.0, "reverse_kl": 1.0, "pearson": 2.0, "hellinger": 0.5, "jensen_shannon": 0.5, "total_variation": 0.25}
 
 
 @pytest.mark.parametrize("name", list(F))

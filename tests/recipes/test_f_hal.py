@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.divergence import TABLE
 from cohort.axes.objective import sequence_log_ratio
-from cohort.batch import Batch
+from cohort.reductions.divergence import TABLE
 from cohort.training.loop import one_step
+from cohort.types import Batch
 from tests import micro
 from tests.helpers import random_batch
 from tests.recipes.steps import update_of

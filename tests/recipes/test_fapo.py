@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cohort import registry
-from cohort.axes.components import component
-from cohort.batch import Batch
 from cohort.errors import UsageError
 from cohort.recipes.fapo import is_flawed, step_reward
+from cohort.reductions.components import component
 from cohort.training.config import make_config
 from cohort.training.setup import prepare
+from cohort.types import Batch
 from tests.helpers import with_rewards
 from tests.recipes import judges
 from tests.traits import batch_for
@@ -56,9 +56,12 @@ def test_a_flaw_turns_negative_when_sound_rollouts_outnumber_wrong_ones(
     """The sign of the advantage is that of (2 - penalty) wrong - penalty sound."""
     right = torch.tensor([1.0] * (sound + flaws) + [0.0] * wrong).double()
     batch = Batch.of(
-        torch.ones(len(right), 1), group=torch.zeros(len(right)).long(), rewards=right, accuracy=right,
+        torch.ones(len(right), 1),
+        group=torch.zeros(len(right)).long(),
+        rewards=right,
+        accuracy=right,
         reward_components=torch.zeros(len(right), 0).double(),
-    )  # fmt: skip
+    )
     batch = with_rewards(batch, flawed=torch.tensor([0.0] * sound + [1.0] * (flaws + wrong)).double())
     method = registry.method("fapo", flaw_penalty=penalty)
     advantage = float(method.prepare(batch, {}).advantages[sound, 0])
@@ -82,8 +85,14 @@ def test_rewards_of_the_reward_model(predicted: int, gold: int) -> None:
 
 def test_verdicts_of_the_reward_model() -> None:
     assert [is_flawed(text) for text in ("-1", " 3 ", "0", "-2", "none", "", None)] == [
-        False, True, True, True, False, False, False,
-    ]  # fmt: skip
+        False,
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_a_run_without_the_reward_is_refused_before_anything_is_sampled(base: dict[str, Any], tmp_path: Path) -> None:

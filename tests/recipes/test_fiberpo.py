@@ -9,8 +9,8 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.axes import ratio
-from cohort.axes.tools import Probe
-from cohort.batch import Batch, Prompt, Request
+from cohort.types import Batch, Prompt, Request
+from cohort.types.access import Probe
 from tests.axes.test_properties import close, run
 from tests.helpers import random_batch, rollout_of
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.recipes.format_length import length_reward
 from cohort.rewards.verifiers import reads_as_math
+from cohort.types import Batch
 from tests.helpers import probe_of, random_batch
 from tests.traits import batch_for
 

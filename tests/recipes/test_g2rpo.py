@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.groups import group_sum
-from cohort.batch import Batch
 from cohort.errors import UsageError
 from cohort.methods import MethodError
+from cohort.reductions.groups import group_sum
+from cohort.types import Batch
 from tests import micro
 from tests.helpers import random_batch
 from tests.traits import gradients, with_leaves

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.axes import ratio
-from cohort.axes.groups import group_quantile
-from cohort.batch import Batch
 from cohort.recipes.gbpo import median_critic_loss
+from cohort.reductions.groups import group_quantile
+from cohort.types import Batch
 from tests.helpers import random_batch
 
 SEEDS = st.integers(0, 10_000)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.axes.objective import preferred_pairs, sequence_log_ratio
-from cohort.axes.strata import code
-from cohort.batch import Batch
 from cohort.recipes.group_robust_po import group_losses, moved, pair_losses
+from cohort.signals.strata import code
+from cohort.types import Batch
 from tests.helpers import probe_of, random_batch
 from tests.recipes.steps import pairs_batch, update_of
 

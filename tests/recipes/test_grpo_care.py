@@ -14,16 +14,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cohort import registry
-from cohort.axes.groups import group_mean
-from cohort.batch import Batch
 from cohort.recipes.grpo_care import answer_likelihood, answer_span, consistency_bonus
+from cohort.reductions.groups import group_mean
+from cohort.rollouts.collect import make_batch
 from cohort.training import checkpoint
-from cohort.training.collect import make_batch
 from cohort.training.config import make_config
 from cohort.training.display import Display
 from cohort.training.loop import Progress, one_step
 from cohort.training.setup import optimizer_of, prepare
 from cohort.training.train import train
+from cohort.types import Batch
 from tests.helpers import probe_of
 from tests.traits import batch_for
 

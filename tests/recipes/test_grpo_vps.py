@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.groups import top_tokens
-from cohort.batch import Batch
 from cohort.recipes.grpo_vps import belief, segments
+from cohort.reductions.groups import top_tokens
+from cohort.types import Batch
 from tests.helpers import probe_of, random_batch
 from tests.traits import batch_for
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.entropy import EntropyScale, EntropyTemperature, entropy_scale, entropy_temperature, scaled_entropy
-from cohort.axes.groups import group_flat, group_sum
-from cohort.axes.tools import Tools
-from cohort.batch import Batch, Request
 from cohort.recipes.hapo import by_nature, token_average
+from cohort.reductions.groups import group_flat, group_sum
+from cohort.signals.entropy import EntropyScale, EntropyTemperature, entropy_scale, entropy_temperature, scaled_entropy
+from cohort.types import Batch, Request
+from cohort.types.access import Tools
 from tests.helpers import prompt_of, random_batch, request_of, rollout_of, tiny_policy
 from tests.traits import gradients
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.mismatch import mismatched, score_mismatched
 from cohort.axes.objective import sequence_log_ratio
 from cohort.recipes.kto import class_weights, desirable, episode_labels, rounds
+from cohort.signals.mismatch import mismatched, score_mismatched
 from tests.helpers import probe_of, random_batch
 from tests.recipes.steps import update_of
 from tests.traits import batch_for

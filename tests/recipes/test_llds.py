@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cohort import registry
-from cohort.axes.tools import Probe
-from cohort.batch import Batch, Prompt, Request
 from cohort.recipes.llds import action_sums, displacement, penalised
+from cohort.types import Batch, Prompt, Request
+from cohort.types.access import Probe
 from tests.helpers import random_batch, rollout_of
 
 SEEDS = st.integers(0, 10_000)

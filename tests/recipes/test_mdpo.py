@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from cohort import registry
 from cohort.axes import surrogate
 from cohort.axes.advantage import zscore
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.mdpo import divergence, scheduled
 from cohort.training.loop import one_step
+from cohort.types import Batch
 from tests import micro
 from tests.helpers import random_batch
 from tests.recipes.losses import on_policy, taken

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cohort import registry
 from cohort.axes import ratio
-from cohort.batch import Batch
+from cohort.types import Batch
 from tests.helpers import random_batch
 
 SEEDS = st.integers(0, 10_000)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cohort import registry
 from cohort.axes.objective import GradedRewardError
-from cohort.batch import Batch
+from cohort.types import Batch
 from tests.helpers import random_batch
 from tests.recipes.losses import on_policy, taken
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.groups import group_sum
 from cohort.axes.surrogate import ppo_clip
-from cohort.batch import Batch
+from cohort.reductions.groups import group_sum
+from cohort.types import Batch
 from tests.helpers import random_batch
 
 SEEDS = st.integers(0, 10_000)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.methods import MethodError
 from cohort.recipes.otc import tool_factor
+from cohort.types import Batch
 from tests.helpers import probe_of, random_batch
 from tests.traits import batch_for
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.errors import UsageError
 from cohort.recipes.papo import double_entropy, patch_keep, perception
 from cohort.training.config import make_config
 from cohort.training.setup import check_method
+from cohort.types import Batch
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -120,6 +120,6 @@ def test_patches_are_blackened_whole(height: int, width: int, size: int, ratio: 
 
 
 def test_training_without_images_is_refused() -> None:
-    config = make_config({"model": "nursery", "data": [{"prompt": "a", "answer": "b"}], "method": "papo"})
+    config = make_config({"model": "toy", "data": [{"prompt": "a", "answer": "b"}], "method": "papo"})
     with pytest.raises(UsageError, match="needs vision"):
         check_method(registry.method("papo"), config)

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from cohort import registry
-from cohort.axes.groups import group_flat, group_sum
-from cohort.batch import Batch, Prompt, Request
 from cohort.methods import Method, MethodError
 from cohort.recipes.pipo import improvement_scale, rectified, verdict
+from cohort.reductions.groups import group_flat, group_sum
 from cohort.training import checkpoint
 from cohort.training.config import make_config
 from cohort.training.display import Display
 from cohort.training.loop import one_step
 from cohort.training.train import Result, train
+from cohort.types import Batch, Prompt, Request
 from tests import micro
 from tests.helpers import random_batch, rollout_of
 from tests.traits import batch_for
@@ -149,9 +149,13 @@ def test_it_repeats_whatever_method_it_goes_with(micro_root: Path) -> None:
 
 def run(folder: Path, root: Path, *, stop: int = 0) -> Result:
     config = {
-        **micro.CONFIG, "model": str(micro.folder(root)), "method": "pipo(window=2, phi_low=-0.5)", "steps": 6,
-        "group_size": 4, "out": str(folder),
-    }  # fmt: skip
+        **micro.CONFIG,
+        "model": str(micro.folder(root)),
+        "method": "pipo(window=2, phi_low=-0.5)",
+        "steps": 6,
+        "group_size": 4,
+        "out": str(folder),
+    }
     display = Display(quiet=True)
     if stop:
         display.step = lambda step, *a, **k: signal.raise_signal(signal.SIGINT) if step == stop else None  # type: ignore[method-assign]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.axes.critic import gae
-from cohort.batch import Batch
 from cohort.recipes.poad import action_ends, movement, normalised
+from cohort.types import Batch
 from tests.traits import batch_for, gradients, with_leaves
 
 SEEDS = st.integers(0, 10_000)

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cohort import registry
-from cohort.axes.groups import others_mean
-from cohort.axes.probing import fit, pooled, predict
-from cohort.batch import Batch
 from cohort.errors import UsageError
 from cohort.recipes.poise import FEATURES, entropy_features, thought_and_answer
+from cohort.reductions.groups import others_mean
+from cohort.signals.probing import fit, pooled, predict
 from cohort.training.loop import one_step
+from cohort.types import Batch
 from tests import micro
 from tests.traits import batch_for
 
@@ -182,7 +182,7 @@ def test_predictions_are_those_of_the_step_before(micro_root: Path) -> None:
 
 def test_hidden_states_are_those_of_one_layer(micro_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However the rollouts are cut into passes; a model without the usual layer gives one of its own."""
-    from cohort.axes import probing
+    from cohort.signals import probing
 
     with micro.ready(micro_root, "poise(pool_last=2)", steps=1, group_size=2, prompts_per_step=3) as parts:
         setup = parts[0]
@@ -199,8 +199,5 @@ def test_hidden_states_are_those_of_one_layer(micro_root: Path, monkeypatch: pyt
             assert torch.allclose(result.batch["response_feature"][i], states[end:][-2:].mean(0), atol=1e-5)
             entropy = sum(rollout.sampler_entropy) / len(tokens)
             assert result.batch["entropy_feature"][i].tolist() == pytest.approx([entropy, 0.0, 0.0], abs=1e-5)
-    with (
-        micro.ready(micro_root, "poise(layer=7)", group_size=2) as parts,
-        pytest.raises(UsageError, match="layer 7"),
-    ):
+    with micro.ready(micro_root, "poise(layer=7)", group_size=2) as parts, pytest.raises(UsageError, match="layer 7"):
         one_step(*parts)

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cohort import registry
-from cohort.axes.components import component
-from cohort.batch import Batch
 from cohort.errors import UsageError
 from cohort.recipes.posterior_grpo import pair_loss
+from cohort.reductions.components import component
 from cohort.training.config import make_config
 from cohort.training.setup import prepare
+from cohort.types import Batch
 from tests.traits import batch_for, gradients, with_leaves
 
 SEEDS = st.integers(0, 10_000)

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from cohort import registry
-from cohort.axes.groups import token_mean
-from cohort.batch import Batch
 from cohort.recipes.power_dl import deltas
+from cohort.reductions.groups import token_mean
+from cohort.types import Batch
 from tests.helpers import random_batch
 from tests.recipes.steps import pairs_batch, update_of
 

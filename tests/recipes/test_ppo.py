@@ -13,9 +13,9 @@ from torch import Tensor
 from cohort import registry
 from cohort.axes.critic import gae, token_rewards, whiten
 from cohort.axes.shaping import running_std
-from cohort.batch import Batch
 from cohort.methods import MethodError
 from cohort.training.loop import one_step
+from cohort.types import Batch
 from tests import micro
 from tests.traits import batch_for, gradients, with_leaves
 

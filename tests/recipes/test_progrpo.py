@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.groups import group_max, group_mean, group_size, group_sum
-from cohort.batch import Batch
 from cohort.recipes.progrpo import confidence, low_count, prompt_probabilities
+from cohort.reductions.groups import group_max, group_mean, group_size, group_sum
+from cohort.types import Batch
 from tests.helpers import probe_of
 from tests.traits import batch_for
 

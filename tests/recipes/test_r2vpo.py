@@ -13,11 +13,11 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.axes import ratio
-from cohort.batch import Batch
 from cohort.recipes.r2vpo import dual_step, ratio_variance
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, one_step
 from cohort.training.setup import optimizer_of, prepare
+from cohort.types import Batch
 from tests.helpers import random_batch, tiny_policy
 
 SEEDS = st.integers(0, 10_000)
@@ -94,10 +94,18 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     tiny_policy("qwen3").save(folder)
     rows = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(4) for b in range(3)]
     return {
-        "model": str(folder), "data": rows, "reward": ["format:[0-4]"], "steps": 4, "prompts_per_step": 2,
-        "group_size": 3, "max_new_tokens": 5, "lr": 1e-3, "tensorboard": False, "show_every": 0,
+        "model": str(folder),
+        "data": rows,
+        "reward": ["format:[0-4]"],
+        "steps": 4,
+        "prompts_per_step": 2,
+        "group_size": 3,
+        "max_new_tokens": 5,
+        "lr": 1e-3,
+        "tensorboard": False,
+        "show_every": 0,
         "method": "r2vpo(replay=2)",
-    }  # fmt: skip
+    }
 
 
 def started(config: dict[str, Any], **changes: Any) -> tuple[Any, Any, Progress]:

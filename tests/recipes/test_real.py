@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cohort.axes.groups import group_sum, token_mean
-from cohort.batch import Batch
 from cohort.recipes.real import contributing, labels
+from cohort.reductions.groups import group_sum, token_mean
+from cohort.types import Batch
 from tests.helpers import random_batch
 from tests.recipes.losses import on_policy, taken
 

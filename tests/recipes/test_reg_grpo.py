@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from cohort import registry
 from cohort.axes.advantage import zscore
-from cohort.axes.groups import group_flat, group_sum, token_sum
-from cohort.batch import Batch, Prompt, Request, Rollout
+from cohort.reductions.groups import group_flat, group_sum, token_sum
+from cohort.types import Batch, Prompt, Request, Rollout
 from tests.helpers import random_batch, rollout_of
 from tests.recipes.losses import on_policy, taken
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.groups import group_bundles, group_quantile, group_std, group_sum
-from cohort.axes.quantiles import LEVELS, track
-from cohort.batch import Batch
 from cohort.methods import MethodError
+from cohort.reductions.groups import group_bundles, group_quantile, group_std, group_sum
+from cohort.reductions.quantiles import LEVELS, track
+from cohort.types import Batch
 from tests import micro
 from tests.helpers import random_batch
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cohort import registry
-from cohort.axes.distill import demonstrations, distilled, divergence, taught, teacher_contexts
-from cohort.batch import Batch
 from cohort.methods import MethodError
+from cohort.signals.distill import demonstrations, distilled, divergence, taught, teacher_contexts
+from cohort.types import Batch
 from tests import micro, shown
 from tests.helpers import probe_of, random_batch
 from tests.recipes.steps import update_of

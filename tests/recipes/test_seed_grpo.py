@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.groups import group_size, group_sum
-from cohort.batch import Batch
 from cohort.recipes.seed_grpo import scale_of, semantic_entropy
+from cohort.reductions.groups import group_size, group_sum
+from cohort.types import Batch
 from tests import micro
 from tests.helpers import random_batch
 from tests.traits import batch_for

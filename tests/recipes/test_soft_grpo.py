@@ -101,6 +101,6 @@ def test_training_is_refused_since_no_engine_feeds_mixtures_back() -> None:
     method = registry.method("soft-grpo")
     assert method.lacks == "sampling"
     with pytest.raises(UsageError, match="needs sampling"):
-        check_method(method, make_config({"model": "nursery", "method": "soft-grpo"}))
+        check_method(method, make_config({"model": "toy", "method": "soft-grpo"}))
     with pytest.raises(MethodError, match="lower < upper"):
         registry.method("soft-grpo", noise_clamp=(3.0, -1.5))

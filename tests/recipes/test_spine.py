@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.methods import Method, MethodError
+from cohort.types import Batch
 from tests.traits import batch_for, gradients, with_leaves
 
 SEEDS = st.integers(0, 10_000)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.tree import tree_advantages, tree_values
 from cohort.errors import UsageError
 from cohort.recipes.spo_segment import cuts, segment_gains
+from cohort.reductions.tree import tree_advantages, tree_values
 from cohort.training.config import make_config
 from cohort.training.loop import sample
 from cohort.training.setup import check_method

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from cohort import registry
 from cohort.axes.curriculum import draw_weighted
-from cohort.batch import Batch
 from cohort.methods import MethodError
 from cohort.policies.sequences import Sequences
 from cohort.recipes.spo_single_stream import forgetting, initial, sampling_weights
 from cohort.training.loop import one_step
+from cohort.types import Batch
 from tests import micro
 from tests.traits import batch_for
 

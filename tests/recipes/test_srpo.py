@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from cohort import registry
 from cohort.axes import advantage, aggregation, surrogate
-from cohort.axes.distill import taught
-from cohort.batch import Batch
 from cohort.methods import Method, use
+from cohort.signals.distill import taught
 from cohort.training.loop import one_step
+from cohort.types import Batch
 from tests import micro, shown
 from tests.golden.distillation import with_teacher
 from tests.helpers import probe_of

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.axes.critic import last_valid
-from cohort.batch import Batch
 from cohort.errors import UsageError
 from cohort.recipes.t_ppo import rolling_batch
 from cohort.training.config import make_config
 from cohort.training.setup import check_method
+from cohort.types import Batch
 from tests.traits import batch_for, gradients, with_leaves
 
 SEEDS = st.integers(0, 10_000)

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.groups import group_sum
-from cohort.axes.normal import expected_max, tail_moments
-from cohort.batch import Batch
 from cohort.errors import UsageError
 from cohort.methods import MethodError
 from cohort.recipes.tea import prefix_weights, raw_advantages, tail_constant
+from cohort.reductions.groups import group_sum
+from cohort.reductions.normal import expected_max, tail_moments
+from cohort.types import Batch
 from tests.helpers import random_batch
 
 SEEDS = st.integers(0, 10_000)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch.nn.functional import logsigmoid
 
 from cohort import registry
-from cohort.axes.groups import token_mean
-from cohort.batch import Batch
 from cohort.recipes.trpa import attach_level, level_pairs
+from cohort.reductions.groups import token_mean
+from cohort.types import Batch
 from tests.helpers import probe_of
 from tests.recipes.losses import on_policy, taken
 from tests.traits import batch_for
@@ -85,9 +85,12 @@ def test_levels_come_from_verifier_text_and_format() -> None:
     probe = probe_of(texts)
     kept = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
     batch = Batch.of(
-        torch.ones(4, 2), group=torch.zeros(4, dtype=torch.int64), rewards=kept[:, 0], accuracy=kept[:, 0],
+        torch.ones(4, 2),
+        group=torch.zeros(4, dtype=torch.int64),
+        rewards=kept[:, 0],
+        accuracy=kept[:, 0],
         reward_components=kept,
-    ).note(reward_names=("exact", "format"))  # fmt: skip
+    ).note(reward_names=("exact", "format"))
     assert attach_level(batch, probe, format="format")["level"].tolist() == [1, 2, 3, 4]
     assert attach_level(batch, probe)["level"].tolist() == [1, 2, 3, 1]
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.groups import group_sum
 from cohort.methods import MethodError
-from cohort.training.collect import make_batch
+from cohort.reductions.groups import group_sum
+from cohort.rollouts.collect import make_batch
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, one_step
 from cohort.training.setup import optimizer_of, prepare

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.axes.groups import group_flat, group_sum, token_mean
-from cohort.batch import Batch
 from cohort.recipes.ucpo import centred_surprisal, correct_set, log_share, uniform_weights
+from cohort.reductions.groups import group_flat, group_sum, token_mean
+from cohort.types import Batch
 from tests.helpers import random_batch
 
 SEEDS = st.integers(0, 10_000)
@@ -89,9 +89,11 @@ def test_surprisal_has_mean_zero_under_q_and_acts_where_all_are_right(seed: int)
 def test_shares_survive_extreme_likelihoods() -> None:
     old = torch.tensor([[-1e-3], [-900.0], [-5.0], [-2.0]])
     batch = Batch.of(
-        torch.ones(4, 1, dtype=torch.bool), group=torch.zeros(4, dtype=torch.int64), old_logp=old,
+        torch.ones(4, 1, dtype=torch.bool),
+        group=torch.zeros(4, dtype=torch.int64),
+        old_logp=old,
         rewards=torch.tensor([1.0, 1.0, 1.0, 0.0]),
-    )  # fmt: skip
+    )
     weight = uniform_weights(batch, tau=1.0, q_min=1e-6)
     assert bool(torch.isfinite(weight).all())
     assert weight[1] > weight[2] > weight[0] > 0

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cohort import registry
-from cohort.axes.groups import token_mean
-from cohort.batch import Batch
 from cohort.errors import UsageError
 from cohort.recipes.vppo import token_scores, trajectory_scale
+from cohort.reductions.groups import token_mean
 from cohort.training.config import make_config
 from cohort.training.setup import check_method
+from cohort.types import Batch
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -126,6 +126,6 @@ def test_a_rollout_without_tokens_is_not_the_least_looking_one() -> None:
 
 
 def test_training_without_images_is_refused() -> None:
-    config = make_config({"model": "nursery", "data": [{"prompt": "a", "answer": "b"}], "method": "vppo"})
+    config = make_config({"model": "toy", "data": [{"prompt": "a", "answer": "b"}], "method": "vppo"})
     with pytest.raises(UsageError, match="needs vision"):
         check_method(registry.method("vppo"), config)

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.axes.aggregation import sequence_mean
-from cohort.axes.groups import group_flat
 from cohort.axes.surrogate import clipped
-from cohort.batch import Batch
 from cohort.recipes.vspo import draw_probabilities, smoothing, task_values
+from cohort.reductions.groups import group_flat
 from cohort.training.loop import one_step
+from cohort.types import Batch
 from tests import micro
 from tests.helpers import random_batch
 from tests.traits import batch_for, gradients, with_leaves

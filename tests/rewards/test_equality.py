@@ -34,12 +34,23 @@ def test_what_differs_by_little_is_not_equal(one, other):
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (r"x^2+2x+1", "(x+1)^2"), (r"\sqrt{x^2}", "|x|"), (r"\sqrt{2}+\sqrt{3}", r"\sqrt{5+2\sqrt{6}}"), (r"\log_2 8", "3"),
-        (r"e^{-100}", r"\frac{1}{e^{100}}"), (r"\frac{1}{3}", "0.333333"), (r"(1, 0.333333)", r"(1, \frac13)"), ("9", r"9\%"),
-        ("3+4i", "4i+3"), (r"\infty", r"\infty"), (r"\tan^{-1}(1)", r"\frac{\pi}{4}"), ("y=2x+1", "y=1+2x"), ("abc", "abc"),
-        (r"0.1x", r"\frac{x}{10}"), (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+        (r"x^2+2x+1", "(x+1)^2"),
+        (r"\sqrt{x^2}", "|x|"),
+        (r"\sqrt{2}+\sqrt{3}", r"\sqrt{5+2\sqrt{6}}"),
+        (r"\log_2 8", "3"),
+        (r"e^{-100}", r"\frac{1}{e^{100}}"),
+        (r"\frac{1}{3}", "0.333333"),
+        (r"(1, 0.333333)", r"(1, \frac13)"),
+        ("9", r"9\%"),
+        ("3+4i", "4i+3"),
+        (r"\infty", r"\infty"),
+        (r"\tan^{-1}(1)", r"\frac{\pi}{4}"),
+        ("y=2x+1", "y=1+2x"),
+        ("abc", "abc"),
+        (r"0.1x", r"\frac{x}{10}"),
+        (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
     ],
-)  # fmt: skip
+)
 def test_what_is_written_otherwise_is_equal(one, other):
     assert equal(f"${one}$", (f"${other}$",))
 

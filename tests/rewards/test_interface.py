@@ -9,8 +9,13 @@ import pytest
 from cohort.rewards.interface import bound, interface
 
 GIVEN = {
-    "prompts": ["p"], "completions": ["c"], "completion_ids": None, "answer": ["a"], "level": [1], "max_new_tokens": [9],
-}  # fmt: skip
+    "prompts": ["p"],
+    "completions": ["c"],
+    "completion_ids": None,
+    "answer": ["a"],
+    "level": [1],
+    "max_new_tokens": [9],
+}
 
 
 class Callable:

@@ -248,8 +248,10 @@ def test_a_process_that_cannot_be_started_again_is_a_failed_reward(tmp_path):
 
 def test_files_are_imported_once_for_all_their_functions(tmp_path):
     file = tmp_path / "shared.py"
-    file.write_text("calls = []\n\n\ndef one(completions):\n    calls.append(1)\n    return [0]\n\n\n"
-                    "def two(completions):\n    return [len(calls)]\n")  # fmt: skip
+    file.write_text(
+        "calls = []\n\n\ndef one(completions):\n    calls.append(1)\n    return [0]\n\n\n"
+        "def two(completions):\n    return [len(calls)]\n"
+    )
     with Scorer(parse([f"{file}:one", f"{file}:two"])) as scorer:
         assert score(scorer, ["a"]).components == {"one": [0.0], "two": [1.0]}
 

@@ -138,11 +138,7 @@ def test_every_row_may_fail(kind):
 def test_a_failure_of_one_reward_leaves_the_others_alone():
     with Scorer(parse([failing("exit"), "number", failing("nan")]), on_error="skip") as scorer:
         scores = score(scorer, ["1", "bad", "2"], answer=["1", "1", "1"])
-    assert scores.components == {
-        "reward": [1.0, None, 1.0],
-        "number": [1.0, 0.0, 0.0],
-        "reward_2": [1.0, None, 1.0],
-    }
+    assert scores.components == {"reward": [1.0, None, 1.0], "number": [1.0, 0.0, 0.0], "reward_2": [1.0, None, 1.0]}
     assert scores.failed == {1}
 
 
@@ -158,10 +154,7 @@ def test_a_batch_that_fails_though_no_row_does_is_reported_with_its_values_kept(
     assert scores.components == {"failing_together": [0.5, 0.5, 0.5]}
     assert scores.failed == set()
     assert "failed on a batch of 3, though on no row by itself: RuntimeError: one at a time" in scores.messages[0]
-    with (
-        Scorer(parse([failing_together])) as scorer,
-        pytest.raises(RewardError, match="though on no row by itself"),
-    ):
+    with Scorer(parse([failing_together])) as scorer, pytest.raises(RewardError, match="though on no row by itself"):
         score(scorer, ROWS)
 
 
@@ -323,10 +316,14 @@ def test_messages_name_the_row_of_the_data():
 
 def test_columns_of_every_kind_arrive():
     rows = {
-        "date": [datetime.date(2020, 1, 2)], "decimal": [Decimal("0.1")], "image": [Image.new("RGB", (2, 3))],
-        "bytes": [b"\x00"], "nested": [{"a": [None, {"b": 1}]}], "rule": [lambda text: text == "a"],
+        "date": [datetime.date(2020, 1, 2)],
+        "decimal": [Decimal("0.1")],
+        "image": [Image.new("RGB", (2, 3))],
+        "bytes": [b"\x00"],
+        "nested": [{"a": [None, {"b": 1}]}],
+        "rule": [lambda text: text == "a"],
         "array": [np.zeros(3)],
-    }  # fmt: skip
+    }
 
     def looks(completions, date, decimal, image, bytes, nested, rule, array):
         right = date[0].year == 2020 and str(decimal[0]) == "0.1" and image[0].size == (2, 3) and bytes == [b"\x00"]

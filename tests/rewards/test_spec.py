@@ -41,9 +41,7 @@ def test_parse_reads_weight_and_name(text, name, written, weight):
 
 def test_names_are_made_unique():
     texts = ["number", "format:a", "number", "format:b", "dir/a.py:number", lambda completions: []]
-    assert [spec.name for spec in parse(texts)] == [
-        "number", "format", "number_2", "format_2", "number_3", "<lambda>",
-    ]  # fmt: skip
+    assert [spec.name for spec in parse(texts)] == ["number", "format", "number_2", "format_2", "number_3", "<lambda>"]
 
 
 def test_a_python_function_keeps_its_name_and_is_what_is_called():
@@ -150,7 +148,9 @@ def test_rows_that_a_reward_does_not_apply_to_are_counted_before_anything_is_sco
     )
     said = {name: parse([name])[0].inapplicable(rows, "a.csv") for name in ("exact", "math", "number", "length")}
     assert said == {
-        "exact": [missing.format("exact")], "math": [missing.format("math")],
-        "number": [missing.format("number"), unread], "length": [],
-    }  # fmt: skip
+        "exact": [missing.format("exact")],
+        "math": [missing.format("math")],
+        "number": [missing.format("number"), unread],
+        "length": [],
+    }
     assert parse(["number"])[0].inapplicable(rows[:1], "a.csv") == []

@@ -16,8 +16,10 @@ class Process:
     def __init__(self):
         self.worker = subprocess.Popen(
             [sys.executable, "-m", "cohort.rewards.worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
     def ask(self, message):
         write_frame(self.worker.stdin, pickle.dumps(message))
@@ -42,9 +44,12 @@ def test_the_process_serves_calls_until_its_parent_goes_away():
     assert process.ask({"path": [], "functions": None}) == {"ready": True}
     exact = process.ask({"load": ("exact", "exact")})
     assert exact == {
-        "placed": [], "named": ["completions", "answer"], "required": ["completions", "answer"], "everything": True,
+        "placed": [],
+        "named": ["completions", "answer"],
+        "required": ["completions", "answer"],
+        "everything": True,
         "waits": False,
-    }  # fmt: skip
+    }
     process.ask({"load": ("format:^a", "format")})
     for index, expected in ((0, 0.0), (1, 1.0), (0, 0.0)):
         (reply,) = process.call(index, completions=["a"], answer=["b"])

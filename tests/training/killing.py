@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 import cohort.cli
-from cohort.engine import picking
+from cohort.engine.native import picking
 from cohort.training import checkpoint, precision
 from cohort.training import train as module
 

@@ -8,9 +8,16 @@ from cohort.training.card import card, command
 from cohort.training.config import make_config, parse_set
 
 GIVEN = {
-    "method": "dapo+gdpo", "model": "org/model", "data": "train.jsonl", "reward": ["math", "0.2*format:a|b"], "steps": 3,
-    "seed": 7, "group_size": 4, "stop": ["\n\n"], "checkpoint.every": 2,
-}  # fmt: skip
+    "method": "dapo+gdpo",
+    "model": "org/model",
+    "data": "train.jsonl",
+    "reward": ["math", "0.2*format:a|b"],
+    "steps": 3,
+    "seed": 7,
+    "group_size": 4,
+    "stop": ["\n\n"],
+    "checkpoint.every": 2,
+}
 
 
 def test_the_card_says_what_made_the_model_and_how_it_did() -> None:

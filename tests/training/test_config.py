@@ -26,11 +26,27 @@ FLAT = [key for key in keys() if "." not in key]
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("010", 10), ("-3", -3), ("1e-4", 1e-4), ("1.5E+3", 1500.0), (".5", 0.5), ("5.", 5.0), ("no", "no"), ("on", "on"),
-        ("1:30", "1:30"), ("0x10", "0x10"), ("2024-01-02", "2024-01-02"), ("1_000", "1_000"), ("true", True), ("", None),
-        ("~", None), ("[a, 1, 2.5, no]", ["a", 1, 2.5, "no"]), ("=", "="), ("{a: 01}", {"a": 1}), ("1e", "1e"),
+        ("010", 10),
+        ("-3", -3),
+        ("1e-4", 1e-4),
+        ("1.5E+3", 1500.0),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("no", "no"),
+        ("on", "on"),
+        ("1:30", "1:30"),
+        ("0x10", "0x10"),
+        ("2024-01-02", "2024-01-02"),
+        ("1_000", "1_000"),
+        ("true", True),
+        ("", None),
+        ("~", None),
+        ("[a, 1, 2.5, no]", ["a", 1, 2.5, "no"]),
+        ("=", "="),
+        ("{a: 01}", {"a": 1}),
+        ("1e", "1e"),
     ],
-)  # fmt: skip
+)
 def test_yaml_is_read_as_it_is_meant(text, value):
     found = read_yaml(text, "here")
     assert found == value
@@ -83,17 +99,27 @@ def test_configurations_that_are_no_files_are_refused(path: str):
 @pytest.mark.parametrize(
     ("item", "says"),
     [
-        ("a.b.c=1", "there is no key 'a.b.c'"), ("checkpoint=5", "did you mean checkpoint.keep"),
+        ("a.b.c=1", "there is no key 'a.b.c'"),
+        ("checkpoint=5", "did you mean checkpoint.keep"),
         ("=5", "no key ''"),
-        (".=1", "no key '.'"), ("checkpoint.every.x=1", "no key 'checkpoint.every.x'"), ("checkpoint=[1]", "--set checkpoint="),
-        ("steps=true", "--set steps=true: Input should be a number, not true or false"), ("steps=2.5", "--set steps=2.5"),
-        ("checkpoint={every: 3, evry: 2}", "no key 'checkpoint.evry'"), ("stop_token_ids=[true]", "--set stop_token_ids="),
-        ("logit_bias={true: 1}", "--set logit_bias="), ("data=[{prompt: a}]", "--set data takes a file"),
+        (".=1", "no key '.'"),
+        ("checkpoint.every.x=1", "no key 'checkpoint.every.x'"),
+        ("checkpoint=[1]", "--set checkpoint="),
+        ("steps=true", "--set steps=true: Input should be a number, not true or false"),
+        ("steps=2.5", "--set steps=2.5"),
+        ("checkpoint={every: 3, evry: 2}", "no key 'checkpoint.evry'"),
+        ("stop_token_ids=[true]", "--set stop_token_ids="),
+        ("logit_bias={true: 1}", "--set logit_bias="),
+        ("data=[{prompt: a}]", "--set data takes a file"),
         ("lr=.nan", "--set lr="),
-        ("reward=[1]", "--set reward="), ("bos=5", "--set bos=5"), ("seed=99999999999999999999", "--set seed="),
-        ("model=", "--set model="), ("reward_timeout=1e300", "--set reward_timeout="), ("threads=2000000000", "--set threads="),
+        ("reward=[1]", "--set reward="),
+        ("bos=5", "--set bos=5"),
+        ("seed=99999999999999999999", "--set seed="),
+        ("model=", "--set model="),
+        ("reward_timeout=1e300", "--set reward_timeout="),
+        ("threads=2000000000", "--set threads="),
     ],
-)  # fmt: skip
+)
 def test_settings_that_cannot_be_are_refused_as_they_were_written(item, says):
     with pytest.raises(UsageError) as error:
         make_config(from_set([item]))
@@ -111,10 +137,16 @@ def test_a_text_stays_the_text_that_was_set():
 def test_what_python_calls_numbers_paths_and_types_is_taken():
     made = make_config(
         {
-            "steps": np.int64(5), "lr": np.float32(0.5), "temperature": torch.tensor(0.5), "out": Path("a/b"),
-            "dtype": torch.bfloat16, "device": torch.device("cuda", 1), "data": Path("x.jsonl"), "stop": ("a", "b"),
+            "steps": np.int64(5),
+            "lr": np.float32(0.5),
+            "temperature": torch.tensor(0.5),
+            "out": Path("a/b"),
+            "dtype": torch.bfloat16,
+            "device": torch.device("cuda", 1),
+            "data": Path("x.jsonl"),
+            "stop": ("a", "b"),
         }
-    )  # fmt: skip
+    )
     assert (made.steps, made.lr, made.temperature, made.out) == (5, 0.5, 0.5, "a/b")
     assert (made.dtype, made.device, made.data, made.stop) == ("bfloat16", "cuda:1", "x.jsonl", ["a", "b"])
     assert yaml.safe_load(yaml.safe_dump(made.plain())) == made.plain()
@@ -141,9 +173,17 @@ def test_what_was_given_from_python_cannot_be_repeated_from_a_file(tmp_path: Pat
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.text(string.printable, max_size=20)
 scalars = (
-    st.none() | st.booleans() | st.integers() | st.integers(0, 100) | st.floats() | st.floats(0, 2) | texts
-    | st.sampled_from(["auto", "nan", "-inf", "1e999", "0x1f", "1_0", " 5 ", "٣", "null", "a" * 5000, "../x", "~", "\ud800"])
-)  # fmt: skip
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(0, 100)
+    | st.floats()
+    | st.floats(0, 2)
+    | texts
+    | st.sampled_from(
+        ["auto", "nan", "-inf", "1e999", "0x1f", "1_0", " 5 ", "٣", "null", "a" * 5000, "../x", "~", "\ud800"]
+    )
+)
 values = st.recursive(
     scalars | st.dates() | st.binary(max_size=4),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts | st.integers(), inner, max_size=3),

@@ -46,9 +46,13 @@ def files(base: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "mine.py").write_text("import cohort\n\n\ndef mine():\n    return cohort.method('grpo+knapsack')\n")
     shutil.copytree(base["model"], tmp_path / "model")
     keys = {
-        "data": str(tmp_path / "rows.jsonl"), "eval_data": str(tmp_path / "held.jsonl"), "steps": 2,
-        "reward": f"{tmp_path}/reward.py:f", "method": f"{tmp_path}/mine.py:mine", "model": str(tmp_path / "model"),
-    }  # fmt: skip
+        "data": str(tmp_path / "rows.jsonl"),
+        "eval_data": str(tmp_path / "held.jsonl"),
+        "steps": 2,
+        "reward": f"{tmp_path}/reward.py:f",
+        "method": f"{tmp_path}/mine.py:mine",
+        "model": str(tmp_path / "model"),
+    }
     run({**base, **keys})
     return {**base, **keys, "steps": 3}
 
@@ -107,9 +111,10 @@ EDITS = {
     "the weights": (another_model, "model.safetensors .the model's weights. has other contents"),
     "the model's settings": (setting("config.json", rms_norm_eps=1e-3), "config.json of the model was edited"),
     "the tokenizer's settings": (
-        setting("tokenizer_config.json", padding_side="left"), "tokenizer_config.json of the model was edited"
+        setting("tokenizer_config.json", padding_side="left"),
+        "tokenizer_config.json of the model was edited",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", EDITS)

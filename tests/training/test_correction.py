@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from cohort.batch import Request
 from cohort.engine.base import Completion, Sampling
-from cohort.engine.native import NativeEngine
+from cohort.engine.native.engine import NativeEngine
 from cohort.training import setup as setting_up
 from cohort.training.config import make_config
 from cohort.training.display import Display
 from cohort.training.setup import prepare
 from cohort.training.train import Result, train
+from cohort.types import Request
 
 
 class Rough(NativeEngine):

@@ -7,16 +7,22 @@ import math
 
 from rich.console import Console
 
-from cohort.batch import Prompt
 from cohort.training.config import make_config
 from cohort.training.display import Display, step_values
 from cohort.training.setup import verdict_name
+from cohort.types import Prompt
 from tests.helpers import request_of, rollout_of
 
 METRICS = {
-    "reward/mean": 1.2, "reward/math": 0.5, "reward/form": 0.7, "accuracy": 0.5, "entropy": 0.3, "loss": 0.6, "margin": 2.0,
+    "reward/mean": 1.2,
+    "reward/math": 0.5,
+    "reward/form": 0.7,
+    "accuracy": 0.5,
+    "entropy": 0.3,
+    "loss": 0.6,
+    "margin": 2.0,
     "kl": math.nan,
-}  # fmt: skip
+}
 
 
 def test_several_rewards_stand_apart_and_a_single_one_does_not_twice() -> None:

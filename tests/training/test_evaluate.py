@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort.batch import Prompt, Request
 from cohort.training.evaluate import majority_at_k, pass_at_k, powers, summarise
+from cohort.types import Prompt, Request
 from tests.helpers import rollout_of
 
 
@@ -98,9 +98,15 @@ def graded(problem, text, right, *, reward=None, length=3, finished=True, **comp
 
 def test_summarise_counts_problems_not_completions():
     rollouts = [
-        graded(1, "1", True), graded(1, "2", False), graded(1, "1", True), graded(1, "1", True),
-        graded(2, "7", False), graded(2, "8", False), graded(2, "8", False), graded(2, "9", True),
-    ]  # fmt: skip
+        graded(1, "1", True),
+        graded(1, "2", False),
+        graded(1, "1", True),
+        graded(1, "1", True),
+        graded(2, "7", False),
+        graded(2, "8", False),
+        graded(2, "8", False),
+        graded(2, "9", True),
+    ]
     result = summarise(rollouts, 4)
     assert (result.problems, result.samples, result.rollouts) == (2, 4, rollouts)
     assert result.accuracy == result.metrics["pass@1"] == pytest.approx((3 / 4 + 1 / 4) / 2)
@@ -116,8 +122,12 @@ def test_summarise_counts_problems_not_completions():
 def test_summarise_of_single_completions_has_no_votes():
     result = summarise([graded(1, "1", True), graded(2, "2", False)], 1)
     assert set(result.metrics) == {
-        "pass@1", "reward/mean", "reward/number", "completion/length_mean", "completion/truncated",
-    }  # fmt: skip
+        "pass@1",
+        "reward/mean",
+        "reward/number",
+        "completion/length_mean",
+        "completion/truncated",
+    }
     assert result.accuracy == 0.5
 
 
@@ -181,12 +191,24 @@ def test_completions_are_listed_with_what_came_of_them():
     rollouts = [graded(p, text, text == "1", format=None) for p in (1, 2) for text in ("1", "2")]
     found = summarise(rollouts, 2).completions()
     assert [(each["problem"], each["sample"], each["completion"], each["correct"]) for each in found] == [
-        (1, 1, "1", True), (1, 2, "2", False), (2, 1, "1", True), (2, 2, "2", False),
-    ]  # fmt: skip
+        (1, 1, "1", True),
+        (1, 2, "2", False),
+        (2, 1, "1", True),
+        (2, 2, "2", False),
+    ]
     assert found[0] == {
-        "problem": 1, "sample": 1, "question": "problem 1", "answer": None, "completion": "1", "reward": 1.0,
-        "correct": True, "reward/number": 1.0, "reward/format": None, "tokens": 3, "finished": True,
-    }  # fmt: skip
+        "problem": 1,
+        "sample": 1,
+        "question": "problem 1",
+        "answer": None,
+        "completion": "1",
+        "reward": 1.0,
+        "correct": True,
+        "reward/number": 1.0,
+        "reward/format": None,
+        "tokens": 3,
+        "finished": True,
+    }
 
 
 def test_more_problems_make_narrower_intervals():

@@ -230,10 +230,14 @@ def test_places_where_no_folder_can_be(base: dict[str, Any], tmp_path: Path) -> 
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for out, says in [
-        ("file", "is a file; name a folder"), ("file/run", "file is a file"), ("link", "is a link to .*nowhere"),
-        ("link/run", "is a link to"), ("loop", "is a link to"), ("x" * 300, "cannot be the name of a folder"),
+        ("file", "is a file; name a folder"),
+        ("file/run", "file is a file"),
+        ("link", "is a link to .*nowhere"),
+        ("link/run", "is a link to"),
+        ("loop", "is a link to"),
+        ("x" * 300, "cannot be the name of a folder"),
         ("a\0b", "NUL character"),
-    ]:  # fmt: skip
+    ]:
         with pytest.raises(UsageError, match=says):
             run(base, out=f"{tmp_path}/{out}", model="is not looked at")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link", "loop"]

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from cohort import registry
-from cohort.batch import Rollout
 from cohort.training.loop import Progress, StepResult, one_step
 from cohort.training.setup import Setup
+from cohort.types import Rollout
 from tests import micro
 
 EVERY = [name for name in registry.names() if not registry.method(name).lacks]

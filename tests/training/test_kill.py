@@ -44,10 +44,35 @@ def command(where: Path, model: Path, name: str, out: str) -> list[str]:
     data = ["--pairs", "pairs.jsonl"] if name == "pairs" else ["--data", "rows.jsonl"]
     reward = [] if name in ("pairs", "user's reward") else ["--reward", "format:[0-4]"]
     return [
-        "train", method, "--model", str(model), *data, *reward, "--steps", "7", "--prompts-per-step", "3",
-        "--group-size", "4", "--max-new-tokens", "8", "--lr", "1e-3", "--quiet", "--record", "tokens",
-        "--set", "checkpoint.every=2", "--set", "threads=1", "--set", "tensorboard=false", *more, "--out", out,
-    ]  # fmt: skip
+        "train",
+        method,
+        "--model",
+        str(model),
+        *data,
+        *reward,
+        "--steps",
+        "7",
+        "--prompts-per-step",
+        "3",
+        "--group-size",
+        "4",
+        "--max-new-tokens",
+        "8",
+        "--lr",
+        "1e-3",
+        "--quiet",
+        "--record",
+        "tokens",
+        "--set",
+        "checkpoint.every=2",
+        "--set",
+        "threads=1",
+        "--set",
+        "tensorboard=false",
+        *more,
+        "--out",
+        out,
+    ]
 
 
 def killed(where: Path, model: Path, name: str, moments: list[list[Any]]) -> int:
@@ -60,9 +85,13 @@ def killed(where: Path, model: Path, name: str, moments: list[list[Any]]) -> int
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.training.killing"], env=environment, input=json.dumps(job), capture_output=True,
-        text=True, cwd=where,
-    )  # fmt: skip
+        [sys.executable, "-m", "tests.training.killing"],
+        env=environment,
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        cwd=where,
+    )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
@@ -127,9 +156,12 @@ def drawn(name: str, count: int) -> list[list[Any]]:
 def test_a_run_that_is_killed_at_every_kind_of_moment_leaves_the_same(tmp_path: Path, model_folder: Path) -> None:
     # One run is killed again and again, each time at another kind of moment, until it is left alone.
     moments: list[list[Any]] = [
-        ["call", "update", 1], ["call", "sampling", 20], ["call", "state written", 1], ["call", "before the rename", 5],
+        ["call", "update", 1],
+        ["call", "sampling", 20],
+        ["call", "state written", 1],
+        ["call", "before the rename", 5],
         ["call", "update", 2],
-    ]  # fmt: skip
+    ]
     assert killed(tmp_path, model_folder, "states", moments) == len(moments)
 
 

@@ -30,24 +30,18 @@ def rise(result: Result, steps: int = 6) -> float:
 
 
 @pytest.mark.parametrize(
-    ("method", "least"),
-    [
-        ("grpo", 0.12),
-        ("dapo+gdpo", 0.12),
-        ("sage(solution='answer')", 0.12),
-        ("disco", 0.12),
-    ],
+    ("method", "least"), [("grpo", 0.12), ("dapo+gdpo", 0.12), ("sage(solution='answer')", 0.12), ("disco", 0.12)]
 )
-def test_sampled_accuracy_rises(nursery_cache: Path, tmp_path: Path, method: str, least: float) -> None:
+def test_sampled_accuracy_rises(toy_cache: Path, tmp_path: Path, method: str, least: float) -> None:
     """The standard error of a difference between two means of 768 rollouts is below 0.026: 0.12 is beyond chance."""
     reward = ["task", "0.1*length"] if "gdpo" in method else ["task"]
     result = run(tmp_path, method=method, reward=reward)
     assert rise(result) > least
 
 
-def test_the_command_without_arguments(nursery_cache: Path, tmp_path: Path) -> None:
+def test_the_command_without_arguments(toy_cache: Path, tmp_path: Path) -> None:
     """The main job: greedy accuracy on unseen problems rises by at least 25 points, to at least 70 %."""
-    environment = {**os.environ, "COHORT_CACHE": str(nursery_cache), "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "COHORT_CACHE": str(toy_cache), "HF_HUB_OFFLINE": "1"}
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "cohort.cli", "train"], cwd=tmp_path, env=environment, capture_output=True, text=True
@@ -56,23 +50,23 @@ def test_the_command_without_arguments(nursery_cache: Path, tmp_path: Path) -> N
     assert time.monotonic() - began < 600
     import json
 
-    summary = json.loads((tmp_path / "runs/grpo-nursery-1/summary.json").read_text())
+    summary = json.loads((tmp_path / "runs/grpo-toy-1/summary.json").read_text())
     assert summary["accuracy_after"] >= 0.7
     assert summary["accuracy_after"] - summary["accuracy_before"] >= 0.25
-    for part in ("unseen problems", "the run: runs/grpo-nursery-1", "cohort eval"):
+    for part in ("unseen problems", "the run: runs/grpo-toy-1", "cohort eval"):
         assert part in done.stdout
     assert "step 80/80" in done.stderr
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_main_job_on_other_seeds(nursery_cache: Path, tmp_path: Path, seed: int) -> None:
+def test_the_main_job_on_other_seeds(toy_cache: Path, tmp_path: Path, seed: int) -> None:
     result = train(make_config({"seed": seed, "out": str(tmp_path / "run")}), display=Display(quiet=True))
     assert result.summary["accuracy_after"] >= 0.7
     assert result.summary["accuracy_after"] - result.summary["accuracy_before"] >= 0.25
 
 
-def test_training_and_test_problems_do_not_overlap(nursery_cache: Path) -> None:
+def test_training_and_test_problems_do_not_overlap(toy_cache: Path) -> None:
     from cohort.training.setup import prepare
 
     setup = prepare(make_config({}), say=lambda _: None)

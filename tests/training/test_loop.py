@@ -12,12 +12,12 @@ import torch
 
 from cohort import registry
 from cohort.policies.sequences import Sequences
-from cohort.training.collect import check_groups
+from cohort.rollouts.collect import check_groups
+from cohort.rollouts.refill import refill
+from cohort.seeds import generator
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, attached, batch_of, minibatches, one_step, provide, sample
 from cohort.training.precision import MasterWeights
-from cohort.training.refill import refill
-from cohort.training.seeds import generator
 from cohort.training.setup import Setup, optimizer_of, prepare
 from cohort.training.update import gradient
 from tests import micro
@@ -95,9 +95,15 @@ def test_micro_batches_do_not_change_the_gradient(micro_root: Path, name: str) -
         results = []
         for micro_tokens in (10**6, 1):
             done = gradient(
-                setup.policy, setup.method, states, batch, sequences,
-                temperature=1.0, micro_tokens=micro_tokens, on_policy=False,
-            )  # fmt: skip
+                setup.policy,
+                setup.method,
+                states,
+                batch,
+                sequences,
+                temperature=1.0,
+                micro_tokens=micro_tokens,
+                on_policy=False,
+            )
             results.append((done, [p.grad.clone() for p in setup.policy.trainable() if p.grad is not None]))
             setup.policy.model.zero_grad()
     (whole, grads), (parts, part_grads) = results
@@ -143,10 +149,27 @@ def test_a_step_measures_what_it_did(base: dict[str, Any]) -> None:
     with ready(base, method="grpo") as (setup, optimizer, progress):
         metrics = one_step(setup, optimizer, progress).metrics
     for name in (
-        "reward/mean", "reward/format", "reward/length", "accuracy", "entropy", "kl", "clip_fraction", "grad_norm",
-        "zero_signal_groups", "mismatch", "completion/length_mean", "completion/truncated", "tokens", "lr", "loss",
-        "time/sample", "time/reward", "time/score", "time/update", "time/step",
-    ):  # fmt: skip
+        "reward/mean",
+        "reward/format",
+        "reward/length",
+        "accuracy",
+        "entropy",
+        "kl",
+        "clip_fraction",
+        "grad_norm",
+        "zero_signal_groups",
+        "mismatch",
+        "completion/length_mean",
+        "completion/truncated",
+        "tokens",
+        "lr",
+        "loss",
+        "time/sample",
+        "time/reward",
+        "time/score",
+        "time/update",
+        "time/step",
+    ):
         assert name in metrics, name
     assert 0 <= metrics["mismatch"] <= metrics["mismatch_max"] < 1e-4
     assert metrics["reward/mean"] == pytest.approx(metrics["reward/format"] + 0.5 * metrics["reward/length"])

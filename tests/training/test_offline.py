@@ -14,8 +14,6 @@ import torch
 
 import cohort
 from cohort import registry
-from cohort.axes.declare import declare, needs
-from cohort.batch import Batch, Prompt
 from cohort.data.pairs import Preference, Written
 from cohort.errors import UsageError
 from cohort.methods import Method, use
@@ -28,6 +26,8 @@ from cohort.training.offline import Store
 from cohort.training.setup import optimizer_of, prepare
 from cohort.training.sft import completion_tokens
 from cohort.training.train import Result, train
+from cohort.types import Batch, Prompt
+from cohort.types.declare import declare, needs
 
 PAIRS = [
     {"prompt": f"{a}+{b}=", "chosen": str(a + b), "rejected": str(a + b + 1 + a % 2), "labeller": "ab"[a == 1]}
@@ -82,8 +82,10 @@ def test_stored_completions_are_rollouts_that_nobody_sampled() -> None:
     store = store_of((1.0, 0.0), (0.0,))
     rollouts = store.rollouts(store.prompts)
     assert [(r.prompt.id, r.reward, r.accuracy, r.fields["preference"]) for r in rollouts] == [
-        ("id0", 1.0, 1.0, 1.0), ("id0", 0.0, 0.0, -1.0), ("id1", 0.0, 0.0, -1.0),
-    ]  # fmt: skip
+        ("id0", 1.0, 1.0, 1.0),
+        ("id0", 0.0, 0.0, -1.0),
+        ("id1", 0.0, 0.0, -1.0),
+    ]
     assert all(r.mask == [1, 1] and r.finished and r.request.context == r.prompt.tokens for r in rollouts)
     assert all(math.isnan(x) for r in rollouts for x in (*r.sampler_logp, *r.sampler_entropy))
 
@@ -108,7 +110,7 @@ def no_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
     def sampled(*_: Any) -> Any:
         raise AssertionError("a stored completion was sampled")
 
-    monkeypatch.setattr("cohort.engine.native.NativeEngine.generate", sampled)
+    monkeypatch.setattr("cohort.engine.native.engine.NativeEngine.generate", sampled)
 
 
 @pytest.mark.parametrize(
@@ -179,9 +181,15 @@ def test_the_stored_configuration_runs_again(offline: dict[str, Any], tmp_path: 
 
 def test_from_python(offline: dict[str, Any], tmp_path: Path) -> None:
     result = cohort.train(
-        "dpo", model=offline["model"], pairs=iter(PAIRS), steps=1, prompts_per_step=2, out=str(tmp_path / "python"),
-        quiet=True, tensorboard=False,
-    )  # fmt: skip
+        "dpo",
+        model=offline["model"],
+        pairs=iter(PAIRS),
+        steps=1,
+        prompts_per_step=2,
+        out=str(tmp_path / "python"),
+        quiet=True,
+        tensorboard=False,
+    )
     assert result.metrics[0]["rollouts/sampled"] == 4
     assert read_config(result.folder / "config.yaml")["pairs"] == "<16 rows given from Python>"
 
@@ -268,22 +276,34 @@ def test_a_hybrid_run_continues_bit_for_bit(base: dict[str, Any], tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "grpo"}, r"'grpo' learns from rollouts of its own, .*name prompts with --data, or take one of .*dpo.*kto"),
+        (
+            {"method": "grpo"},
+            r"'grpo' learns from rollouts of its own, .*name prompts with --data, or take one of .*dpo.*kto",
+        ),
         ({"method": "f-hal"}, "'f-hal' draws rollouts as well: name their prompts with --data, and a --reward"),
-        ({"method": "f-hal", "pairs": None, "data": PAIRS}, "learns from a preference batch beside .*: name its file with"),
+        (
+            {"method": "f-hal", "pairs": None, "data": PAIRS},
+            "learns from a preference batch beside .*: name its file with",
+        ),
         ({"data": PAIRS}, "'dpo' learns from one batch a step, but both --data and --pairs were given: leave one out"),
         ({"pairs": None}, "no data was given: --data takes"),
-        ({"method": "dpo+s-grpo"}, r"fills the axis 'sampling' \(.*\), which draws rollouts, but with --pairs none are drawn"),
+        (
+            {"method": "dpo+s-grpo"},
+            r"fills the axis 'sampling' \(.*\), which draws rollouts, but with --pairs none are drawn",
+        ),
         ({"method": "dpo+knapsack"}, r"fills the axis 'budget' \(knapsack_budget\), which draws rollouts"),
         ({"old_logp": "sampler"}, "old_logp = sampler: the completions of --pairs were not sampled; use auto or score"),
         ({"method": "dpo+gtpo:credit"}, r"\(conflict_credit\) reads 'old_entropy', what the sampling policy said"),
-        ({"pairs": LABELLED[:1] * 3}, "'dpo' compares completions of one prompt, but no prompt of pairs has a good and .*kto"),
+        (
+            {"pairs": LABELLED[:1] * 3},
+            "'dpo' compares completions of one prompt, but no prompt of pairs has a good and .*kto",
+        ),
         ({"method": "group-robust-po(column='who')"}, r"reads the column 'who', which row 1 of the pairs lacks"),
         ({"eval_data": PAIRS}, "eval_data was given, but no reward to measure it with: name one with --reward"),
         ({"eval_data": HELD_OUT, "reward": "number"}, "every training prompt is also in eval_data"),
         ({"pairs": []}, "has no rows"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_learnt_from_pairs_is_refused(
     offline: dict[str, Any], changes: dict[str, Any], message: str
 ) -> None:

@@ -13,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cohort.batch import Batch
 from cohort.training.config import TrainConfig, make_config
 from cohort.training.diagnostics import by_outcome, of_ratios
 from cohort.training.display import Display
@@ -22,12 +21,24 @@ from cohort.training.recorder import Recorder
 from cohort.training.table import rollout_table, signals
 from cohort.training.trace import REMOVED_AFTER, REMOVED_BEFORE, TRAINED
 from cohort.training.train import Result, train
+from cohort.types import Batch
 from tests.helpers import prompt_of, request_of, rollout_of, tiny_policy
 
 FULL = {
-    "tokens", "mask", "sampler_logp", "pieces", "old_entropy", "base_advantage", "advantage", "old_logp", "logp", "ratio",
-    "weight", "policy_gradient", "clipped",
-}  # fmt: skip
+    "tokens",
+    "mask",
+    "sampler_logp",
+    "pieces",
+    "old_entropy",
+    "base_advantage",
+    "advantage",
+    "old_logp",
+    "logp",
+    "ratio",
+    "weight",
+    "policy_gradient",
+    "clipped",
+}
 OF_ALL = {"tokens", "mask", "sampler_logp"}
 
 
@@ -89,12 +100,23 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Result:
     rows = [{"prompt": f"{a}+{b}="} for a in range(6) for b in range(6)]
     return run(
         {
-            "model": str(folder / "model"), "data": rows, "reward": ["format:[0-4]", "0.5*length"], "steps": 2,
-            "prompts_per_step": 3, "group_size": 4, "max_new_tokens": 8, "lr": 3e-2, "tensorboard": False,
-            "show_every": 0, "out": str(folder / "run"),
+            "model": str(folder / "model"),
+            "data": rows,
+            "reward": ["format:[0-4]", "0.5*length"],
+            "steps": 2,
+            "prompts_per_step": 3,
+            "group_size": 4,
+            "max_new_tokens": 8,
+            "lr": 3e-2,
+            "tensorboard": False,
+            "show_every": 0,
+            "out": str(folder / "run"),
         },
-        method="grpo(kl_beta=0.05)+gtpo:credit", record="tokens", updates=3, epochs=2,
-    )  # fmt: skip
+        method="grpo(kl_beta=0.05)+gtpo:credit",
+        record="tokens",
+        updates=3,
+        epochs=2,
+    )
 
 
 def test_the_numbers_of_tokens_are_those_of_the_method(recorded: Result) -> None:
@@ -161,9 +183,12 @@ def made(*, stage: list[int]) -> StepResult:
     count = torch.arange(1, 5)[:, None]
     mask = torch.arange(4) < count
     everything = Batch.of(
-        mask, group=torch.tensor([0, 0, 1, 1]), token_ids=torch.arange(5, 9)[:, None] * mask,
-        sampler_logp=torch.full((4, 4), -1.0), old_entropy=torch.ones(4, 4),
-    )  # fmt: skip
+        mask,
+        group=torch.tensor([0, 0, 1, 1]),
+        token_ids=torch.arange(5, 9)[:, None] * mask,
+        sampler_logp=torch.full((4, 4), -1.0),
+        old_entropy=torch.ones(4, 4),
+    )
     everything = everything.with_rollouts(stage=torch.tensor(stage), shaped_reward=torch.full((4,), torch.nan))
     everything = everything.with_tokens(base_advantage=torch.ones(4, 4))
     # The order of training is not that of sampling.
@@ -183,8 +208,11 @@ def test_rows_of_the_update_find_their_rollouts_and_the_others_say_why_they_were
     assert [row["tokens"] for row in rows] == [[5], [6] * 2, [7] * 3, [8] * 4]
     assert [row["old_logp"] for row in rows] == [row["logp"] for row in rows]
     assert [row["kept"] for row in rows] == [
-        "trained", "removed before the advantage by first or second", "removed after the advantage by last", "trained",
-    ]  # fmt: skip
+        "trained",
+        "removed before the advantage by first or second",
+        "removed after the advantage by last",
+        "trained",
+    ]
     assert [row["shaped_reward"] for row in rows] == [None] * 4
     assert not {"ratio", "weight", "ref_logp", "pieces"} & set(rows[0])
     assert signals(result) == [5.0, 32.0]
@@ -242,5 +270,6 @@ def test_steps_can_be_left_out_and_a_file_is_whole_or_not_there(
         recorder.rollouts(9, result)
     recorder.close()
     assert sorted(path.name for path in (tmp_path / "rollouts").glob("step-*")) == [
-        "step-000003.parquet", "step-000006.parquet",
-    ]  # fmt: skip
+        "step-000003.parquet",
+        "step-000006.parquet",
+    ]

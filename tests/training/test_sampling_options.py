@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from cohort.batch import Request
 from cohort.engine.base import Completion, Sampling
 from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
-from cohort.training.collect import Collector
+from cohort.rollouts.collect import Collector
 from cohort.training.config import make_config, parse_set, read_config
 from cohort.training.evaluate import evaluate_prompts
 from cohort.training.sampling import make_sampling
 from cohort.training.setup import prepare
+from cohort.types import Request
 from tests.helpers import prompt_of, request_of, tiny_policy
 from tests.model_folders import make_folder
 
@@ -90,8 +90,9 @@ def test_a_biased_text_is_one_as_it_stands_behind_others(people: dict[str, Causa
     policy = people["llama2"]
     made = sampling_of(policy, "logit_bias={'4': 1, ' 4': 2}")
     assert {policy.tokenizer.convert_ids_to_tokens(token): bias for token, bias in made.logit_bias.items()} == {
-        "4": 1.0, "▁4": 2.0
-    }  # fmt: skip
+        "4": 1.0,
+        "▁4": 2.0,
+    }
 
 
 @pytest.mark.parametrize("name", ["llama2", "chatbase", "specialtags"])

@@ -30,9 +30,17 @@ def run(model: str, out: Path, **changes: Any) -> list[str]:
     display = Display(quiet=True)
     display.say = said.append  # type: ignore[method-assign]
     base = {
-        "model": model, "data": [{"prompt": "What is 2 + 2?", "answer": "4"}], "reward": ["length"], "steps": 1,
-        "prompts_per_step": 1, "group_size": 4, "max_new_tokens": 4, "tensorboard": False, "out": str(out), "device": "cpu",
-    }  # fmt: skip
+        "model": model,
+        "data": [{"prompt": "What is 2 + 2?", "answer": "4"}],
+        "reward": ["length"],
+        "steps": 1,
+        "prompts_per_step": 1,
+        "group_size": 4,
+        "max_new_tokens": 4,
+        "tensorboard": False,
+        "out": str(out),
+        "device": "cpu",
+    }
     train(make_config({**base, **changes}), display=display)
     return said
 
@@ -49,16 +57,8 @@ def asking(content: Any) -> dict[str, Any]:
             {"system": "Be brief."},
             r"data, row 1: the chat template .* no system role; put the text into --template",
         ),
-        (
-            "chat",
-            {"data": [asking([{"type": "image"}])]},
-            r"data, row 1: message 1 \(user\)",
-        ),
-        (
-            "plain",
-            {"data": [asking(None)]},
-            r"data, row 1: message 1 \(user\) has no content",
-        ),
+        ("chat", {"data": [asking([{"type": "image"}])]}, r"data, row 1: message 1 \(user\)"),
+        ("plain", {"data": [asking(None)]}, r"data, row 1: message 1 \(user\) has no content"),
         ("smallvocab", {"data": [{"prompt": "use <tool_x> now"}]}, r"data, row 1: token <tool_x> \(id 420\)"),
         ("smallvocab", {"eval_data": [{"prompt": "<tool_x>", "answer": "1"}]}, r"data, row 1: token <tool_x>"),
         ("smallvocab", {"logit_bias": {"</tool_x>": 1.0}}, r"logit_bias: token </tool_x> \(id 421\)"),

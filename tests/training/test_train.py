@@ -58,9 +58,20 @@ def test_a_run_folder_holds_what_is_documented(base: dict[str, Any]) -> None:
     table = pq.read_table(folder / "rollouts" / "step-000003.parquet")
     assert table.num_rows == 12
     assert {
-        "prompt", "completion", "tokens", "sampler_logp", "logp", "reward", "reward/format", "reward/length",
-        "advantage", "group", "mask", "accuracy", "finished",
-    } <= set(table.column_names)  # fmt: skip
+        "prompt",
+        "completion",
+        "tokens",
+        "sampler_logp",
+        "logp",
+        "reward",
+        "reward/format",
+        "reward/length",
+        "advantage",
+        "group",
+        "mask",
+        "accuracy",
+        "finished",
+    } <= set(table.column_names)
     for row in table.to_pylist():
         assert len(row["tokens"]) == len(row["mask"]) == len(row["advantage"]) == len(row["logp"])
         assert row["reward"] == pytest.approx(row["reward/format"] + 0.5 * row["reward/length"], abs=1e-6)

@@ -19,19 +19,40 @@ from tests.model_folders import make_folder
 ADD = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
 PLAIN = [
     {
-        "answer": "4", "prompt": "2 + 2 = ", "level": 1, "score": 0.5, "tags": ["a", "b"], "meta": {"x": {"z": [1, 2]}},
-        "maybe": None, "flag": True, "completion": "no", "max_new_tokens": 7, "tools": None,
+        "answer": "4",
+        "prompt": "2 + 2 = ",
+        "level": 1,
+        "score": 0.5,
+        "tags": ["a", "b"],
+        "meta": {"x": {"z": [1, 2]}},
+        "maybe": None,
+        "flag": True,
+        "completion": "no",
+        "max_new_tokens": 7,
+        "tools": None,
     },
     {
-        "answer": "6", "prompt": "3 + 3 = ", "level": 2, "score": 1.0, "tags": [], "meta": {"x": {"z": []}},
-        "maybe": "m", "flag": False, "completion": "no", "max_new_tokens": 8, "tools": None,
+        "answer": "6",
+        "prompt": "3 + 3 = ",
+        "level": 2,
+        "score": 1.0,
+        "tags": [],
+        "meta": {"x": {"z": []}},
+        "maybe": "m",
+        "flag": False,
+        "completion": "no",
+        "max_new_tokens": 8,
+        "tools": None,
     },
-]  # fmt: skip
+]
 CHAT = [
     {"prompt": [{"role": "user", "content": "2 + 2 = "}], "answer": "4", "tools": [ADD]},
-    {"prompt": [{"role": "user", "content": "3 + 3 = "}, {"role": "assistant", "content": "It is "}], "answer": "6",
-     "tools": [ADD]},
-]  # fmt: skip
+    {
+        "prompt": [{"role": "user", "content": "3 + 3 = "}, {"role": "assistant", "content": "It is "}],
+        "answer": "6",
+        "tools": [ADD],
+    },
+]
 # What the model below says; the token that ends it is among the ids, and no special token in the text.
 TEXT, IDS = "4ab", [22, 1, 67, 0, 68, 2]
 LAST = ["trainer_state", "log_extra", "log_metric"]
@@ -113,9 +134,16 @@ def test_a_reward_function_is_called_as_trl_calls_it(
     file, out = tmp_path / "mine.py", tmp_path / "calls.jsonl"
     file.write_text(f"OUT = {str(out)!r}\n{RECORDS}")
     options = {
-        "model": str(saying), "data": data, "reward": [f"{file}:record", "0.1*length"], "steps": 3, "prompts_per_step": 2,
-        "group_size": 2, "max_new_tokens": 8, "top_k": 1, "prompt_format": "text",
-    }  # fmt: skip
+        "model": str(saying),
+        "data": data,
+        "reward": [f"{file}:record", "0.1*length"],
+        "steps": 3,
+        "prompts_per_step": 2,
+        "group_size": 2,
+        "max_new_tokens": 8,
+        "top_k": 1,
+        "prompt_format": "text",
+    }
     result = train(make_config({**base, **options}), display=Display(quiet=True))
     calls = [json.loads(line) for line in out.read_text().splitlines()]
     processes = {"is_world_process_zero": True, "is_local_process_zero": True}

@@ -10,25 +10,35 @@ from typing import Any
 import pytest
 import torch
 
-from cohort.batch import Rollout
 from cohort.policies.sequences import Sequences
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, batch_of, mismatch, one_step, remembered, sample
 from cohort.training.precision import MasterWeights
 from cohort.training.setup import Setup, optimizer_of, prepare
 from cohort.training.update import gradient, score
+from cohort.types import Rollout
 from tests.helpers import in_float64
 
 # Every option that restricts or shapes the distribution, at once and one by one; and by how much the mean ratio would be
 # off if the renormalised distribution were compared with the full one at the same temperature, as other trainers do.
 ALL = {
-    "temperature": 0.7, "top_p": 0.8, "top_k": 5, "min_p": 0.1, "min_new_tokens": 3, "logit_bias": {7: 2.0, "a": -1.0},
+    "temperature": 0.7,
+    "top_p": 0.8,
+    "top_k": 5,
+    "min_p": 0.1,
+    "min_new_tokens": 3,
+    "logit_bias": {7: 2.0, "a": -1.0},
     "stop": ["3"],
-}  # fmt: skip
+}
 OPTIONS = [
-    ({"top_p": 0.8}, 0.15), ({"top_k": 5}, 0.8), ({"min_p": 0.5}, 0.6), ({"temperature": 0.7}, 0.0),
-    ({"min_new_tokens": 6}, 0.005), ({"logit_bias": {7: 5.0}}, 0.8), (ALL, 0.8),
-]  # fmt: skip
+    ({"top_p": 0.8}, 0.15),
+    ({"top_k": 5}, 0.8),
+    ({"min_p": 0.5}, 0.6),
+    ({"temperature": 0.7}, 0.0),
+    ({"min_new_tokens": 6}, 0.005),
+    ({"logit_bias": {7: 5.0}}, 0.8),
+    (ALL, 0.8),
+]
 
 
 @contextmanager
@@ -80,9 +90,15 @@ def test_the_ratio_of_an_unchanged_policy_is_1(base: dict[str, Any], options: di
         batch = setup.method.assign(setup.method.shape(batch, states), states)
         batch = batch.replace(old_logp=batch["sampler_logp"], ref_logp=scored(setup, rollouts))
         done = gradient(
-            setup.policy, setup.method, states, batch, Sequences.of(rollouts),
-            temperature=setup.config.temperature, micro_tokens=10**6, on_policy=False,
-        )  # fmt: skip
+            setup.policy,
+            setup.method,
+            states,
+            batch,
+            Sequences.of(rollouts),
+            temperature=setup.config.temperature,
+            micro_tokens=10**6,
+            on_policy=False,
+        )
         assert (done.fields["ratio"][batch.mask] - 1).abs().max() < 1e-6
         assert max(mismatch(batch.replace(logp=done.fields["logp"]))) < 1e-6
         optimizer.zero_grad()
@@ -125,12 +141,16 @@ def test_what_is_trained_on_again_keeps_what_it_was_drawn_over(base: dict[str, A
     ("method", "changes"),
     [
         # Logits and entropies over the vocabulary, of which tokens are excluded.
-        ("mdpo(kl='full')", {"updates": 2}), ("sdpo(mode='topk_logits')", {}), ("srpo", {}), ("dcpo", {}),
+        ("mdpo(kl='full')", {"updates": 2}),
+        ("sdpo(mode='topk_logits')", {}),
+        ("srpo", {}),
+        ("dcpo", {}),
         # Rollouts put together from others, cut, and trained on again later.
-        ("s-grpo(exit_text='!',end_of_thinking='@')", {}), ("r2vpo(replay=2)", {}),
+        ("s-grpo(exit_text='!',end_of_thinking='@')", {}),
+        ("r2vpo(replay=2)", {}),
         ("hapo", {}),
     ],
-)  # fmt: skip
+)
 def test_methods_that_look_closer_stay_finite_and_unmismatched(
     base: dict[str, Any], method: str, changes: dict[str, Any]
 ) -> None:

@@ -59,9 +59,15 @@ def test_the_gradient_is_the_same_after_a_shortage_in_the_middle(
         def pass_() -> tuple[Any, dict[str, torch.Tensor]]:
             policy.model.zero_grad()
             done = gradient(
-                policy, setup.method, states, batch, sequences,
-                temperature=1.0, micro_tokens=micro_tokens, on_policy=False,
-            )  # fmt: skip
+                policy,
+                setup.method,
+                states,
+                batch,
+                sequences,
+                temperature=1.0,
+                micro_tokens=micro_tokens,
+                on_policy=False,
+            )
             return done, {n: p.grad.clone() for n, p in policy.model.named_parameters() if p.grad is not None}
 
         expected, grads = pass_()

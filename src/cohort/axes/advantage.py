@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare
-from cohort.axes.groups import group_flat, group_mean, group_size, group_std, group_sum, token_mean
-from cohort.batch import Batch, Groups
+from cohort.reductions.groups import group_flat, group_mean, group_size, group_std, group_sum, token_mean
+from cohort.types import Batch, Groups
+from cohort.types.declare import declare
 
 
 def standardise(x: Tensor, groups: Groups, *, eps: float = 1e-6, ddof: int = 0) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from cohort.batch import Batch, generation_budget
+from cohort.types import Batch, generation_budget
 
 
 def sequence_mean(batch: Batch) -> Tensor:

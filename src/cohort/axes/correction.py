@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare, needs
-from cohort.axes.groups import token_mean, token_sum
-from cohort.batch import Batch
+from cohort.reductions.groups import token_mean, token_sum
+from cohort.types import Batch
+from cohort.types.declare import declare, needs
 
 # Log-ratios are held within this before anything is exponentiated.
 LIMIT = 20.0

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.regularizer import k1
-from cohort.axes.scan import discounted_sum
-from cohort.batch import Batch
+from cohort.reductions.kl import k1
+from cohort.reductions.scan import discounted_sum
+from cohort.types import Batch
+from cohort.types.declare import declare, hooks, needs
 
 
 def last_valid(mask: Tensor) -> Tensor:

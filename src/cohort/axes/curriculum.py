@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import State, hooks
+from cohort.types.declare import State, hooks
 
 
 def _init(size: int) -> State:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare, needs
-from cohort.axes.groups import group_flat, group_order, group_size
-from cohort.batch import Batch
+from cohort.reductions.groups import group_flat, group_order, group_size
+from cohort.types import Batch
+from cohort.types.declare import declare, needs
 
 
 @declare(refill="max_rounds")

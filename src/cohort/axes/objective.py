@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from cohort.axes.groups import group_max, group_sum, group_table, token_sum
-from cohort.axes.regularizer import k1
-from cohort.batch import Batch
 from cohort.errors import UsageError
+from cohort.reductions.groups import group_max, group_sum, group_table, token_sum
+from cohort.reductions.kl import k1
+from cohort.types import Batch
 
 
 class GradedRewardError(UsageError):

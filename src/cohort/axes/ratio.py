@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import needs
-from cohort.axes.groups import token_mean, token_sum
-from cohort.batch import Batch
+from cohort.reductions.groups import token_mean, token_sum
+from cohort.types import Batch
+from cohort.types.declare import needs
 
 
 @needs("old_logp")

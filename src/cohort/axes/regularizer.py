@@ -4,31 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cohort.axes.declare import needs
-from cohort.batch import Batch
-
-
-def k1(logp: Tensor, ref_logp: Tensor) -> Tensor:
-    """logp - ref: unbiased for KL(policy || reference), but negative for some samples."""
-    return logp - ref_logp
-
-
-def k2(logp: Tensor, ref_logp: Tensor) -> Tensor:
-    """(logp - ref)^2 / 2: its gradient is the on-policy gradient of the reverse KL."""
-    return 0.5 * (logp - ref_logp) ** 2
-
-
-def k3(logp: Tensor, ref_logp: Tensor) -> Tensor:
-    """exp(ref - logp) - (ref - logp) - 1: unbiased and never negative."""
-    log_ratio = ref_logp - logp
-    return log_ratio.exp() - log_ratio - 1
-
-
-def k3_clamped(logp: Tensor, ref_logp: Tensor) -> Tensor:
-    """k3 with the log ratio clipped to 20 and the estimate to 10: one odd token cannot carry the sum, nor a gradient."""
-    log_ratio = (ref_logp - logp).clamp(-20, 20)
-    return (log_ratio.exp() - log_ratio - 1).clamp(-10, 10)
-
+from cohort.reductions.kl import k1, k2, k3, k3_clamped
+from cohort.types import Batch
+from cohort.types.declare import needs
 
 ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3, "k3-clamped": k3_clamped}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cohort.axes.declare import State, declare, hooks
-from cohort.axes.entropy import EntropyTemperature, entropy_scale
-from cohort.axes.tools import Tools
-from cohort.batch import Batch, Request, Rollout
+from cohort.signals.entropy import EntropyTemperature, entropy_scale
+from cohort.types import Batch, Request, Rollout
+from cohort.types.access import Tools
+from cohort.types.declare import State, declare, hooks
 
 
 def independent(requests: Sequence[Request], tools: Tools) -> list[Rollout]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import State, hooks, needs
-from cohort.axes.groups import token_sum
-from cohort.axes.regularizer import k1
-from cohort.batch import Batch, generation_budget
+from cohort.reductions.groups import token_sum
+from cohort.reductions.kl import k1
+from cohort.types import Batch, generation_budget
+from cohort.types.declare import State, hooks, needs
 
 
 @needs("old_logp", "ref_logp")

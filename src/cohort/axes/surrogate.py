@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.batch import Batch
+from cohort.types import Batch
 
 
 def per_token(x: float | Tensor) -> float | Tensor:

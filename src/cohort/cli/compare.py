@@ -14,7 +14,7 @@ from cohort.training.config import Layer, make_config
 from cohort.training.values import DATA, EVALUATION, MACHINE, MODEL, OPTIMISATION, OUTPUT, REWARDS, SAMPLING
 
 if TYPE_CHECKING:
-    from cohort.insight.compare import Comparison
+    from cohort.experiments.compare import Comparison
 
 TokensOption = Annotated[
     int | None,
@@ -53,9 +53,8 @@ OutOption = Annotated[str | None, typer.Option(metavar="DIR", help="Folder of th
 OWN = ("method", "seed", "out")
 
 of_runs = with_options(
-    MODEL, DATA, REWARDS, EVALUATION, SAMPLING, OPTIMISATION, MACHINE, OUTPUT,
-    without=OWN, defaults={"steps": 40},
-)  # fmt: skip
+    MODEL, DATA, REWARDS, EVALUATION, SAMPLING, OPTIMISATION, MACHINE, OUTPUT, without=OWN, defaults={"steps": 40}
+)
 
 
 @of_runs
@@ -82,14 +81,21 @@ def compare(
     The same command goes on after an interruption. The report is one HTML page; the tables beside it are CSV and JSON.
     Without --eval-data a fifth of the data is held out to measure on.
     """
-    from cohort.insight.compare import compare as run
-    from cohort.insight.compare import parse_transfer
+    from cohort.experiments.compare import compare as run
+    from cohort.experiments.compare import parse_transfer
     from cohort.training.display import Display
 
     found = run(
-        what, options=_shared(options, config, set_), seeds=seeds, tokens=tokens, samples=samples,
-        transfer=parse_transfer(transfer or []), target=target, out=out, display=Display(quiet=quiet),
-    )  # fmt: skip
+        what,
+        options=_shared(options, config, set_),
+        seeds=seeds,
+        tokens=tokens,
+        samples=samples,
+        transfer=parse_transfer(transfer or []),
+        target=target,
+        out=out,
+        display=Display(quiet=quiet),
+    )
     _compared(found, quiet)
 
 
@@ -125,16 +131,24 @@ def sweep(
 
     Without --eval-data a fifth of the data is held out to measure on.
     """
-    from cohort.insight.compare import parse_transfer
-    from cohort.insight.sweep import parse_axis
-    from cohort.insight.sweep import sweep as run
+    from cohort.experiments.compare import parse_transfer
+    from cohort.experiments.sweep import parse_axis
+    from cohort.experiments.sweep import sweep as run
     from cohort.training.display import Display
 
     found = run(
-        method, [parse_axis(text) for text in grid], draws=random, options=_shared(options, config, set_), seeds=seeds,
-        tokens=tokens, samples=samples, transfer=parse_transfer(transfer or []), target=target, out=out,
+        method,
+        [parse_axis(text) for text in grid],
+        draws=random,
+        options=_shared(options, config, set_),
+        seeds=seeds,
+        tokens=tokens,
+        samples=samples,
+        transfer=parse_transfer(transfer or []),
+        target=target,
+        out=out,
         display=Display(quiet=quiet),
-    )  # fmt: skip
+    )
     _compared(found, quiet)
 
 
@@ -148,7 +162,7 @@ def _shared(options: Options, config: Path | None, set_: list[str] | None) -> Ma
 
 
 def _compared(found: Comparison, quiet: bool) -> None:
-    from cohort.insight.summary import show
+    from cohort.experiments.summary import show
 
     if not quiet:
         show(found, printed())

@@ -43,9 +43,9 @@ def doctor(
     Name a run, or data with --data (and --reward, --eval-data, and --model for how long the prompts are). The exit status is
     0 whatever is found, unless --strict is given.
     """
-    from cohort.insight.doctor.examine import examine
-    from cohort.insight.doctor.show import show
-    from cohort.insight.store import open_run
+    from cohort.analysis.store import open_run
+    from cohort.doctor.examine import examine
+    from cohort.doctor.show import show
 
     if run is not None:
         if options or set_ or samples:
@@ -53,7 +53,7 @@ def doctor(
         named = Path("runs") / run
         report = examine(open_run(named if not os.path.lexists(run) and os.path.isdir(named) else run))
     else:
-        from cohort.insight.doctor.dataset import examine_data
+        from cohort.doctor.dataset import examine_data
 
         if not {"data", "model"} & set(options):
             raise UsageError("name a run's folder, or data to look at with --data (and --reward, --model, --eval-data)")

@@ -32,10 +32,7 @@ JsonOption = Annotated[
 
 
 def with_options(
-    *panels: str,
-    only: Collection[str] = (),
-    without: Collection[str] = (),
-    defaults: Mapping[str, Any] | None = None,
+    *panels: str, only: Collection[str] = (), without: Collection[str] = (), defaults: Mapping[str, Any] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command, in place of its parameter `options`, those of configuration keys; it gets the ones that were given.
 

@@ -39,11 +39,17 @@ def score(
         check_file(json_out, "--json")
     rows = list(
         score_rows(
-            made.data, completion_field=completion_field, reward=made.reward, prompt_field=made.prompt_field,
-            answer_field=made.answer_field, timeout=made.reward_timeout, on_error=made.on_reward_error,
-            process=made.reward_process, say=say,
+            made.data,
+            completion_field=completion_field,
+            reward=made.reward,
+            prompt_field=made.prompt_field,
+            answer_field=made.answer_field,
+            timeout=made.reward_timeout,
+            on_error=made.on_reward_error,
+            process=made.reward_process,
+            say=say,
         )
-    )  # fmt: skip
+    )
     text = "".join(json.dumps(row) + "\n" for row in rows)
     if json_out is not None:
         write_atomically(json_out, lambda aside: aside.write_text(text, encoding="utf-8"))

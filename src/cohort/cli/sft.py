@@ -52,7 +52,7 @@ def sft(
     # Nothing is drawn: prompts may be as long as their completions leave room for.
     made = make_config(from_python(DEFAULTS), *layers(options, config, set_), {"max_new_tokens": 1})
     if "model" not in made.model_fields_set:
-        raise UsageError("no model was given: --model takes a folder, a hub id, or nursery")
+        raise UsageError("no model was given: --model takes a folder, a hub id, or toy")
     if made.data is None:
         raise UsageError(
             "no data was given: --data takes pairs of prompt and completion, in any format that train takes"
@@ -78,11 +78,20 @@ def sft(
 
     with interrupt.watching():
         fine_tune(
-            policy, pairs, steps=made.steps, batch_size=batch_size, lr=made.lr, seed=made.seed, warmup=made.warmup,
-            schedule=made.schedule, weight_decay=made.weight_decay, grad_clip=made.grad_clip,
+            policy,
+            pairs,
+            steps=made.steps,
+            batch_size=batch_size,
+            lr=made.lr,
+            seed=made.seed,
+            warmup=made.warmup,
+            schedule=made.schedule,
+            weight_decay=made.weight_decay,
+            grad_clip=made.grad_clip,
             micro_tokens=made.micro_tokens or MICRO_TOKENS,
-            report=report, stop=lambda: interrupt.asked,
-        )  # fmt: skip
+            report=report,
+            stop=lambda: interrupt.asked,
+        )
         display.end()
         with interrupt.shield():
             save_new(out, policy.export)

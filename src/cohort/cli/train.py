@@ -77,7 +77,7 @@ def _farewell(result: Any, config: Any) -> None:
         print(f"a whole model of it: cohort merge {result.model} --out {result.folder}/merged")
     else:
         print(f"the model: {result.model}")
-    if config.model == "nursery" and config.data is None and config.pairs is None:
+    if config.model == "toy" and config.data is None and config.pairs is None:
         # Somebody tries it out: later runs are somebody's own, who knows.
         print("what next:")
         for what, command in {

@@ -24,7 +24,7 @@ def view(
     no_browser: Annotated[bool, typer.Option("--no-browser", metavar="", help="Do not open a browser.")] = False,
 ) -> None:
     """Show runs in the browser: live curves, rollouts, and every token of them. Stops with Ctrl-C."""
-    from cohort.insight.viewer.server import view as show
+    from cohort.viewer.server import view as show
 
     show(runs or [], host=host, port=port, browser=not no_browser, say=say)
     # Python would look through all of torch for garbage before it ends: most of a second after Ctrl-C.

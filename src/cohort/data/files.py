@@ -225,6 +225,9 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 
 _TEXTS: dict[str, Callable[[Path, IO[bytes]], Iterator[Row]]] = {
-    ".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _tsv,
-}  # fmt: skip
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".tsv": _tsv,
+}
 FILES = (*_TEXTS, ".parquet")

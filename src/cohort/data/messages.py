@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cohort.batch import Message
 from cohort.errors import UsageError, shown
+from cohort.types import Message
 
 # Calls are what such a message says; it needs no text.
 CALLS = ("tool_calls", "function_call")

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cohort.batch import Prompt
 from cohort.data.messages import is_chat, messages_of
 from cohort.data.prompts import PromptSpec, Renderer, Source, make_prompt, read_source, template_of
 from cohort.data.rows import Row
 from cohort.errors import UsageError, shown
+from cohort.types import Prompt
 
 FORM = "a row has 'chosen' and 'rejected', or one 'completion' and its 'label'"
 # Column -> the label of what stands in it.

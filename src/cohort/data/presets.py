@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cohort.data.rows import Row
-from cohort.rewards.numbers import number, plain
+from cohort.signals.numbers import number, plain
 
 _DIGITS = re.compile(r"[-+]?[\d,]+(?:\.\d*)?")
 

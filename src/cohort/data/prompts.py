@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cohort.batch import Message, Prompt
 from cohort.data.load import load_rows
 from cohort.data.messages import is_chat, messages_of, tools_of
 from cohort.data.presets import apply_preset
 from cohort.data.rows import Row
 from cohort.errors import UsageError, shown
+from cohort.types import Message, Prompt
 
 Tools = Sequence[Mapping[str, Any]]
 # Characters that no token is longer than: runs of spaces come nearest.

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cohort.batch import Request
-from cohort.support import Kept, Rule
+from cohort.types import Request
+from cohort.types.support import Kept, Rule
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Sampling:
     """How tokens are drawn.
 
     The policy of a run is the distribution that it is drawn from, and the trainer scores under the same one
-    (`cohort.support` makes it for both):
+    (`cohort.types.support` makes it for both):
 
         p(y) = softmax((logits + logit_bias) / temperature) over the tokens that could be drawn
 
@@ -70,7 +70,7 @@ class Completion:
         sampled_logp: log-probabilities of the distribution sampled from (see `Sampling`), that of a processor included.
         entropy: entropies (nats) of the policy's distributions: as sampled from, but at the sampling temperature.
         finished: True if a stop token or a stop string ended it.
-        kept: for each token, those that could be drawn in its place (see `cohort.support.Kept`), or None where
+        kept: for each token, those that could be drawn in its place (see `cohort.types.support.Kept`), or None where
             nothing was truncated. An engine that truncates must report it, or refuse to.
         policy_logp: log-probabilities under the policy, what the trainer's scoring gives for the same weights; None where
             that is `sampled_logp`: everywhere but for a request with a temperature of its own (`Request.processor`).

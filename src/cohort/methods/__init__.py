@@ -9,6 +9,17 @@ from cohort.methods.method import Method
 from cohort.methods.stage import HOOKS, ConflictError, MethodError, Stage, use
 
 __all__ = [
-    "AXES", "DRAWING_AXES", "HOOKS", "LOSS_AXES", "MANY", "ONE", "ConflictError", "Loss", "Method", "MethodError", "Prepared",
-    "Stage", "use",
-]  # fmt: skip
+    "AXES",
+    "DRAWING_AXES",
+    "HOOKS",
+    "LOSS_AXES",
+    "MANY",
+    "ONE",
+    "ConflictError",
+    "Loss",
+    "Method",
+    "MethodError",
+    "Prepared",
+    "Stage",
+    "use",
+]

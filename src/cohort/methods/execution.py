@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import State
-from cohort.axes.groups import group_rows
-from cohort.axes.memory import Recall
-from cohort.axes.tools import Probe
-from cohort.batch import Batch, Rollout
 from cohort.methods.axis import LOSS_AXES
 from cohort.methods.requirements import Requirements
 from cohort.methods.stage import MethodError, Stage, parameters
+from cohort.reductions.groups import group_rows
+from cohort.types import Batch, Rollout
+from cohort.types.access import Probe
+from cohort.types.declare import State
+from cohort.types.replay import Recall
 
 
 class Loss(NamedTuple):

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from cohort.axes.declare import Declaration, declaration
 from cohort.errors import UsageError
+from cohort.types.declare import Declaration, declaration
 
 HOOKS = ("init", "on_scored", "on_rollouts", "on_advantages", "replay", "on_step_end")
 

@@ -153,9 +153,14 @@ def shared_prefix_attention(
         parts.append(_alone(q[:, :, begin:stop], k[:, begin:stop], v[:, begin:stop], scale, softcap, window))
         if stop < end and q.device.type == "cpu" and softcap is None and window is None:
             given = (
-                q[:, :, middle:end], k[:, begin:middle], v[:, begin:middle], k[:, middle:end], v[:, middle:end],
-                share.suffixes, scale,
-            )  # fmt: skip
+                q[:, :, middle:end],
+                k[:, begin:middle],
+                v[:, begin:middle],
+                k[:, middle:end],
+                v[:, middle:end],
+                share.suffixes,
+                scale,
+            )
             # Copies of a short prefix are kept, and nothing is computed again.
             short = share.length * len(share.suffixes) <= COPIED * sum(share.suffixes)
             parts += _continue(*given) if short else [_Continued.apply(*given)]
@@ -163,10 +168,18 @@ def shared_prefix_attention(
             index, there = layout.suffix_index(which)
             parts.append(
                 _suffixes(
-                    q[:, :, middle:end], k[:, begin:middle], v[:, begin:middle], k[:, middle:end], v[:, middle:end],
-                    index, there, scale, softcap, window,
+                    q[:, :, middle:end],
+                    k[:, begin:middle],
+                    v[:, begin:middle],
+                    k[:, middle:end],
+                    v[:, middle:end],
+                    index,
+                    there,
+                    scale,
+                    softcap,
+                    window,
                 )
-            )  # fmt: skip
+            )
     return torch.cat(parts, 2).flatten(0, 1).transpose(0, 1)[None], None
 
 

@@ -24,7 +24,7 @@ from cohort.policies.sequences import Sequences
 from cohort.policies.stream import serves, streamed
 from cohort.policies.text import Codec, PromptFormat
 from cohort.quiet import quiet_libraries
-from cohort.support import Flat
+from cohort.types.support import Flat
 
 
 class CausalLM(Codec):
@@ -60,10 +60,14 @@ class CausalLM(Codec):
         config = model.config
         ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None) or config.eos_token_id
         super().__init__(
-            tokenizer, rows=0 if tokenizer is None else self._rows, name=name, bos=bos,
-            prompt_format=prompt_format, special_tokens=special_tokens,
+            tokenizer,
+            rows=0 if tokenizer is None else self._rows,
+            name=name,
+            bos=bos,
+            prompt_format=prompt_format,
+            special_tokens=special_tokens,
             ends=[i for i in (ends if isinstance(ends, list) else [ends]) if i is not None],
-        )  # fmt: skip
+        )
         self.context_length: int | None = getattr(config, "max_position_embeddings", None)
         self.keeps_logits = "logits_to_keep" in inspect.signature(self.base.forward).parameters
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from cohort.support import Flat
+from cohort.types.support import Flat
 
 # Logits held at once, in numbers: 8 million are 32 MB in float32.
 MOST_LOGITS = 8 * 2**20

@@ -59,9 +59,14 @@ def load_model(name: str, *, dtype: torch.dtype | str, trust_remote_code: bool =
         # Its own report of what is missing is a table of many lines.
         logging.set_verbosity_error()
         model, found = AutoModelForCausalLM.from_pretrained(
-            name, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code,
-            ignore_mismatched_sizes=True, output_loading_info=True,
-        )  # fmt: skip
+            name,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
     except Exception as error:
         if out_of_memory(error):
             raise

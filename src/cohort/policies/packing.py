@@ -78,9 +78,13 @@ def pack(sequences: Sequences, device: torch.device) -> Packed:
         none = torch.empty(0, dtype=torch.int64, device=device)
         return Packed(none, Layout((), device), none, none, none, none)
     return Packed(
-        torch.cat(ids).to(device), Layout(tuple(shares), device), torch.cat(source).to(device), torch.cat(row).to(device),
-        torch.cat(column).to(device), torch.cat(tokens).to(device),
-    )  # fmt: skip
+        torch.cat(ids).to(device),
+        Layout(tuple(shares), device),
+        torch.cat(source).to(device),
+        torch.cat(row).to(device),
+        torch.cat(column).to(device),
+        torch.cat(tokens).to(device),
+    )
 
 
 # What a shared prefix costs by itself in a layer, forward and backward, in seconds, and what a processor does in one.

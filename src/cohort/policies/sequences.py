@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cohort.batch import Rollout
-from cohort.support import Support
+from cohort.types import Rollout
+from cohort.types.support import Support
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cohort.batch import Message
 from cohort.errors import UsageError, shown
+from cohort.types import Message
 
 # Stand for a message's content, to see what a template does with it.
 MARK = "Qzx{}xzQ"
@@ -59,9 +59,12 @@ def render_chat(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Map
 
 def _apply(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], goes_on: bool) -> str:
     text = tokenizer.apply_chat_template(
-        list(messages), tools=list(tools) or None, tokenize=False, add_generation_prompt=not goes_on,
+        list(messages),
+        tools=list(tools) or None,
+        tokenize=False,
+        add_generation_prompt=not goes_on,
         continue_final_message=goes_on,
-    )  # fmt: skip
+    )
     return str(text)
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-from cohort.batch import Message, Prompt
 from cohort.errors import UsageError, shown
 from cohort.policies.pieces import UNREADABLE, Decoder, special_tokens
 from cohort.policies.template import Turn, render_chat, turn_of
+from cohort.types import Message, Prompt
 
 PromptFormat = Literal["auto", "chat", "text"]
 # Put before a text to encode it as it stands behind others; a text that would melt into one of them takes the next.

@@ -27,17 +27,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare
-from cohort.axes.groups import group_max, group_mean, group_sum
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_max, group_mean, group_sum
+from cohort.types import Batch
+from cohort.types.declare import declare
 
 ATTENUATE, AMPLIFY = (1.0, 0.1), (2.0, 1.0)
 RELEASED = ("llm", "vlm")
-WEIGHTS = {
-    "and": AMPLIFY, "or": AMPLIFY, "difficulty": AMPLIFY, "length": ATTENUATE, "llm": AMPLIFY, "vlm": ATTENUATE,
-}  # fmt: skip
+WEIGHTS = {"and": AMPLIFY, "or": AMPLIFY, "difficulty": AMPLIFY, "length": ATTENUATE, "llm": AMPLIFY, "vlm": ATTENUATE}
 
 
 def length_advantage(batch: Batch, *, variant: str, correct_above: float, max_len: int | None = None) -> Tensor:
@@ -100,10 +98,14 @@ def dynamic_weight(
     idea="prompts weighted by what their current rollouts show of length and difficulty",
     confidence="reconstructed: how the length and the difficulty criterion are joined",
     ranges={
-        "variant": ("and", "or", "length", "difficulty", "llm", "vlm"), "correct_above": "(-inf, inf)", "tau": "[0, 1]",
-        "max_len": "[1, inf)", "weight_tas": "[0, inf)", "weight_tds": "[0, inf)",
+        "variant": ("and", "or", "length", "difficulty", "llm", "vlm"),
+        "correct_above": "(-inf, inf)",
+        "tau": "[0, 1]",
+        "max_len": "[1, inf)",
+        "weight_tas": "[0, inf)",
+        "weight_tds": "[0, inf)",
     },
-)  # fmt: skip
+)
 def adora(
     *,
     variant: str = "and",

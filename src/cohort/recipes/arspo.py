@@ -30,11 +30,11 @@ import torch
 from torch import Tensor
 
 from cohort.axes import surrogate
-from cohort.axes.declare import State, declare, hooks, needs
-from cohort.axes.tasks import task_numbers
-from cohort.batch import Batch
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.signals.tasks import task_numbers
+from cohort.types import Batch
+from cohort.types.declare import State, declare, hooks, needs
 
 RULES = ("momentum", "rescue", "decay", "laggard", "none")
 
@@ -54,9 +54,18 @@ def task_map(batch: Batch, *, maps: tuple[str, ...], a: float = 3.0) -> Tensor:
 
 
 def control(
-    weights: Tensor, baseline: Tensor, past: Tensor, mean: Tensor, *, eta_up: float, eta_down: float, theta_high: float,
-    boost: float, decay: float, l_max: float,
-) -> tuple[Tensor, Tensor, list[str]]:  # fmt: skip
+    weights: Tensor,
+    baseline: Tensor,
+    past: Tensor,
+    mean: Tensor,
+    *,
+    eta_up: float,
+    eta_down: float,
+    theta_high: float,
+    boost: float,
+    decay: float,
+    l_max: float,
+) -> tuple[Tensor, Tensor, list[str]]:
     """New weights [K], gains [K] and the rule that held for each task; a mean that is not a number keeps the past one."""
     seen, mean = ~mean.isnan(), torch.where(mean.isnan(), past, mean)
     gain, change = (mean - baseline) / baseline.clamp(min=1e-6), mean - past
@@ -102,18 +111,42 @@ def task_weight(batch: Batch, advantages: Tensor, state: State) -> Tensor:
     idea="steeper rewards and larger weights for the tasks that stand still",
     confidence="reconstructed: the controller's numbers and laggard, windows, the soft gate's temperatures",
     ranges={
-        "a": "(0, inf)", "gate": ("soft", "clip"), "tau_pos": "(0, inf)", "tau_neg": "(0, inf)", "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)", "warmup_steps": "[1, inf)", "window_steps": "[1, inf)", "eta_up": "[0, inf)",
-        "eta_down": "[0, inf)", "theta_high": "(-inf, inf)", "boost": "[1, inf)", "decay": "(0, 1]", "l_max": "[1, inf)",
+        "a": "(0, inf)",
+        "gate": ("soft", "clip"),
+        "tau_pos": "(0, inf)",
+        "tau_neg": "(0, inf)",
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
+        "warmup_steps": "[1, inf)",
+        "window_steps": "[1, inf)",
+        "eta_up": "[0, inf)",
+        "eta_down": "[0, inf)",
+        "theta_high": "(-inf, inf)",
+        "boost": "[1, inf)",
+        "decay": "(0, 1]",
+        "l_max": "[1, inf)",
     },
-)  # fmt: skip
+)
 def arspo(
-    *, column: str = "task", tasks: tuple[Any, ...] | None = None,
-    maps: tuple[str, ...] = ("identity", "exp", "exp", "exp"), a: float = 3.0, gate: str = "soft", tau_pos: float = 1.0,
-    tau_neg: float = 1.05, clip_low: float = 0.2, clip_high: float = 0.2, warmup_steps: int = 20, window_steps: int = 20,
-    eta_up: float = 0.01, eta_down: float = 0.01, theta_high: float = 0.9, boost: float = 1.2, decay: float = 0.9,
+    *,
+    column: str = "task",
+    tasks: tuple[Any, ...] | None = None,
+    maps: tuple[str, ...] = ("identity", "exp", "exp", "exp"),
+    a: float = 3.0,
+    gate: str = "soft",
+    tau_pos: float = 1.0,
+    tau_neg: float = 1.05,
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    warmup_steps: int = 20,
+    window_steps: int = 20,
+    eta_up: float = 0.01,
+    eta_down: float = 0.01,
+    theta_high: float = 0.9,
+    boost: float = 1.2,
+    decay: float = 0.9,
     l_max: float = 4.0,
-) -> Method:  # fmt: skip
+) -> Method:
     tasks = tuple(range(len(maps))) if tasks is None else tasks
     if len(tasks) != len(maps) or not set(maps) <= {"identity", "exp"}:
         raise MethodError("'arspo': maps says 'identity' or 'exp' for each of the tasks")

@@ -23,12 +23,12 @@ from bisect import bisect_right
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.groups import group_sum
-from cohort.axes.tools import Probe
-from cohort.batch import Batch, Rollout
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_sum
+from cohort.types import Batch, Rollout
+from cohort.types.access import Probe
+from cohort.types.declare import declare, hooks, needs
 
 FENCE = "```"
 

@@ -22,11 +22,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare, needs
 from cohort.axes.surrogate import clipped, dual_clipped
-from cohort.batch import Batch
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.types import Batch
+from cohort.types.declare import declare, needs
 
 Span = tuple[float, float, float]
 
@@ -107,10 +107,17 @@ def balanced_clip(
     idea="clip bounds searched for every minibatch until positive tokens carry enough of it",
     confidence="exact",
     ranges={
-        "search": ("paper", "code"), "rho0": "[0, inf)", "low_start": "[0, 1]", "low_max": "[0, 1]", "dual_clip": "(1, inf)",
-        "low_step": "(0, inf)", "high_start": "[1, inf)", "high_max": "[1, inf)", "high_step": "(0, inf)",
+        "search": ("paper", "code"),
+        "rho0": "[0, inf)",
+        "low_start": "[0, 1]",
+        "low_max": "[0, 1]",
+        "dual_clip": "(1, inf)",
+        "low_step": "(0, inf)",
+        "high_start": "[1, inf)",
+        "high_max": "[1, inf)",
+        "high_step": "(0, inf)",
     },
-)  # fmt: skip
+)
 def bapo(
     *,
     search: str = "paper",

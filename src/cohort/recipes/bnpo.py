@@ -24,11 +24,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare, needs
-from cohort.axes.groups import group_max, group_min, group_sum
-from cohort.batch import Batch
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_max, group_min, group_sum
+from cohort.types import Batch
+from cohort.types.declare import declare, needs
 
 
 def mapped(values: Tensor, *, reward_min: float, reward_max: float) -> Tensor:

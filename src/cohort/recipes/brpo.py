@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from cohort.axes import aggregation
-from cohort.axes.declare import declare, needs
-from cohort.axes.groups import group_mean, group_size
-from cohort.batch import Batch, Groups
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_mean, group_size
+from cohort.types import Batch, Groups
+from cohort.types.declare import declare, needs
 
 PRIORS = ("uniform", "linear", "base")
 MODES = ("brpo", "v2only", "v1only", "none")

@@ -23,12 +23,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare, needs
-from cohort.axes.groups import group_table, token_mean
 from cohort.axes.objective import binary
-from cohort.batch import Batch, Groups
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_table, token_mean
+from cohort.types import Batch, Groups
+from cohort.types.declare import declare, needs
 
 
 def pairwise(scores: Tensor, correct: Tensor, groups: Groups, *, tau: float) -> Tensor:

@@ -23,12 +23,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import State, declare, hooks, needs
-from cohort.axes.moments import Adam, direction, moved, no_moments, row_means
-from cohort.axes.tools import Probe
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.moments import Adam, direction, moved, no_moments, row_means
+from cohort.types import Batch
+from cohort.types.access import Probe
+from cohort.types.declare import State, declare, hooks, needs
 
 # Numbers held at once while candidates are picked and tokens judged: 64 million are 256 MB in float32.
 MOST = 64 * 2**20
@@ -108,10 +108,16 @@ def curvature_gate(batch: Batch, advantages: Tensor) -> Tensor:
     idea="tokens whose own update would move the last layer too far are left out of the loss",
     confidence="exact",
     ranges={
-        "tau_fisher": "[0, inf]", "tau_hessian": "[0, inf]", "symmetric": (True, False), "optimizer": ("adam", "sgd"),
-        "beta1": "[0, 1)", "beta2": "[0, 1)", "adam_eps": "(0, inf)", "top_k": "[1, inf)",
+        "tau_fisher": "[0, inf]",
+        "tau_hessian": "[0, inf]",
+        "symmetric": (True, False),
+        "optimizer": ("adam", "sgd"),
+        "beta1": "[0, 1)",
+        "beta2": "[0, 1)",
+        "adam_eps": "(0, inf)",
+        "top_k": "[1, inf)",
     },
-)  # fmt: skip
+)
 def capo_curvature(
     *,
     tau_fisher: float = 1e-4,

@@ -29,13 +29,13 @@ import torch
 from torch import Tensor
 
 from cohort.axes.advantage import standardise
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.spans import numbered, of_steps, step_index, steps, text_ends
-from cohort.axes.tools import Probe
-from cohort.batch import Batch, Groups
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.rewards.judge import Judge, ask
+from cohort.signals.spans import numbered, of_steps, step_index, steps, text_ends
+from cohort.types import Batch, Groups
+from cohort.types.access import Probe
+from cohort.types.declare import declare, hooks, needs
 
 JUDGE = "judge(prompts, completions, **columns) -> for each completion lists of its wrong steps, one list a critique"
 VOTES = ("intersection", "majority", "union", "average")
@@ -111,10 +111,8 @@ def token_zscore(
     paper="arXiv:2508.02298",
     idea="a language model marks the wrong steps, whose tokens earn less",
     confidence="reconstructed: normalisation over tokens, average vote, ties in the majority",
-    ranges={
-        "w_whole": "[0, inf)", "w_process": "[0, inf)", "vote": VOTES, "adv_eps": "(0, inf)", "std_ddof": (0, 1),
-    },
-)  # fmt: skip
+    ranges={"w_whole": "[0, inf)", "w_process": "[0, inf)", "vote": VOTES, "adv_eps": "(0, inf)", "std_ddof": (0, 1)},
+)
 def capo_genprm(
     *,
     judge: str | None = None,

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from cohort.axes import aggregation
-from cohort.axes.tools import Tools
-from cohort.batch import Batch, Request, Rollout
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.types import Batch, Request, Rollout
+from cohort.types.access import Tools
 
 
 def weights(
@@ -90,10 +90,14 @@ def stop_repetition(
     idea="clip the importance weight, not the gradient: every token keeps one",
     confidence="exact",
     ranges={
-        "is_clip_low": "[0, 1]", "is_clip_high": "[0, inf)", "mask_low": "[0, 1]", "mask_high": "[0, inf)",
-        "prob_threshold": "(0, 1)", "run_length": "[1, inf)",
+        "is_clip_low": "[0, 1]",
+        "is_clip_high": "[0, inf)",
+        "mask_low": "[0, 1]",
+        "mask_high": "[0, inf)",
+        "prob_threshold": "(0, 1)",
+        "run_length": "[1, inf)",
     },
-)  # fmt: skip
+)
 def cispo(
     *,
     is_clip_low: float | None = None,

@@ -22,12 +22,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare, needs
-from cohort.axes.groups import group_flat, group_mean, group_size, group_sum
 from cohort.axes.objective import sequence_log_ratio
-from cohort.batch import Batch, Groups
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_flat, group_mean, group_size, group_sum
+from cohort.types import Batch, Groups
+from cohort.types.declare import declare, needs
 
 
 def less_others(x: Tensor, groups: Groups) -> Tensor:

@@ -24,13 +24,13 @@ from torch import Tensor
 
 from cohort.axes import advantage, surrogate
 from cohort.axes.advantage import standardise
-from cohort.axes.answers import answer_entropy, answer_ids
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.groups import group_mean
 from cohort.axes.surrogate import clipped
-from cohort.batch import Batch, Groups
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_mean
+from cohort.signals.votes import answer_entropy, answer_ids
+from cohort.types import Batch, Groups
+from cohort.types.declare import declare, hooks, needs
 
 
 def disagreement(batch: Batch) -> Tensor:
@@ -83,10 +83,15 @@ def blended_advantage(
     idea="groups that answer alike learn from the comparison between prompts",
     confidence="reconstructed: prompt return, standard deviation and eps, blending of losses",
     ranges={
-        "gamma": "[0, inf)", "rho": "[0, inf)", "blend": ("loss", "advantages"), "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)", "adv_eps": "(0, inf)", "std_ddof": (0, 1),
+        "gamma": "[0, inf)",
+        "rho": "[0, inf)",
+        "blend": ("loss", "advantages"),
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
+        "adv_eps": "(0, inf)",
+        "std_ddof": (0, 1),
     },
-)  # fmt: skip
+)
 def copo(
     *,
     gamma: float = 20.0,

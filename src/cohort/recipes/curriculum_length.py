@@ -27,20 +27,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.guidance import question, redress
-from cohort.axes.tools import Probe, Tools
-from cohort.batch import Batch, Request, Rollout
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.signals.questions import question, redress
+from cohort.types import Batch, Request, Rollout
+from cohort.types.access import Probe, Tools
+from cohort.types.declare import declare, hooks, needs
 
 SENTENCE = "\n\nThe response should use exactly {budget} tokens."
 
 
 def budget(
-    step: int, *, schedule: str, start: float, decay: float, interval: int, end: float, drops: int, total: int | None,
+    step: int,
+    *,
+    schedule: str,
+    start: float,
+    decay: float,
+    interval: int,
+    end: float,
+    drops: int,
+    total: int | None,
     steps: int = 1,
-) -> int:  # fmt: skip
+) -> int:
     """L in tokens, at a step counted from 0; total None is the run's `steps`."""
     if schedule == "exponential":
         return max(1, math.floor(start * decay ** (step // interval) + 1e-9))
@@ -88,9 +96,16 @@ def budget_in_prompt(
 @hooks(on_scored=find_spans)
 @declare(provides=("has_think", "has_answer"))
 def budgeted_reward(
-    batch: Batch, *, plan: Mapping[str, Any], weights: tuple[float, float, float], r_cor: float = 1.0, r_max: float = 1.0,
-    alpha_think: float = 0.5, alpha_answer: float = 0.5, shape: str = "triangle",
-) -> Tensor:  # fmt: skip
+    batch: Batch,
+    *,
+    plan: Mapping[str, Any],
+    weights: tuple[float, float, float],
+    r_cor: float = 1.0,
+    r_max: float = 1.0,
+    alpha_think: float = 0.5,
+    alpha_answer: float = 0.5,
+    shape: str = "triangle",
+) -> Tensor:
     """lambda_c r_cor c_i + lambda_l R_len(l_i) + lambda_f R_fmt: [N]. Source: arXiv:2508.08940."""
     target = budget(batch.notes.get("step", 0), steps=batch.notes.get("steps", 1), **plan)
     form = alpha_think * batch["has_think"].to(batch.dtype) + alpha_answer * batch["has_answer"].to(batch.dtype)
@@ -104,23 +119,53 @@ def budgeted_reward(
     idea="a token budget that shrinks over training, in the prompt and in the reward",
     confidence="exact",
     ranges={
-        "schedule": ("exponential", "stepwise", "linear"), "shape": ("triangle", "band"), "start": "[1, inf)",
-        "decay": "(0, 1]", "interval": "[1, inf)", "end": "[1, inf)", "drops": "[1, inf)", "total": "[1, inf)",
-        "lambda_c": "[0, inf)", "lambda_l": "[0, inf)", "lambda_f": "[0, inf)", "r_cor": "[0, inf)", "r_max": "[0, inf)",
-        "alpha_think": "[0, inf)", "alpha_answer": "[0, inf)",
+        "schedule": ("exponential", "stepwise", "linear"),
+        "shape": ("triangle", "band"),
+        "start": "[1, inf)",
+        "decay": "(0, 1]",
+        "interval": "[1, inf)",
+        "end": "[1, inf)",
+        "drops": "[1, inf)",
+        "total": "[1, inf)",
+        "lambda_c": "[0, inf)",
+        "lambda_l": "[0, inf)",
+        "lambda_f": "[0, inf)",
+        "r_cor": "[0, inf)",
+        "r_max": "[0, inf)",
+        "alpha_think": "[0, inf)",
+        "alpha_answer": "[0, inf)",
     },
-)  # fmt: skip
+)
 def curriculum_length(
-    *, schedule: str = "exponential", start: float = 256, decay: float = 0.7, interval: int = 150, end: float = 87,
-    drops: int = 3, total: int | None = None, lambda_c: float = 0.3, lambda_l: float = 0.6, lambda_f: float = 0.1,
-    r_cor: float = 1.0, r_max: float = 1.0, alpha_think: float = 0.5, alpha_answer: float = 0.5, shape: str = "triangle",
+    *,
+    schedule: str = "exponential",
+    start: float = 256,
+    decay: float = 0.7,
+    interval: int = 150,
+    end: float = 87,
+    drops: int = 3,
+    total: int | None = None,
+    lambda_c: float = 0.3,
+    lambda_l: float = 0.6,
+    lambda_f: float = 0.1,
+    r_cor: float = 1.0,
+    r_max: float = 1.0,
+    alpha_think: float = 0.5,
+    alpha_answer: float = 0.5,
+    shape: str = "triangle",
     sentence: str = SENTENCE,
-) -> Method:  # fmt: skip
+) -> Method:
     if sentence and "{budget}" not in sentence:
         raise MethodError(f"'curriculum-length': sentence={sentence!r} must say the {{budget}}, or be empty")
     plan = {
-        "schedule": schedule, "start": start, "decay": decay, "interval": interval, "end": end, "drops": drops, "total": total
-    }  # fmt: skip
+        "schedule": schedule,
+        "start": start,
+        "decay": decay,
+        "interval": interval,
+        "end": end,
+        "drops": drops,
+        "total": total,
+    }
     form = {"r_cor": r_cor, "r_max": r_max, "alpha_think": alpha_think, "alpha_answer": alpha_answer, "shape": shape}
     return Method(
         guidance=use(budget_in_prompt, plan=plan, sentence=sentence),

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from cohort.axes import aggregation
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.groups import group_table, token_mean, top_tokens
-from cohort.batch import Batch, Groups
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_table, token_mean, top_tokens
+from cohort.types import Batch, Groups
+from cohort.types.declare import declare, hooks, needs
 
 
 def extremes(values: Tensor, groups: Groups, size: int) -> Tensor:
@@ -62,9 +62,14 @@ def scheduled(progress: float, init: float, final: float) -> float:
 
 
 def down_sample(
-    batch: Batch, *, cross_group: bool = True, num_rollouts_init: int | None = None, num_rollouts_final: int | None = None,
-    token_fraction_init: float = 0.2, token_fraction_final: float = 0.8,
-) -> Batch:  # fmt: skip
+    batch: Batch,
+    *,
+    cross_group: bool = True,
+    num_rollouts_init: int | None = None,
+    num_rollouts_final: int | None = None,
+    token_fraction_init: float = 0.2,
+    token_fraction_final: float = 0.8,
+) -> Batch:
     """The batch with `selected` [N], and its `loss_mask` narrowed to the kept tokens of these rollouts."""
     progress = batch.notes.get("step", 0) / max(1, batch.notes.get("steps", 1) - 1)
     groups = batch.groups
@@ -99,14 +104,23 @@ def kept_over_length(batch: Batch) -> Tensor:
     idea="train on the most different advantages, and of these on the tokens of largest |A| H",
     confidence="reconstructed: denominator, rounding, ties, global ranking of tokens, values of the schedule",
     ranges={
-        "cross_group": (False, True), "num_rollouts_init": "[1, inf)", "num_rollouts_final": "[1, inf)",
-        "token_fraction_init": "(0, 1]", "token_fraction_final": "(0, 1]", "denominator": ("selected", "sequence"),
+        "cross_group": (False, True),
+        "num_rollouts_init": "[1, inf)",
+        "num_rollouts_final": "[1, inf)",
+        "token_fraction_init": "(0, 1]",
+        "token_fraction_final": "(0, 1]",
+        "denominator": ("selected", "sequence"),
     },
-)  # fmt: skip
+)
 def d3s(
-    *, cross_group: bool = True, num_rollouts_init: int | None = None, num_rollouts_final: int | None = None,
-    token_fraction_init: float = 0.2, token_fraction_final: float = 0.8, denominator: str = "selected",
-) -> Method:  # fmt: skip
+    *,
+    cross_group: bool = True,
+    num_rollouts_init: int | None = None,
+    num_rollouts_final: int | None = None,
+    token_fraction_init: float = 0.2,
+    token_fraction_final: float = 0.8,
+    denominator: str = "selected",
+) -> Method:
     rollouts = {"num_rollouts_init": num_rollouts_init, "num_rollouts_final": num_rollouts_final}
     tokens = {"token_fraction_init": token_fraction_init, "token_fraction_final": token_fraction_final}
     return Method(

@@ -24,14 +24,14 @@ import torch
 from torch import Tensor
 
 from cohort.axes import ratio
-from cohort.axes.components import component
-from cohort.axes.declare import declare, needs
-from cohort.axes.groups import group_table
 from cohort.axes.surrogate import clipped
-from cohort.axes.tools import Tools
-from cohort.batch import Batch, Request, Rollout, Segment
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.components import component
+from cohort.reductions.groups import group_table
+from cohort.types import Batch, Request, Rollout, Segment
+from cohort.types.access import Tools
+from cohort.types.declare import declare, needs
 
 
 def unsolved(rollouts: Sequence[Rollout], *, max_accuracy: float) -> dict[str, bool]:
@@ -108,10 +108,14 @@ def anchored_clip(batch: Batch, ratio: Tensor, advantages: Tensor, *, low: float
     idea="leave out right and wrong rollouts that are too alike; solutions as anchors for unsolved prompts",
     confidence="reconstructed: distance, threshold rule, masking, anchors, all values",
     ranges={
-        "tau": "(-inf, inf)", "rule": ("any", "all"), "anchor_ratio": ("policy_prob", "self"),
-        "max_accuracy": "[0, 1]", "clip_low": "[0, 1]", "clip_high": "[0, inf)",
+        "tau": "(-inf, inf)",
+        "rule": ("any", "all"),
+        "anchor_ratio": ("policy_prob", "self"),
+        "max_accuracy": "[0, 1]",
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
     },
-)  # fmt: skip
+)
 def dagrpo(
     *,
     tau: float = 0.2,

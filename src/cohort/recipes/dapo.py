@@ -23,10 +23,13 @@ from cohort.recipes.recipe import recipe
     idea="clip-higher, token-level loss, dynamic sampling, soft overlong punishment",
     confidence="exact",
     ranges={
-        "clip_low": "[0, 1]", "clip_high": "[0, inf)", "max_rounds": "[1, inf)", "max_len": "[1, inf)",
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
+        "max_rounds": "[1, inf)",
+        "max_len": "[1, inf)",
         "cache_len": "[1, inf)",
     },
-)  # fmt: skip
+)
 def dapo(
     *,
     clip_low: float = 0.2,

@@ -23,11 +23,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from cohort.axes import advantage, surrogate
-from cohort.axes.declare import State, declare, hooks, needs
-from cohort.axes.tools import Probe
-from cohort.batch import Batch
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.types import Batch
+from cohort.types.access import Probe
+from cohort.types.declare import State, declare, hooks, needs
 
 
 def controlled_temperature(entropy: float, *, target_entropy: float, hot: float, cold: float) -> float:
@@ -89,11 +89,18 @@ def target_ratio(logp_temp: Tensor, logp: Tensor) -> Tensor:
     idea="adds REINFORCE towards a hotter or colder policy, which a controller picks by entropy",
     confidence="exact",
     ranges={
-        "target_entropy": "[0, inf)", "hot": "[1, inf)", "cold": "(0, 1]", "cap": "[0, inf)",
-        "correct_threshold": "(-inf, inf)", "clip_low": "[0, 1]", "clip_high": "[0, inf)", "dual_clip": "(1, inf)",
-        "adv_eps": "(0, inf)", "std_ddof": (0, 1),
+        "target_entropy": "[0, inf)",
+        "hot": "[1, inf)",
+        "cold": "(0, 1]",
+        "cap": "[0, inf)",
+        "correct_threshold": "(-inf, inf)",
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
+        "dual_clip": "(1, inf)",
+        "adv_eps": "(0, inf)",
+        "std_ddof": (0, 1),
     },
-)  # fmt: skip
+)
 def dcpo(
     *,
     target_entropy: float = 0.25,

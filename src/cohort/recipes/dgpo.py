@@ -27,11 +27,11 @@ from torch import Tensor
 
 from cohort.axes import aggregation
 from cohort.axes.advantage import centred
-from cohort.axes.declare import declare
-from cohort.axes.groups import group_mean, group_size, group_std, group_sum
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_mean, group_size, group_std, group_sum
+from cohort.types import Batch
+from cohort.types.declare import declare
 
 
 @declare(group_size=2)

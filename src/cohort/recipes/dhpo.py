@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from cohort.axes import ratio as ratios
-from cohort.axes.declare import needs
 from cohort.axes.surrogate import clipped
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.types import Batch
+from cohort.types.declare import needs
 
 
 def token_weight(batch: Batch, *, mixing: str, alpha: float) -> Tensor:
@@ -77,11 +77,16 @@ def hybrid_clip(
     idea="token and sequence ratio mixed by entropy, each clipped in its own region",
     confidence="reconstructed: entropy weight and its direction, min over mixed ratios, gradient of the sequence ratio",
     ranges={
-        "mixing": ("average", "entropy"), "alpha": "[0, 1]", "seq_grad": ("token", "sequence"),
-        "form": ("mixed", "branch_min"), "token_clip_low": "[0, 1]", "token_clip_high": "[0, inf)",
-        "seq_clip_low": "[0, 1]", "seq_clip_high": "[0, inf)",
+        "mixing": ("average", "entropy"),
+        "alpha": "[0, 1]",
+        "seq_grad": ("token", "sequence"),
+        "form": ("mixed", "branch_min"),
+        "token_clip_low": "[0, 1]",
+        "token_clip_high": "[0, inf)",
+        "seq_clip_low": "[0, 1]",
+        "seq_clip_high": "[0, inf)",
     },
-)  # fmt: skip
+)
 def dhpo(
     *,
     mixing: str = "entropy",
@@ -95,7 +100,9 @@ def dhpo(
 ) -> Method:
     mix = {"mixing": mixing, "alpha": alpha, "seq_grad": seq_grad}
     clip = {
-        "token_clip_low": token_clip_low, "token_clip_high": token_clip_high,
-        "seq_clip_low": seq_clip_low, "seq_clip_high": seq_clip_high,
-    }  # fmt: skip
+        "token_clip_low": token_clip_low,
+        "token_clip_high": token_clip_high,
+        "seq_clip_low": seq_clip_low,
+        "seq_clip_high": seq_clip_high,
+    }
     return Method(ratio=use(mixed_ratio, **mix), surrogate=use(hybrid_clip, form=form, **mix, **clip))

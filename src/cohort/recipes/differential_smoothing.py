@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from cohort.axes import advantage
-from cohort.axes.declare import needs
-from cohort.axes.groups import token_sum
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import token_sum
+from cohort.types import Batch
+from cohort.types.declare import needs
 
 
 def smooth(values: Tensor, rewards: Tensor, logp: Tensor, *, gamma_p: float, gamma_n: float) -> Tensor:
@@ -60,17 +60,15 @@ def smoothed_reward(batch: Batch, *, gamma_p: float = 0.02, gamma_n: float = 0.0
     idea="a bonus for rare correct rollouts, a malus for rare wrong ones",
     confidence="exact",
     ranges={
-        "gamma_p": "[0, inf)", "gamma_n": "[0, inf)", "form": ("advantage", "reward"), "adv_eps": "(0, inf)",
+        "gamma_p": "[0, inf)",
+        "gamma_n": "[0, inf)",
+        "form": ("advantage", "reward"),
+        "adv_eps": "(0, inf)",
         "std_ddof": (0, 1),
     },
-)  # fmt: skip
+)
 def differential_smoothing(
-    *,
-    gamma_p: float = 0.02,
-    gamma_n: float = 0.01,
-    form: str = "advantage",
-    adv_eps: float = 1e-6,
-    std_ddof: int = 0,
+    *, gamma_p: float = 0.02, gamma_n: float = 0.01, form: str = "advantage", adv_eps: float = 1e-6, std_ddof: int = 0
 ) -> Method:
     weights = {"gamma_p": gamma_p, "gamma_n": gamma_n}
     if form == "reward":

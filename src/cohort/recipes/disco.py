@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cohort.axes.declare import declare, needs
-from cohort.axes.groups import token_mean
 from cohort.axes.objective import binary, contrast, kl_hinge
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import token_mean
+from cohort.types import Batch
+from cohort.types.declare import declare, needs
 
 
 def scores(batch: Batch, *, score: str) -> Tensor:
@@ -59,10 +59,14 @@ def discriminative(
     idea="rank right above wrong rollouts; a squared hinge on the KL in place of clipping",
     confidence="exact",
     ranges={
-        "variant": ("disco", "disco_b"), "score": ("log_likelihood", "likelihood_ratio"), "tau": "(0, inf)",
-        "kl_delta": "[0, inf)", "kl_beta": "[0, inf)", "kl_type": ("kl", "low_var_kl"),
+        "variant": ("disco", "disco_b"),
+        "score": ("log_likelihood", "likelihood_ratio"),
+        "tau": "(0, inf)",
+        "kl_delta": "[0, inf)",
+        "kl_beta": "[0, inf)",
+        "kl_type": ("kl", "low_var_kl"),
     },
-)  # fmt: skip
+)
 def disco(
     *,
     variant: str = "disco",

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cohort.axes.declare import declare, needs
 from cohort.axes.objective import logistic, mean_of_pairs, preferred_pairs, sequence_log_ratio
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.types import Batch
+from cohort.types.declare import declare, needs
 
 
 @needs("ref_logp")

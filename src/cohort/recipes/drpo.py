@@ -21,12 +21,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare, needs
-from cohort.axes.groups import group_max, group_sum, token_mean
 from cohort.axes.objective import binary, contrast, kl_hinge
-from cohort.batch import Batch, generation_budget
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_max, group_sum, token_mean
+from cohort.types import Batch, generation_budget
+from cohort.types.declare import declare, needs
 
 
 def length_reward(batch: Batch, *, max_len: int | None) -> Tensor:
@@ -78,10 +78,14 @@ def decoupled(
     idea="rank right above wrong rollouts, the shorter right ones higher",
     confidence="exact",
     ranges={
-        "length_weight_lambda": "(0, inf]", "max_len": "[1, inf)", "tau": "(0, inf)", "kl_delta": "[0, inf)",
-        "kl_beta": "[0, inf)", "threshold": "(-inf, inf)",
+        "length_weight_lambda": "(0, inf]",
+        "max_len": "[1, inf)",
+        "tau": "(0, inf)",
+        "kl_delta": "[0, inf)",
+        "kl_beta": "[0, inf)",
+        "threshold": "(-inf, inf)",
     },
-)  # fmt: skip
+)
 def drpo(
     *,
     length_weight_lambda: float | None = 0.1,

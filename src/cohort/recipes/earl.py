@@ -22,12 +22,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.components import component
-from cohort.axes.declare import declare, needs
-from cohort.axes.groups import top_tokens
-from cohort.batch import Batch
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.components import component
+from cohort.reductions.groups import top_tokens
+from cohort.types import Batch
+from cohort.types.declare import declare, needs
 
 
 @needs("old_entropy")

@@ -25,24 +25,16 @@ import math
 import torch
 from torch import Tensor
 
-from cohort.axes.answers import (
-    FAILED,
-    NO_ANSWER,
-    answer_entropy,
-    answer_share,
-    apart,
-    distinct,
-    judged_ids,
-)
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.groups import group_max, group_size
-from cohort.axes.guidance import question
-from cohort.axes.tools import Probe
-from cohort.batch import Batch
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
-from cohort.rewards.answers import marked, repeats
+from cohort.reductions.groups import group_max, group_size
 from cohort.rewards.judge import Judge
+from cohort.signals.answers import marked, repeats
+from cohort.signals.questions import question
+from cohort.signals.votes import FAILED, NO_ANSWER, answer_entropy, answer_share, apart, distinct, judged_ids
+from cohort.types import Batch
+from cohort.types.access import Probe
+from cohort.types.declare import declare, hooks, needs
 
 _SLACK = 1e-6
 _EQUAL = "equal(prompts, first, second, **columns) -> for each pair of answers whether they mean the same, or None"
@@ -107,10 +99,13 @@ def free_form_reward(
     idea="no labels: an answer is worth the share of rollouts that mean the same",
     confidence="exact",
     ranges={
-        "variant": ("math", "free_form"), "entropy_low": "[0, inf)", "entropy_high": "[0, inf]",
-        "min_top_probability": "[0, 1]", "empty_reward": "(-inf, inf)",
+        "variant": ("math", "free_form"),
+        "entropy_low": "[0, inf)",
+        "entropy_high": "[0, inf]",
+        "min_top_probability": "[0, 1]",
+        "empty_reward": "(-inf, inf)",
     },
-)  # fmt: skip
+)
 def empo(
     *,
     variant: str = "math",

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cohort.axes.declare import hooks
-from cohort.axes.groups import group_std
 from cohort.axes.surrogate import clipped
-from cohort.batch import Batch
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_std
+from cohort.types import Batch
+from cohort.types.declare import hooks
 
 
 def elastic_bounds(
@@ -57,10 +57,15 @@ def elastic_clip(batch: Batch, ratio: Tensor, advantages: Tensor) -> Tensor:
     idea="wider clip for strong outcome signals and prompts of medium difficulty",
     confidence="reconstructed: the scaling functions and all values",
     ranges={
-        "clip_low": "[0, 1]", "clip_high": "[0, inf)", "alpha": "[0, inf)", "beta": "[0, 1]", "scale_min": "(0, inf)",
-        "scale_max": "(0, inf)", "reward_range": "(0, inf)",
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
+        "alpha": "[0, inf)",
+        "beta": "[0, 1]",
+        "scale_min": "(0, inf)",
+        "scale_max": "(0, inf)",
+        "reward_range": "(0, inf)",
     },
-)  # fmt: skip
+)
 def etr(
     *,
     clip_low: float = 0.2,

@@ -28,13 +28,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from cohort.axes import advantage
-from cohort.axes.declare import declare, needs
-from cohort.axes.divergence import LINKS, TABLE, variational
-from cohort.axes.groups import token_sum
 from cohort.axes.objective import sequence_log_ratio
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.divergence import LINKS, TABLE, variational
+from cohort.reductions.groups import token_sum
+from cohort.types import Batch
+from cohort.types.declare import declare, needs
 
 
 def implicit_reward(batch: Batch, *, beta: float, gamma: float) -> Tensor:
@@ -66,10 +66,14 @@ def f_divergence(
     idea="an f-divergence between good and bad rollouts, with the log ratio to the reference as its critic",
     confidence="reconstructed: equal weights within each side, division by N, the clip",
     ranges={
-        "divergence": tuple(TABLE), "beta": "(0, inf)", "gamma": "[0, inf)", "link_kind": tuple(LINKS),
-        "conj_clip": "(0, inf]", "adv_eps": "(0, inf)",
+        "divergence": tuple(TABLE),
+        "beta": "(0, inf)",
+        "gamma": "[0, inf)",
+        "link_kind": tuple(LINKS),
+        "conj_clip": "(0, inf]",
+        "adv_eps": "(0, inf)",
     },
-)  # fmt: skip
+)
 def f_grpo(
     *,
     divergence: str = "kl",

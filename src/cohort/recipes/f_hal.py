@@ -10,7 +10,7 @@ frame of f-divergences. Inferred: the convex mixture, the side of its weight, pl
 
 A step has a batch of rollouts (`--data`, `--reward`) and a batch of stored completions (`--pairs`), of as many prompts; pairs
 need not be complete. A group of equal rewards gives no signal of its own; the preferences stay. hybrid_weight 0 is f-GRPO.
-The divergences with their links g and conjugates f* stand in `cohort.axes.divergence`.
+The divergences with their links g and conjugates f* stand in `cohort.reductions.divergence`.
 
 Defaults: beta 0.1, hybrid_weight 0.5, jensen_shannon are the specification's; the paper's values were not seen.
 """
@@ -20,12 +20,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from cohort.axes import advantage
-from cohort.axes.declare import declare, needs
-from cohort.axes.divergence import TABLE, variational
 from cohort.axes.objective import sequence_log_ratio
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.divergence import TABLE, variational
+from cohort.types import Batch
+from cohort.types.declare import declare, needs
 
 
 def parts(batch: Batch, *, divergence: str, beta: float) -> tuple[Tensor, Tensor]:
@@ -50,7 +50,7 @@ def hybrid(
     """w L_pref + (1 - w) L_on, both estimates of an f-divergence with r as critic: scalar. Source: arXiv:2602.05946.
 
     Args:
-        divergence: one of those of `cohort.axes.divergence`.
+        divergence: one of those of `cohort.reductions.divergence`.
         hybrid_weight: w, in [0, 1].
     """
     on_policy, preferences = parts(batch, divergence=divergence, beta=beta)
@@ -62,10 +62,8 @@ def hybrid(
     paper="arXiv:2602.05946",
     idea="f-GRPO on rollouts, anchored by fixed preferences in the same f-divergence",
     confidence="reconstructed: convex mixture, side of its weight, means over completions",
-    ranges={
-        "divergence": tuple(TABLE), "beta": "(0, inf)", "hybrid_weight": "[0, 1]", "adv_eps": "(0, inf)",
-    },
-)  # fmt: skip
+    ranges={"divergence": tuple(TABLE), "beta": "(0, inf)", "hybrid_weight": "[0, 1]", "adv_eps": "(0, inf)"},
+)
 def f_hal(
     *, divergence: str = "jensen_shannon", beta: float = 0.1, hybrid_weight: float = 0.5, adv_eps: float = 1e-6
 ) -> Method:

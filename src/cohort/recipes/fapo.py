@@ -22,11 +22,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.components import component
-from cohort.axes.declare import declare
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.components import component
+from cohort.types import Batch
+from cohort.types.declare import declare
 
 
 def is_flawed(answer: str | None) -> bool:

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from cohort.axes.curriculum import draw_weighted
-from cohort.axes.declare import State, hooks, needs
-from cohort.axes.groups import group_mean
-from cohort.axes.regularizer import k3
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_mean
+from cohort.reductions.kl import k3
+from cohort.types import Batch
+from cohort.types.declare import State, hooks, needs
 
 
 def kl_coefficient(
@@ -98,10 +98,17 @@ def gaussian(
     idea="KL grows with accuracy; prompts of medium accuracy come more often",
     confidence="reconstructed: logistic shape, constants, estimation of accuracies",
     ranges={
-        "beta_min": "[0, inf)", "beta_max": "[0, inf)", "steepness": "[0, inf)", "midpoint": "[0, 1]",
-        "center": "[0, 1]", "sigma": "(0, inf)", "floor": "[0, inf)", "ema": "(0, 1]", "initial_accuracy": "[0, 1]",
+        "beta_min": "[0, inf)",
+        "beta_max": "[0, inf)",
+        "steepness": "[0, inf)",
+        "midpoint": "[0, 1]",
+        "center": "[0, 1]",
+        "sigma": "(0, inf)",
+        "floor": "[0, inf)",
+        "ema": "(0, 1]",
+        "initial_accuracy": "[0, 1]",
     },
-)  # fmt: skip
+)
 def fg_expo(
     *,
     beta_min: float = 1e-4,

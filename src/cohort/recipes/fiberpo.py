@@ -27,12 +27,12 @@ import torch
 from torch import Tensor
 
 from cohort.axes import ratio, surrogate
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.groups import group_parents, group_sum, token_mean, token_others
-from cohort.axes.tools import Probe
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_parents, group_sum, token_mean, token_others
+from cohort.types import Batch
+from cohort.types.access import Probe
+from cohort.types.declare import declare, hooks, needs
 
 
 def _gate(x: Tensor, budget: float) -> Tensor:
@@ -104,10 +104,14 @@ def shared_budget_ratio(batch: Batch, *, delta: float) -> Tensor:
     idea="a trust region of its own for token, rollout, prompt and domain",
     confidence="reconstructed: gates, residuals and means of the coarse scales, state and budget of APC-Obj, all values",
     ranges={
-        "levels": (2, 4), "delta_trajectory": "[0, inf]", "epsilon": "[0, inf]", "delta_group": "[0, inf]",
-        "delta_domain": "[0, inf]", "delta": "[0, inf)",
+        "levels": (2, 4),
+        "delta_trajectory": "[0, inf]",
+        "epsilon": "[0, inf]",
+        "delta_group": "[0, inf]",
+        "delta_domain": "[0, inf]",
+        "delta": "[0, inf)",
     },
-)  # fmt: skip
+)
 def fiberpo(
     *,
     levels: int = 2,

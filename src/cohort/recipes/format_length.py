@@ -21,12 +21,12 @@ import re
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.tools import Probe
-from cohort.batch import Batch, generation_budget
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.rewards.verifiers import reads_as_math
+from cohort.types import Batch, generation_budget
+from cohort.types.access import Probe
+from cohort.types.declare import declare, hooks, needs
 
 _THINK = re.compile(r"<think>.*?</think>", re.DOTALL)
 
@@ -67,9 +67,12 @@ def surrogate_signals(
     idea="rewards a readable answer and a good length; no labels",
     confidence="exact",
     ranges={
-        "mode": ("format_length", "format", "correctness"), "format_weight": "[0, inf)", "max_len": "[1, inf)", "p": "(0, 1)"
+        "mode": ("format_length", "format", "correctness"),
+        "format_weight": "[0, inf)",
+        "max_len": "[1, inf)",
+        "p": "(0, 1)",
     },
-)  # fmt: skip
+)
 def format_length(
     *, mode: str = "format_length", format_weight: float = 0.5, max_len: int | None = None, p: float = 0.5
 ) -> Method:

@@ -24,14 +24,14 @@ import torch
 from torch import Tensor
 
 from cohort.axes import filters
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.groups import group_flat, group_order, token_sum
 from cohort.axes.shaping import trapezoid
-from cohort.axes.tools import Probe
-from cohort.batch import Batch
 from cohort.errors import UsageError
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_flat, group_order, token_sum
+from cohort.types import Batch
+from cohort.types.access import Probe
+from cohort.types.declare import declare, hooks, needs
 
 PerTask = tuple[tuple[float, ...], ...]
 # How many numbers a task has in each table.

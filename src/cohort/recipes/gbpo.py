@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from cohort.axes import ratio
-from cohort.axes.declare import hooks
-from cohort.axes.groups import group_flat, group_mean, group_quantile, group_size, group_std
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_flat, group_mean, group_quantile, group_size, group_std
+from cohort.types import Batch
+from cohort.types.declare import hooks
 
 
 def _scaled(batch: Batch, centre: Tensor, *, eps: float, scale_by_std: bool) -> Tensor:
@@ -89,10 +89,13 @@ def median_critic_loss(returns: Tensor, medians: Tensor) -> Tensor:
     idea="pull the ratio to the closed-form optimum of a bounded step instead of clipping it",
     confidence="exact",
     ranges={
-        "temperature": "(0, inf)", "clip_low": "[0, 1]", "clip_high": "[0, inf)", "adv_eps": "(0, inf)",
+        "temperature": "(0, inf)",
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
+        "adv_eps": "(0, inf)",
         "scale_by_std": (True, False),
     },
-)  # fmt: skip
+)
 def gbpo(
     *,
     temperature: float = 1e-4,

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from cohort.axes.advantage import standardise
-from cohort.axes.declare import declare, needs
-from cohort.axes.groups import batch_std
-from cohort.batch import Batch, Groups
 from cohort.methods import Method, Stage, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import batch_std
+from cohort.types import Batch, Groups
+from cohort.types.declare import declare, needs
 
 
 def component_advantages(batch: Batch, *, eps: float, ddof: int, missing: str = "zero") -> Tensor:
@@ -95,7 +95,4 @@ def gdpo(
         target, condition_on, threshold = condition
         shape = (use(conditioned, target=target, condition_on=condition_on, threshold=threshold),)
     how = {"eps": adv_eps, "ddof": std_ddof, "batch_norm": batch_norm, "missing": missing}
-    return Method(
-        shaping=shape,
-        advantage=use(decoupled, weights=tuple(weights) if weights else None, **how),
-    )
+    return Method(shaping=shape, advantage=use(decoupled, weights=tuple(weights) if weights else None, **how))

@@ -24,12 +24,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import State, declare, hooks, needs
 from cohort.axes.objective import logistic, preferred_pairs, sequence_log_ratio
-from cohort.axes.strata import attach_stratum, count_strata, meet_strata
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.signals.strata import attach_stratum, count_strata, meet_strata
+from cohort.types import Batch
+from cohort.types.declare import State, declare, hooks, needs
 
 
 def pair_losses(h: Tensor, *, base: str, beta: float) -> Tensor:

@@ -22,10 +22,10 @@ from torch import Tensor
 from cohort.axes import advantage, ratio, regularizer, surrogate
 from cohort.axes.advantage import standardise
 from cohort.axes.aggregation import BY_NAME
-from cohort.axes.declare import declare, needs
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.types import Batch
+from cohort.types.declare import declare, needs
 
 
 @needs("step_rewards", "step_end")
@@ -58,10 +58,16 @@ def process_advantages(batch: Batch, *, eps: float = 1e-6, ddof: int = 0) -> Ten
     idea="the mean reward of a group of rollouts replaces PPO's value network",
     confidence="exact",
     ranges={
-        "clip_low": "[0, 1]", "clip_high": "[0, inf)", "kl_beta": "[0, inf)", "adv_eps": "(0, inf)", "std_ddof": (0, 1),
-        "kl": ("k1", "k2", "k3"), "aggregation": tuple(BY_NAME), "supervision": ("outcome", "process"),
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
+        "kl_beta": "[0, inf)",
+        "adv_eps": "(0, inf)",
+        "std_ddof": (0, 1),
+        "kl": ("k1", "k2", "k3"),
+        "aggregation": tuple(BY_NAME),
+        "supervision": ("outcome", "process"),
     },
-)  # fmt: skip
+)
 def grpo(
     *,
     clip_low: float = 0.2,

@@ -21,14 +21,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.components import component
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.groups import group_mean, group_sum, token_sum
-from cohort.axes.spans import Span, text_ends, within
-from cohort.axes.tools import Probe
-from cohort.batch import Batch, Groups
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.components import component
+from cohort.reductions.groups import group_mean, group_sum, token_sum
+from cohort.signals.spans import Span, text_ends, within
+from cohort.types import Batch, Groups
+from cohort.types.access import Probe
+from cohort.types.declare import declare, hooks, needs
 
 ACCURATE = 0.1
 _SLACK = 1e-9
@@ -109,10 +109,13 @@ def consistency_reward(
     idea="a bonus for right answers that follow from their own reasoning, by a slow copy of the policy",
     confidence="exact",
     ranges={
-        "bonus_coefficient": "[0, inf)", "margin": "[0, inf)", "confidence_upper": "(0, 1]", "teacher_decay": "[0, 1]",
+        "bonus_coefficient": "[0, inf)",
+        "margin": "[0, inf)",
+        "confidence_upper": "(0, 1]",
+        "teacher_decay": "[0, 1]",
         "teacher_every": "[1, inf)",
     },
-)  # fmt: skip
+)
 def grpo_care(
     *,
     bonus_coefficient: float = 0.5,

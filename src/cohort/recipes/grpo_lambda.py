@@ -18,10 +18,10 @@ import math
 import torch
 from torch import Tensor
 
-from cohort.axes.groups import group_mean, group_sum
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_mean, group_sum
+from cohort.types import Batch
 
 
 def selected_groups(batch: Batch, *, lambda_top: float) -> Tensor:

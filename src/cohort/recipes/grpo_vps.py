@@ -22,12 +22,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.groups import token_mean, token_sum, top_tokens
-from cohort.axes.tools import Probe
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import token_mean, token_sum, top_tokens
+from cohort.types import Batch
+from cohort.types.access import Probe
+from cohort.types.declare import declare, hooks, needs
 
 CLOSING = "\n\nThe final answer is \\boxed{"
 
@@ -106,13 +106,21 @@ def progress_bonus(
     idea="a segment is paid for how much it raises the policy's belief in the gold answer",
     confidence="reconstructed: candidates, boundaries, alpha, joint probability, closing text",
     ranges={
-        "alpha": "[0, inf)", "num_segments": "[1, inf)", "entropy_fraction": "(0, 1]", "confidence": ("joint", "per_token")
+        "alpha": "[0, inf)",
+        "num_segments": "[1, inf)",
+        "entropy_fraction": "(0, 1]",
+        "confidence": ("joint", "per_token"),
     },
-)  # fmt: skip
+)
 def grpo_vps(
-    *, alpha: float = 0.5, num_segments: int = 4, entropy_fraction: float = 0.5, confidence: str = "joint",
-    answer: str = "answer", closing: str = CLOSING,
-) -> Method:  # fmt: skip
+    *,
+    alpha: float = 0.5,
+    num_segments: int = 4,
+    entropy_fraction: float = 0.5,
+    confidence: str = "joint",
+    answer: str = "answer",
+    closing: str = CLOSING,
+) -> Method:
     cut = {"num_segments": num_segments, "entropy_fraction": entropy_fraction}
     probe = {"answer": answer, "closing": closing, "confidence": confidence}
     return Method(credit=(use(progress_bonus, alpha=alpha, **cut, **probe),))

@@ -24,11 +24,11 @@ from torch import Tensor
 
 from cohort.axes import advantage, surrogate
 from cohort.axes import ratio as ratios
-from cohort.axes.declare import State, declare, hooks, needs
-from cohort.axes.groups import token_mean
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import token_mean
+from cohort.types import Batch
+from cohort.types.declare import State, declare, hooks, needs
 
 
 def _matched(batch: Batch, sign: Tensor, place: Tensor) -> Tensor:
@@ -107,10 +107,13 @@ def conflict_credit(
     idea="protect tokens that right and wrong rollouts share; push down rollouts whose entropy explodes",
     confidence="exact",
     ranges={
-        "w_pos": "[0, inf)", "entropy_threshold": "[0, inf)", "gamma": "[0, inf)", "initial_entropy": "[0, inf)",
+        "w_pos": "[0, inf)",
+        "entropy_threshold": "[0, inf)",
+        "gamma": "[0, inf)",
+        "initial_entropy": "[0, inf)",
         "ratio": ("self", "old"),
     },
-)  # fmt: skip
+)
 def gtpo(
     *,
     w_pos: float = 2.0,

@@ -25,13 +25,13 @@ from torch import Tensor
 
 from cohort.axes import aggregation, sampling
 from cohort.axes.advantage import standardise
-from cohort.axes.declare import declare, needs
-from cohort.axes.entropy import entropy_scale, scaled_entropy
-from cohort.axes.groups import group_max, group_min, group_sum
 from cohort.axes.surrogate import dual_clipped
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_max, group_min, group_sum
+from cohort.signals.entropy import entropy_scale, scaled_entropy
+from cohort.types import Batch
+from cohort.types.declare import declare, needs
 
 
 def token_average(batch: Batch, *, fallback_limit: float, eps: float) -> tuple[Tensor, Tensor]:
@@ -97,11 +97,17 @@ def heterogeneous_clip(
     idea="temperature, advantage and clip range of each token by its entropy",
     confidence="exact",
     ranges={
-        "entropy_pivot": "[0, 1]", "temperature_tau": "[0, 1)", "clip_low": "[0, 1]", "clip_high": "[0, inf)",
-        "clip_alpha": "[0, inf)", "adv_beta": "[0, 1]", "dual_clip": "(1, inf)", "fallback_limit": "(0, inf)",
+        "entropy_pivot": "[0, 1]",
+        "temperature_tau": "[0, 1)",
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
+        "clip_alpha": "[0, inf)",
+        "adv_beta": "[0, 1]",
+        "dual_clip": "(1, inf)",
+        "fallback_limit": "(0, inf)",
         "adv_eps": "(0, inf)",
     },
-)  # fmt: skip
+)
 def hapo(
     *,
     entropy_pivot: float = 0.8,

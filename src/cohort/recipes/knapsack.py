@@ -22,11 +22,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import State, declare, hooks
-from cohort.axes.groups import group_mean
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_mean
+from cohort.types import Batch
+from cohort.types.declare import State, declare, hooks
 
 
 def value(n: int, p: float) -> float:

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from cohort.axes.advantage import centred
-from cohort.axes.declare import State, declare, hooks, needs
-from cohort.axes.mismatch import score_mismatched
 from cohort.axes.objective import sequence_log_ratio
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.signals.mismatch import score_mismatched
+from cohort.types import Batch
+from cohort.types.declare import State, declare, hooks, needs
 
 
 def desirable(batch: Batch, *, threshold: float | None) -> Tensor:
@@ -108,10 +108,13 @@ def prospect(
     idea="learn from thumbs up or down on single completions, with a loss that saturates both ways",
     confidence="reconstructed: the loop of rounds (labels, schedule, reference); the loss is exact",
     ranges={
-        "beta": "(0, inf)", "desirable_weight": "[0, inf)", "undesirable_weight": "[0, inf)",
-        "threshold": "(-inf, inf)", "balance": "(0, inf)",
+        "beta": "(0, inf)",
+        "desirable_weight": "[0, inf)",
+        "undesirable_weight": "[0, inf)",
+        "threshold": "(-inf, inf)",
+        "balance": "(0, inf)",
     },
-)  # fmt: skip
+)
 def kto(
     *,
     beta: float = 0.1,

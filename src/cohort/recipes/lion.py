@@ -96,10 +96,13 @@ def lion_k(
     idea="sign of an interpolated momentum; one buffer per weight",
     confidence="exact",
     ranges={
-        "beta1": "[0, 1)", "beta2": "[0, 1)", "weight_decay": "[0, inf)", "cut": "(0, inf)",
+        "beta1": "[0, 1)",
+        "beta2": "[0, 1)",
+        "weight_decay": "[0, inf)",
+        "cut": "(0, inf)",
         "kappa": ("l1", "l2", "half_square", "huber", "l1_trunc", "linf"),
     },
-)  # fmt: skip
+)
 def lion(
     *, beta1: float = 0.9, beta2: float = 0.99, weight_decay: float = 0.0, kappa: str = "l1", cut: float = 0.05
 ) -> Method:

@@ -23,14 +23,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.groups import token_mean, token_sum
-from cohort.axes.spans import text_ends, within
-from cohort.axes.tools import Probe
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.grpo_care import answer_span
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import token_mean, token_sum
+from cohort.signals.spans import text_ends, within
+from cohort.types import Batch
+from cohort.types.access import Probe
+from cohort.types.declare import declare, hooks, needs
 
 # An advantage of 0 may come out a rounding below it.
 _SLACK = 1e-9
@@ -98,10 +98,12 @@ def lazy_displacement(
     idea="penalise falling likelihood of what is worth keeping, action by action",
     confidence="exact",
     ranges={
-        "coef": "[0, inf)", "gate": ("action", "response", "token"), "answer_weight": "[0, 1]",
+        "coef": "[0, inf)",
+        "gate": ("action", "response", "token"),
+        "answer_weight": "[0, 1]",
         "denominator": ("preserving", "all"),
     },
-)  # fmt: skip
+)
 def llds(
     *,
     coef: float = 0.2,

@@ -18,11 +18,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare
-from cohort.axes.groups import group_lower_median, group_min, group_size, group_sum
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_lower_median, group_min, group_size, group_sum
+from cohort.types import Batch
+from cohort.types.declare import declare
 
 
 def one_more(rows: Tensor, *, group_size: int) -> Tensor:

@@ -24,11 +24,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from cohort.axes import surrogate
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.tools import Probe
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.types import Batch
+from cohort.types.access import Probe
+from cohort.types.declare import declare, hooks, needs
 
 
 def scheduled(iteration: int, total: int) -> float:

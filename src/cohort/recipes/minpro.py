@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from cohort.axes import aggregation
-from cohort.axes.declare import needs
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.cispo import weighted_reinforce
 from cohort.recipes.recipe import recipe
+from cohort.types import Batch
+from cohort.types.declare import needs
 
 
 def log_prefix_min(log_ratio: Tensor, mask: Tensor) -> Tensor:

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from cohort.axes import aggregation
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.groups import group_flat, group_mean, token_sum
 from cohort.axes.objective import binary
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_flat, group_mean, token_sum
+from cohort.types import Batch
+from cohort.types.declare import declare, hooks, needs
 
 CAP = 10.0  # largest log ratio; beyond it a token has no gradient
 
@@ -101,11 +101,16 @@ def negative_aware(
     idea="maximum likelihood on right rollouts, and on wrong ones through the negative policy that the policy implies",
     confidence="exact",
     ranges={
-        "prompt_weight": ("one_minus_rate", "sqrt_odds", "uniform"), "neg_weight": "[0, inf)",
-        "eps_neg": "(0, inf)", "rate_clamp": "[0, 0.5]", "length_norm": "(0, inf)",
-        "ratio_type": ("token", "sequence"), "threshold": "(-inf, inf)", "max_rounds": "[1, inf)",
+        "prompt_weight": ("one_minus_rate", "sqrt_odds", "uniform"),
+        "neg_weight": "[0, inf)",
+        "eps_neg": "(0, inf)",
+        "rate_clamp": "[0, 0.5]",
+        "length_norm": "(0, inf)",
+        "ratio_type": ("token", "sequence"),
+        "threshold": "(-inf, inf)",
+        "max_rounds": "[1, inf)",
     },
-)  # fmt: skip
+)
 def nft(
     *,
     prompt_weight: str = "one_minus_rate",

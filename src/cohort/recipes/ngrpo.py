@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from cohort.axes import surrogate
-from cohort.axes.groups import group_flat, group_min, group_size, group_sum
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_flat, group_min, group_size, group_sum
+from cohort.types import Batch
 
 
 def calibrated(batch: Batch, *, r_max: float = 1.0, virtual: int = 1, eps: float = 1e-6, ddof: int = 1) -> Tensor:
@@ -59,10 +59,14 @@ def not_all_correct(batch: Batch) -> Tensor:
     idea="a virtual best rollout in every group's statistics, so that groups of failures teach too",
     confidence="exact",
     ranges={
-        "r_max": "(-inf, inf)", "virtual": "[0, inf)", "clip_low": "[0, 1]", "clip_high": "[0, inf)",
-        "adv_eps": "(0, inf)", "std_ddof": (0, 1),
+        "r_max": "(-inf, inf)",
+        "virtual": "[0, inf)",
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
+        "adv_eps": "(0, inf)",
+        "std_ddof": (0, 1),
     },
-)  # fmt: skip
+)
 def ngrpo(
     *,
     r_max: float = 1.0,

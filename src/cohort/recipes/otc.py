@@ -22,12 +22,12 @@ import re
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import State, declare, hooks, needs
-from cohort.axes.groups import group_min
-from cohort.axes.tools import Probe
-from cohort.batch import Batch
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_min
+from cohort.types import Batch
+from cohort.types.access import Probe
+from cohort.types.declare import State, declare, hooks, needs
 
 CALL = "```.*?```|<tool_call>"
 

@@ -23,11 +23,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from cohort.axes import regularizer, surrogate
-from cohort.axes.declare import declare, needs
-from cohort.axes.regularizer import k3_clamped
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.kl import k3_clamped
+from cohort.types import Batch
+from cohort.types.declare import declare, needs
 
 
 def patch_keep(draws: Tensor, *, height: int, width: int, patch_size: int = 14, mask_ratio: float = 0.6) -> Tensor:
@@ -93,11 +93,18 @@ def double_entropy(
     idea="reward the policy for needing the image",
     confidence="exact",
     ranges={
-        "gamma": "[0, inf)", "gamma_end": "[0, inf)", "anneal_share": "(0, 1]", "eta_ori": "[0, inf)",
-        "eta_aug": "[0, inf)", "kl_beta": "[0, inf)", "clip_low": "[0, 1]", "clip_high": "[0, inf)", "clip_dual": "(1, inf)",
+        "gamma": "[0, inf)",
+        "gamma_end": "[0, inf)",
+        "anneal_share": "(0, 1]",
+        "eta_ori": "[0, inf)",
+        "eta_aug": "[0, inf)",
+        "kl_beta": "[0, inf)",
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
+        "clip_dual": "(1, inf)",
         "aug_gradient": (True, False),
     },
-)  # fmt: skip
+)
 def papo(
     *,
     gamma: float = 0.01,

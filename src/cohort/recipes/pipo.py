@@ -24,12 +24,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import State, hooks
-from cohort.axes.groups import group_size, group_sum, token_mean
-from cohort.axes.memory import Recall, pack_step, unpack
-from cohort.batch import Batch, Rollout
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_size, group_sum, token_mean
+from cohort.types import Batch, Rollout
+from cohort.types.declare import State, hooks
+from cohort.types.replay import Recall, pack_step, unpack
 
 
 def rectified(xi: float, *, phi_low: float = 0.0, phi_high: float = 0.5) -> float:

@@ -28,12 +28,12 @@ from torch import Tensor
 
 from cohort.axes import aggregation, regularizer
 from cohort.axes import critic as critics
-from cohort.axes.declare import declare, needs
-from cohort.axes.regularizer import k3
 from cohort.axes.surrogate import clipped
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.kl import k3
+from cohort.types import Batch
+from cohort.types.declare import declare, needs
 
 
 def action_ends(mask: Tensor) -> Tensor:
@@ -97,11 +97,20 @@ def stopping_entropy(batch: Batch, *, coef: float, max_kl: float | None) -> Tens
     idea="a token-level value function that discounts between an agent's actions, never within one",
     confidence="exact",
     ranges={
-        "gamma": "[0, 1]", "lam": "[0, 1]", "clip_low": "[0, 1]", "clip_high": "[0, inf)", "entropy_coef": "[0, inf)",
-        "value_clip": "(0, inf)", "value_coef": "(0, inf)", "max_kl": "(0, inf)", "rewards": ("outcome", "turn"),
-        "normalise_advantages": (True, False), "critic": ("model", "head"), "critic_lr": "(0, inf)",
+        "gamma": "[0, 1]",
+        "lam": "[0, 1]",
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
+        "entropy_coef": "[0, inf)",
+        "value_clip": "(0, inf)",
+        "value_coef": "(0, inf)",
+        "max_kl": "(0, inf)",
+        "rewards": ("outcome", "turn"),
+        "normalise_advantages": (True, False),
+        "critic": ("model", "head"),
+        "critic_lr": "(0, inf)",
     },
-)  # fmt: skip
+)
 def poad(
     *,
     gamma: float = 0.95,

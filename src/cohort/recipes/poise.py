@@ -24,14 +24,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cohort.axes import probing
-from cohort.axes.declare import State, declare, hooks, needs
-from cohort.axes.groups import others_mean, token_mean
-from cohort.axes.spans import Span, text_ends, within
-from cohort.axes.tools import Probe
-from cohort.batch import Batch, Rollout
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import others_mean, token_mean
+from cohort.signals import probing
+from cohort.signals.spans import Span, text_ends, within
+from cohort.types import Batch, Rollout
+from cohort.types.access import Probe
+from cohort.types.declare import State, declare, hooks, needs
 
 FEATURES = ("prompt_feature", "response_feature", "entropy_feature")
 
@@ -63,9 +63,16 @@ def _domains(rollouts: Sequence[Rollout], count: int, domain: str | None) -> dic
 
 
 def _look(
-    batch: Batch, probe: Probe, state: State, *, layer: int | None, pool_last: int, bootstrap_steps: int,
-    domain: str | None, clip: tuple[float, float],
-) -> Batch:  # fmt: skip
+    batch: Batch,
+    probe: Probe,
+    state: State,
+    *,
+    layer: int | None,
+    pool_last: int,
+    bootstrap_steps: int,
+    domain: str | None,
+    clip: tuple[float, float],
+) -> Batch:
     """A pass for the hidden states of every rollout, and what the last step's probe expects of it."""
     prompts, responses = probing.pooled_states(probe, layer=probing.layer_of(probe, layer, default=19), last=pool_last)
     ends = text_ends(batch, probe)
@@ -82,9 +89,16 @@ def _look(
 
 
 def _learn(
-    batch: Batch, state: State, rollouts: Sequence[Rollout], *, dims: tuple[int, int], alpha: float, buffer: int,
-    bootstrap_steps: int, domain: str | None,
-) -> State:  # fmt: skip
+    batch: Batch,
+    state: State,
+    rollouts: Sequence[Rollout],
+    *,
+    dims: tuple[int, int],
+    alpha: float,
+    buffer: int,
+    bootstrap_steps: int,
+    domain: str | None,
+) -> State:
     new, target = dict(state), others_mean(batch.rewards, batch.groups)
     for name, rows in _domains(rollouts, batch.size, domain).items():
         old = state.get(name, {})
@@ -115,15 +129,27 @@ def cross_baseline(batch: Batch) -> Tensor:
     idea="a linear probe of the policy's hidden states predicts the baseline from the sibling rollout",
     confidence="exact",
     ranges={
-        "layer": "[0, inf)", "pool_last": "[1, inf)", "prompt_pca_dim": "[1, inf)", "response_pca_dim": "[1, inf)",
-        "alpha": "(0, inf)", "buffer": "[1, inf)", "bootstrap_steps": "[1, inf)",
+        "layer": "[0, inf)",
+        "pool_last": "[1, inf)",
+        "prompt_pca_dim": "[1, inf)",
+        "response_pca_dim": "[1, inf)",
+        "alpha": "(0, inf)",
+        "buffer": "[1, inf)",
+        "bootstrap_steps": "[1, inf)",
     },
-)  # fmt: skip
+)
 def poise(
-    *, layer: int | None = None, pool_last: int = 10, prompt_pca_dim: int = 32, response_pca_dim: int = 64,
-    alpha: float = 100.0, clip: tuple[float, float] = (0.0, 1.0), buffer: int = 4096, bootstrap_steps: int = 16,
+    *,
+    layer: int | None = None,
+    pool_last: int = 10,
+    prompt_pca_dim: int = 32,
+    response_pca_dim: int = 64,
+    alpha: float = 100.0,
+    clip: tuple[float, float] = (0.0, 1.0),
+    buffer: int = 4096,
+    bootstrap_steps: int = 16,
     domain: str | None = None,
-) -> Method:  # fmt: skip
+) -> Method:
     look = {"layer": layer, "pool_last": pool_last, "clip": clip, "domain": domain, "bootstrap_steps": bootstrap_steps}
     learn = {"dims": (prompt_pca_dim, response_pca_dim), "alpha": alpha, "buffer": buffer}
     return Method(advantage=use(cross_baseline, **look, **learn))

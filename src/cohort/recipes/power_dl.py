@@ -20,12 +20,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import State, declare, hooks
-from cohort.axes.groups import token_sum
 from cohort.axes.objective import logistic, mean_of_pairs, preferred_pairs
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import token_sum
+from cohort.types import Batch
+from cohort.types.declare import State, declare, hooks
 
 
 def response_weight(batch: Batch, *, weight: str) -> Tensor:

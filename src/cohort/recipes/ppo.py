@@ -27,10 +27,10 @@ from torch import Tensor
 
 from cohort.axes import aggregation, regularizer, shaping, surrogate
 from cohort.axes import critic as critics
-from cohort.axes.declare import declare, needs
-from cohort.batch import Batch
 from cohort.methods import Method, MethodError, Stage, use
 from cohort.recipes.recipe import recipe
+from cohort.types import Batch
+from cohort.types.declare import declare, needs
 
 
 @needs("old_values", old_logp=lambda beta: beta > 0, ref_logp=lambda beta: beta > 0)
@@ -57,9 +57,18 @@ def held_clip(
 
 @declare(couples=True)
 def whitened_clip(
-    batch: Batch, ratio: Tensor, advantages: Tensor, *, eps: float, ddof: int, clip: float | None, low: float,
-    high: float, dual: float | None, warmup: int,
-) -> Tensor:  # fmt: skip
+    batch: Batch,
+    ratio: Tensor,
+    advantages: Tensor,
+    *,
+    eps: float,
+    ddof: int,
+    clip: float | None,
+    low: float,
+    high: float,
+    dual: float | None,
+    warmup: int,
+) -> Tensor:
     """`held_clip` with advantages whitened over the minibatch: [N, T]. Source: arXiv:2307.04964."""
     white = critics.whiten(advantages, batch.mask, eps=eps, ddof=ddof, clip=clip)
     return held_clip(batch, ratio, white, low=low, high=high, dual=dual, warmup=warmup)
@@ -71,14 +80,28 @@ def whitened_clip(
     idea="a learned value function is the baseline at every token; clipped ratios",
     confidence="reconstructed: which tricks the paper counts as PPO-max, and its KL weight",
     ranges={
-        "gamma": "[0, 1]", "lam": "[0, 1]", "kl_beta": "[0, inf)", "clip_low": "[0, 1]", "clip_high": "[0, inf)",
-        "dual_clip": "(1, inf)", "value_clip": "(0, inf)", "value_coef": "(0, inf)", "critic": ("model", "head"),
-        "critic_lr": "(0, inf)", "critic_warmup": "[0, inf)", "whiten": ("batch", "minibatch", "none"),
-        "whiten_eps": "(0, inf)", "whiten_ddof": (0, 1), "adv_clip": "(0, inf)", "entropy_coef": "[0, inf)",
-        "reward_norm": ("none", "centred", "scaled"), "reward_clip": "(0, inf)", "reward_eps": "(0, inf)",
+        "gamma": "[0, 1]",
+        "lam": "[0, 1]",
+        "kl_beta": "[0, inf)",
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
+        "dual_clip": "(1, inf)",
+        "value_clip": "(0, inf)",
+        "value_coef": "(0, inf)",
+        "critic": ("model", "head"),
+        "critic_lr": "(0, inf)",
+        "critic_warmup": "[0, inf)",
+        "whiten": ("batch", "minibatch", "none"),
+        "whiten_eps": "(0, inf)",
+        "whiten_ddof": (0, 1),
+        "adv_clip": "(0, inf)",
+        "entropy_coef": "[0, inf)",
+        "reward_norm": ("none", "centred", "scaled"),
+        "reward_clip": "(0, inf)",
+        "reward_eps": "(0, inf)",
         "std_ddof": (0, 1),
     },
-)  # fmt: skip
+)
 def ppo(
     *,
     gamma: float = 1.0,

@@ -28,13 +28,13 @@ import torch
 from torch import Tensor
 
 from cohort.axes import advantage
-from cohort.axes.components import component
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.preference import JUDGE, compared, judged_pairs
-from cohort.batch import Batch
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.gdpo import decoupled
 from cohort.recipes.recipe import recipe
+from cohort.reductions.components import component
+from cohort.signals.preference import JUDGE, compared, judged_pairs
+from cohort.types import Batch
+from cohort.types.declare import declare, hooks, needs
 
 Weights = tuple[float, ...] | None
 
@@ -96,10 +96,13 @@ def bounded(
     idea="the reward is the share of pairwise comparisons won in the group",
     confidence="exact",
     ranges={
-        "round_decimals": "[0, 15]", "adv_eps": "(0, inf)", "std_ddof": (None, 0, 1), "batch_norm": (False, True),
+        "round_decimals": "[0, 15]",
+        "adv_eps": "(0, inf)",
+        "std_ddof": (None, 0, 1),
+        "batch_norm": (False, True),
         "advantage_clip": "(0, inf)",
     },
-)  # fmt: skip
+)
 def pref_grpo(
     *,
     judge: str | None = None,

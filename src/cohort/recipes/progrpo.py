@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from cohort.axes import advantage
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.groups import group_max
-from cohort.axes.tools import Probe
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_max
+from cohort.types import Batch
+from cohort.types.access import Probe
+from cohort.types.declare import declare, hooks, needs
 
 
 def low_count(lengths: Tensor, *, fraction: float) -> Tensor:
@@ -88,10 +88,13 @@ def confidence_shifted(
     idea="less confident rollouts gain, measured by their least likely tokens",
     confidence="reconstructed: confidence of the prompt, alpha, rounding of the 20 %, policy that gives the probabilities",
     ranges={
-        "alpha": "[0, inf)", "low_fraction": "(0, 1]", "prompt_low_fraction": "(0, 1]", "adv_eps": "(0, inf)",
+        "alpha": "[0, inf)",
+        "low_fraction": "(0, 1]",
+        "prompt_low_fraction": "(0, 1]",
+        "adv_eps": "(0, inf)",
         "std_ddof": (0, 1),
     },
-)  # fmt: skip
+)
 def progrpo(
     *,
     alpha: float = 0.3,

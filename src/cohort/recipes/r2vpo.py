@@ -26,12 +26,12 @@ from torch import Tensor
 
 from cohort.axes import ratio
 from cohort.axes.aggregation import BY_NAME
-from cohort.axes.declare import State, hooks
-from cohort.axes.memory import Recall, completions, concat, pack_step, unpack
-from cohort.axes.tools import Probe
-from cohort.batch import Batch, Rollout
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.types import Batch, Rollout
+from cohort.types.access import Probe
+from cohort.types.declare import State, hooks
+from cohort.types.replay import Recall, completions, concat, pack_step, unpack
 
 
 def ratio_variance(batch: Batch, *, aggregation: str) -> float:
@@ -105,17 +105,15 @@ def variance_penalty(
     idea="a constraint on the variance of the ratio, with a dual variable, in place of clipping",
     confidence="reconstructed: dual step and its average, composition of the replay, all values",
     ranges={
-        "lambda_init": "[0, inf)", "delta": "[0, inf)", "dual_lr": "[0, inf)", "aggregation": tuple(BY_NAME),
+        "lambda_init": "[0, inf)",
+        "delta": "[0, inf)",
+        "dual_lr": "[0, inf)",
+        "aggregation": tuple(BY_NAME),
         "replay": "[0, inf)",
     },
-)  # fmt: skip
+)
 def r2vpo(
-    *,
-    lambda_init: float = 0.5,
-    delta: float = 0.02,
-    dual_lr: float = 0.1,
-    aggregation: str = "seq",
-    replay: int = 0,
+    *, lambda_init: float = 0.5, delta: float = 0.02, dual_lr: float = 0.1, aggregation: str = "seq", replay: int = 0
 ) -> Method:
     dual = {"lambda_init": lambda_init, "delta": delta, "dual_lr": dual_lr}
     return Method(

@@ -27,12 +27,12 @@ from torch import Tensor
 from cohort.axes import aggregation as aggregations
 from cohort.axes import surrogate
 from cohort.axes.advantage import standardise
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.tools import Probe
-from cohort.batch import Batch
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
-from cohort.rewards.items import hits
+from cohort.signals.items import hits
+from cohort.types import Batch
+from cohort.types.access import Probe
+from cohort.types.declare import declare, hooks, needs
 
 SHAPING = {"extra_token": -0.1, "end_of_list": 0.1, "early_stop": -0.1}
 
@@ -109,15 +109,28 @@ def rank_mean(batch: Batch, *, num_items: int = 20) -> Tensor:
     idea="each rank of a list is an action with its own reward, baseline and ratio",
     confidence="exact",
     ranges={
-        "num_items": "[1, inf)", "reward": ("exp_inf", "log_decay"), "aggregation": ("token", "rank-mean"),
-        "clip_low": "[0, 1]", "clip_high": "[0, inf)", "adv_eps": "(0, inf)", "std_ddof": (0, 1),
+        "num_items": "[1, inf)",
+        "reward": ("exp_inf", "log_decay"),
+        "aggregation": ("token", "rank-mean"),
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
+        "adv_eps": "(0, inf)",
+        "std_ddof": (0, 1),
     },
-)  # fmt: skip
+)
 def rank_grpo(
-    *, num_items: int = 20, reward: str = "exp_inf", length_shaping: Mapping[str, float] | None = SHAPING,
-    aggregation: str = "token", clip_low: float = 0.06, clip_high: float = 0.08, adv_eps: float = 1e-4, std_ddof: int = 1,
-    items: str = "items", seen: str | None = None,
-) -> Method:  # fmt: skip
+    *,
+    num_items: int = 20,
+    reward: str = "exp_inf",
+    length_shaping: Mapping[str, float] | None = SHAPING,
+    aggregation: str = "token",
+    clip_low: float = 0.06,
+    clip_high: float = 0.08,
+    adv_eps: float = 1e-4,
+    std_ddof: int = 1,
+    items: str = "items",
+    seen: str | None = None,
+) -> Method:
     if length_shaping is not None and set(length_shaping) != set(SHAPING):
         raise MethodError(f"'rank-grpo': length_shaping must be None or give {', '.join(SHAPING)}")
     how = {"reward": reward, "eps": adv_eps, "ddof": std_ddof, "items": items, "seen": seen}

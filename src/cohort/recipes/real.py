@@ -23,12 +23,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare, needs
-from cohort.axes.groups import group_flat, group_max, group_mean, group_size, group_sum, token_mean
 from cohort.axes.objective import binary, logistic
-from cohort.batch import Batch, Groups
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_flat, group_max, group_mean, group_size, group_sum, token_mean
+from cohort.types import Batch, Groups
+from cohort.types.declare import declare, needs
 
 
 def labels(batch: Batch, *, label_rule: str, threshold: float | None) -> tuple[Tensor, Tensor]:
@@ -91,10 +91,13 @@ def classification(
     idea="rewards are classes and log ratios their logits, so that no rollout's weight exceeds 1/tau",
     confidence="exact",
     ranges={
-        "tau": "(0, inf)", "variant": ("group_softmax", "bce"), "skip_uniform_groups": (True, False),
-        "label_rule": ("reward", "above_group_mean"), "threshold": "(-inf, inf)",
+        "tau": "(0, inf)",
+        "variant": ("group_softmax", "bce"),
+        "skip_uniform_groups": (True, False),
+        "label_rule": ("reward", "above_group_mean"),
+        "threshold": "(-inf, inf)",
     },
-)  # fmt: skip
+)
 def real(
     *,
     tau: float = 0.5,

@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 
 from cohort.axes import advantage, regularizer
-from cohort.axes.declare import State, declare, hooks, needs
-from cohort.axes.groups import group_mean, token_sum
-from cohort.axes.guidance import question, redress
-from cohort.axes.tools import Tools
-from cohort.batch import Batch, Request, Rollout
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_mean, token_sum
+from cohort.signals.questions import question, redress
+from cohort.types import Batch, Request, Rollout
+from cohort.types.access import Tools
+from cohort.types.declare import State, declare, hooks, needs
 
 WITH_CUE = "{question}\n\nThe solution may begin like this: {cue}"
 
@@ -102,10 +102,14 @@ def cued(
     idea="log ratios, normalised in the group, are fitted to the advantages; cues for hard prompts",
     confidence="reconstructed: pred_eps, gradient through mean and variance, KL estimator, strength of the augmentation",
     ranges={
-        "kl_beta": "[0, inf)", "pred_eps": "[0, inf)", "adv_eps": "(0, inf)", "augment": (True, False),
-        "window": "[1, inf)", "strength": "[0, inf)",
+        "kl_beta": "[0, inf)",
+        "pred_eps": "[0, inf)",
+        "adv_eps": "(0, inf)",
+        "augment": (True, False),
+        "window": "[1, inf)",
+        "strength": "[0, inf)",
     },
-)  # fmt: skip
+)
 def reg_grpo(
     *,
     kl_beta: float = 0.04,

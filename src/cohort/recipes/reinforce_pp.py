@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from cohort.axes import advantage, aggregation, regularizer, surrogate
-from cohort.axes.declare import declare, needs
-from cohort.axes.regularizer import k1
-from cohort.axes.scan import discounted_sum
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.kl import k1
+from cohort.reductions.scan import discounted_sum
+from cohort.types import Batch
+from cohort.types.declare import declare, needs
 
 
 @needs("old_logp", ref_logp=lambda beta: beta > 0)
@@ -65,10 +65,14 @@ def global_baseline(batch: Batch, *, var_min: float = 1e-8) -> Tensor:
     idea="advantages normalised over the whole batch instead of the group",
     confidence="exact",
     ranges={
-        "variant": ("plain", "baseline"), "kl_beta": "[0, inf)", "gamma": "[0, 1]", "var_min": "(0, inf)",
-        "clip_low": "[0, 1]", "clip_high": "[0, inf)",
+        "variant": ("plain", "baseline"),
+        "kl_beta": "[0, inf)",
+        "gamma": "[0, 1]",
+        "var_min": "(0, inf)",
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
     },
-)  # fmt: skip
+)
 def reinforce_pp(
     *,
     variant: str = "plain",

@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 
 from cohort.axes.advantage import centred
-from cohort.axes.declare import State, declare, hooks
-from cohort.axes.groups import group_bundles, group_quantile, group_size, group_std, group_sum
-from cohort.axes.quantiles import at_level, track
-from cohort.batch import Batch, Groups
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_bundles, group_quantile, group_size, group_std, group_sum
+from cohort.reductions.quantiles import at_level, track
+from cohort.types import Batch, Groups
+from cohort.types.declare import State, declare, hooks
 
 
 def _after_step(batch: Batch, state: State, *, bundle_size: int = 5, quantile_lr: float = 0.1) -> State:
@@ -101,11 +101,17 @@ def question_credit(
     idea="bundles of questions judged by the lower quantiles of their score",
     confidence="exact",
     ranges={
-        "bundle_size": "[1, inf)", "level_low": "(0, 1)", "level_high": "(0, 1)", "omega": "[0, inf)",
-        "credit": ("uniform", "std", "sum-mean"), "quantiles": ("tracked", "bundle", "mix"), "quantile_lr": "[0, inf)",
-        "min_std": "[0, inf)", "adv_eps": "(0, inf)",
+        "bundle_size": "[1, inf)",
+        "level_low": "(0, 1)",
+        "level_high": "(0, 1)",
+        "omega": "[0, inf)",
+        "credit": ("uniform", "std", "sum-mean"),
+        "quantiles": ("tracked", "bundle", "mix"),
+        "quantile_lr": "[0, inf)",
+        "min_std": "[0, inf)",
+        "adv_eps": "(0, inf)",
     },
-)  # fmt: skip
+)
 def riskpo(
     *,
     bundle_size: int = 5,

@@ -23,10 +23,8 @@ from cohort.recipes.recipe import recipe
     paper="arXiv:2402.14740",
     idea="REINFORCE on whole rollouts with the other rollouts as baseline",
     confidence="exact",
-    ranges={
-        "kl_beta": "[0, inf)", "ratio": ("none", "sequence-sum"), "clip_low": "[0, 1]", "clip_high": "[0, inf)",
-    },
-)  # fmt: skip
+    ranges={"kl_beta": "[0, inf)", "ratio": ("none", "sequence-sum"), "clip_low": "[0, 1]", "clip_high": "[0, inf)"},
+)
 def rloo(*, kl_beta: float = 0.05, ratio: str = "none", clip_low: float = 0.2, clip_high: float = 0.2) -> Method:
     pure = ratio == "none"
     return Method(

@@ -49,11 +49,17 @@ def _checked(criteria: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], 
     idea="token losses are weighted by how much likelier the trainer finds what the sampler drew",
     confidence="exact",
     ranges={
-        "level": correction.LEVELS, "mode": correction.MODES, "low": "(0, inf)", "high": "(0, inf)",
-        "proximal": correction.PROXIMAL, "loss": ("ppo", "reinforce"), "max_staleness": "[0, inf)",
-        "clip_low": "[0, 1]", "clip_high": "[0, inf)",
+        "level": correction.LEVELS,
+        "mode": correction.MODES,
+        "low": "(0, inf)",
+        "high": "(0, inf)",
+        "proximal": correction.PROXIMAL,
+        "loss": ("ppo", "reinforce"),
+        "max_staleness": "[0, inf)",
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
     },
-)  # fmt: skip
+)
 def rollout_correction(
     *,
     level: str = "token",

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from cohort.axes import advantage
-from cohort.axes.declare import declare, needs
-from cohort.axes.groups import group_order
-from cohort.axes.tools import Tools
-from cohort.batch import Batch, Request, Rollout, Segment
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_order
+from cohort.types import Batch, Request, Rollout, Segment
+from cohort.types.access import Tools
+from cohort.types.declare import declare, needs
 
 EXIT_TEXT = "Time is limited, stop thinking and start answering.\n</think>\n\n"
 
@@ -97,11 +97,7 @@ def decaying_reward(batch: Batch, *, decay: float = 2.0) -> Tensor:
     ranges={"decay": "[1, inf)"},
 )
 def s_grpo(
-    *,
-    decay: float = 2.0,
-    scale_by_std: bool = False,
-    exit_text: str = EXIT_TEXT,
-    end_of_thinking: str = "</think>",
+    *, decay: float = 2.0, scale_by_std: bool = False, exit_text: str = EXIT_TEXT, end_of_thinking: str = "</think>"
 ) -> Method:
     return Method(
         sampling=use(serial_exits, exit_text=exit_text, end_of_thinking=end_of_thinking),

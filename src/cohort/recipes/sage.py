@@ -18,12 +18,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cohort.axes.declare import State, declare, hooks
-from cohort.axes.hints import LEVELS, dress, write_hints
-from cohort.axes.tools import Tools
-from cohort.batch import Request, Rollout
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.signals.hints import LEVELS, dress, write_hints
+from cohort.types import Request, Rollout
+from cohort.types.access import Tools
+from cohort.types.declare import State, declare, hooks
 
 
 @declare(columns=("solution",))

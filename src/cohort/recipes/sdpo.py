@@ -25,11 +25,11 @@ from torch import Tensor
 
 from cohort.axes import aggregation as weights
 from cohort.axes import ratio
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.distill import ENDING, FEEDBACK, SOLUTION, distilled, taught, teacher_contexts
-from cohort.batch import Batch
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.signals.distill import ENDING, FEEDBACK, SOLUTION, distilled, taught, teacher_contexts
+from cohort.types import Batch
+from cohort.types.declare import declare, hooks, needs
 
 AGGREGATIONS = {"token": weights.token_mean, "sequence": weights.sequence_mean}
 
@@ -81,11 +81,16 @@ def self_distillation(
     idea="the policy, shown a sibling's solution, says token by token what a rollout should have been",
     confidence="exact",
     ranges={
-        "mode": ("full_logits", "topk_logits", "sampled_token"), "alpha": "[0, 1]", "topk": "[1, inf)",
-        "is_clip": "(0, inf)", "aggregation": tuple(AGGREGATIONS), "threshold": "(-inf, inf)",
-        "teacher_decay": "[0, 1]", "teacher_every": "[1, inf)",
+        "mode": ("full_logits", "topk_logits", "sampled_token"),
+        "alpha": "[0, 1]",
+        "topk": "[1, inf)",
+        "is_clip": "(0, inf)",
+        "aggregation": tuple(AGGREGATIONS),
+        "threshold": "(-inf, inf)",
+        "teacher_decay": "[0, 1]",
+        "teacher_every": "[1, inf)",
     },
-)  # fmt: skip
+)
 def sdpo(
     *,
     mode: str = "topk_logits",
@@ -108,10 +113,15 @@ def sdpo(
     if mode == "sampled_token" and alpha != 1.0:
         raise MethodError(f"'sdpo': mode='sampled_token' estimates KL(p || q), so alpha must be 1, not {alpha:g}")
     shown = {
-        "threshold": threshold, "exclude_self": exclude_self, "feedback": feedback,
-        "feedback_only_without_solution": feedback_only_without_solution, "solution_text": solution_text,
-        "feedback_text": feedback_text, "ending": ending, "strip_thought": strip_thought,
-    }  # fmt: skip
+        "threshold": threshold,
+        "exclude_self": exclude_self,
+        "feedback": feedback,
+        "feedback_only_without_solution": feedback_only_without_solution,
+        "solution_text": solution_text,
+        "feedback_text": feedback_text,
+        "ending": ending,
+        "strip_thought": strip_thought,
+    }
     compared = {"mode": mode, "alpha": alpha, "topk": topk, "add_tail": add_tail, "is_clip": is_clip}
     follow = {"teacher_decay": teacher_decay, "teacher_every": teacher_every}
     return Method(

@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 
 from cohort.axes import advantage
-from cohort.axes.answers import answer_ids, apart
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.groups import group_max, group_size, group_sum, token_mean
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_max, group_size, group_sum, token_mean
+from cohort.signals.votes import answer_ids, apart
+from cohort.types import Batch
+from cohort.types.declare import declare, hooks, needs
 
 
 def likelihood_shares(batch: Batch, *, likelihood: str) -> Tensor:
@@ -91,10 +91,13 @@ def certainty(
     idea="smaller updates for prompts whose rollouts disagree in their answers",
     confidence="reconstructed: normalisation of cluster probabilities, largest entropy, forms of the scale, alpha",
     ranges={
-        "likelihood": ("counts", "length-normalised"), "f": ("linear", "exponential", "focal", "reciprocal"),
-        "alpha": "[0, inf)", "no_answer": ("own", "shared"), "adv_scale": ("mean-only", "std"),
+        "likelihood": ("counts", "length-normalised"),
+        "f": ("linear", "exponential", "focal", "reciprocal"),
+        "alpha": "[0, inf)",
+        "no_answer": ("own", "shared"),
+        "adv_scale": ("mean-only", "std"),
     },
-)  # fmt: skip
+)
 def seed_grpo(
     *,
     likelihood: str = "counts",

@@ -23,11 +23,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cohort.axes.declare import needs
-from cohort.axes.regularizer import k3
-from cohort.batch import Batch
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.kl import k3
+from cohort.types import Batch
+from cohort.types.declare import needs
 
 Clamp = tuple[float, float]
 
@@ -81,12 +81,7 @@ def soft_ratio(
 
 @needs("ref_logp", "logits", "soft", "topk_ids", "topk_perturbed")
 def soft_kl(
-    batch: Batch,
-    *,
-    beta: float,
-    noise_clamp: Clamp = (-1.5, 3.0),
-    log_prob_cut: float = -3.0,
-    prob_eps: float = 1e-6,
+    batch: Batch, *, beta: float, noise_clamp: Clamp = (-1.5, 3.0), log_prob_cut: float = -3.0, prob_eps: float = 1e-6
 ) -> Tensor:
     """beta k3, with the density of soft steps: [N, T]. Source: arXiv:2511.06411."""
     logp = soft_logp(batch, noise_clamp=noise_clamp, log_prob_cut=log_prob_cut, prob_eps=prob_eps)
@@ -101,11 +96,7 @@ def soft_kl(
     ranges={"kl_beta": "[0, inf)", "log_prob_cut": "(-inf, 0)", "prob_eps": "(0, 1)"},
 )
 def soft_grpo(
-    *,
-    kl_beta: float = 0.0,
-    noise_clamp: Clamp = (-1.5, 3.0),
-    log_prob_cut: float = -3.0,
-    prob_eps: float = 1e-6,
+    *, kl_beta: float = 0.0, noise_clamp: Clamp = (-1.5, 3.0), log_prob_cut: float = -3.0, prob_eps: float = 1e-6
 ) -> Method:
     low, high = noise_clamp
     if not low < high:

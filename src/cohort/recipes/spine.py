@@ -22,12 +22,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from cohort.axes import regularizer
-from cohort.axes.answers import majority_reward
-from cohort.axes.declare import needs
-from cohort.axes.groups import token_quantile, top_tokens
-from cohort.batch import Batch
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import token_quantile, top_tokens
+from cohort.signals.votes import majority_reward
+from cohort.types import Batch
+from cohort.types.declare import needs
 
 
 @needs("old_entropy")
@@ -59,11 +59,16 @@ def entropy_band(
     idea="majority labels train only the tokens of high entropy, whose entropy is kept in a band",
     confidence="reconstructed: weights of band and KL, normalisation, rounding, quantiles, source of the entropies",
     ranges={
-        "fork_fraction": "(0, 1]", "q_low": "[0, 1]", "q_high": "[0, 1]", "lambda_low": "[0, inf)",
-        "lambda_high": "[0, inf)", "kl_beta": "[0, inf)", "kl": tuple(regularizer.ESTIMATORS),
+        "fork_fraction": "(0, 1]",
+        "q_low": "[0, 1]",
+        "q_high": "[0, 1]",
+        "lambda_low": "[0, inf)",
+        "lambda_high": "[0, inf)",
+        "kl_beta": "[0, inf)",
+        "kl": tuple(regularizer.ESTIMATORS),
         "leave_one_out": (False, True),
     },
-)  # fmt: skip
+)
 def spine(
     *,
     fork_fraction: float = 0.2,

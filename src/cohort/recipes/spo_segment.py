@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 
 from cohort.axes import aggregation
-from cohort.axes.declare import declare, needs
-from cohort.axes.tools import Tools
-from cohort.batch import Batch, Request, Rollout
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.types import Batch, Request, Rollout
+from cohort.types.access import Tools
+from cohort.types.declare import declare, needs
 
 
 def cuts(old_logp: Tensor, mask: Tensor, *, interval: int, prob_threshold: float) -> Tensor:
@@ -105,10 +105,13 @@ def edges(batch: Batch) -> Tensor:
     idea="the value of each segment by rolling on from its ends; only uncertain tokens are trained",
     confidence="exact",
     ranges={
-        "variant": ("chain", "tree"), "interval": "[1, inf)", "prob_threshold": "(0, 1)", "continuations": "[1, inf)",
+        "variant": ("chain", "tree"),
+        "interval": "[1, inf)",
+        "prob_threshold": "(0, 1)",
+        "continuations": "[1, inf)",
         "whiten_advantages": (True, False),
     },
-)  # fmt: skip
+)
 def spo_segment(
     *,
     variant: str = "chain",

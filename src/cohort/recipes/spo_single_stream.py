@@ -27,14 +27,14 @@ from torch import Tensor
 
 from cohort.axes import budget
 from cohort.axes.curriculum import draw_weighted
-from cohort.axes.declare import State, declare, hooks, needs
-from cohort.axes.groups import batch_std
-from cohort.axes.memory import drift_of, remembered, rescored
 from cohort.axes.objective import binary
-from cohort.axes.tools import Probe
-from cohort.batch import Batch, Rollout
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import batch_std
+from cohort.types import Batch, Rollout
+from cohort.types.access import Probe
+from cohort.types.declare import State, declare, hooks, needs
+from cohort.types.replay import drift_of, remembered, rescored
 
 
 def initial(scores: Sequence[float], *, rho_min: float = 0.875) -> Tensor:
@@ -74,9 +74,17 @@ def _baseline(batch: Batch, probe: Probe, state: State, *, rho_min: float, offli
 
 
 def _follow(
-    batch: Batch, state: State, rollouts: Sequence[Rollout], probe: Probe, *, rho_min: float, rho_max: float,
-    d_half: float, offline: str | None, threshold: float | None,
-) -> State:  # fmt: skip
+    batch: Batch,
+    state: State,
+    rollouts: Sequence[Rollout],
+    probe: Probe,
+    *,
+    rho_min: float,
+    rho_max: float,
+    d_half: float,
+    offline: str | None,
+    threshold: float | None,
+) -> State:
     won, keys = binary(batch.rewards, threshold, "spo-single-stream").cpu().double(), batch["row"].tolist()
     before, held = _counts(batch, state, rollouts, rho_min, offline), state["stored"]
     counts, drift, stored = state["counts"].clone(), state["drift"].clone(), dict(held)
@@ -107,17 +115,31 @@ def batch_normalised(batch: Batch, *, eps: float = 1e-8, ddof: int = 1, threshol
 
 
 @recipe(
-    title="Single-stream Policy Optimization", paper="arXiv:2509.13232", confidence="exact",
+    title="Single-stream Policy Optimization",
+    paper="arXiv:2509.13232",
+    confidence="exact",
     idea="one rollout a prompt against a running estimate of the prompt's success rate",
     ranges={
-        "rho_min": "[0, 1)", "rho_max": "(0, 1]", "d_half": "(0, inf)", "explore": "[0, inf)", "adv_eps": "(0, inf)",
-        "std_ddof": (0, 1), "threshold": "(-inf, inf)",
+        "rho_min": "[0, 1)",
+        "rho_max": "(0, 1]",
+        "d_half": "(0, inf)",
+        "explore": "[0, inf)",
+        "adv_eps": "(0, inf)",
+        "std_ddof": (0, 1),
+        "threshold": "(-inf, inf)",
     },
-)  # fmt: skip
+)
 def spo_single_stream(
-    *, rho_min: float = 0.875, rho_max: float = 0.96, d_half: float = 0.06, explore: float = 0.05, adv_eps: float = 1e-8,
-    std_ddof: int = 1, offline: str | None = None, threshold: float | None = None,
-) -> Method:  # fmt: skip
+    *,
+    rho_min: float = 0.875,
+    rho_max: float = 0.96,
+    d_half: float = 0.06,
+    explore: float = 0.05,
+    adv_eps: float = 1e-8,
+    std_ddof: int = 1,
+    offline: str | None = None,
+    threshold: float | None = None,
+) -> Method:
     if rho_min > rho_max:
         raise MethodError(f"'spo-single-stream': rho_min={rho_min:g} is above rho_max={rho_max:g}")
     track = {"rho_min": rho_min, "rho_max": rho_max, "d_half": d_half, "offline": offline, "threshold": threshold}

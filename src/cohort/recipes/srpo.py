@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from cohort.axes import advantage, aggregation
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.distill import ENDING, FEEDBACK, SOLUTION, distilled, taught, teacher_contexts
 from cohort.axes.surrogate import clipped
-from cohort.axes.tools import Probe
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.signals.distill import ENDING, FEEDBACK, SOLUTION, distilled, taught, teacher_contexts
+from cohort.types import Batch
+from cohort.types.access import Probe
+from cohort.types.declare import declare, hooks, needs
 
 
 def routed(correct: Tensor, available: Tensor) -> Tensor:
@@ -93,10 +93,16 @@ def routed_losses(
     idea="right rollouts by GRPO; wrong ones by what the policy says once it has seen a right one",
     confidence="exact",
     ranges={
-        "dw_beta": "[0, inf)", "alpha": "[0, 1]", "clip_low": "[0, 1]", "clip_high": "[0, inf)",
-        "threshold": "(-inf, inf)", "adv_eps": "(0, inf)", "teacher_decay": "[0, 1]", "teacher_every": "[1, inf)",
+        "dw_beta": "[0, inf)",
+        "alpha": "[0, 1]",
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
+        "threshold": "(-inf, inf)",
+        "adv_eps": "(0, inf)",
+        "teacher_decay": "[0, 1]",
+        "teacher_every": "[1, inf)",
     },
-)  # fmt: skip
+)
 def srpo(
     *,
     dw_beta: float = 1.0,
@@ -115,9 +121,14 @@ def srpo(
     teacher_every: int = 1,
 ) -> Method:
     shown = {
-        "threshold": threshold, "feedback": feedback, "solution_text": solution_text, "feedback_text": feedback_text,
-        "ending": ending, "strip_thought": strip_thought, "wrong_only": True,
-    }  # fmt: skip
+        "threshold": threshold,
+        "feedback": feedback,
+        "solution_text": solution_text,
+        "feedback_text": feedback_text,
+        "ending": ending,
+        "strip_thought": strip_thought,
+        "wrong_only": True,
+    }
     how = {"low": clip_low, "high": clip_high, "alpha": alpha}
     follow = {"teacher_decay": teacher_decay, "teacher_every": teacher_every}
     return Method(

@@ -27,11 +27,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cohort.axes.components import component
-from cohort.axes.declare import declare
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.components import component
+from cohort.types import Batch
+from cohort.types.declare import declare
 
 Grid = Sequence[Sequence[object]]
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.training.seeds import derive
+from cohort.seeds import derive
 
 
 class Expected(NamedTuple):

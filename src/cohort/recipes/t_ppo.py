@@ -27,11 +27,11 @@ from torch import Tensor
 
 from cohort.axes import aggregation, surrogate
 from cohort.axes import critic as critics
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.groups import token_sum
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import token_sum
+from cohort.types import Batch
+from cohort.types.declare import declare, hooks, needs
 
 Turn = tuple[int, int, int, bool]
 
@@ -97,10 +97,15 @@ def finished_value_loss(
     idea="train on what a fixed window generated; unfinished rollouts go on in the next step",
     confidence="reconstructed: which tokens train policy and values, lambda, the value loss",
     ranges={
-        "gamma": "[0, 1]", "gae_lambda": "[0, 1]", "clip_low": "[0, 1]", "clip_high": "[0, inf)",
-        "value_coef": "(0, inf)", "critic": ("model", "head"), "critic_lr": "(0, inf)",
+        "gamma": "[0, 1]",
+        "gae_lambda": "[0, 1]",
+        "clip_low": "[0, 1]",
+        "clip_high": "[0, inf)",
+        "value_coef": "(0, inf)",
+        "critic": ("model", "head"),
+        "critic_lr": "(0, inf)",
     },
-)  # fmt: skip
+)
 def t_ppo(
     *,
     gamma: float = 1.0,

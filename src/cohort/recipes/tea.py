@@ -25,13 +25,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare
-from cohort.axes.groups import group_mean, group_order, group_size, group_sum
-from cohort.axes.normal import expected_max, tail_moments
-from cohort.batch import Batch, Groups
 from cohort.errors import UsageError
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_mean, group_order, group_size, group_sum
+from cohort.reductions.normal import expected_max, tail_moments
+from cohort.types import Batch, Groups
+from cohort.types.declare import declare
 
 
 def tail_constant(n: int, alpha: float) -> float:
@@ -109,11 +109,7 @@ def tail_extrapolated(
     ranges={"alpha": "(0, 1]", "target_n": "[1, inf)", "center": ("group-mean", "none")},
 )
 def tea(
-    *,
-    alpha: float = 0.5,
-    target_n: int = 64,
-    prefix_sizes: tuple[int, ...] | None = None,
-    center: str = "group-mean",
+    *, alpha: float = 0.5, target_n: int = 64, prefix_sizes: tuple[int, ...] | None = None, center: str = "group-mean"
 ) -> Method:
     sizes = tuple(prefix_sizes) if prefix_sizes else None
     if sizes and (min(sizes) < 1 or list(sizes) != sorted(set(sizes), reverse=True)):

@@ -24,15 +24,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.components import component
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.groups import token_mean
 from cohort.axes.objective import logistic, mean_of_pairs, preferred_pairs
-from cohort.axes.tools import Probe
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.rewards.answers import answer_key
+from cohort.reductions.components import component
+from cohort.reductions.groups import token_mean
+from cohort.signals.answers import answer_key
+from cohort.types import Batch
+from cohort.types.access import Probe
+from cohort.types.declare import declare, hooks, needs
 
 # Largest value of a token's trust region term; beyond it the token has no gradient of that term.
 CAP = 10.0
@@ -78,12 +78,7 @@ def trust_region(batch: Batch) -> Tensor:
 @hooks(on_scored=attach_level)
 @declare(couples=True, group_size=2, offline=True, components=("format",), provides=("level",))
 def preference_approximation(
-    batch: Batch,
-    *,
-    beta: float = 0.1,
-    anisotropy: float = 2.5,
-    tr_kl_coef: float = 1e-3,
-    sqrt_tr_kl: bool = False,
+    batch: Batch, *, beta: float = 0.1, anisotropy: float = 2.5, tr_kl_coef: float = 1e-3, sqrt_tr_kl: bool = False
 ) -> Tensor:
     """Mean over pairs of -log sigmoid(beta a (u_w - u_l)) + tr_kl_coef KL(old || current): scalar. Source: arXiv:2504.04524."""
     distance = trust_region(batch)
@@ -96,10 +91,8 @@ def preference_approximation(
     paper="arXiv:2504.04524",
     idea="rule checks make levels, levels make pairs; a logistic loss over all pairs in a trust region",
     confidence="exact",
-    ranges={
-        "beta": "(0, inf)", "anisotropy": "(0, inf)", "tr_kl_coef": "[0, inf)", "sqrt_tr_kl": (True, False),
-    },
-)  # fmt: skip
+    ranges={"beta": "(0, inf)", "anisotropy": "(0, inf)", "tr_kl_coef": "[0, inf)", "sqrt_tr_kl": (True, False)},
+)
 def trpa(
     *,
     beta: float = 0.1,

@@ -21,10 +21,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.answers import majority_reward
 from cohort.axes.filters import first_of_group
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.signals.votes import majority_reward
 
 
 def votes(rows: Tensor, *, group_size: int, n_votes: int) -> Tensor:

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from cohort.axes import advantage
-from cohort.axes.declare import declare, needs
-from cohort.axes.groups import group_max, group_sum, token_mean
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_max, group_sum, token_mean
+from cohort.types import Batch
+from cohort.types.declare import declare, needs
 
 
 def correct_set(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -64,13 +64,7 @@ def centred_surprisal(batch: Batch) -> Tensor:
 @needs("old_logp")
 @declare(group_size=2)
 def uniform_correct(
-    batch: Batch,
-    *,
-    variant: str = "inverse",
-    tau: float = 0.2,
-    q_min: float = 1e-6,
-    eps: float = 1e-8,
-    ddof: int = 1,
+    batch: Batch, *, variant: str = "inverse", tau: float = 0.2, q_min: float = 1e-6, eps: float = 1e-8, ddof: int = 1
 ) -> Tensor:
     """A_i w_i, or A_i + tau (-log q_i - H(q)), for the correct rollouts; A_i for wrong ones: [N].
 
@@ -88,16 +82,14 @@ def uniform_correct(
     idea="among correct rollouts the less likely are reinforced more",
     confidence="exact",
     ranges={
-        "variant": ("inverse", "centred-surprisal"), "tau": "[0, 1]", "q_min": "(0, 1)", "adv_eps": "(0, inf)",
+        "variant": ("inverse", "centred-surprisal"),
+        "tau": "[0, 1]",
+        "q_min": "(0, 1)",
+        "adv_eps": "(0, inf)",
         "std_ddof": (0, 1),
     },
-)  # fmt: skip
+)
 def ucpo(
-    *,
-    variant: str = "inverse",
-    tau: float = 0.2,
-    q_min: float = 1e-6,
-    adv_eps: float = 1e-8,
-    std_ddof: int = 1,
+    *, variant: str = "inverse", tau: float = 0.2, q_min: float = 1e-6, adv_eps: float = 1e-8, std_ddof: int = 1
 ) -> Method:
     return Method(advantage=use(uniform_correct, variant=variant, tau=tau, q_min=q_min, eps=adv_eps, ddof=std_ddof))

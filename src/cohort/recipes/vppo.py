@@ -25,12 +25,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import needs
-from cohort.axes.groups import token_mean, top_tokens
-from cohort.axes.regularizer import k3_clamped
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import token_mean, top_tokens
+from cohort.reductions.kl import k3_clamped
+from cohort.types import Batch
+from cohort.types.declare import needs
 
 
 class Scale(NamedTuple):

@@ -20,12 +20,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.declare import declare, hooks, needs
-from cohort.axes.groups import group_flat, group_mean, group_order, group_std
-from cohort.axes.tools import Probe
-from cohort.batch import Batch
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import group_flat, group_mean, group_order, group_std
+from cohort.types import Batch
+from cohort.types.access import Probe
+from cohort.types.declare import declare, hooks, needs
 
 
 def task_values(batch: Batch, *, r_max: float = 1.0) -> tuple[Tensor, Tensor]:

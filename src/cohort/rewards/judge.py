@@ -18,7 +18,6 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
-from cohort.batch import Prompt
 from cohort.data.rows import columns_of
 from cohort.errors import UsageError
 from cohort.rewards.calling import TRACEBACK
@@ -27,6 +26,7 @@ from cohort.rewards.interface import bound, interface
 from cohort.rewards.loop import LOOP
 from cohort.rewards.scorer import RewardError
 from cohort.rewards.spec import from_file
+from cohort.types import Prompt
 
 Judge = str | Callable[..., Any]
 # Seconds that a judge may take for a batch; a run sets its own.

@@ -72,8 +72,11 @@ class Worker:
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "cohort.rewards.worker", *parent],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=theirs, start_new_session=True,
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=theirs,
+                start_new_session=True,
+            )
         finally:
             os.close(theirs)
         self._lifeline = Lifeline(-self.process.pid)
@@ -117,8 +120,12 @@ class Worker:
             except UsageError as error:
                 raise Failed(f"its process could not be started again: {error}", "") from error
         message = {
-            "rewards": list(rewards), "columns": columns, "rows": rows, "state": asdict(state), "timeout": timeout
-        }  # fmt: skip
+            "rewards": list(rewards),
+            "columns": columns,
+            "rows": rows,
+            "state": asdict(state),
+            "timeout": timeout,
+        }
         reply = self.ask(message, timeout)
         if isinstance(reply, dict):
             return [reply] * len(rewards)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cohort.rewards import equality
-from cohort.rewards.answers import (
+from cohort.signals.answers import (
     final_answer,
     final_number,
     gold_number,
@@ -21,7 +21,7 @@ from cohort.rewards.answers import (
     marked,
     outside_thought,
 )
-from cohort.rewards.numbers import last_formula, last_number, number, plain, tidy, words
+from cohort.signals.numbers import last_formula, last_number, number, plain, tidy, words
 
 Values = list[float | None]
 _PROSE = re.compile(r"\$|\\[(\[]|(?<![\\A-Za-z{])[A-Za-z]{3,} ")

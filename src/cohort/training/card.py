@@ -42,12 +42,18 @@ def card(
     }
     # A path of this machine means nothing to others.
     base = str(plain["model"])
-    if base != "nursery" and not base.startswith("<") and not Path(base).expanduser().exists():
+    if base != "toy" and not base.startswith("<") and not Path(base).expanduser().exists():
         about["base_model"] = base
     facts = {
-        "method": config.method, "base model": base, "data": plain["data"], "pairs": plain["pairs"],
-        "rewards": ", ".join(plain["reward"]), "held-out data": plain["eval_data"], "steps": len(metrics), "seed": config.seed,
-    }  # fmt: skip
+        "method": config.method,
+        "base model": base,
+        "data": plain["data"],
+        "pairs": plain["pairs"],
+        "rewards": ", ".join(plain["reward"]),
+        "held-out data": plain["eval_data"],
+        "steps": len(metrics),
+        "seed": config.seed,
+    }
     lines = ["---", yaml.safe_dump(about, sort_keys=False).strip(), "---", "", f"# {name}", ""]
     lines += [f"A {'LoRA adapter' if config.lora else 'model'} that cohort trained by reinforcement learning.", ""]
     lines += _table({key: f"`{_cell(value)}`" for key, value in facts.items() if value not in (None, "")})

@@ -36,7 +36,7 @@ from cohort.training.values import (
     kinds,
     number,
     text,
-)  # fmt: skip
+)
 
 
 class _Section(BaseModel):
@@ -68,7 +68,7 @@ class TrainConfig(_Section):
 
     # what
     method: Name = Field("grpo", description="a method or a composition, as in dapo+gdpo")
-    model: Annotated[Name, Option(MODEL)] = Field("nursery", description="model folder, hub id, or nursery")
+    model: Annotated[Name, Option(MODEL)] = Field("toy", description="model folder, hub id, or toy")
     data: Annotated[Any, Option(DATA)] = Field(
         None,
         description="file (.jsonl, .json, .csv, .tsv, .parquet), hub id or reasoning_gym:TASK?...; from Python also rows",

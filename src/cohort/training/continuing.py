@@ -6,23 +6,36 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cohort.axes.declare import State
 from cohort.errors import UsageError
 from cohort.files import free_name
 from cohort.training.config import TrainConfig
 from cohort.training.folder import CONFIG, stored_config
 from cohort.training.inputs import carried, differences, places, refusal
 from cohort.training.setup import Setup
+from cohort.types.declare import State
 
 # Keys that may differ between a run and its continuation: they change what is written or shown, or how long it goes on
 # (a constant learning rate does not depend on the number of steps).
 RESUMABLE = frozenset(
     {
-        "out", "checkpoint", "record", "record_every", "record_limit_mb", "show_every", "doctor", "tensorboard", "wandb",
-        "eval_every", "threads", "max_tokens_sampled", "activations", "compile", "reward_process",
+        "out",
+        "checkpoint",
+        "record",
+        "record_every",
+        "record_limit_mb",
+        "show_every",
+        "doctor",
+        "tensorboard",
+        "wandb",
+        "eval_every",
+        "threads",
+        "max_tokens_sampled",
+        "activations",
+        "compile",
+        "reward_process",
     }
     | {"engine_url", "engine_folder", "engine_weights", "engine_memory", "engine_timeout"}
-)  # fmt: skip
+)
 # Keys without which what a checkpoint holds fits no longer.
 FIXED = frozenset({"method", "model", "lora", "device", "dtype"})
 
@@ -79,9 +92,13 @@ def keep_configuration(folder: Path, config: TrainConfig, step: int) -> None:
 
 
 def fitting_states(
-    setup: Setup, states: Mapping[str, State], fresh: Mapping[str, State], then: Mapping[str, Any] | None,
-    now: Mapping[str, Any], say: Callable[[str], None],
-) -> dict[str, State]:  # fmt: skip
+    setup: Setup,
+    states: Mapping[str, State],
+    fresh: Mapping[str, State],
+    then: Mapping[str, Any] | None,
+    now: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> dict[str, State]:
     """A method's states for the prompts as they are now; says what was begun anew."""
     if then is None or (
         then["prompts"].shape == now["prompts"].shape and bool((then["prompts"] == now["prompts"]).all())

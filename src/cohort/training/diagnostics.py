@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cohort.axes.groups import group_flat, group_max, group_mean, token_mean, token_sum
-from cohort.axes.regularizer import k3
-from cohort.batch import Batch, Rollout
+from cohort.reductions.groups import group_flat, group_max, group_mean, token_mean, token_sum
+from cohort.reductions.kl import k3
 from cohort.training.trace import counts
 from cohort.training.update import Gradient
+from cohort.types import Batch, Rollout
 
 
 def measured(

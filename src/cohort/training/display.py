@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from cohort.batch import Rollout
+from cohort.types import Rollout
 
 
 def clock(seconds: float) -> str:
@@ -102,9 +102,12 @@ class Display:
             return
         if self.console.is_terminal:
             self._progress = Progress(
-                TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[line]}"),
-                console=self.console, transient=True,
-            )  # fmt: skip
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[line]}"),
+                console=self.console,
+                transient=True,
+            )
             self._progress.start()
             self._task = self._progress.add_task(what, total=total, completed=done, line="")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cohort.engine.base import Engine, Sampling
-from cohort.engine.native import NativeEngine
+from cohort.engine.native.engine import NativeEngine
 from cohort.errors import UsageError
 from cohort.methods import Method
 from cohort.policies.causal_lm import CausalLM
@@ -22,10 +22,10 @@ def make_engine(config: TrainConfig, policy: CausalLM, sampling: Sampling) -> En
     """
     if config.engine == "native":
         return NativeEngine(policy, slots=config.slots, cache_mb=config.cache_mb)
-    from cohort.engine.vllm import Backend, Route, VLLMEngine, check_sampling
-    from cohort.engine.vllm_local import Local
-    from cohort.engine.vllm_server import Server
-    from cohort.engine.vllm_weights import Folder, Memory
+    from cohort.engine.vllm.engine import Backend, Route, VLLMEngine, check_sampling
+    from cohort.engine.vllm.local import Local
+    from cohort.engine.vllm.server import Server
+    from cohort.engine.vllm.weights import Folder, Memory
 
     check_sampling(sampling)
     cuda = policy.device.type == "cuda"
@@ -35,9 +35,15 @@ def make_engine(config: TrainConfig, policy: CausalLM, sampling: Sampling) -> En
             config.engine_weights == "memory" or (config.engine_weights is None and cuda)
         )
         backend = Local(
-            policy, memory=config.engine_memory, slots=config.slots, masked=sampling.truncated, shared=shared,
-            rank=config.lora, seed=config.seed, trust_remote_code=config.trust_remote_code,
-        )  # fmt: skip
+            policy,
+            memory=config.engine_memory,
+            slots=config.slots,
+            masked=sampling.truncated,
+            shared=shared,
+            rank=config.lora,
+            seed=config.seed,
+            trust_remote_code=config.trust_remote_code,
+        )
     else:
         backend = Server(
             config.engine_url, concurrency=config.slots, timeout=config.engine_timeout, masked=sampling.truncated

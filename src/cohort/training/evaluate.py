@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from cohort.batch import Prompt, Request, Rollout
-from cohort.insight.statistics import mean_interval
-from cohort.rewards.answers import answer_key
-from cohort.training.collect import Collector
-from cohort.training.seeds import derive
+from cohort.analysis.statistics import mean_interval
+from cohort.rollouts.collect import Collector
+from cohort.seeds import derive
+from cohort.signals.answers import answer_key
+from cohort.types import Prompt, Request, Rollout
 
 
 @dataclass

@@ -16,8 +16,8 @@ from cohort.errors import UsageError
 from cohort.policies.given import GivenModel
 from cohort.rewards.scorer import RewardError, Scorer
 from cohort.rewards.spec import parse
-from cohort.training import nursery
-from cohort.training.collect import weighted_sum
+from cohort.rollouts.collect import weighted_sum
+from cohort.training import toy
 from cohort.training.config import TrainConfig
 from cohort.training.evaluate import Evaluation, evaluate_prompts
 from cohort.training.opening import say_text
@@ -54,7 +54,7 @@ def evaluate_model(
     """
     from cohort import registry
 
-    config = nursery.with_defaults(config)
+    config = toy.with_defaults(config)
     check_options(config)
     grader = make_grader(config)
     with contextlib.ExitStack() as stack:

@@ -27,8 +27,18 @@ LOCK = ".lock"
 CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.jsonl", "summary.json"
 # What a run writes; the two by which a run is known come last, so that it still is when moving them was cut short.
 OWN = (
-    SUMMARY, "rollouts", "tensorboard", "wandb", "best", "final", "evaluation", "checkpoints", "rewards.log", METRICS, CONFIG,
-)  # fmt: skip
+    SUMMARY,
+    "rollouts",
+    "tensorboard",
+    "wandb",
+    "best",
+    "final",
+    "evaluation",
+    "checkpoints",
+    "rewards.log",
+    METRICS,
+    CONFIG,
+)
 # Keys that every configuration of a run has had.
 MARKS = frozenset({"method", "model", "reward", "steps", "seed", "group_size", "checkpoint"})
 

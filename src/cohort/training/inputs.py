@@ -16,22 +16,31 @@ import torch
 from torch import Tensor
 
 from cohort import registry
-from cohort.axes.declare import State
-from cohort.batch import Prompt
 from cohort.errors import UsageError
 from cohort.files import digest
 from cohort.methods import Method, MethodError
 from cohort.policies.causal_lm import CausalLM
 from cohort.training.offline import OfflineCollector
 from cohort.training.setup import Setup
+from cohort.types import Prompt
+from cohort.types.declare import State
 
 # Bytes that a prompt, or its row, is known by.
 SHORT = 8
 # Files of a model folder, beside its weights, on which it depends what the model computes, reads and writes.
 BESIDE = (
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "*.py",
-)  # fmt: skip
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "*.py",
+)
 
 
 def inputs_of(setup: Setup) -> dict[str, Any]:

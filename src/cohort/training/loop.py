@@ -12,22 +12,22 @@ from typing import Any
 
 import torch
 
-from cohort.axes.memory import Recall, completions, concat
-from cohort.axes.tools import Probe
-from cohort.batch import Batch, Rollout
 from cohort.methods import Method
 from cohort.policies.sequences import Sequences
-from cohort.support import Support
-from cohort.training.collect import make_batch
+from cohort.rollouts.collect import make_batch
+from cohort.rollouts.refill import refill
+from cohort.seeds import derive, generator
 from cohort.training.diagnostics import measured
 from cohort.training.offline import SAMPLED
 from cohort.training.precision import MasterWeights
-from cohort.training.refill import refill
 from cohort.training.schedule import factor
-from cohort.training.seeds import derive, generator
 from cohort.training.setup import Setup
 from cohort.training.trace import notices, traced
 from cohort.training.update import Gradient, gradient, score
+from cohort.types import Batch, Rollout
+from cohort.types.access import Probe
+from cohort.types.replay import Recall, completions, concat
+from cohort.types.support import Support
 
 # Largest difference between the engine's and the trainer's log-probabilities with which the engine's may stand in for
 # old_logp: of the order of float32 rounding over a deep model, far below what moves a ratio.
@@ -157,9 +157,15 @@ class Passes:
         """One update; skipped and counted where loss or gradient is not finite."""
         setup, optimizer, progress = self.setup, self.optimizer, self.progress
         done = gradient(
-            setup.policy, setup.method, self.states, minibatch, sequences,
-            temperature=setup.config.temperature, micro_tokens=setup.micro_tokens, on_policy=on_policy,
-        )  # fmt: skip
+            setup.policy,
+            setup.method,
+            self.states,
+            minibatch,
+            sequences,
+            temperature=setup.config.temperature,
+            micro_tokens=setup.micro_tokens,
+            on_policy=on_policy,
+        )
         norm = float(torch.nn.utils.clip_grad_norm_(optimizer.params, setup.config.grad_clip))
         finite = math.isfinite(norm) and math.isfinite(done.loss)
         if finite:
@@ -277,10 +283,15 @@ def batch_of(setup: Setup, rollouts: Sequence[Rollout], step: int = 1) -> Batch:
     config, collector = setup.config, setup.collector
     lr = config.lr * factor(step, config.steps, warmup=config.warmup, schedule=config.schedule)
     notes = {
-        "max_new_tokens": collector.budget, "reward_weights": collector.reward_weights,
-        "reward_names": collector.reward_names, "step": step - 1, "steps": config.steps, "seed": config.seed,
-        "learning_rate": lr, "version": collector.version,
-    }  # fmt: skip
+        "max_new_tokens": collector.budget,
+        "reward_weights": collector.reward_weights,
+        "reward_names": collector.reward_names,
+        "step": step - 1,
+        "steps": config.steps,
+        "seed": config.seed,
+        "learning_rate": lr,
+        "version": collector.version,
+    }
     batch = make_batch(rollouts, setup.rows, extra=sorted(setup.method.drawn), notes=notes)
     return batch.to(setup.policy.device)
 
@@ -304,18 +315,31 @@ def probe(setup: Setup, rollouts: Sequence[Rollout], step: int) -> Probe:
             tuple(support),
         )
         return score(
-            policy, sequences, width=max((len(c) for c in completions), default=0) or 1,
+            policy,
+            sequences,
+            width=max((len(c) for c in completions), default=0) or 1,
             temperature=config.temperature if temperature is None else temperature,
-            micro_tokens=setup.micro_tokens, want=want, model=model,
-        )  # fmt: skip
+            micro_tokens=setup.micro_tokens,
+            want=want,
+            model=model,
+        )
 
     def render(source: Any, schemas: Any = ()) -> tuple[int, ...]:
         return policy.prompt(source, setup.collector.system, schemas)[1]
 
     return Probe(
-        rollouts, passes, policy.hidden_states, lambda: policy.head_weight, policy.encode, policy.decode, render,
-        step - 1, config.steps, config.temperature, policy.context_length,
-    )  # fmt: skip
+        rollouts,
+        passes,
+        policy.hidden_states,
+        lambda: policy.head_weight,
+        policy.encode,
+        policy.decode,
+        render,
+        step - 1,
+        config.steps,
+        config.temperature,
+        policy.context_length,
+    )
 
 
 def attached(setup: Setup, states: Mapping[str, Any], batch: Batch, rollouts: Sequence[Rollout], step: int) -> Batch:
@@ -383,9 +407,14 @@ def _score(
 ) -> torch.Tensor:
     config = setup.config
     return score(
-        setup.policy, sequences, width=batch.mask.shape[1], temperature=config.temperature,
-        micro_tokens=setup.micro_tokens, want=frozenset({want}), model=model,
-    )[want]  # fmt: skip
+        setup.policy,
+        sequences,
+        width=batch.mask.shape[1],
+        temperature=config.temperature,
+        micro_tokens=setup.micro_tokens,
+        want=frozenset({want}),
+        model=model,
+    )[want]
 
 
 def minibatches(batch: Batch, count: int, rng: torch.Generator) -> list[torch.Tensor]:

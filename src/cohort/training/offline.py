@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from cohort import registry
-from cohort.batch import Prompt, Request, Rollout, Segment
 from cohort.data.pairs import Preference
 from cohort.errors import UsageError
 from cohort.methods import Method, Stage
-from cohort.training.collect import Collector
+from cohort.rollouts.collect import Collector
+from cohort.seeds import generator
 from cohort.training.config import TrainConfig
-from cohort.training.seeds import generator
+from cohort.types import Prompt, Request, Rollout, Segment
 
 # The reward of a stored completion: its label.
 LABEL = "label"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cohort.batch import Prompt
 from cohort.policies.text import Codec
+from cohort.types import Prompt
 
 # Characters of a prompt that are shown, half from its beginning and half from its end.
 SHOWN = 400

@@ -18,7 +18,7 @@ import torch
 from cohort.errors import UsageError
 from cohort.files import write_atomically
 from cohort.methods import Method
-from cohort.training import thinning
+from cohort.training import subsample
 from cohort.training.config import TrainConfig
 from cohort.training.loop import StepResult
 from cohort.training.table import CONTINUOUS, PiecesOf, rollout_table, signals
@@ -103,7 +103,7 @@ class Recorder:
             return 0.0
         groups = None
         if detail == "sampled":
-            groups = thinning.chosen(signals(result), int(self._groups), step=step, seed=config.seed)
+            groups = subsample.chosen(signals(result), int(self._groups), step=step, seed=config.seed)
         table = rollout_table(
             result, tokens=detail != "rollouts", groups=groups, pieces=self.pieces, filters=self.filters
         )
@@ -111,7 +111,7 @@ class Recorder:
         spent = time.perf_counter() - began
         if groups is not None:
             most = result.everything.groups.count
-            self._groups = thinning.affordable(self._groups, spent, self._elapsed, most)
+            self._groups = subsample.affordable(self._groups, spent, self._elapsed, most)
         self._elapsed = 0.0
         return spent
 

@@ -32,9 +32,8 @@ def make_sampling(config: TrainConfig, policy: CausalLM) -> Sampling:
         bias[ids[0]] = bias.get(ids[0], 0.0) + value
     stop_ids = policy.stop_ids | ends if ends else None
     return Sampling(
-        config.temperature, config.top_p, config.top_k, config.min_p, stop_ids, config.min_new_tokens,
-        stops, bias,
-    )  # fmt: skip
+        config.temperature, config.top_p, config.top_k, config.min_p, stop_ids, config.min_new_tokens, stops, bias
+    )
 
 
 def stops_of(config: TrainConfig, policy: CausalLM) -> tuple[tuple[str, ...], frozenset[int]]:

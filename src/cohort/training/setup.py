@@ -14,7 +14,6 @@ import torch
 
 from cohort import registry
 from cohort.axes.correction import importance_weight
-from cohort.batch import Prompt
 from cohort.data.pairs import load_pairs, read_pairs
 from cohort.data.prompts import PromptSpec, Source, check_source, load_prompts, read_source, typed
 from cohort.data.rows import place_of
@@ -26,8 +25,8 @@ from cohort.policies.given import GivenModel
 from cohort.rewards.judge import check_judge, load_judge
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import RewardSpec, parse
-from cohort.training import nursery
-from cohort.training.collect import ALWAYS, Collector, Grader
+from cohort.rollouts.collect import ALWAYS, Collector, Grader
+from cohort.training import toy
 from cohort.training.config import TrainConfig
 from cohort.training.engines import check_engine, make_engine, reads_entropies
 from cohort.training.limits import check_rank, check_sizes
@@ -35,6 +34,7 @@ from cohort.training.offline import LABEL, OfflineCollector, Store, check_labels
 from cohort.training.precision import MasterWeights
 from cohort.training.sampling import make_sampling
 from cohort.training.update import SCORED, TAUGHT
+from cohort.types import Prompt
 
 Say = Callable[[str], None]
 # Fields that the loop can compute when a method declares them.
@@ -118,19 +118,21 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def load_policy(
-    config: TrainConfig, say: Say, *, report: nursery.Report | None = None, given: GivenModel | None = None
+    config: TrainConfig, say: Say, *, report: toy.Report | None = None, given: GivenModel | None = None
 ) -> CausalLM:
     """The model that a configuration asks for, or that was given, on its device, with adapters if asked."""
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
     form: dict[str, Any] = {
-        "bos": config.bos, "prompt_format": config.prompt_format, "special_tokens": config.special_tokens
-    }  # fmt: skip
+        "bos": config.bos,
+        "prompt_format": config.prompt_format,
+        "special_tokens": config.special_tokens,
+    }
     if given is not None:
         auto = None if config.device == "auto" else device, None if config.dtype == "auto" else dtype
         policy = given.policy(device=auto[0], dtype=auto[1], **form)
     else:
-        folder = str(nursery.folder(say, report)) if config.model == "nursery" else config.model
+        folder = str(toy.folder(say, report)) if config.model == "toy" else config.model
         policy = CausalLM.load(folder, device=device, dtype=dtype, trust_remote_code=config.trust_remote_code, **form)
     if config.lora:
         check_rank(policy.model, config.lora, policy.name or "the model")
@@ -250,7 +252,7 @@ def prepare(
     *,
     method: Method | None = None,
     say: Say,
-    report: nursery.Report | None = None,
+    report: toy.Report | None = None,
     given: GivenModel | None = None,
 ) -> Setup:
     """Load and check everything.
@@ -261,7 +263,7 @@ def prepare(
     Raises:
         UsageError: whatever is wrong with what was asked, before any folder is made.
     """
-    config = nursery.with_defaults(config)
+    config = toy.with_defaults(config)
     check_sizes(config)
     if config.threads:
         torch.set_num_threads(config.threads)

@@ -7,16 +7,16 @@ from functools import partial
 
 import torch
 
-from cohort.batch import Prompt
 from cohort.data.pairs import written_text
 from cohort.data.prompts import PromptSpec, Source, make_prompt, template_of
 from cohort.data.rows import place_of
 from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.sequences import Sequences
+from cohort.seeds import generator
 from cohort.training.precision import MasterWeights
 from cohort.training.schedule import factor
-from cohort.training.seeds import generator
+from cohort.types import Prompt
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 

@@ -11,17 +11,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cohort.axes.groups import token_mean, token_sum
-from cohort.batch import Batch, Rollout
+from cohort.reductions.groups import token_mean, token_sum
 from cohort.training.loop import StepResult
 from cohort.training.trace import REMOVED_AFTER, REMOVED_BEFORE, TOO_FEW, TRAINED
+from cohort.types import Batch, Rollout
 
 PiecesOf = Callable[[Sequence[int]], list[str]]
 # Lists whose values seldom repeat: a dictionary of them would only cost time.
 CONTINUOUS = (
-    "sampler_logp", "logp", "old_logp", "ref_logp", "entropy", "old_entropy", "policy_gradient", "ratio", "advantage",
-    "base_advantage", "weight",
-)  # fmt: skip
+    "sampler_logp",
+    "logp",
+    "old_logp",
+    "ref_logp",
+    "entropy",
+    "old_entropy",
+    "policy_gradient",
+    "ratio",
+    "advantage",
+    "base_advantage",
+    "weight",
+)
 
 
 # What became of rollouts without a reward.
@@ -165,9 +174,14 @@ def _of_update(batch: Batch | None) -> dict[str, Tensor]:
         return {}
     push = batch["policy_gradient"]
     names = {
-        "logp": "logp", "advantage": "advantages", "policy_gradient": "policy_gradient", "ratio": "ratio",
-        "weight": "loss_weight", "entropy": "entropy", "ref_logp": "ref_logp",
-    }  # fmt: skip
+        "logp": "logp",
+        "advantage": "advantages",
+        "policy_gradient": "policy_gradient",
+        "ratio": "ratio",
+        "weight": "loss_weight",
+        "entropy": "entropy",
+        "ref_logp": "ref_logp",
+    }
     out = {column: batch[name] for column, name in names.items() if name in batch}
     # A step of one update, on its own rollouts, starts from the very policy that it scores them with.
     out["old_logp"] = batch.old_logp if "old_logp" in batch else batch.logp

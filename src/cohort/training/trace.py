@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from cohort.axes.groups import group_sum
-from cohort.batch import Batch, Rollout
 from cohort.methods import Method, Prepared
+from cohort.reductions.groups import group_sum
+from cohort.types import Batch, Rollout
 
 # How far a rollout came: it has no reward; its group has too few rollouts for the method; to the filters before the
 # advantage; to those after it; into the update.

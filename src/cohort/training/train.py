@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
+from cohort.analysis.store import open_run
+from cohort.doctor.watch import Watch
 from cohort.errors import Diverged, StorageError, UsageError
 from cohort.files import save_into, write_atomically
-from cohort.insight.doctor.watch import Watch
-from cohort.insight.store import open_run
 from cohort.methods import Method
 from cohort.policies.diverging import first_not_finite
 from cohort.policies.given import GivenModel
 from cohort.policies.pieces import Pieces
 from cohort.rewards.judge import LIMIT
-from cohort.training import checkpoint, nursery
+from cohort.training import checkpoint, toy
 from cohort.training.card import card
 from cohort.training.config import TrainConfig
 from cohort.training.continuing import check_same_inputs, check_same_run, fitting_states, keep_configuration
@@ -95,7 +95,7 @@ def train(
         state: dict[str, Any] = {} if found is None else read(found)
         changed = []
         if found is not None:
-            changed = check_same_run(folder, nursery.with_defaults(config), accept=accept_changes)
+            changed = check_same_run(folder, toy.with_defaults(config), accept=accept_changes)
         setup = prepare(config, method=method, say=display.say, report=_warm_start(display), given=given)
         stack.callback(setup.close)
         check_space(folder, setup.policy, setup.config)
@@ -211,9 +211,13 @@ class _Run:
     def _recorder(self) -> Recorder:
         words = self.setup.policy.tokenizer
         return Recorder(
-            self.folder, self.config, start=self.progress.step, method=self.setup.method, pieces=words and Pieces(words),
+            self.folder,
+            self.config,
+            start=self.progress.step,
+            method=self.setup.method,
+            pieces=words and Pieces(words),
             say=self.display.say,
-        )  # fmt: skip
+        )
 
     def _go_on(self) -> Result:
         config, progress, display, extra = self.config, self.progress, self.display, self.extra

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from cohort.batch import Batch
 from cohort.errors import UsageError, out_of_memory
 from cohort.methods import Loss, Method
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.diverging import diverged
 from cohort.policies.sequences import Sequences
+from cohort.types import Batch
 
 # Fields that a scoring pass of the current policy gives, with gradient.
 SCORED = frozenset({"logp", "entropy", "logits", "hidden", "values"})
@@ -145,9 +145,15 @@ def gradient(
 
     def passes() -> Gradient:
         return _gradient(
-            policy, method, states, minibatch, sequences,
-            temperature=temperature, micro_tokens=micro_tokens, on_policy=on_policy,
-        )  # fmt: skip
+            policy,
+            method,
+            states,
+            minibatch,
+            sequences,
+            temperature=temperature,
+            micro_tokens=micro_tokens,
+            on_policy=on_policy,
+        )
 
     return sparing(policy, passes)
 
@@ -244,12 +250,7 @@ def _loss(
 def _taken(loss: Loss, push: Tensor) -> dict[str, Tensor]:
     """What the loss made of the tokens, by the names of the batch's fields."""
     # Not as `weight`, which would stand in for the aggregation at the next update.
-    found = {
-        "policy_gradient": push,
-        "ratio": loss.ratio,
-        "loss_weight": loss.weight,
-        "correction": loss.correction,
-    }
+    found = {"policy_gradient": push, "ratio": loss.ratio, "loss_weight": loss.weight, "correction": loss.correction}
     return {name: value.expand_as(push) for name, value in found.items() if value is not None}
 
 

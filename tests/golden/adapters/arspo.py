@@ -28,10 +28,7 @@ def _weight(run):
     return task_weight(run.batch, ones, run.states["credit/task_weight"])[:, 0]
 
 
-OUTPUTS = {
-    "advantages": lambda run: run.scatter(run.assigned["outcome_advantage"]),
-    "rollout_weights": _weight,
-}
+OUTPUTS = {"advantages": lambda run: run.scatter(run.assigned["outcome_advantage"]), "rollout_weights": _weight}
 
 
 def KIND_credit(case):

@@ -13,9 +13,13 @@ def _parts(batch, config):
     alpha, beta = parameters(a, b)
     weight = weights(p, alpha, beta, cap=config["weight_cap"])[:, 0]
     return {
-        "pass_rates": p[:, 0], "moment_a": a[0], "moment_b": b[0], "alpha": alpha[0], "beta_param": beta[0],
+        "pass_rates": p[:, 0],
+        "moment_a": a[0],
+        "moment_b": b[0],
+        "alpha": alpha[0],
+        "beta_param": beta[0],
         "weights": weight,
-    }  # fmt: skip
+    }
 
 
 def _part(name):

@@ -1,14 +1,7 @@
 import torch
 
-from cohort.batch import Groups
-from cohort.recipes.brpo import (
-    MODES,
-    PRIORS,
-    last_summary_only,
-    prior_of,
-    summary_advantages,
-    thinking_advantages,
-)  # fmt: skip
+from cohort.recipes.brpo import MODES, PRIORS, last_summary_only, prior_of, summary_advantages, thinking_advantages
+from cohort.types import Groups
 from tests.golden.runner import make_batch, tensor
 
 RENAME = {"length_normaliser": "max_tokens"}

@@ -1,6 +1,6 @@
-from cohort.axes.groups import token_mean
 from cohort.axes.objective import binary
 from cohort.recipes.capo_calibration import pairwise, plausible
+from cohort.reductions.groups import token_mean
 
 # No standard deviation anywhere.
 IGNORE = ("eps_std", "std_ddof")

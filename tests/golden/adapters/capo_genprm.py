@@ -1,7 +1,7 @@
 import torch
 
-from cohort.axes.spans import of_steps
 from cohort.recipes.capo_genprm import VOTES, token_rewards, voted, wrong_share
+from cohort.signals.spans import of_steps
 from tests.golden.runner import make_batch
 from tests.recipes import judges
 

@@ -1,8 +1,8 @@
 import torch
 
 from cohort.axes.ratio import token
-from cohort.batch import Prompt, Request, Rollout, Segment
 from cohort.recipes.cispo import cispo, weights
+from cohort.types import Prompt, Request, Rollout, Segment
 
 IGNORE = ("aggregation",)
 

@@ -1,8 +1,8 @@
 import torch
 
 from cohort import registry
-from cohort.axes.groups import group_mean
 from cohort.recipes.copo import disagreement, local_weight
+from cohort.reductions.groups import group_mean
 from tests.golden.runner import hyperparameters
 
 FIELDS = {"answers": ("answer_id", "rollout")}

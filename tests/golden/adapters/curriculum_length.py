@@ -1,8 +1,8 @@
 import torch
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.recipes.curriculum_length import budget, find_spans, length_reward
+from cohort.types import Batch
 from tests.golden.runner import make_batch
 from tests.helpers import probe_of
 

@@ -1,8 +1,8 @@
 import torch
 
-from cohort.axes.groups import batch_std
-from cohort.batch import Groups
 from cohort.recipes.d3s import extremes, scheduled
+from cohort.reductions.groups import batch_std
+from cohort.types import Groups
 
 # A loss case stands at the start of its run.
 RENAME = {"num_rollouts": "num_rollouts_init", "token_fraction": "token_fraction_init"}

@@ -1,8 +1,8 @@
 import torch
 
 from cohort import registry
-from cohort.batch import Prompt, Request
 from cohort.recipes.dagrpo import opposite_pairs, unsolved
+from cohort.types import Prompt, Request
 from tests import micro_rewards
 from tests.golden.runner import make_batch
 from tests.helpers import rollout_of

@@ -2,8 +2,8 @@ import torch
 
 from cohort import registry
 from cohort.axes.shaping import overlong_penalty
-from cohort.batch import Batch
-from cohort.training.refill import refill
+from cohort.rollouts.refill import refill
+from cohort.types import Batch
 
 # The loss cases give rewards as they are after shaping.
 HYPER = {"overlong": False}

@@ -1,7 +1,7 @@
 import torch
 
 from cohort import registry
-from cohort.axes.groups import token_sum
+from cohort.reductions.groups import token_sum
 from tests.golden.runner import make_batch
 
 OUTPUTS = {"seq_logp": lambda run: token_sum(run.batch.old_logp, run.batch.mask)}

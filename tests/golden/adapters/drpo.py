@@ -1,8 +1,8 @@
 import torch
 
-from cohort.axes.groups import token_mean
 from cohort.axes.objective import binary, contrast, kl_hinge
 from cohort.recipes.drpo import length_reward, preference_weights
+from cohort.reductions.groups import token_mean
 
 
 def _length_reward(run):

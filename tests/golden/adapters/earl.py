@@ -1,8 +1,8 @@
 import torch
 
 from cohort import registry
-from cohort.axes.groups import top_tokens
-from cohort.batch import Batch
+from cohort.reductions.groups import top_tokens
+from cohort.types import Batch
 
 OUTPUTS = {
     "gate": lambda run: top_tokens(run.batch["old_entropy"], run.batch.mask, run.config["rho"]).double(),

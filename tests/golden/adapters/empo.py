@@ -3,7 +3,7 @@ import sys
 import torch
 
 from cohort import registry
-from cohort.axes.answers import answer_entropy, answer_share, apart, numbered
+from cohort.signals.votes import answer_entropy, answer_share, apart, numbered
 from tests.golden.adapters.ttrl import by_group, voted
 from tests.golden.adapters.ttrl import random_fields as random_fields
 from tests.golden.runner import hyperparameters, make_batch

@@ -1,6 +1,6 @@
 import torch
 
-from cohort.axes.groups import group_std
+from cohort.reductions.groups import group_std
 
 
 def _per_rollout(name):

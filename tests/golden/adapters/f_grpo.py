@@ -1,11 +1,11 @@
 import torch
 
-from cohort.axes.divergence import CANONICAL, TABLE
 from cohort.recipes.f_grpo import implicit_reward
+from cohort.reductions.divergence import CANONICAL, TABLE
 from tests.golden.runner import Run
 
 OUTPUTS = {
-    "implicit_reward": lambda run: implicit_reward(run.batch, beta=run.config["beta"], gamma=run.config["gamma"]),
+    "implicit_reward": lambda run: implicit_reward(run.batch, beta=run.config["beta"], gamma=run.config["gamma"])
 }
 
 

@@ -1,8 +1,8 @@
 import torch
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.recipes.fapo import is_flawed, step_reward
+from cohort.types import Batch
 from tests.golden.runner import make_batch
 from tests.helpers import with_rewards
 from tests.recipes import judges

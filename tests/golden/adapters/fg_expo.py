@@ -1,8 +1,8 @@
 import torch
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.recipes.fg_expo import gaussian_weights, kl_coefficient
+from cohort.types import Batch
 
 
 def _shape(config):

@@ -9,7 +9,4 @@ def _ratio(run):
     return torch.where(run.trained.mask, ratio, 0.0)
 
 
-OUTPUTS = {
-    "gated_ratio": _ratio,
-    "gated_deviation": lambda run: torch.where(run.trained.mask, _ratio(run) - 1, 0.0),
-}
+OUTPUTS = {"gated_ratio": _ratio, "gated_deviation": lambda run: torch.where(run.trained.mask, _ratio(run) - 1, 0.0)}

@@ -1,8 +1,8 @@
 import torch
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.recipes.format_length import length_reward
+from cohort.types import Batch
 
 
 def KIND_reward(case):
@@ -13,8 +13,11 @@ def KIND_reward(case):
     method, zero = registry.method("format-length", **config), torch.zeros_like(lengths)
     plain = Batch.of(torch.ones(len(lengths), 1), group=torch.arange(len(lengths)), rewards=zero)
     for name, answer, think in (
-        ("valid_format", 1, 0), ("valid_format_and_think", 1, 1), ("invalid_format", 0, 0), ("invalid_format_with_think", 0, 1)
-    ):  # fmt: skip
+        ("valid_format", 1, 0),
+        ("valid_format_and_think", 1, 1),
+        ("invalid_format", 0, 0),
+        ("invalid_format_with_think", 0, 1),
+    ):
         batch = plain.with_rollouts(length=lengths, answer_format=zero + answer, think_format=zero + think)
         out[name] = method.shape(batch, {}).rewards
     return out

@@ -3,8 +3,8 @@ import sys
 import torch
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.recipes.g2rpo import band_penalty
+from cohort.types import Batch
 from tests.golden.runner import make_batch
 
 FIELDS = {"task_of_group": None}

@@ -1,6 +1,6 @@
 import torch
 
-from cohort.batch import Batch
+from cohort.types import Batch
 from tests.golden.runner import make_method
 
 

@@ -3,10 +3,10 @@ from types import SimpleNamespace
 import torch
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.policies.causal_lm import CausalLM
 from cohort.recipes.grpo_care import answer_likelihood, clamped, consistency_bonus
 from cohort.training.loop import Progress, follow
+from cohort.types import Batch
 from tests.golden.runner import make_batch, tensor
 from tests.micro import THOUGHT
 
@@ -26,10 +26,7 @@ def _confidence(run):
     return clamped(likelihood, confidence_upper=run.config["confidence_upper"])
 
 
-OUTPUTS = {
-    "confidence": _confidence,
-    "bonus": lambda run: run.shaped.rewards - run.batch.rewards,
-}
+OUTPUTS = {"confidence": _confidence, "bonus": lambda run: run.shaped.rewards - run.batch.rewards}
 
 
 def KIND_reward(case):

@@ -1,7 +1,7 @@
 import torch
 
-from cohort.axes.groups import group_mean
 from cohort.recipes.grpo_lambda import selected_groups
+from cohort.reductions.groups import group_mean
 
 
 def _ratio(run):

@@ -1,7 +1,7 @@
 import torch
 
-from cohort.batch import Batch
 from cohort.recipes.grpo_vps import belief, segments
+from cohort.types import Batch
 from tests.golden.runner import make_batch
 
 FIELDS = {"confidences": None}

@@ -1,5 +1,5 @@
-from cohort.axes.groups import token_mean
 from cohort.axes.ratio import sequence
+from cohort.reductions.groups import token_mean
 
 
 def _ratio(run):

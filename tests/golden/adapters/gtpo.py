@@ -1,8 +1,8 @@
 import torch
 
 from cohort.axes.advantage import centred
-from cohort.axes.groups import token_mean
 from cohort.recipes.gtpo import conflict_weights, entropy_gate
+from cohort.reductions.groups import token_mean
 from tests.golden.runner import make_batch
 
 # Never divided by the standard deviation, never clipped: both are part of the method.

@@ -1,7 +1,7 @@
 import torch
 
-from cohort.axes.entropy import EntropyScale, entropy_scale, entropy_temperature, scaled_entropy
 from cohort.recipes.hapo import by_nature, token_average
+from cohort.signals.entropy import EntropyScale, entropy_scale, entropy_temperature, scaled_entropy
 from tests.golden.runner import make_batch
 
 

@@ -1,5 +1,5 @@
-from cohort.axes.groups import group_mean
 from cohort.recipes.knapsack import allocate, expected_rollouts, rollouts_for, value
+from cohort.reductions.groups import group_mean
 
 OUTPUTS = {"new_success_rate": lambda run: group_mean(run.batch["accuracy"], run.batch.groups)}
 

@@ -1,9 +1,9 @@
 import torch
 
-from cohort.axes.groups import token_sum
 from cohort.axes.objective import sequence_log_ratio
-from cohort.axes.regularizer import k1
 from cohort.recipes.kto import class_weights, episode_labels, reference_point, rounds
+from cohort.reductions.groups import token_sum
+from cohort.reductions.kl import k1
 from tests.golden.runner import make_batch, tensor
 
 

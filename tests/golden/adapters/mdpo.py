@@ -1,8 +1,8 @@
 import torch
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.recipes.mdpo import divergence, scheduled
+from cohort.types import Batch
 from tests.golden.runner import make_batch
 
 

@@ -1,9 +1,9 @@
 import torch
 
-from cohort.batch import Batch
 from cohort.methods import Method
 from cohort.recipes.cispo import weights
 from cohort.recipes.minpro import log_prefix_min, minpro
+from cohort.types import Batch
 
 IGNORE = ("aggregation",)
 

@@ -3,8 +3,8 @@ import sys
 import torch
 
 from cohort import registry
-from cohort.batch import Batch, Prompt, Request
 from cohort.recipes.pipo import improvement_scale, rectified, verdict
+from cohort.types import Batch, Prompt, Request
 from tests.golden.runner import Run, hyperparameters, tensor
 from tests.helpers import rollout_of
 
@@ -47,9 +47,12 @@ def KIND_loss(case):
     again = recalls[0].batch.replace(logp=leaf)
     loss = run.method.loss(again, states).total
     return {
-        **outputs, "advantages": advantages, "pi_rewards": rewards, "loss": loss,
+        **outputs,
+        "advantages": advantages,
+        "pi_rewards": rewards,
+        "loss": loss,
         "grad_logp": torch.autograd.grad(loss, leaf)[0],
-    }  # fmt: skip
+    }
 
 
 def KIND_state(case):

@@ -2,8 +2,8 @@ import torch
 
 from cohort import registry
 from cohort.axes.critic import gae
-from cohort.batch import Batch
 from cohort.recipes.poad import action_ends, movement, normalised
+from cohort.types import Batch
 from tests.golden.adapters import ppo
 from tests.golden.runner import tensor
 
@@ -86,9 +86,13 @@ def KIND_advantage(case):
         return registry.method("poad", gamma=config["gamma"], lam=lam, rewards="turn").assign(made, {})
 
     naive = gae(
-        made["turn_rewards"], made["old_values"], made.mask, gamma=config["gamma"], lam=config["lambda"],
+        made["turn_rewards"],
+        made["old_values"],
+        made.mask,
+        gamma=config["gamma"],
+        lam=config["lambda"],
         end=made["next_value"],
-    )  # fmt: skip
+    )
     return {
         "advantages": episodes.split(assigned(config["lambda"]).advantages),
         "returns": episodes.split(assigned(config["lambda"])["returns"]),

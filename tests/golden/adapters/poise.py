@@ -2,9 +2,9 @@ import sys
 
 import torch
 
-from cohort.axes.groups import others_mean
-from cohort.axes.probing import fit, pooled, predict
 from cohort.recipes.poise import entropy_features
+from cohort.reductions.groups import others_mean
+from cohort.signals.probing import fit, pooled, predict
 from tests.golden.runner import Run, make_batch, tensor
 
 # Never divided by a standard deviation.
@@ -40,9 +40,10 @@ def KIND_metric(case):
 
     whole = place < torch.tensor(inputs["response_length"])[:, None]
     return {
-        "prompt_feature": pool("prompt"), "response_feature": pool("response"),
+        "prompt_feature": pool("prompt"),
+        "response_feature": pool("response"),
         "entropy_feature": entropy_features(entropy, whole, span("reasoning_span"), span("answer_span")),
-    }  # fmt: skip
+    }
 
 
 def KIND_advantage(case):
@@ -64,6 +65,8 @@ def random_fields(made, generator):
         return torch.randn(made.size, width, generator=generator, dtype=made.dtype)
 
     return made.with_rollouts(
-        value_predictions=torch.rand(made.size, generator=generator, dtype=made.dtype), prompt_feature=numbers(4),
-        response_feature=numbers(4), entropy_feature=numbers(3),
-    )  # fmt: skip
+        value_predictions=torch.rand(made.size, generator=generator, dtype=made.dtype),
+        prompt_feature=numbers(4),
+        response_feature=numbers(4),
+        entropy_feature=numbers(3),
+    )

@@ -1,8 +1,8 @@
 import torch
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.recipes.posterior_grpo import pair_loss
+from cohort.types import Batch
 from tests.golden.runner import make_batch, tensor
 from tests.helpers import with_rewards
 from tests.recipes import judges
@@ -12,8 +12,7 @@ SIGNALS = ("format", "thinking")
 
 def _signalled(batch, inputs):
     bare = batch.replace(
-        accuracy=tensor(inputs["outcome"]).double(),
-        reward_components=torch.zeros(batch.size, 0, dtype=torch.float64),
+        accuracy=tensor(inputs["outcome"]).double(), reward_components=torch.zeros(batch.size, 0, dtype=torch.float64)
     )
     return with_rewards(bare, **{name: tensor(inputs[name]).double() for name in SIGNALS})
 
@@ -43,8 +42,5 @@ def random_fields(batch, generator):
     return with_rewards(batch, format=form, thinking=torch.rand(batch.size, generator=generator).double())
 
 
-TRAIN = {
-    "thought": True,
-    "reward": ["number", f"0*{judges.__file__}:formatted", f"0*{judges.__file__}:thinking"],
-}
+TRAIN = {"thought": True, "reward": ["number", f"0*{judges.__file__}:formatted", f"0*{judges.__file__}:thinking"]}
 HYPER_TRAIN = "(format='formatted')"

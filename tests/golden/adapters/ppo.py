@@ -3,7 +3,7 @@ import torch
 from cohort import registry
 from cohort.axes.critic import gae, token_rewards
 from cohort.axes.shaping import running_std
-from cohort.batch import Batch
+from cohort.types import Batch
 from tests.golden.runner import make_batch, tensor
 
 # The KL stands in the reward at every token, and the aggregation is part of the method.
@@ -52,9 +52,12 @@ def KIND_reward(case):
     """The rewards of one step after the other through the method's shaping and its state."""
     config = case["config"]
     method = registry.method(
-        "ppo", reward_norm="centred" if config["center"] else "scaled", reward_clip=config["clip"],
-        reward_eps=config["eps"], std_ddof=config["std_ddof"],
-    )  # fmt: skip
+        "ppo",
+        reward_norm="centred" if config["center"] else "scaled",
+        reward_clip=config["clip"],
+        reward_eps=config["eps"],
+        std_ddof=config["std_ddof"],
+    )
     states, steps = method.init(size=1), []
     for scores in case["inputs"]["scores_per_step"]:
         rewards = tensor(scores)

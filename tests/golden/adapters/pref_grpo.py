@@ -1,8 +1,8 @@
 import torch
 
 from cohort import registry
-from cohort.axes.preference import tally
-from cohort.batch import Batch
+from cohort.signals.preference import tally
+from cohort.types import Batch
 from tests.golden.runner import Run, make_batch, tensor
 
 # The pairs of the cases are a judge's verdicts; it is asked in training only.

@@ -2,12 +2,12 @@
 
 import torch
 
-from cohort.batch import Batch
 from cohort.policies import attention
 from cohort.policies.attention import Layout, Share, shared_prefix_attention
 from cohort.policies.packing import pack
 from cohort.policies.sequences import Sequences
 from cohort.training.update import gradient
+from cohort.types import Batch
 from tests.golden.runner import make_method, tensor
 from tests.golden.tiny import gradients, in_chunks, policy_of, same
 

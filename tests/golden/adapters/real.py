@@ -1,5 +1,5 @@
-from cohort.axes.groups import token_mean
 from cohort.recipes.real import contributing, labels
+from cohort.reductions.groups import token_mean
 
 
 def _used(run):
@@ -8,7 +8,4 @@ def _used(run):
     return run.batch.groups.labels[used].sort().values
 
 
-OUTPUTS = {
-    "logits": lambda run: token_mean(run.batch.logp - run.batch.old_logp, run.batch.mask),
-    "used_groups": _used,
-}
+OUTPUTS = {"logits": lambda run: token_mean(run.batch.logp - run.batch.old_logp, run.batch.mask), "used_groups": _used}

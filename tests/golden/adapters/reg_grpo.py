@@ -1,10 +1,10 @@
 import torch
 
 from cohort import registry
-from cohort.axes.groups import token_sum
-from cohort.axes.regularizer import k3
-from cohort.batch import Batch
 from cohort.recipes.reg_grpo import decide, predicted_advantage, reference
+from cohort.reductions.groups import token_sum
+from cohort.reductions.kl import k3
+from cohort.types import Batch
 
 
 def _kl(run):

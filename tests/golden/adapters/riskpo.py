@@ -2,8 +2,8 @@ import sys
 
 import torch
 
-from cohort.axes.groups import group_bundles, group_sum
-from cohort.axes.quantiles import LEVELS, track
+from cohort.reductions.groups import group_bundles, group_sum
+from cohort.reductions.quantiles import LEVELS, track
 from tests.golden.runner import Run
 
 # Bundles are made of consecutive questions, and exams of rollouts of equal place.

@@ -1,7 +1,7 @@
 import torch
 
 from cohort.axes import correction, filters
-from cohort.batch import Batch
+from cohort.types import Batch
 from tests.golden.runner import make_batch, tensor
 
 RENAME = {"weight_low": "low", "weight_high": "high"}

@@ -3,8 +3,8 @@ import json
 import torch
 
 from cohort import registry
-from cohort.batch import Prompt, Request
-from cohort.training import collect
+from cohort.rollouts import collect
+from cohort.types import Prompt, Request
 from tests.golden.runner import make_batch
 from tests.helpers import rollout_of
 

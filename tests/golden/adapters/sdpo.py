@@ -1,7 +1,7 @@
 import torch
 
-from cohort.axes.distill import demonstrations, informed, taught
 from cohort.policies.causal_lm import CausalLM
+from cohort.signals.distill import demonstrations, informed, taught
 from tests.golden.distillation import random_teacher, with_logits, with_teacher
 from tests.golden.runner import make_batch
 

@@ -2,8 +2,8 @@ import sys
 
 import torch
 
-from cohort.axes.groups import group_size
 from cohort.recipes.seed_grpo import scale_of, semantic_entropy
+from cohort.reductions.groups import group_size
 from tests.golden.runner import Run, make_batch
 
 FIELDS = {"clusters": ("answer_id", "rollout")}

@@ -1,9 +1,9 @@
 import torch
 
 from cohort import registry
-from cohort.axes.answers import numbered
-from cohort.batch import Batch
 from cohort.recipes.spine import band
+from cohort.signals.votes import numbered
+from cohort.types import Batch
 from tests.golden.adapters.ttrl import by_group, voted
 from tests.golden.adapters.ttrl import random_fields as random_fields
 from tests.golden.runner import make_batch, tensor
@@ -47,9 +47,13 @@ def KIND_credit(case):
     method = registry.method("spine", **case["config"])
     alone = torch.arange(len(mask))
     made = Batch.of(
-        mask, group=alone, rewards=torch.zeros(len(mask)).double(), accuracy=torch.zeros(len(mask)).double(),
-        old_entropy=entropy, entropy=entropy,
-    )  # fmt: skip
+        mask,
+        group=alone,
+        rewards=torch.zeros(len(mask)).double(),
+        accuracy=torch.zeros(len(mask)).double(),
+        old_entropy=entropy,
+        entropy=entropy,
+    )
     made = method.prepare(made.with_rollouts(answer_id=alone, row=alone), {})
     low, high = _band(made, case["config"])
     return {"fork_mask": made.loss_mask.double(), "band_low": low, "band_high": high}

@@ -2,8 +2,8 @@ import math
 
 import torch
 
-from cohort.axes.tree import replayed, tree_advantages, tree_values
 from cohort.recipes.spo_segment import cuts, segment_gains
+from cohort.reductions.tree import replayed, tree_advantages, tree_values
 from tests.golden.runner import make_batch
 
 RENAME = {"cutpoint_interval": "interval"}
@@ -50,9 +50,13 @@ def KIND_filter(case):
     inputs, config = case["inputs"], case["config"]
     question = torch.tensor(inputs["edge_question"])
     used = replayed(
-        question, torch.tensor(inputs["edge_iteration"]), now=inputs["iteration"], max_age=config["max_age"],
-        most=config["max_edges_per_question"], rng=torch.Generator().manual_seed(0),
-    )  # fmt: skip
+        question,
+        torch.tensor(inputs["edge_iteration"]),
+        now=inputs["iteration"],
+        max_age=config["max_age"],
+        most=config["max_edges_per_question"],
+        rng=torch.Generator().manual_seed(0),
+    )
     labels, count = torch.unique(question[used], return_counts=True)
     return {"question": labels, "used_this_iteration": count}
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 import torch
 
 from cohort import registry
-from cohort.batch import Batch, Prompt, Request
 from cohort.recipes.spo_single_stream import forgetting, initial, sampling_weights
+from cohort.types import Batch, Prompt, Request
 from tests.golden.runner import hyperparameters, make_batch, tensor
 from tests.helpers import rollout_of
 
@@ -131,15 +131,20 @@ def _sequence(case):
         counts = {n: now["counts"][i] if str(i) in now["stored"] else begun[n] for i, n in enumerate(names)}
         drift = {name: now["drift"][row] for row, name in zip(rows, step["prompts"], strict=True)}
         limits = {k: case["config"][k] for k in ("rho_min", "rho_max", "d_half")}
-        steps.append({
-            "D": drift, "rho": {name: forgetting(d, **limits) for name, d in drift.items()},
-            "baseline_used": dict(zip(step["prompts"], baseline.tolist(), strict=True)),
-            "alpha": {n: float(c[0]) for n, c in counts.items()}, "beta": {n: float(c[1]) for n, c in counts.items()},
-        })  # fmt: skip
+        steps.append(
+            {
+                "D": drift,
+                "rho": {name: forgetting(d, **limits) for name, d in drift.items()},
+                "baseline_used": dict(zip(step["prompts"], baseline.tolist(), strict=True)),
+                "alpha": {n: float(c[0]) for n, c in counts.items()},
+                "beta": {n: float(c[1]) for n, c in counts.items()},
+            }
+        )
     return {
-        "init_alpha": {n: float(c[0]) for n, c in begun.items()}, "init_beta": {n: float(c[1]) for n, c in begun.items()},
+        "init_alpha": {n: float(c[0]) for n, c in begun.items()},
+        "init_beta": {n: float(c[1]) for n, c in begun.items()},
         "steps": steps,
-    }  # fmt: skip
+    }
 
 
 def random_fields(batch, generator):

@@ -1,7 +1,7 @@
 import torch
 
-from cohort.axes.distill import demonstrations, taught
 from cohort.recipes.srpo import routed
+from cohort.signals.distill import demonstrations, taught
 from tests.golden.distillation import random_teacher, token_statistics, with_logits, with_teacher
 
 

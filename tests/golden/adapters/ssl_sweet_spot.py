@@ -3,8 +3,8 @@ from pathlib import Path
 import torch
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.recipes.ssl_sweet_spot import click, grid, leading, mean_score, tier_value, zones
+from cohort.types import Batch
 from tests.golden.runner import make_batch
 
 

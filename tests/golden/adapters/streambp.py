@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import torch
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.policies.attention import Layout, Share
 from cohort.policies.sequences import Sequences
 from cohort.policies.stream import cut
 from cohort.training.update import gradient
+from cohort.types import Batch
 from tests.golden.preferences import paired
 from tests.golden.runner import make_method, tensor
 from tests.golden.tiny import gradients, in_chunks, policy_of, same
@@ -26,9 +26,12 @@ def KIND_loss(case):
     count = len(ids) - at
     advantages = torch.full((1, count), inputs["advantage"], dtype=torch.float64)
     batch = Batch.of(
-        torch.ones(1, count, dtype=torch.bool), group=torch.zeros(1, dtype=torch.int64),
-        rewards=torch.zeros(1, dtype=torch.float64), old_logp=tensor([inputs["old_logp"]]), advantages=advantages,
-    )  # fmt: skip
+        torch.ones(1, count, dtype=torch.bool),
+        group=torch.zeros(1, dtype=torch.int64),
+        rewards=torch.zeros(1, dtype=torch.float64),
+        old_logp=tensor([inputs["old_logp"]]),
+        advantages=advantages,
+    )
     method = make_method("grpo", {**config, "kl_beta": 0.0}, ADAPTER)
 
     def update(part):

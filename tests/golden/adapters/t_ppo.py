@@ -1,8 +1,8 @@
 import torch
 
 from cohort import registry
-from cohort.batch import Batch
 from cohort.recipes.t_ppo import rolling_batch
+from cohort.types import Batch
 from tests.golden.adapters import ppo
 from tests.golden.runner import make_batch, tensor
 

@@ -1,5 +1,5 @@
-from cohort.axes.normal import expected_max, tail_moments
 from cohort.recipes.tea import prefix_weights, raw_advantages, tail_constant
+from cohort.reductions.normal import expected_max, tail_moments
 from tests.golden.runner import make_batch
 
 

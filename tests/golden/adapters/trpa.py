@@ -1,7 +1,7 @@
 import torch
 
-from cohort.axes.groups import token_mean
 from cohort.recipes.trpa import level_pairs, preference_level, preference_loss, trust_region
+from cohort.reductions.groups import token_mean
 from tests.golden.runner import make_batch
 
 

@@ -1,8 +1,8 @@
 import torch
 
 from cohort import registry
-from cohort.axes.answers import majority, numbered, vote_quality
-from cohort.batch import Batch
+from cohort.signals.votes import majority, numbered, vote_quality
+from cohort.types import Batch
 from tests.golden.runner import make_batch
 
 # Which answer comes first breaks ties, and which rollouts come first are trained on.

@@ -1,7 +1,7 @@
 import torch
 
-from cohort.axes.groups import token_mean, top_tokens
 from cohort.recipes.vppo import token_scores, trajectory_scale
+from cohort.reductions.groups import token_mean, top_tokens
 from tests.golden.adapters.papo import random_fields as random_fields
 from tests.golden.runner import make_batch
 

@@ -43,11 +43,7 @@ def _damped(run):
     return torch.where(made.mask.any(1), there, made["outcome_advantage"] * smoothing(made["copies"]))
 
 
-OUTPUTS = {
-    "source_rows": lambda run: run.kept_after,
-    "copies": _copies,
-    "advantages": _damped,
-}
+OUTPUTS = {"source_rows": lambda run: run.kept_after, "copies": _copies, "advantages": _damped}
 
 
 def KIND_filter(case):

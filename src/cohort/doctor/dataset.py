@@ -1,0 +1,287 @@
+"""What a diagnosis of data sees, and how it is gathered before any training."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from cohort.data.messages import tools_of
+from cohort.data.prompts import PromptSpec, make_prompt, read_source, source_of, template_of
+from cohort.data.rows import Row, places_of
+from cohort.doctor.examine import Report, diagnose
+from cohort.doctor.finding import Missing, diagnoses
+from cohort.errors import UsageError
+from cohort.rewards.scorer import Scorer
+from cohort.rewards.spec import parse
+from cohort.signals.answers import is_missing
+
+# How a right answer may be written; a sound verifier accepts one of these at least.
+RENDERINGS: tuple[tuple[str, str], ...] = (
+    ("plain", "{}"),
+    ("sentence", "The answer is {}."),
+    ("boxed", "The answer is \\boxed{{{}}}."),
+    ("tags", "<answer>{}</answer>"),
+    ("hashes", "#### {}"),
+)
+AGAIN, SWAPPED, NOTHING, SOLUTION = "again", "another row's answer", "nothing", "solution"
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What the verifier says of a row's gold answer and of wrong ones.
+
+    Attributes:
+        row: number of the row, from 1.
+        values: rendering -> its value; None where it has none.
+    """
+
+    row: int
+    values: Mapping[str, float | None]
+
+    @property
+    def gold(self) -> list[float]:
+        """Values of the renderings of the gold answer."""
+        names = [name for name, _ in RENDERINGS] + [SOLUTION]
+        return [value for name in names if (value := self.values.get(name)) is not None]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is known of data before any training.
+
+    Attributes:
+        name: of the data.
+        rows: with `prompt` and `answer`, where there are such columns.
+        prompts: their texts, as the policy is given them where a model is known.
+        held_out: texts of held-out prompts; None if there are none.
+        held_rows: their rows.
+        lengths: tokens of each prompt; None without a model.
+        context: most tokens of the model; None if it has no limit or is not known.
+        max_new_tokens: of a completion.
+        verifier: name of the reward that says what is correct; None without rewards.
+        correct_at: its value from which a completion is correct.
+        verdicts: for the rows that were looked at; None without rewards.
+        solved: right completions of each of the prompts that were tried, and how many each had; None if none was.
+    """
+
+    name: str
+    rows: Sequence[Row]
+    prompts: Sequence[str]
+    held_out: Sequence[str] | None = None
+    held_rows: Sequence[Row] = ()
+    lengths: Sequence[int] | None = None
+    context: int | None = None
+    max_new_tokens: int = 0
+    verifier: str | None = None
+    correct_at: float = 1.0
+    verdicts: Sequence[Verdicts] | None = None
+    solved: tuple[Sequence[int], int] | None = None
+
+    def checked(self) -> Sequence[Verdicts]:
+        """Verdicts.
+
+        Raises:
+            Missing: there are none.
+        """
+        if not self.verdicts:
+            raise Missing("needs verdicts: --reward, and a column `answer`")
+        return self.verdicts
+
+    def answers(self) -> list[Any]:
+        """Gold answers.
+
+        Raises:
+            Missing: no row has one.
+        """
+        if not any("answer" in row for row in self.rows):
+            raise Missing("needs a column `answer` (--answer-field names it)")
+        return [row.get("answer") for row in self.rows]
+
+    @cached_property
+    def normal(self) -> list[str]:
+        """Prompts without case and spacing."""
+        return [normal(text) for text in self.prompts]
+
+
+def normal(text: str) -> str:
+    """A text without case, spacing, and punctuation at its end."""
+    return " ".join(text.casefold().split()).rstrip(" .?!")
+
+
+def named(numbers: Sequence[int], rows: Sequence[Row]) -> str:
+    """Rows by their numbers from 1, as messages call them: "lines 3, 8, 9 ..." of a text file."""
+    return places_of([rows[number - 1] for number in numbers])
+
+
+def examine_data(
+    config: Any, *, samples: int = 0, limit: int = 300, say: Callable[[str], None] = lambda _: None
+) -> Report:
+    """Diagnose data and rewards before any training.
+
+    Args:
+        config: a TrainConfig: data, eval_data, reward, and what says how rows become prompts; its model, if one is to be
+            looked at, is in `config.model_fields_set`.
+        samples: completions to draw of each prompt, to see which are solved; 0 draws none.
+        limit: most rows whose answers are scored, and prompts that are tried; drawn at random.
+
+    Raises:
+        UsageError: data or reward cannot be read.
+    """
+    data, problems = gather(config, samples=samples, limit=limit, say=say)
+    findings, missing, failures = diagnose(data, diagnoses("data"))
+    made = len(diagnoses("data")) - len(missing) - len(failures)
+    return Report(data.name, findings, missing, made, (*problems, *failures))
+
+
+def gather(config: Any, *, samples: int, limit: int, say: Callable[[str], None]) -> tuple[Data, list[str]]:
+    """What the diagnoses see, and what went wrong on the way."""
+    from cohort.training.setup import load_policy, prompt_spec
+    from cohort.training.toy import with_defaults
+
+    known = "model" in config.model_fields_set
+    config = with_defaults(config) if known else config
+    if config.data is None:
+        raise UsageError("no data was given: --data takes a file, a hub id or reasoning_gym:TASK?...")
+    if samples and not known:
+        raise UsageError("--samples draws completions: name a model with --model")
+    spec = prompt_spec(config)
+    source = read_source(config.data, spec, seed=config.seed, say=say)
+    held = None if config.eval_data is None else read_source(config.eval_data, spec, seed=config.seed, say=say)
+    policy = load_policy(config, say) if known else None
+    read = policy.prompt if policy is not None else _plain
+    made = [_prompt(row, spec, read, f"{source.where}, {row.place}") for row in source.rows]
+    problems: list[str] = []
+    found: dict[str, Any] = {}
+    if held is not None:
+        found["held_out"] = [_prompt(row, spec, read, f"{held.where}, {row.place}")[0] for row in held.rows]
+        found["held_rows"] = held.rows
+    if policy is not None:
+        found["lengths"] = [len(tokens) for _, tokens in made]
+        found["context"] = policy.context_length
+    if config.reward:
+        name, verdicts, problems = _verdicts(config, source.rows, limit)
+        found |= {"verifier": name, "verdicts": verdicts}
+    if samples:
+        found["solved"] = _solved(config, policy, source.rows, samples, min(limit, 64))
+    texts = [text for text, _ in made]
+    data = Data(
+        source.where, source.rows, texts, max_new_tokens=config.max_new_tokens, correct_at=config.correct_at, **found
+    )
+    return data, problems
+
+
+def _plain(source: Any, system: str | None = None, tools: Any = ()) -> tuple[str, tuple[int, ...]]:
+    """A prompt's text where no model's template is known, and no tokens."""
+    messages = [source] if isinstance(source, str) else [str(message["content"]) for message in source]
+    return "\n\n".join(([system] if system else []) + messages), ()
+
+
+def _prompt(
+    row: Row, spec: PromptSpec, read: Callable[..., tuple[str, tuple[int, ...]]], where: str
+) -> tuple[str, tuple[int, ...]]:
+    template = template_of(spec.template)
+    if template is None and row["prompt"] is None:
+        return "", ()
+    source = source_of(row, template, where)
+    try:
+        return (
+            read(source, spec.system, () if isinstance(source, str) else tools_of(row))
+            if _content(source)
+            else ("", ())
+        )
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def _content(source: Any) -> str:
+    return (source if isinstance(source, str) else "".join(str(message["content"] or "") for message in source)).strip()
+
+
+def _verdicts(config: Any, rows: Sequence[Row], limit: int) -> tuple[str, list[Verdicts], list[str]]:
+    """(the verifier's name, its verdicts on some rows, what went wrong)."""
+    from cohort.training.setup import accuracy_component
+
+    specs = parse(config.reward)
+    name = accuracy_component(config.accuracy, specs)
+    answered = [i for i, row in enumerate(rows) if not is_missing(row.get("answer"))]
+    chosen = sorted(random.Random(0).sample(answered, min(limit, len(answered))))
+    asked: list[tuple[int, str, str]] = []
+    for place, i in enumerate(chosen):
+        answer = str(rows[i]["answer"])
+        asked += [(i, rendering, text.format(answer)) for rendering, text in RENDERINGS]
+        asked += [(i, AGAIN, answer), (i, NOTHING, "")]
+        if rows[i].get("solution"):
+            asked.append((i, SOLUTION, str(rows[i]["solution"])))
+        other = next(
+            (str(rows[j]["answer"]) for j in chosen[place + 1 :] + chosen[:place] if str(rows[j]["answer"]) != answer),
+            None,
+        )
+        if other is not None:
+            asked.append((i, SWAPPED, other))
+    values: dict[int, dict[str, float | None]] = {i: {} for i in chosen}
+    problems: list[str] = []
+    failed: set[int] = set()
+    spec = next(spec for spec in specs if spec.name == name)
+    with Scorer([spec], timeout=config.reward_timeout, on_error="skip", process=config.reward_process) as scorer:
+        scorer.check_arguments(list(dict.fromkeys(column for row in rows for column in row)))
+        for first in range(0, len(asked), BATCH):
+            part = asked[first : first + BATCH]
+            columns = {
+                column: [rows[i].get(column) for i, _, _ in part]
+                for column in dict.fromkeys(column for i, _, _ in part for column in rows[i])
+            }
+            columns["max_new_tokens"] = [config.max_new_tokens] * len(part)
+            chats = [not isinstance(rows[i].get("prompt", ""), str) for i, _, _ in part]
+            texts: list[Any] = [
+                [{"role": "assistant", "content": text}] if chat else text
+                for (_, _, text), chat in zip(part, chats, strict=True)
+            ]
+            prompts = [rows[i].get("prompt") for i, _, _ in part]
+            scores = scorer.score(prompts, texts, None, columns, where=[f"row {i + 1}" for i, _, _ in part])
+            for (i, rendering, _), value in zip(part, scores.components[name], strict=True):
+                values[i][rendering] = value
+            failed |= {part[at][0] for at in scores.failed}
+            problems += scores.messages
+            if len(problems) > 3:
+                problems = [*problems[:3], "further failures of the reward are left out"]
+                break
+    made = [Verdicts(i + 1, found) for i, found in values.items() if found and i not in failed]
+    return name, made, [_first_line(text) for text in problems]
+
+
+def _first_line(text: str) -> str:
+    return re.split(r"\n", text, maxsplit=1)[0]
+
+
+def _solved(config: Any, policy: Any, rows: Sequence[Row], samples: int, most: int) -> tuple[list[int], int]:
+    """Right completions of each prompt that was tried, and how many each had."""
+    from cohort.training.evaluate import evaluate_prompts
+    from cohort.training.setup import make_collector, make_grader, prompt_spec
+
+    spec = prompt_spec(config)
+    template = template_of(spec.template)
+    prompts = []
+    for i in random.Random(0).sample(range(len(rows)), len(rows)):
+        # Rows that make no prompt are another diagnosis's.
+        with contextlib.suppress(UsageError):
+            prompts.append(make_prompt(rows[i], policy, spec, template, rows[i].place))
+        if len(prompts) == most:
+            break
+    grader = make_grader(config)
+    try:
+        found = evaluate_prompts(make_collector(config, policy, grader), prompts, samples=samples, seed=config.seed)
+    finally:
+        grader.scorer.close()
+    right: dict[str, int] = {}
+    for rollout in found.rollouts:
+        right[rollout.prompt.id] = right.get(rollout.prompt.id, 0) + (rollout.accuracy >= 1.0)
+    return list(right.values()), samples
+
+
+__all__ = ["AGAIN", "NOTHING", "RENDERINGS", "SWAPPED", "Data", "Verdicts", "examine_data", "named", "normal"]

@@ -1,0 +1,191 @@
+"""Drawing the next token of every rollout from its logits, and keeping what was drawn."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from cohort.engine.base import Completion, Sampling
+from cohort.engine.stopping import StopStrings
+from cohort.engine.truncation import allowed, draw
+from cohort.policies.causal_lm import CausalLM
+from cohort.policies.diverging import diverged
+from cohort.policies.head import entropy_of
+from cohort.types import Processor, Request
+from cohort.types.support import Kept, Rule, kept_sets
+
+
+def context_of(request: Request) -> tuple[int, ...]:
+    """Token ids that the next token follows."""
+    return (*request.context, *request.prefix)
+
+
+class Drawn(NamedTuple):
+    """A token for each of B rows, and what is known of it (see Completion): [B] each, and kept [B, V] or None."""
+
+    token: Tensor
+    logp: Tensor
+    sampled_logp: Tensor
+    entropy: Tensor
+    policy_logp: Tensor
+    kept: Tensor | None
+
+
+def pick(
+    logits: Tensor,
+    uniforms: Tensor,
+    sampling: Sampling,
+    *,
+    rule: Rule | None = None,
+    column: Tensor | None = None,
+    factors: Callable[[Tensor], Tensor] | None = None,
+) -> Drawn:
+    """The next token of every row.
+
+    Args:
+        logits: [B, V]. Log-probabilities are taken in float32 (float64 of float64 logits).
+        uniforms: [B] float64 in [0, 1).
+        rule: what shapes every distribution; `column`: [B] place of the token in its completion.
+        factors: entropies [B] -> what the temperature of each row is multiplied by [B]; NaN where it stays.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    temperature = 1.0 if sampling.greedy else sampling.temperature
+    raw = (logits if temperature == 1.0 else logits / temperature).log_softmax(-1)
+    policy = raw
+    if rule is not None and not rule.free:
+        assert column is not None
+        logits = rule.apply(logits, column)
+        policy = (logits / temperature).log_softmax(-1)
+    drawn_from, keep = policy, None
+    probs = policy.exp()
+    entropy = entropy_of(policy, whole=policy is raw, probs=probs)
+    if factors is not None and not sampling.greedy:
+        drawn_from = _reheated(logits, policy, temperature, factors(entropy))
+    if sampling.truncated:
+        keep = allowed(drawn_from, sampling)
+        # From the logits, as the trainer takes them: the same rounding.
+        over = (logits / temperature).masked_fill(~keep, -torch.inf).log_softmax(-1)
+        drawn_from = over if factors is None else drawn_from.masked_fill(~keep, -torch.inf).log_softmax(-1)
+        policy, probs = over, over.exp()
+        entropy = entropy_of(policy, whole=False, probs=probs)
+    chosen = (
+        policy.argmax(-1) if sampling.greedy else draw(probs if drawn_from is policy else drawn_from.exp(), uniforms)
+    ).clamp(max=logits.shape[1] - 1)  # of NaN the place past the end is found
+    at = chosen[:, None]
+    own = policy.gather(1, at)[:, 0]
+    logp, sampled = (own if each is policy else each.gather(1, at)[:, 0] for each in (raw, drawn_from))
+    return Drawn(chosen, logp, sampled, entropy, own, keep)
+
+
+def _reheated(logits: Tensor, log_probs: Tensor, temperature: float, factor: Tensor) -> Tensor:
+    """[B, V] log-probabilities at each row's own temperature; `log_probs` where its factor is NaN."""
+    own = temperature * factor.nan_to_num(1.0)
+    return torch.where(factor.isnan()[:, None], log_probs, (logits / own[:, None]).log_softmax(-1))
+
+
+class Drawing:
+    """The tokens drawn so far for the requests of a session."""
+
+    def __init__(self, policy: CausalLM, requests: Sequence[Request], sampling: Sampling) -> None:
+        self.device = device = policy.device
+        self.policy, self.sampling = policy, sampling
+        self.requests: list[Request] = []
+        self.rule = sampling.rule(policy.stop_ids)
+        self.stops = torch.tensor(sorted(self.rule.stop_ids), dtype=torch.int64, device=device)
+        self.uniforms = torch.empty(0, 0, dtype=torch.float64, device=device)
+        self.limits, self.before, self.which, self.count = torch.empty(4, 0, dtype=torch.int64, device=device)
+        self.processors: list[Processor] = []
+        self.tokens = torch.empty(0, 0, dtype=torch.int64, device=device)
+        dtype = torch.float64 if policy.dtype == torch.float64 else torch.float32
+        self.numbers = torch.empty(4, 0, 0, dtype=dtype, device=device)
+        self.finished = torch.empty(0, dtype=torch.bool, device=device)
+        self.kept: list[list[Kept]] = []
+        self.strings = StopStrings(policy, sampling.stop) if sampling.stop else None
+        self.add(requests)
+
+    def add(self, requests: Sequence[Request]) -> None:
+        """Make room for further requests; their places follow."""
+        self.requests += requests
+        most = max([self.tokens.shape[1], *(request.max_new_tokens for request in requests)])
+        more, wider = len(requests), most - self.tokens.shape[1]
+        # One uniform number a token from the request's own stream: independent of what else is in the batch.
+        streams = [np.random.Generator(np.random.Philox(request.seed)).random(most) for request in requests]
+        # A request that is drawn already needs none beyond its own limit.
+        new = torch.from_numpy(np.stack(streams)).to(self.device) if streams else self.uniforms.new_empty(0, most)
+        self.uniforms = torch.cat([pad(self.uniforms, (0, wider)), new])
+        self.tokens = pad(self.tokens, (0, wider, 0, more))
+        self.numbers = pad(self.numbers, (0, wider, 0, more))
+        self.finished, self.count = pad(self.finished, (0, more)), pad(self.count, (0, more))
+        which = []
+        for processor in (request.processor for request in requests):
+            if processor is not None and processor not in self.processors:
+                self.processors.append(processor)
+            which.append(-1 if processor is None else self.processors.index(processor))
+        limits, before = [r.max_new_tokens for r in requests], [len(r.prefix) for r in requests]
+        for name, values in (("limits", limits), ("before", before), ("which", which)):
+            setattr(
+                self,
+                name,
+                torch.cat([getattr(self, name), torch.tensor(values, dtype=torch.int64, device=self.device)]),
+            )
+        self.kept += [[] for _ in requests]
+        if self.strings is not None:
+            self.strings.add_requests(more)
+
+    def step(self, logits: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw the next token of the requests [B] `owner` from logits [B, V]: (tokens [B], [B] bool: that was the last)."""
+        count = self.count[owner]
+        column = self.before[owner] + count
+        factors = functools.partial(self._factors, owner) if self.processors else None
+        drawn = pick(logits, self.uniforms[owner, count], self.sampling, rule=self.rule, column=column, factors=factors)
+        self.tokens[owner, count] = drawn.token
+        self.numbers[:, owner, count] = torch.stack([drawn.logp, drawn.sampled_logp, drawn.entropy, drawn.policy_logp])
+        self.count[owner] = count + 1
+        # What is not a number ends at once (see `completion`): nothing that could follow would be of use.
+        stopped = torch.isin(drawn.token, self.stops) | drawn.logp.isnan()
+        places = owner.tolist() if drawn.kept is not None or self.strings is not None else []
+        if drawn.kept is not None:
+            for place, kept in zip(places, kept_sets(drawn.kept), strict=True):
+                self.kept[place].append(kept)
+        if self.strings is not None:
+            late = (column >= self.sampling.min_new_tokens).tolist()
+            ends = [self.strings.add(*each) for each in zip(places, drawn.token.tolist(), late, strict=True)]
+            stopped = stopped | torch.tensor(ends, device=stopped.device)
+        self.finished[owner] = stopped
+        return drawn.token, stopped | (count + 1 >= self.limits[owner])
+
+    def _factors(self, owner: Tensor, entropy: Tensor) -> Tensor:
+        """[B] what the processors of the requests [B] `owner` multiply the temperature by; NaN where there is none."""
+        out = torch.full_like(entropy, torch.nan)
+        for i, processor in enumerate(self.processors):
+            out = torch.where(self.which[owner] == i, processor.factor(entropy), out)
+        return out
+
+    def completion(self, place: int) -> Completion:
+        """What was drawn for a request.
+
+        Raises:
+            Diverged: the model's logits are not finite.
+        """
+        length = int(self.count[place])
+        logp, sampled, entropy, policy = self.numbers[:, place, :length].tolist()
+        tokens = self.tokens[place, :length].tolist()
+        if any(map(math.isnan, logp)):
+            raise diverged(self.policy.model, [*context_of(self.requests[place]), *tokens], "sampling")
+        return Completion(
+            tokens,
+            logp,
+            sampled,
+            entropy,
+            bool(self.finished[place]),
+            kept=self.kept[place] if self.sampling.truncated else None,
+            policy_logp=policy if self.processors else None,
+            stop=None if self.strings is None else self.strings.found[place],
+        )

@@ -1,0 +1,374 @@
+"""vLLM as an engine: in this process, on the trainer's GPU, or as a server that several machines may share.
+
+Both take a request as token ids with its own seed, so that nothing is tokenized twice and vLLM's prefix cache computes a
+prompt once for its whole group, and both take over the trainer's weights before the first draw after `sync`. Written
+against vLLM 0.33: https://docs.vllm.ai/en/latest/ (`training/weight_transfer`, `training/layerwise`,
+`training/sampling_mask`, `features/lora`, `serving/openai_compatible_server`); docs/engines.md says what runs where.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from cohort.engine.base import Completion, Sampling, complete
+from cohort.engine.native.picking import context_of
+from cohort.errors import EngineError, UsageError
+from cohort.policies.causal_lm import CausalLM
+from cohort.policies.sequences import Sequences
+from cohort.types import Request
+
+# Mean difference (nats) of a probe's log-probabilities from the trainer's beyond which the models are not the same; that
+# of equal weights in half precision is a tenth of it at most.
+SAME_MODEL = 0.5
+
+
+@dataclass(frozen=True)
+class Order:
+    """A request in vLLM's terms.
+
+    Attributes:
+        tokens: prompt token ids.
+        params: arguments of vLLM's `SamplingParams`, which are also keys of its completion requests.
+    """
+
+    tokens: list[int]
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What vLLM gives for an order.
+
+    Attributes:
+        tokens: token ids, the stop token included.
+        logp: processed log-probabilities (nats), a token each: of the distribution that it was drawn from.
+        reason: "stop" or "length".
+        stop: the stop string that ended it, or the id of the stop token; None for the end-of-sequence token.
+        support: for each token, the ids that could be drawn in its place, where `Backend.masked`.
+
+    Raises:
+        ValueError: it is no whole completion.
+    """
+
+    tokens: list[int]
+    logp: list[float]
+    reason: str
+    stop: str | int | None = None
+    support: list[list[int]] | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.tokens)
+        if self.reason not in ("stop", "length"):
+            raise ValueError(f"a completion that ended by {self.reason!r}")
+        if count == 0 or len(self.logp) != count or (self.support is not None and len(self.support) != count):
+            raise ValueError(f"a completion of {count} tokens with {len(self.logp)} log-probabilities")
+
+
+class Draws(Protocol):
+    """Orders that are drawn together, while others still come in."""
+
+    def submit(self, order: Order) -> int:
+        """Have an order drawn; its number, counted from 0."""
+        ...
+
+    def next(self) -> tuple[int, Answer]:
+        """The number and answer of the order that finishes next.
+
+        Raises:
+            EngineError: it could not be had.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up what is not finished."""
+        ...
+
+
+class Backend(Protocol):
+    """Where vLLM runs.
+
+    Attributes:
+        place: of it, for messages.
+        longest: most tokens of prompt and completion together; None if unknown.
+        masked: True if it reports which tokens truncation kept (and draws in no other way).
+        lost: called when the connection was lost and is there again, since the weights may have been lost with it.
+    """
+
+    place: str
+    longest: int | None
+    masked: bool
+    lost: Callable[[], None]
+
+    def draws(self) -> Draws:
+        """Where orders can be given."""
+        ...
+
+    def load(self, folder: str) -> None:
+        """Read all weights from a checkpoint's folder, and forget what was cached of the old ones."""
+        ...
+
+    def adopt(self, name: str, folder: str, replaces: str | None) -> None:
+        """Draw with the adapter in a folder from now on; names are never used for other weights again, so that nothing
+        cached of an older one is taken for it."""
+        ...
+
+    def forget(self) -> None:
+        """Forget what was cached of the weights so far."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Route(Protocol):
+    """A way by which the trainer's weights reach vLLM."""
+
+    def send(self) -> None:
+        """Have vLLM take over the weights as they are now."""
+        ...
+
+    def again(self) -> None:
+        """Have vLLM take over once more what was sent last."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class VLLMEngine:
+    """Samples with vLLM.
+
+    Log-probabilities are vLLM's, of other kernels than the trainer's: near, not equal, so that the loop scores for
+    itself where it needs exact ones. vLLM reports no entropies: they are nan, as are raw log-probabilities where what is
+    drawn from is shaped (see `Completion`).
+
+    Args:
+        policy: its weights are what is drawn with.
+        backend: where vLLM runs.
+        route: how the weights get there.
+    """
+
+    exact = False
+
+    def __init__(self, policy: CausalLM, backend: Backend, route: Route) -> None:
+        self.policy, self.backend, self.route = policy, backend, route
+        self._current = self._known = False
+        backend.lost = route.again
+
+    def sync(self) -> None:
+        """Weights have changed: they are sent when next something is drawn.
+
+        Sent at once, a failure would fall between an update and its step's record, and the step would be lost.
+        """
+        self._current = False
+
+    def close(self) -> None:
+        """Give back what was taken: memory, connections, files."""
+        self.route.close()
+        self.backend.close()
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
+        """See Engine.generate.
+
+        Raises:
+            UsageError: what vLLM cannot draw, or a vLLM that does not hold this model; nothing was drawn.
+            EngineError: vLLM failed.
+        """
+        for request in requests:  # before any of them is drawn
+            self.order(request, sampling)
+        return complete(self.session(sampling), requests)
+
+    def session(self, sampling: Sampling) -> VLLMSession:
+        """See Engine.session; `submit` raises as `generate` does."""
+        return VLLMSession(self, sampling)
+
+    def ready(self) -> None:
+        """Have vLLM hold the weights as they are now."""
+        if not self._current:
+            self.route.send()
+            self._current = True
+        if not self._known:
+            self._check_model()
+            self._known = True
+
+    def order(self, request: Request, sampling: Sampling) -> Order:
+        """A request in vLLM's terms.
+
+        Raises:
+            UsageError: vLLM cannot draw it.
+        """
+        backend = self.backend
+        if request.processor is not None:
+            raise UsageError(
+                "the method draws every token at a temperature of its own, which vLLM cannot: use --engine native"
+            )
+        tokens = context_of(request)
+        if backend.longest is not None and len(tokens) + request.max_new_tokens > backend.longest:
+            raise UsageError(
+                f"{backend.place} takes at most {backend.longest} tokens, but a prompt of {len(tokens)} and "
+                f"{request.max_new_tokens} new ones are asked for: start it with a larger --max-model-len, or lower "
+                "max_new_tokens"
+            )
+        stop_ids = sampling.stop_ids if sampling.stop_ids is not None else self.policy.stop_ids
+        params = parameters(sampling, stop_ids, seed=request.seed, count=request.max_new_tokens, masked=backend.masked)
+        params["min_tokens"] = min(request.max_new_tokens, max(0, sampling.min_new_tokens - len(request.prefix)))
+        return Order(list(tokens), params)
+
+    def completion(self, request: Request, sampling: Sampling, answer: Answer) -> Completion:
+        """What vLLM's answer to a request says."""
+        count = len(answer.tokens)
+        kept = answer.support if sampling.truncated else None
+        if sampling.truncated and kept is None:
+            raise EngineError(f"{self.backend.place} did not say which tokens truncation kept")
+        unknown = [math.nan] * count
+        # A greedy draw that was asked for as the best of one says nothing of temperature 1.
+        drawn = unknown if sampling.greedy and self.backend.masked else answer.logp
+        # They are raw, too, where nothing was changed or left out.
+        changed = count if sampling.truncated or sampling.logit_bias else sampling.min_new_tokens - len(request.prefix)
+        return Completion(
+            tokens=answer.tokens,
+            logp=[math.nan if t < changed else value for t, value in enumerate(drawn)],
+            sampled_logp=drawn,
+            entropy=unknown,
+            finished=answer.reason == "stop",
+            kept=None if kept is None else [np.array(sorted(ids), dtype=np.int32) for ids in kept],
+            stop=answer.stop if isinstance(answer.stop, str) else None,
+        )
+
+    def _check_model(self) -> None:
+        """What vLLM draws has the probabilities that the trainer gives it.
+
+        Raises:
+            UsageError: it has not, so that vLLM holds another model, or the weights did not arrive.
+        """
+        context = list(self.policy.encode("1 2 3 4 5 6", start=True))
+        count = 2 if self.backend.masked else 8
+        params = parameters(Sampling(), frozenset(), seed=0, count=count, masked=self.backend.masked)
+        if self.backend.masked:
+            params["top_k"] = self.policy.vocabulary
+        answer = drawn(self.backend, Order(context, params))
+        sequences = Sequences((torch.tensor(context),), (torch.tensor(answer.tokens),))
+        try:
+            with torch.no_grad():
+                own = self.policy.score(sequences, width=len(answer.tokens))["logp"][0].tolist()
+            apart = sum(abs(a - b) for a, b in zip(own, answer.logp, strict=True)) / len(own)
+        except (IndexError, ValueError):
+            apart = math.inf  # tokens that the policy does not have
+        if not apart < SAME_MODEL:
+            raise UsageError(
+                f"{self.backend.place} does not hold the model that is trained: its log-probabilities are {apart:.2g} nats "
+                f"off on average. Start it with the model {self.policy.name}, and without quantization"
+            )
+
+
+class VLLMSession:
+    """See `cohort.engine.base.Session`."""
+
+    def __init__(self, engine: VLLMEngine, sampling: Sampling) -> None:
+        self.engine, self.sampling = engine, sampling
+        self.alive: dict[int, Request] = {}
+        self.draws: Draws | None = None
+
+    @property
+    def waiting(self) -> int:
+        """See Session."""
+        return len(self.alive)
+
+    def submit(self, request: Request) -> int:
+        """See Session."""
+        order = self.engine.order(request, self.sampling)
+        if self.draws is None:
+            self.engine.ready()
+            self.draws = self.engine.backend.draws()
+        number = self.draws.submit(order)
+        self.alive[number] = request
+        return number
+
+    def end(self) -> None:
+        """See Session."""
+
+    def next(self) -> tuple[int, Completion]:
+        """See Session."""
+        if self.draws is None or not self.alive:
+            raise LookupError("no request is waiting to be drawn")
+        number, answer = self.draws.next()
+        return number, self.engine.completion(self.alive.pop(number), self.sampling, answer)
+
+    def close(self) -> None:
+        """See Session."""
+        if self.draws is not None:
+            self.draws.close()
+        self.draws, self.alive = None, {}
+
+
+def drawn(backend: Backend, order: Order) -> Answer:
+    """The answer to a single order."""
+    draws = backend.draws()
+    try:
+        draws.submit(order)
+        return draws.next()[1]
+    finally:
+        draws.close()
+
+
+def parameters(
+    sampling: Sampling, stop_ids: frozenset[int], *, seed: int, count: int, masked: bool = False
+) -> dict[str, Any]:
+    """Arguments of vLLM's `SamplingParams`.
+
+    Everything that changes the distribution is said: a server fills in from the model's generation configuration what a
+    request leaves out, a repetition penalty for example.
+
+    Args:
+        masked: vLLM reports the tokens that truncation kept, and then takes no request without top-k, not even a greedy one.
+    """
+    greedy = sampling.greedy
+    one = greedy and masked
+    out: dict[str, Any] = {
+        "n": 1,
+        "seed": seed,
+        "max_tokens": count,
+        "logprobs": 0,
+        "temperature": 1.0 if one else sampling.temperature,
+        "top_p": 1.0 if greedy else sampling.top_p,
+        "top_k": 1 if one else -1 if greedy or sampling.top_k == 0 else sampling.top_k,
+        "min_p": 0.0 if greedy else sampling.min_p,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        # The stop tokens are those of the run, whatever the model's generation configuration says.
+        "ignore_eos": True,
+        "stop_token_ids": sorted(stop_ids),
+    }
+    if sampling.stop:
+        out["stop"] = list(sampling.stop)
+    if sampling.logit_bias:
+        out["logit_bias"] = dict(sampling.logit_bias)
+    return out
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """vLLM can draw so and report what the trainer needs to know of it.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if sampling.truncated and sampling.top_k == 0:
+        raise UsageError(
+            "vLLM reports which tokens top-p and min-p kept only where top-k bounds their number, and without that the "
+            "trainer could not score what was drawn: set top_k too (1000 is as good as none), or use --engine native"
+        )
+    if any(not -100.0 <= bias <= 100.0 for bias in sampling.logit_bias.values()):
+        raise UsageError("vLLM takes a logit bias from -100 to 100: bring logit_bias within, or use --engine native")
+
+
+def plain(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as JSON takes them: its keys are texts."""
+    out = dict(params)
+    if "logit_bias" in out:
+        out["logit_bias"] = {str(token): bias for token, bias in out["logit_bias"].items()}
+    return out

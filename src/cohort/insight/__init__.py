@@ -1,1 +1,0 @@
-"""What a run left behind, read, compared, diagnosed and shown."""

@@ -1,0 +1,1 @@
+"""From prompts to scored rollouts, and from rollouts to a batch."""

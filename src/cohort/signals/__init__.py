@@ -1,0 +1,1 @@
+"""What methods read from texts, columns and models."""

@@ -1,0 +1,19 @@
+"""What every part of cohort speaks: rollouts of segments, batches of tensors, and what axis functions declare and are lent."""
+
+from cohort.types.batch import Batch, Groups, MissingField, generation_budget
+from cohort.types.rollout import Message, Processor, Prompt, Request, Rollout, Segment, Writer, head
+
+__all__ = [
+    "Batch",
+    "Groups",
+    "Message",
+    "MissingField",
+    "Processor",
+    "Prompt",
+    "Request",
+    "Rollout",
+    "Segment",
+    "Writer",
+    "generation_budget",
+    "head",
+]

@@ -1,0 +1,81 @@
+"""What the loop lends to axis functions that draw rollouts or look at them more closely."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cohort.types import Message, Prompt, Request, Rollout
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the loop lends to sampling and guidance.
+
+    Attributes:
+        generate: draw one rollout per request, continuing after its prefix; not scored.
+        draw: draw by the method's sampling axis, and score.
+        grade: rollouts with their rewards, where sampling itself needs to know them; a rollout that could not be scored
+            is left out.
+        ask: have the current policy answer messages (or plain texts) in text; not trained on.
+        render: (messages or plain text, schemas of tools) -> context token ids, through the chat template.
+        encode: text -> token ids as it stands behind others, nothing added.
+        follow: (prompt, text) -> token ids of the text behind the prompt, nothing added.
+        cut: a rollout shortened to its first tokens, unfinished, its text renewed.
+        rng: randomness of this step.
+        step, steps: steps completed, and steps of the run.
+    """
+
+    generate: Callable[[Sequence[Request]], list[Rollout]]
+    draw: Callable[[Sequence[Request]], list[Rollout]]
+    grade: Callable[[Sequence[Rollout]], list[Rollout]]
+    ask: Callable[[Sequence[str | list[Message]]], list[str]]
+    render: Callable[..., tuple[int, ...]]
+    encode: Callable[[str], tuple[int, ...]]
+    follow: Callable[[Prompt, str], tuple[int, ...]]
+    cut: Callable[[Rollout, int], Rollout]
+    rng: torch.Generator
+    step: int = 0
+    steps: int = 1
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the loop lends to `on_scored` and `on_step_end` hooks: the rollouts behind a batch, and passes of the models.
+
+    Attributes:
+        rollouts: the rollout of each row of the batch, with its text, its prompt and the prompt's columns.
+        score: (contexts, completions, *, model, temperature, want, support) -> name -> [n, T'], without gradient, in
+            micro-batches. `contexts` and `completions` are n sequences of token ids each (a context has at least one
+            token); `model` is "policy", "reference" or "teacher"; `temperature` None is the run's own; `want` holds
+            "logp", "entropy", "values" [n, T'], or "logits", "hidden" [n, T', ...]; `support` holds what each completion
+            was drawn over (`Rollout.support`), for numbers that are compared with the batch's. Token t of the result
+            belongs to token t of the completion.
+        states: (contexts, *, layer) -> n tensors [C, d], the hidden states of a layer at every token of a context.
+        head: weights [V, d] of the output layer.
+        encode, decode: text -> token ids as it stands behind others, and back.
+        render: (messages or plain text, schemas of tools) -> context token ids, through the chat template.
+        step, steps: steps completed, and steps of the run.
+        temperature: the run's own, at which rollouts are drawn and scored.
+        context_length: most tokens of context and completion together that the model takes; None if it has no limit.
+    """
+
+    rollouts: Sequence[Rollout]
+    score: Callable[..., dict[str, Tensor]]
+    states: Callable[..., list[Tensor]]
+    head: Callable[[], Tensor]
+    encode: Callable[[str], tuple[int, ...]]
+    decode: Callable[[Sequence[int]], str]
+    render: Callable[..., tuple[int, ...]]
+    step: int = 0
+    steps: int = 1
+    temperature: float = 1.0
+    context_length: int | None = None
+
+    def column(self, name: str) -> list[Any]:
+        """What the data set's column holds for each row of the batch; None where it is missing."""
+        return [rollout.prompt.row.get(name) for rollout in self.rollouts]

@@ -1,0 +1,147 @@
+"""How an axis function says what it needs beyond the rewards and the current log-probabilities.
+
+A declaration is data about a function; it changes nothing of what the function does when called by hand. The loop
+reads it and computes what the composed method declares, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# A state is a plain dict of tensors, numbers, strings and dicts of those, so that checkpointing it is free.
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What an axis function declares.
+
+    Attributes:
+        needs: field -> None, or a predicate over the hyperparameters that says whether the field is needed.
+        init: hyperparameters -> state at the start of training; also of `size`, `steps`, and `rows`, the data's columns.
+        on_scored: (batch, probe, state) -> batch, as soon as rollouts are scored: fields made of texts, columns or further
+            passes of a model, which `provides` names.
+        on_rollouts: (batch, state) -> state, once a step, with all scored rollouts before any filter.
+        on_advantages: (batch, state) -> batch, after credit, with the whole batch, before it is cut into minibatches.
+        replay: (state) -> Recall or None: rollouts of earlier steps to train on as well (see `cohort.types.replay`).
+        on_step_end: (batch, state, rollouts, probe) -> state, after the step's last update, with `logp` as it was in it.
+        couples: True if the value at one rollout depends on the log-probabilities of another, so that the loss of a
+            minibatch is not the sum of the losses of its parts.
+        group_size: smallest group with which it makes sense; 1 if it is not relative to a group.
+        after_advantage: (filters) it removes rollouts after advantages were taken in the full group.
+        processes: (sampling) its requests have a processor, which only the embedded engine takes.
+        refill: (filters) name of the hyperparameter with the most rounds of sampling that may replace what it removed.
+        offline: True if it can learn from completions that somebody else wrote, as a file of pairs holds them.
+        critic: True if it trains a value function; its hyperparameters `critic` and `critic_lr` say which and how fast.
+        teacher: True if it needs a slowly moving copy of the policy; its hyperparameters `teacher_decay` and
+            `teacher_every` say how slowly.
+        columns: hyperparameters that name a column of the data set, which every row must have.
+        components: hyperparameters that name a reward of the run (with weight 0 if it should not count by itself).
+        functions: hyperparameters that name a function of the user's, as path.py:function -> how it is called, and what
+            it returns. It is optional where the parameter has a default.
+        provides: fields that its `on_scored` hook adds, or that sampling or guidance puts into `Rollout.fields`.
+    """
+
+    needs: dict[str, Callable[..., bool] | None] = field(default_factory=dict)
+    init: Callable[..., State] | None = None
+    on_rollouts: Callable[..., State] | None = None
+    on_scored: Callable[..., Any] | None = None
+    on_advantages: Callable[..., Any] | None = None
+    replay: Callable[..., Any] | None = None
+    on_step_end: Callable[..., State] | None = None
+    couples: bool = False
+    group_size: int = 1
+    after_advantage: bool = False
+    processes: bool = False
+    refill: str | None = None
+    offline: bool = False
+    critic: bool = False
+    teacher: bool = False
+    columns: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()
+    functions: Mapping[str, str] = field(default_factory=dict)
+    provides: tuple[str, ...] = ()
+
+
+def declaration(fn: Callable[..., Any]) -> Declaration:
+    """The declaration of a function; an empty one if it made none."""
+    return getattr(fn, "_cohort_declaration", Declaration())
+
+
+def _amend(fn: F, **changes: Any) -> F:
+    fn._cohort_declaration = replace(declaration(fn), **changes)  # type: ignore[attr-defined]
+    return fn
+
+
+def needs(*fields: str, **conditional: Callable[..., bool]) -> Callable[[F], F]:
+    """Declare batch fields that a function reads.
+
+    `@needs("ref_logp", entropy=lambda mixing: mixing == "entropy")` needs `ref_logp` always, and `entropy` where the
+    predicate, called with the hyperparameters it names, says so.
+    """
+
+    def decorate(fn: F) -> F:
+        return _amend(fn, needs={**declaration(fn).needs, **dict.fromkeys(fields), **conditional})
+
+    return decorate
+
+
+def hooks(
+    *,
+    init: Callable[..., State] | None = None,
+    on_rollouts: Callable[..., State] | None = None,
+    on_scored: Callable[..., Any] | None = None,
+    on_advantages: Callable[..., Any] | None = None,
+    replay: Callable[..., Any] | None = None,
+    on_step_end: Callable[..., State] | None = None,
+) -> Callable[[F], F]:
+    """Declare what else of an axis function the loop calls, and when (see `Declaration`).
+
+    A hook names the keyword arguments it wants; hyperparameters are its keyword-only ones.
+    """
+    given = {
+        "init": init,
+        "on_rollouts": on_rollouts,
+        "on_scored": on_scored,
+        "on_advantages": on_advantages,
+        "replay": replay,
+        "on_step_end": on_step_end,
+    }
+    return lambda fn: _amend(fn, **{k: v for k, v in given.items() if v is not None})
+
+
+def declare(
+    *,
+    couples: bool | None = None,
+    group_size: int | None = None,
+    after_advantage: bool | None = None,
+    processes: bool | None = None,
+    refill: str | None = None,
+    offline: bool | None = None,
+    critic: bool | None = None,
+    teacher: bool | None = None,
+    columns: tuple[str, ...] | None = None,
+    components: tuple[str, ...] | None = None,
+    functions: Mapping[str, str] | None = None,
+    provides: tuple[str, ...] | None = None,
+) -> Callable[[F], F]:
+    """Declare the traits of a function (see `Declaration`)."""
+    given = {
+        "couples": couples,
+        "group_size": group_size,
+        "after_advantage": after_advantage,
+        "processes": processes,
+        "refill": refill,
+        "offline": offline,
+        "critic": critic,
+        "teacher": teacher,
+        "columns": columns,
+        "components": components,
+        "functions": functions,
+        "provides": provides,
+    }
+    return lambda fn: _amend(fn, **{k: v for k, v in given.items() if v is not None})

@@ -1,0 +1,135 @@
+"""Rollouts that outlive their step: kept in a method's state, trained on again later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cohort.types import Batch, Rollout
+from cohort.types.access import Probe
+from cohort.types.declare import State
+from cohort.types.support import Support
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Rollouts of earlier steps.
+
+    Attributes:
+        batch: with `old_logp` of the policy that drew them, and the `advantages` to train them with.
+        contexts: token ids that each was conditioned on.
+        before: True for an update of its own before the step's; False to train on them together with the fresh ones.
+        support: what the tokens of each were drawn over, as in `Rollout.support`; () if nothing was left out.
+    """
+
+    batch: Batch
+    contexts: tuple[tuple[int, ...], ...]
+    before: bool = False
+    support: tuple[Support | None, ...] = ()
+
+
+def pack(batch: Batch, rollouts: Sequence[Rollout], fields: Iterable[str] = ()) -> State:
+    """Rows of a batch as a state: what training on them again needs (tokens, mask, old_logp, advantages), and `fields`.
+
+    Args:
+        rollouts: the rollout of each row.
+        fields: further fields to keep, where the batch has them.
+    """
+    wanted = [
+        "group",
+        "row",
+        "rewards",
+        "accuracy",
+        "preference",
+        "token_ids",
+        "sampler_logp",
+        "old_logp",
+        "advantages",
+        *fields,
+    ]
+    held = [name for name in dict.fromkeys(wanted) if name in batch]
+    return {
+        "mask": batch.mask.cpu(),
+        # As stored, since a model reads tokens also where the policy did not choose them.
+        "tokens": {name: batch.stored(name).detach().cpu() for name in held if name in batch.token_names},
+        "rollouts": {name: batch[name].detach().cpu() for name in held if name not in batch.token_names},
+        "contexts": [torch.tensor(r.request.context, dtype=torch.int64) for r in rollouts],
+        "support": [None if r.support is None else r.support.state() for r in rollouts],
+        "notes": {"max_new_tokens": batch.notes.get("max_new_tokens")},
+    }
+
+
+def unpack(state: State, device: torch.device | str = "cpu") -> Recall:
+    """What `pack` kept."""
+    batch = Batch(mask=state["mask"], tokens=state["tokens"], rollouts=state["rollouts"], notes=state["notes"])
+    contexts = tuple(tuple(context.tolist()) for context in state["contexts"])
+    support = tuple(None if each is None else Support.of_state(each) for each in state["support"])
+    return Recall(batch.to(device), contexts, support=support)
+
+
+# Fields that the loss writes anew in every pass, or that nothing but the record reads.
+FRESH = frozenset({"logp", "entropy", "values", "policy_gradient", "ratio", "loss_weight", "base_advantages"})
+
+
+def pack_step(batch: Batch, rollouts: Sequence[Rollout]) -> State:
+    """`pack` for an `on_step_end` hook: all that the step's batch holds, but what the next pass over it writes anew."""
+    # A step of a single update has no old_logp of its own: what it scored is that of the policy that drew the rollouts.
+    batch = batch if "old_logp" in batch else batch.replace(old_logp=batch.logp)
+    return pack(batch, rollouts, sorted(set(batch.names) - FRESH))
+
+
+def completions(batch: Batch) -> list[list[int]]:
+    """The tokens of each rollout up to the last with mask 1, for a pass of a model over what was kept."""
+    place = torch.arange(1, batch.mask.shape[1] + 1, device=batch.device)
+    lengths = (batch.mask * place).amax(1).tolist()
+    return [row[:length] for row, length in zip(batch.stored("token_ids").tolist(), lengths, strict=True)]
+
+
+def concat(batches: Sequence[Batch]) -> Batch:
+    """Batches as one, with the fields that all of them have; groups of different batches stay apart."""
+    width = max(batch.mask.shape[1] for batch in batches)
+
+    def wide(x: Tensor) -> Tensor:
+        return torch.nn.functional.pad(x, [0, 0] * (x.ndim - 2) + [0, width - x.shape[1]])
+
+    tokens = [name for name in batches[0].token_names if all(name in b.token_names for b in batches)]
+    rest = [n for n in batches[0].names if n not in batches[0].token_names and all(n in b.names for b in batches)]
+    shift, groups = 0, []
+    for batch in batches:
+        groups.append(batch.groups.index + shift)
+        shift += batch.groups.count
+    rollouts = {name: torch.cat([b[name] for b in batches]) for name in rest}
+    return Batch(
+        mask=torch.cat([wide(batch.mask) for batch in batches]),
+        tokens={name: torch.cat([wide(batch.stored(name)) for batch in batches]) for name in tokens},
+        rollouts={**rollouts, "group": torch.cat(groups)},
+        notes=batches[0].notes,
+    )
+
+
+def remembered(rollout: Rollout, logp: Tensor) -> State:
+    """One rollout as a state: its context, tokens and mask, and log-probabilities `logp` [L]."""
+    return {
+        "context": torch.tensor(rollout.request.context, dtype=torch.int32),
+        "tokens": torch.tensor(rollout.tokens, dtype=torch.int32),
+        "mask": torch.tensor(rollout.mask, dtype=torch.bool),
+        # A copy, since a slice would take the whole batch with it into a checkpoint.
+        "logp": logp[: len(rollout.tokens)].cpu().clone(),
+    }
+
+
+def rescored(held: Sequence[State], rollouts: Sequence[Rollout], probe: Probe) -> tuple[Tensor, Tensor]:
+    """Log-probabilities now, [n, T] each: of rollouts that `remembered` kept, and of others, in one go."""
+    contexts = [each["context"].tolist() for each in held] + [list(r.request.context) for r in rollouts]
+    tokens = [each["tokens"].tolist() for each in held] + [r.tokens for r in rollouts]
+    logp = probe.score(contexts, tokens)["logp"].cpu()
+    return logp[: len(held)], logp[len(held) :]
+
+
+def drift_of(held: State, logp: Tensor) -> Tensor:
+    """Mean absolute change from a remembered rollout's log-probabilities to `logp` [T] over its tokens with mask 1."""
+    mask = held["mask"]
+    return ((held["logp"] - logp[: len(mask)]).abs() * mask).sum() / mask.sum().clamp(min=1)

@@ -1,0 +1,221 @@
+"""Prompts, requests and rollouts: what is asked of a policy, and what came of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from cohort.types.support import Support, joined
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One task of the data set.
+
+    Attributes:
+        id: identity of the prompt; rows with the same rendered text have the same id. Group ids come from it.
+        text: what the policy is conditioned on, after the chat template.
+        tokens: `text` as actions of the policy (token ids).
+        source: what reward functions see: the plain text, or the chat messages.
+        row: all columns of the data set's row.
+        tools: schemas of functions that the chat template is given beside the messages.
+        where: what to call that row in messages; empty if it stands in no data set.
+    """
+
+    id: str
+    text: str
+    tokens: tuple[int, ...]
+    source: str | list[Message]
+    row: Mapping[str, Any] = field(default_factory=dict)
+    tools: Sequence[Mapping[str, Any]] = ()
+    where: str = field(default="", compare=False, repr=False)
+
+    @property
+    def question(self) -> str:
+        """What is asked: the plain text, or the last message of the user."""
+        if isinstance(self.source, str):
+            return self.source
+        asked = [each for each in self.source if each.get("role") == "user"] or self.source
+        return str(asked[-1].get("content") or "")
+
+
+Writer = Literal["policy", "environment", "method"]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of a rollout's actions with one author.
+
+    Attributes:
+        actions: L token ids.
+        writer: "policy": it chose them, and is trained on them; "environment": tool results and observations; "method":
+            what a method put in, such as hints and exits.
+        logp: L log-probabilities (nats) under the sampling policy, over what each was drawn over; None: they were not drawn in
+            this context, so that the trainer must score them where it needs to know.
+        entropy: L entropies (nats) of the distributions that they were drawn from; None where they are not known.
+        support: what they were drawn over; None for all that the model has.
+        version: of the weights that drew them: the number of updates before.
+    """
+
+    actions: tuple[int, ...]
+    writer: Writer = "policy"
+    logp: tuple[float, ...] | None = None
+    entropy: tuple[float, ...] | None = None
+    support: Support | None = field(default=None, compare=False, repr=False)
+    version: int = 0
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def cut(self, count: int) -> Segment:
+        """The first `count` actions."""
+        return replace(
+            self,
+            actions=self.actions[:count],
+            logp=None if self.logp is None else self.logp[:count],
+            entropy=None if self.entropy is None else self.entropy[:count],
+            support=None if self.support is None else self.support.cut(count),
+        )
+
+    def numbers(self, values: tuple[float, ...] | None) -> tuple[float, ...]:
+        """`logp` or `entropy` with NaN where the policy's own are not known, 0 where nothing was drawn."""
+        if values is not None:
+            return values
+        return (math.nan if self.writer == "policy" else 0.0,) * len(self)
+
+
+def head(segments: Iterable[Segment], count: int) -> tuple[Segment, ...]:
+    """The segments of the first `count` actions, the last of them cut."""
+    out: list[Segment] = []
+    for segment in segments:
+        if count <= 0:
+            break
+        out.append(segment if len(segment) <= count else segment.cut(count))
+        count -= len(segment)
+    return tuple(out)
+
+
+class Processor(Protocol):
+    """What changes the temperature of every next token of a request, by what its distribution is like.
+
+    Requests with equal processors are handled together, so it must be hashable.
+    """
+
+    def factor(self, entropy: Tensor) -> Tensor:
+        """[B] what the run's temperature is multiplied by, for distributions of the entropies [B] (nats) at it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """An order to the engine: draw one rollout of `prompt`.
+
+    Attributes:
+        prompt: the task, as the reward functions and the group see it.
+        context: token ids that the policy is conditioned on (the prompt; with guidance, the dressed prompt).
+        seed: the same request with the same seed draws the same tokens.
+        max_new_tokens: most tokens to draw in this call.
+        history: what already stands there; the engine continues after it.
+        meta: what the method that made the request wants to find again at the rollout (exit position, hint level).
+        processor: changes the temperature of every token; None draws all at that of the call.
+    """
+
+    prompt: Prompt
+    context: tuple[int, ...]
+    seed: int
+    max_new_tokens: int
+    history: tuple[Segment, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    processor: Processor | None = None
+
+    @cached_property
+    def prefix(self) -> tuple[int, ...]:
+        """The actions of the history."""
+        return tuple(action for segment in self.history for action in segment.actions)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One completion and what is known of it.
+
+    Attributes:
+        request: the order it answers.
+        segments: its actions by who wrote them, those of the request's history included.
+        finished: True if it ended by a stop token or a stop string, False if it ran into the token limit.
+        text: the completion as text, without the stop token, and without a stop string and what follows it.
+        components: reward component -> value (None: the component does not apply).
+        reward: weighted sum of the components; set by scoring. NaN if it has none: no reward applies to it, or one failed.
+        accuracy: 1.0 if the verifier calls it correct, else 0.0; set by scoring. NaN if the verifier does not apply.
+        failed: True if a reward function could not score it, and it is to be left out.
+        fields: further values by field name, for methods that declare that they need them: a number, or one a token.
+        logged: what reward functions logged of it, by column (`log_extra`); set by scoring.
+    """
+
+    request: Request
+    segments: tuple[Segment, ...]
+    finished: bool
+    text: str = ""
+    components: dict[str, float | None] = field(default_factory=dict)
+    reward: float = 0.0
+    accuracy: float = 0.0
+    failed: bool = False
+    fields: dict[str, float | list[float]] = field(default_factory=dict)
+    logged: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def prompt(self) -> Prompt:
+        return self.request.prompt
+
+    @cached_property
+    def tokens(self) -> list[int]:
+        """L token ids, everything that was inserted included."""
+        return [action for segment in self.segments for action in segment.actions]
+
+    @cached_property
+    def mask(self) -> list[int]:
+        """L times 1 where the policy itself chose the token, 0 where something else wrote it."""
+        return [int(segment.writer == "policy") for segment in self.segments for _ in segment.actions]
+
+    @cached_property
+    def sampler_logp(self) -> list[float]:
+        """L log-probabilities (nats) under the sampling policy; NaN where it did not draw the token in this context."""
+        return [value for segment in self.segments for value in segment.numbers(segment.logp)]
+
+    @cached_property
+    def sampler_entropy(self) -> list[float]:
+        """L entropies (nats) of the distributions sampled from; NaN where they are not known."""
+        return [value for segment in self.segments for value in segment.numbers(segment.entropy)]
+
+    @cached_property
+    def versions(self) -> list[int]:
+        """L versions of the weights that drew the tokens."""
+        return [segment.version for segment in self.segments for _ in segment.actions]
+
+    @cached_property
+    def support(self) -> Support | None:
+        """What its tokens were drawn over; None for all that the model has."""
+        return joined([(len(segment), segment.support) for segment in self.segments])
+
+    @property
+    def scored(self) -> bool:
+        """True if it has a reward: methods see no other rollouts."""
+        return not math.isnan(self.reward)
+
+    def but(self, **changes: Any) -> Rollout:
+        """A copy with some attributes changed."""
+        return replace(self, **changes)
+
+    def head(self, count: int) -> tuple[Segment, ...]:
+        """The segments of its first `count` tokens: the history of a request that branches off there."""
+        return head(self.segments, count)
+
+    def unscored(self) -> Rollout:
+        """The rollout as one that was not drawn in its request's context: to be scored there before it is trained on."""
+        return replace(self, segments=tuple(replace(s, logp=None, entropy=None, support=None) for s in self.segments))

@@ -1,0 +1,489 @@
+"""Stand-ins for vLLM, of its documented interface: a server, and the module.
+
+Both draw with the embedded engine from a tiny model, and are as strict as vLLM: what it does not know, or does not have
+switched on, they refuse.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+
+from cohort.engine.base import Sampling
+from cohort.engine.native.engine import NativeEngine
+from cohort.policies.causal_lm import CausalLM
+from cohort.policies.sequences import Sequences
+from cohort.types import Prompt, Request
+
+
+@dataclass
+class SamplingParams:
+    """Of vllm.SamplingParams, the arguments that change what is drawn or returned."""
+
+    n: int = 1
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool = False
+    max_tokens: int = 16
+    min_tokens: int = 0
+    logprobs: int | None = None
+    detokenize: bool = True
+    output_kind: Any = None
+    logit_bias: dict[int, float] | None = None
+
+    def __post_init__(self) -> None:
+        assert self.n == 1
+        assert self.seed is None or -(2**63) <= self.seed < 2**63
+        assert 0 < self.top_p <= 1
+        assert self.top_k >= -1
+        assert 0 <= self.min_tokens <= self.max_tokens
+        assert not (self.stop and not self.detokenize)
+
+
+class Model:
+    """What vLLM holds: weights, adapters, and a prefix cache that belongs to some of the weights.
+
+    Attributes:
+        calls: what was asked of it, in order.
+        deaf: it ignores new weights.
+    """
+
+    def __init__(
+        self, folder: Path, *, processed: bool = True, masked: bool = False, defaults: dict[str, Any] | None = None
+    ) -> None:
+        self.folder, self.processed, self.masked, self.deaf = str(folder), processed, masked, False
+        self.defaults = defaults or {}
+        self.calls: list[tuple[str, Any]] = []
+        self.lock = threading.RLock()
+        self.start()
+
+    def start(self) -> None:
+        """As it comes up: the weights that it was started with, and no adapters."""
+        self.policy = CausalLM.load(self.folder, device=torch.device("cpu"), dtype=torch.float32)
+        self.adapters: dict[str, CausalLM] = {}
+        self.cached: Any = None
+        self.version = 0
+
+    def reload(self, path: str) -> None:
+        assert Path(path).is_dir(), path
+        with self.lock:
+            self.calls.append(("reload", path))
+            if not self.deaf:
+                self.policy.load_weights(Path(path))
+            self.version += 1
+
+    def forget(self) -> None:
+        with self.lock:
+            self.calls.append(("forget", None))
+            self.cached = None
+
+    def adopt(self, name: str, path: str) -> None:
+        with self.lock:
+            self.calls.append(("adopt", name))
+            whole = CausalLM.load(self.folder, device=torch.device("cpu"), dtype=torch.float32)
+            whole.model = PeftModel.from_pretrained(whole.model, path).eval()
+            self.adapters[name] = whole
+
+    def draw(self, model: str | None, tokens: Sequence[int], given: dict[str, Any]) -> dict[str, Any]:
+        """token_ids, logprobs, finish_reason, stop_reason, mask."""
+        params = SamplingParams(**{**self.defaults, **given})
+        if self.masked and (params.temperature <= 0 or params.top_k <= 0):
+            raise ValueError("sampling distribution replay requires temperature > 0 and top_k > 0")
+        with self.lock:
+            policy = self.adapters.get(model or "", self.policy)
+            assert self.cached in (None, self.version), "drawn with a prefix cache of older weights"
+            self.cached = self.version
+            stops = frozenset(params.stop_token_ids or ())
+            sampling = Sampling(
+                params.temperature,
+                params.top_p,
+                max(0, params.top_k),
+                params.min_p,
+                stops if params.ignore_eos else stops | policy.stop_ids,
+                params.min_tokens,
+                tuple(params.stop or ()),
+                {int(k): v for k, v in (params.logit_bias or {}).items()},
+            )
+            request = Request(Prompt("", "", tuple(tokens), ""), tuple(tokens), params.seed or 0, params.max_tokens)
+            ((_, done),) = NativeEngine(policy).generate([request], sampling)
+            logp = done.sampled_logp
+            if not self.processed:
+                sequences = Sequences((torch.tensor(tokens),), (torch.tensor(done.tokens),))
+                with torch.no_grad():
+                    logp = policy.score(sequences, width=len(done.tokens))["logp"][0].tolist()
+        stop: Any = done.stop
+        if done.finished and stop is None and done.tokens[-1] != policy.tokenizer.eos_token_id:
+            stop = done.tokens[-1]
+        mask = None
+        if self.masked:
+            assert done.kept is not None
+            bits = [k if k.dtype == np.int32 else np.flatnonzero(np.unpackbits(k)) for k in done.kept]
+            mask = [k.tolist()[::-1] for k in bits]
+        return {
+            "token_ids": done.tokens,
+            "logp": logp,
+            "finish_reason": "stop" if done.finished else "length",
+            "stop_reason": stop,
+            "mask": mask,
+        }
+
+
+COMPLETION_KEYS = {f.name for f in fields(SamplingParams)} - {"detokenize", "output_kind"}
+
+
+@dataclass
+class FakeServer:
+    """A vLLM server, as `vllm serve` with the switches of `Model` and these.
+
+    Attributes:
+        dev: VLLM_SERVER_DEV_MODE; runtime_lora: VLLM_ALLOW_RUNTIME_LORA_UPDATING.
+        faults: what goes wrong with the next draws: a status, "drop" (of the connection), "garbage", "short", "restart"
+            (the connection drops, and the server comes up as it was started), or a number of seconds as a float.
+    """
+
+    model: Model
+    dev: bool = True
+    runtime_lora: bool = True
+    key: str | None = None
+    ids: tuple[str, ...] = ()
+    longest: int = 128
+    faults: list[Any] = field(default_factory=list)
+    url: str = ""
+    gone: bool = False
+
+    @property
+    def calls(self) -> list[tuple[str, Any]]:
+        return self.model.calls
+
+    def cards(self) -> list[dict[str, Any]]:
+        ids = self.ids or (self.model.folder,)
+        base = [{"id": i, "root": i, "parent": None, "max_model_len": self.longest} for i in ids]
+        return base + [{"id": name, "root": "", "parent": ids[0]} for name in self.model.adapters]
+
+    def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        model = self.model
+        if path == "/v1/models":
+            return 200, {"object": "list", "data": self.cards()}
+        if path in ("/v1/completions", "/inference/v1/generate"):
+            return self.completion(path, body)
+        if path == "/get_world_size" and self.dev:
+            return 200, {"world_size": 2}
+        if path in ("/collective_rpc", "/reset_prefix_cache", "/server_info?config_format=json") and self.dev:
+            if path.startswith("/server_info"):
+                return 200, {"vllm_config": {"weight_transfer_config": None}}
+            if path == "/reset_prefix_cache":
+                model.forget()
+                return 200, {"success": True}
+            if not body.get("method"):
+                return 400, {"error": {"message": "Missing 'method' in request body", "code": 400}}
+            assert body["method"] == "reload_weights"
+            model.reload(body["kwargs"]["weights_path"])
+            return 200, {"results": [None]}
+        if path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter") and self.runtime_lora:
+            name = (body or {}).get("lora_name")
+            if not name:
+                return 400, {"error": {"message": "lora_name is required", "code": 400}}
+            if path == "/v1/load_lora_adapter":
+                model.adopt(name, body["lora_path"])
+            elif model.adapters.pop(name, None) is None:
+                return 404, {"error": {"message": f"The lora adapter '{name}' cannot be found.", "code": 404}}
+            return 200, "Success"
+        return 404, {"detail": "Not Found"}
+
+    def completion(self, path: str, body: Any) -> tuple[int, Any]:
+        known = {card["id"] for card in self.cards()}
+        if body.pop("model") not in known:
+            return 404, {"error": {"message": "The model does not exist.", "type": "NotFoundError", "code": 404}}
+        return self._drawn(path, body)
+
+    def _drawn(self, path: str, body: Any) -> tuple[int, Any]:
+        model, name = self.model, next(reversed(self.model.adapters), None)
+        if path == "/v1/completions":
+            prompt, ids = body.pop("prompt"), body.pop("return_token_ids", False)
+            unknown = set(body) - COMPLETION_KEYS
+            params = body
+        else:
+            prompt, ids, params = body.pop("token_ids"), True, body.pop("sampling_params")
+            unknown = set(body)
+        assert not unknown, unknown
+        if len(prompt) + params["max_tokens"] > self.longest:
+            return 400, {"error": {"message": f"This model's maximum context length is {self.longest} tokens."}}
+        try:
+            done = model.draw(name, prompt, params)
+        except ValueError as error:
+            return 400, {"error": {"message": str(error), "type": "BadRequestError", "code": 400}}
+        choice = {
+            "index": 0,
+            "finish_reason": done["finish_reason"],
+            "stop_reason": done["stop_reason"],
+            "token_ids": done["token_ids"] if ids else None,
+        }
+        if path == "/v1/completions":
+            choice |= {"text": "", "logprobs": {"token_logprobs": done["logp"]}}
+        else:
+            content = [{"token_id": t, "logprob": lp} for t, lp in zip(done["token_ids"], done["logp"], strict=True)]
+            choice |= {"logprobs": {"content": content}, "sampling_mask": done["mask"]}
+        return 200, {"choices": [choice]}
+
+
+@contextmanager
+def serving(server: FakeServer) -> Iterator[FakeServer]:
+    """The server at a free port of this machine."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.handle_one()
+
+        def do_POST(self) -> None:
+            self.handle_one()
+
+        def handle_one(self) -> None:
+            raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = json.loads(raw) if raw else None
+            status, value = 200, None
+            if server.key and self.headers.get("Authorization") != f"Bearer {server.key}":
+                status, value = 401, {"error": "Unauthorized"}
+            else:
+                draws = self.path in ("/v1/completions", "/inference/v1/generate")
+                fault = server.faults.pop(0) if draws and server.faults else None
+                if isinstance(fault, float):
+                    time.sleep(fault)
+                if fault in ("drop", "restart") or server.gone:
+                    if fault == "restart":
+                        server.model.start()
+                    self.close_connection = True
+                    return
+                if isinstance(fault, int):
+                    status, value = fault, {"error": {"message": "not now", "code": fault}}
+                elif fault == "garbage":
+                    value = {"choices": []}
+                else:
+                    status, value = server.answer(self.command, self.path, body)
+                if fault == "short":
+                    value["choices"][0]["token_ids"] = value["choices"][0]["token_ids"][:-1]
+            data = json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http.daemon_threads = True
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    server.url = f"http://127.0.0.1:{http.server_address[1]}"
+    try:
+        yield server
+    finally:
+        server.gone = True
+        http.shutdown()
+        http.server_close()
+
+
+class FakeModule:
+    """The module `vllm`, in place of the real one as long as a test runs.
+
+    Attributes:
+        made: the LLMs that were made, with their arguments.
+        transfers: calls for weights from memory; infos: what the trainer's side was started with.
+        servers: the models of servers by URL, for such transfers.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[Any] = []
+        self.transfers: list[str] = []
+        self.infos: list[Any] = []
+        self.servers: dict[str, Model] = {}
+        owner = self
+
+        class LoRARequest:
+            def __init__(self, lora_name: str, lora_int_id: int, lora_path: str) -> None:
+                assert lora_int_id >= 1
+                self.lora_name, self.lora_int_id, self.lora_path = lora_name, lora_int_id, lora_path
+
+        class LLMEngine:
+            def __init__(self, model: Model) -> None:
+                self.model, self.waiting = model, []
+
+            def add_request(
+                self, request_id: str, prompt: Any, params: SamplingParams, *, lora_request: Any = None
+            ) -> None:
+                assert params.output_kind == "final"
+                assert prompt["type"] == "token"
+                if lora_request is not None and lora_request.lora_name not in self.model.adapters:
+                    self.model.adapters.clear()
+                    self.model.adopt(lora_request.lora_name, lora_request.lora_path)
+                self.waiting.append((request_id, prompt["prompt_token_ids"], params, lora_request))
+
+            def has_unfinished_requests(self) -> bool:
+                return bool(self.waiting)
+
+            def abort_request(self, ids: list[str]) -> None:
+                self.waiting = [w for w in self.waiting if w[0] not in ids]
+
+            def step(self) -> list[Any]:
+                # The last come first, so that the order of arrival is not that of the end.
+                name, tokens, params, lora = self.waiting.pop()
+                given = {f.name: getattr(params, f.name) for f in fields(params)}
+                done = self.model.draw(lora and lora.lora_name, tokens, given)
+                logprobs = [
+                    {t: SimpleNamespace(logprob=lp), t + 1: SimpleNamespace(logprob=-9.0)}
+                    for t, lp in zip(done["token_ids"], done["logp"], strict=True)
+                ]
+                output = SimpleNamespace(
+                    token_ids=tuple(done["token_ids"]),
+                    logprobs=logprobs,
+                    finish_reason=done["finish_reason"],
+                    stop_reason=done["stop_reason"],
+                    sampling_mask=None if done["mask"] is None else SimpleNamespace(token_ids=done["mask"]),
+                )
+                return [SimpleNamespace(request_id=name, finished=True, outputs=[output])]
+
+        class LLM:
+            def __init__(self, model: str, **options: Any) -> None:
+                known = {
+                    "dtype",
+                    "seed",
+                    "max_num_seqs",
+                    "gpu_memory_utilization",
+                    "max_model_len",
+                    "logprobs_mode",
+                    "enable_prefix_caching",
+                    "generation_config",
+                    "trust_remote_code",
+                    "return_sampling_mask",
+                    "enable_lora",
+                    "max_lora_rank",
+                    "weight_transfer_config",
+                }
+                assert set(options) <= known
+                masked = options.get("return_sampling_mask", False)
+                self.model = Model(
+                    Path(model), processed=options["logprobs_mode"] == "processed_logprobs", masked=masked
+                )
+                self.options, self.llm_engine = options, LLMEngine(self.model)
+                self.model_config = SimpleNamespace(max_model_len=128)
+                owner.made.append(self)
+
+            def collective_rpc(self, method: str, kwargs: dict[str, Any]) -> list[None]:
+                assert method == "reload_weights"
+                self.model.reload(kwargs["weights_path"])
+                return [None]
+
+            def reset_prefix_cache(self) -> bool:
+                self.model.forget()
+                return True
+
+            def init_weight_transfer_engine(self, request: dict[str, Any]) -> None:
+                assert request["init_info"] == {"packed": False}
+                owner.transfers.append("init")
+
+            def start_weight_update(self) -> None:
+                owner.transfers.append("start")
+
+            def update_weights(self, request: dict[str, Any]) -> None:
+                state = request["update_info"]["state"]
+                missing, unexpected = self.model.policy.model.load_state_dict(state, strict=False)
+                assert not unexpected
+                assert all("lm_head" in name for name in missing)
+                self.model.version += 1
+                owner.transfers.append("update")
+
+            def finish_weight_update(self) -> None:
+                owner.transfers.append("finish")
+
+        class ModuleSource:
+            def __init__(self, module: torch.nn.Module) -> None:
+                self.module = module
+
+        class Trainer:
+            def __init__(self, client: Any, source: Any) -> None:
+                self.client, self.source = client, source
+
+            def send_weights(self) -> None:
+                state = {name: p.detach().clone() for name, p in self.source.module.named_parameters()}
+                self.client.start_weight_update()
+                self.client.update_weights({"state": state})
+                self.client.finish_weight_update()
+
+            def shutdown(self) -> None:
+                owner.transfers.append("shutdown")
+
+        class Factory:
+            @staticmethod
+            def trainer_init(*, init_info: Any, client: Any, source: Any) -> Trainer:
+                client.init_weight_transfer_engine({"packed": False})
+                assert init_info.rank == 0
+                owner.infos.append(init_info)
+                return Trainer(client, source)
+
+        class Remote:
+            """Has the server at a URL take over the weights that the trainer's side sends."""
+
+            def __init__(self, base_url: str) -> None:
+                self.model = owner.servers[base_url]
+
+            def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+                owner.transfers.append("init")
+
+            def start_weight_update(self) -> None:
+                owner.transfers.append("start")
+
+            def update_weights(self, update_info: dict[str, Any]) -> None:
+                self.model.policy.model.load_state_dict(update_info["state"], strict=False)
+                self.model.version += 1
+                owner.transfers.append("update")
+
+            def finish_weight_update(self, weight_version: str | None = None) -> None:
+                owner.transfers.append("finish")
+
+        def module(name: str, **content: Any) -> ModuleType:
+            made = ModuleType(name)
+            vars(made).update(content)
+            monkeypatch.setitem(sys.modules, name, made)
+            return made
+
+        module("vllm", LLM=LLM, SamplingParams=SamplingParams, __version__="0.33.0", __path__=[])
+        module("vllm.inputs", tokens_input=lambda ids: {"type": "token", "prompt_token_ids": ids})
+        module("vllm.sampling_params", RequestOutputKind=SimpleNamespace(FINAL_ONLY="final"))
+        module("vllm.config", WeightTransferConfig=lambda backend: SimpleNamespace(backend=backend))
+        module("vllm.lora", __path__=[])
+        module("vllm.lora.request", LoRARequest=LoRARequest)
+        module("vllm.distributed", __path__=[])
+        module(
+            "vllm.distributed.weight_transfer",
+            ModuleSource=ModuleSource,
+            WeightTransferTrainerFactory=Factory,
+            HTTPVLLMWeightSyncClient=Remote,
+            __path__=[],
+        )
+        for name, cls in (("ipc_engine", "IPCTrainerInitInfo"), ("nccl_engine", "NCCLTrainerInitInfo")):
+            module(f"vllm.distributed.weight_transfer.{name}", **{cls: lambda **given: SimpleNamespace(**given)})

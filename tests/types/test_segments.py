@@ -1,0 +1,98 @@
+"""Rollouts of segments: what is derived from them, and what happens to actions that were not drawn where they are trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cohort.policies.sequences import Sequences
+from cohort.training.config import make_config
+from cohort.training.loop import Progress, batch_of, mismatch, sample, with_old_logp
+from cohort.training.setup import prepare
+from cohort.types import Prompt, Request, Rollout, Segment, head
+from tests.helpers import tiny_policy
+
+REQUEST = Request(Prompt("p", "p", (1, 2), "p"), (1, 2), 0, 8)
+
+
+@st.composite
+def segments(draw: Any) -> tuple[Segment, ...]:
+    out = []
+    for version in range(draw(st.integers(0, 4))):
+        count = draw(st.integers(0, 4))
+        writer = draw(st.sampled_from(["policy", "environment", "method"]))
+        drawn = writer == "policy" and draw(st.booleans())
+        numbers = tuple(-float(i + 1) for i in range(count)) if drawn else None
+        out.append(Segment(tuple(range(count)), writer, numbers, numbers, version=version))
+    return tuple(out)
+
+
+@given(made=segments(), count=st.integers(0, 20))
+def test_a_head_is_the_first_actions_with_all_that_is_known_of_them(made: tuple[Segment, ...], count: int) -> None:
+    whole, cut = Rollout(REQUEST, made, True), Rollout(REQUEST, head(made, count), False)
+    for name in ("tokens", "mask", "versions"):
+        assert getattr(cut, name) == getattr(whole, name)[:count]
+    for name in ("sampler_logp", "sampler_entropy"):
+        assert getattr(cut, name) == pytest.approx(getattr(whole, name)[:count], nan_ok=True)
+
+
+def test_only_the_policys_actions_count_and_only_drawn_ones_are_known() -> None:
+    rollout = Rollout(
+        REQUEST,
+        (
+            Segment((5, 6), logp=(-1.0, -2.0), entropy=(0.1, 0.2), version=3),
+            Segment((7,), "environment"),
+            Segment((8,), "method"),
+            Segment((9, 9), version=4),
+        ),
+        True,
+    )
+    assert rollout.tokens == [5, 6, 7, 8, 9, 9]
+    assert rollout.mask == [1, 1, 0, 0, 1, 1]
+    assert rollout.versions == [3, 3, 0, 0, 4, 4]
+    assert rollout.sampler_logp[:4] == [-1.0, -2.0, 0.0, 0.0]
+    assert all(map(math.isnan, rollout.sampler_logp[4:]))
+    elsewhere = rollout.unscored()
+    assert elsewhere.tokens == rollout.tokens
+    assert [math.isnan(value) for value in elsewhere.sampler_logp] == [bool(m) for m in rollout.mask]
+
+
+@pytest.mark.parametrize("choice", ["auto", "sampler"])
+def test_what_was_not_drawn_in_its_context_is_scored_there(tmp_path: Any, choice: str) -> None:
+    """A rollout of one prompt that is trained on in the context of another does not keep the sampler's numbers."""
+    tiny_policy().save(tmp_path / "model")
+    rows = [{"prompt": f"{a}+1=", "answer": "1"} for a in range(4)]
+    config = make_config(
+        {
+            "model": str(tmp_path / "model"),
+            "data": rows,
+            "reward": "format:1",
+            "prompts_per_step": 2,
+            "group_size": 3,
+            "max_new_tokens": 6,
+            "old_logp": choice,
+            "updates": 2,
+        }
+    )
+    setup = prepare(config, say=lambda _: None)
+    try:
+        rollouts, _, _ = sample(setup, setup.method.init(size=4), 1)
+        hint = setup.policy.encode("as I said: ")
+        moved = rollouts[0].unscored()
+        context = (*moved.request.context, *hint)
+        rollouts[0] = moved.but(request=replace(moved.request, context=context))
+        sequences = Sequences.of(rollouts)
+        batch = with_old_logp(setup, Progress(), batch_of(setup, rollouts), sequences)
+        scored = setup.policy.score(sequences, width=batch.mask.shape[1], temperature=1.0)["logp"].detach()
+    finally:
+        setup.close()
+    assert float((batch.old_logp - scored)[batch.mask].abs().max()) < 1e-5
+    # The others keep the sampler's own, to the last bit.
+    assert torch.equal(batch.old_logp[1:], batch["sampler_logp"][1:])
+    assert mismatch(batch.replace(logp=scored))[1] < 1e-5
