@@ -14,7 +14,7 @@ from cohort.engine.native import building, fused
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.toy import tokenizer
 from cohort.types import Batch, Prompt, Request, Rollout, Segment
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 
 SIZES = {
     "vocab_size": 102,
@@ -199,13 +199,13 @@ def rollout_of(request: Request, tokens: list[int], **changes: Any) -> Rollout:
     return Rollout(request, (segment,), True, **changes)
 
 
-def probe_of(
+def access_of(
     texts: Sequence[str],
     *,
     groups: Sequence[int] | None = None,
     columns: Sequence[dict[str, Any]] | None = None,
     score: Any = None,
-) -> Probe:
+) -> ModelAccess:
     """What an `on_scored` hook is lent for completions with these texts, written by the character tokenizer, and ended.
 
     Args:
@@ -228,7 +228,7 @@ def probe_of(
         context = encode(f"question {label}")
         prompt = Prompt(str(label), f"question {label}", context, f"question {label}", row)
         rollouts.append(rollout_of(request_of(prompt), [*encode(text), words.eos_token_id], text=text))
-    return Probe(
+    return ModelAccess(
         rollouts=rollouts,
         score=score,
         states=lambda *_, **__: [],

@@ -12,7 +12,7 @@ from cohort.methods import MethodError
 from cohort.recipes.aspo import find_code
 from cohort.reductions.groups import group_flat, group_sum
 from cohort.types import Batch
-from tests.helpers import probe_of
+from tests.helpers import access_of
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -77,17 +77,17 @@ def test_only_proportions_matter(seed: int, factor: int, delta: float, k: float)
 
 def test_positions_come_from_the_texts() -> None:
     texts = ["think. ```python\n1```", "no code", "```x``` then ```y```", "<tool>1"]
-    probe = probe_of(texts)
+    access = access_of(texts)
     batch = Batch(mask=torch.ones(4, 40))
-    assert find_code(batch, probe)["first_code_position"].tolist() == [7, -1, 0, -1]
-    other = registry.method("aspo(code_pattern='<tool>|code')").attach(batch, probe, {})
+    assert find_code(batch, access)["first_code_position"].tolist() == [7, -1, 0, -1]
+    other = registry.method("aspo(code_pattern='<tool>|code')").attach(batch, access, {})
     assert other["first_code_position"].tolist() == [-1, 3, -1, 0]
 
 
 def test_tokens_that_something_else_wrote_do_not_count() -> None:
-    probe = probe_of(["given ```1```"])
-    probe.rollouts[0].mask[:4] = [0] * 4
-    assert find_code(Batch(mask=torch.ones(1, 14)), probe)["first_code_position"].tolist() == [2]
+    access = access_of(["given ```1```"])
+    access.rollouts[0].mask[:4] = [0] * 4
+    assert find_code(Batch(mask=torch.ones(1, 14)), access)["first_code_position"].tolist() == [2]
 
 
 def test_a_pattern_that_is_none_is_refused() -> None:

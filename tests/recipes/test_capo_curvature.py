@@ -48,10 +48,10 @@ def last_layer_batch(
         SimpleNamespace(request=SimpleNamespace(context=(i,)), tokens=row)
         for i, row in enumerate(batch["token_ids"].tolist())
     ]
-    probe: Any = SimpleNamespace(
+    access: Any = SimpleNamespace(
         rollouts=rollouts, temperature=1.0, head=lambda: weight, score=lambda *_, **__: {"hidden": hidden}
     )
-    made = last_layer(batch, probe, top_k=top_k)
+    made = last_layer(batch, access, top_k=top_k)
     return registry.method("capo-curvature", **OFF).assign(made, {KEY: no_moments()}), weight
 
 

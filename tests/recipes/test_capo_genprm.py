@@ -19,7 +19,7 @@ from cohort.rollouts.collect import make_batch
 from cohort.training.config import make_config
 from cohort.training.setup import check_method
 from cohort.types import Batch
-from tests.helpers import probe_of
+from tests.helpers import access_of
 from tests.recipes import judges
 from tests.traits import batch_for
 
@@ -90,11 +90,11 @@ def test_critiques_mark_the_tokens_of_the_steps_that_they_name() -> None:
         return [[[k], [k, 7], None, ["?", 1]] for k in hint]  # type: ignore[list-item]
 
     texts = ["ab\n\ncd\n\nef", "one step", "", "x\n\ny"]
-    probe = probe_of(texts, columns=[{"hint": 1}, {"hint": 0}, {"hint": 0}, {"hint": 0}])
+    access = access_of(texts, columns=[{"hint": 1}, {"hint": 0}, {"hint": 0}, {"hint": 0}])
     method = registry.method("capo-genprm", judge=judge)
-    made = method.attach(make_batch(probe.rollouts, {}), probe, {})
+    made = method.attach(make_batch(access.rollouts, {}), access, {})
     assert seen == ["Step 0: ab\n\nStep 1: cd\n\nStep 2: ef", "Step 0: one step", "Step 0: x\n\nStep 1: y"]
-    share = [row[: len(r.tokens)] for row, r in zip(made["wrong_share"].tolist(), probe.rollouts, strict=True)]
+    share = [row[: len(r.tokens)] for row, r in zip(made["wrong_share"].tolist(), access.rollouts, strict=True)]
     assert share[0] == [0, 0, 0, 0, 0.75, 0.75, 0.75, 0.75, 0, 0, 0]
     assert share[1] == [0.5] * 9
     assert share[2] == [0]
@@ -110,7 +110,7 @@ def test_training_without_a_judge_is_refused_and_says_what_to_write() -> None:
     assert "judge='path.py:function'" in message
     assert "judge: a function of yours" in explain("capo-genprm")
     check_method(registry.method("capo-genprm", judge=judges.wrong_steps), make_config({}))
-    probe = probe_of(["a"])
+    access = access_of(["a"])
     broken = registry.method("capo-genprm", judge=lambda completions: [])
     with pytest.raises(RewardError, match="returned 0 verdicts for 1 questions"):
-        broken.attach(make_batch(probe.rollouts, {}), probe, {})
+        broken.attach(make_batch(access.rollouts, {}), access, {})

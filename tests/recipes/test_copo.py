@@ -10,7 +10,7 @@ from cohort import registry
 from cohort.recipes.copo import disagreement, local_weight
 from cohort.reductions.groups import group_flat, group_mean
 from cohort.types import Batch
-from tests.helpers import probe_of
+from tests.helpers import access_of
 from tests.traits import batch_for, gradients
 
 SEEDS = st.integers(0, 10_000)
@@ -103,7 +103,7 @@ def test_answers_come_from_the_texts_and_no_answer_is_one_of_them() -> None:
     batch = Batch.of(
         torch.ones(8, 2, dtype=torch.bool), group=torch.tensor(labels), rewards=torch.zeros(8, dtype=torch.float64)
     )
-    batch = made.attach(batch, probe_of(texts, groups=labels), {})
+    batch = made.attach(batch, access_of(texts, groups=labels), {})
     entropy = disagreement(batch)
     assert torch.allclose(entropy, torch.tensor([2.0, 1.0], dtype=torch.float64).log())
     assert bool(group_flat(batch["answer_id"], batch.groups)[1])

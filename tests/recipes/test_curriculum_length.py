@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cohort import registry
 from cohort.methods import MethodError
 from cohort.recipes.curriculum_length import budget, length_reward
-from tests.helpers import probe_of, prompt_of, random_batch, request_of, tiny_policy
+from tests.helpers import access_of, prompt_of, random_batch, request_of, tiny_policy
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -84,7 +84,7 @@ def test_lengths_and_format_speak_in_groups_of_one_outcome(right: float) -> None
 
 def test_tags_are_read_in_the_texts() -> None:
     texts = ["<think>a</think><answer>1</answer>", "<answer>1</answer>", "<think><answer></think></answer>", ""]
-    found = registry.method("curriculum-length").attach(random_batch(0, groups=(4,)), probe_of(texts), {})
+    found = registry.method("curriculum-length").attach(random_batch(0, groups=(4,)), access_of(texts), {})
     assert (found["has_think"].tolist(), found["has_answer"].tolist()) == ([1, 0, 0, 0], [1, 1, 0, 0])
 
 

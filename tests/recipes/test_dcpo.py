@@ -15,7 +15,7 @@ from cohort import registry
 from cohort.methods import MethodError
 from cohort.recipes.dcpo import controlled_temperature, reinforce_share
 from cohort.types import Batch
-from tests.helpers import probe_of
+from tests.helpers import access_of
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -106,23 +106,23 @@ def test_the_pass_is_taken_at_the_temperature_of_the_state_times_that_of_the_run
         asked.append(temperature)
         return {"logp": torch.full((len(completions), max(map(len, completions))), -temperature)}
 
-    probe = replace(probe_of(["ab", "c"], score=score), temperature=0.5)
+    access = replace(access_of(["ab", "c"], score=score), temperature=0.5)
     batch = Batch(mask=torch.ones(2, 3))
     made = registry.method("dcpo(hot=1.5)")
     states = made.init(size=2)
     assert states[KEY] == {"entropy": 0.0}
-    assert torch.equal(made.attach(batch, probe, states)["old_logp_temp"], torch.full((2, 3), -0.75))
-    made.attach(batch, probe, {KEY: {"entropy": 0.3}})
+    assert torch.equal(made.attach(batch, access, states)["old_logp_temp"], torch.full((2, 3), -0.75))
+    made.attach(batch, access, {KEY: {"entropy": 0.3}})
     assert asked == [0.75, 0.4]
 
 
 def test_the_state_is_the_mean_surprisal_of_the_last_update() -> None:
     made = registry.method("dcpo")
     batch = batch_for("dcpo", seed=4)
-    after = made.update(made.init(size=3), batch=batch, rollouts=[], probe=None)
+    after = made.update(made.init(size=3), batch=batch, rollouts=[], access=None)
     assert after[KEY]["entropy"] == pytest.approx(-float(batch._tokens["logp"][batch.mask].mean()))
     empty = batch.replace(mask=torch.zeros_like(batch.mask))
-    assert made.update(after, batch=empty, rollouts=[], probe=None)[KEY] == after[KEY]
+    assert made.update(after, batch=empty, rollouts=[], access=None)[KEY] == after[KEY]
 
 
 def test_the_second_clip_must_lie_above_the_first() -> None:

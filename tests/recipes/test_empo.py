@@ -20,7 +20,7 @@ from cohort.signals.answers import repeats
 from cohort.training.config import make_config
 from cohort.training.setup import check_method
 from cohort.types import Batch
-from tests.helpers import probe_of, random_batch
+from tests.helpers import access_of, random_batch
 from tests.recipes import judges
 from tests.traits import batch_for
 
@@ -101,10 +101,10 @@ def test_groups_outside_the_band_of_entropies_earn_nothing() -> None:
 
 def test_free_form_answers_are_read_from_the_texts() -> None:
     texts = ["\\boxed{Mars}", "\\boxed{mars}", "I think 4", "\\boxed{question 0}", "\\boxed{Venus}"]
-    probe = probe_of(texts)
-    batch = make_batch(probe.rollouts, {})
+    access = access_of(texts)
+    batch = make_batch(access.rollouts, {})
     method = registry.method("empo", variant="free_form", equal=judges.same)
-    made = method.attach(batch, probe, {})
+    made = method.attach(batch, access, {})
     assert made["copies_question"].tolist() == [0, 0, 0, 1, 0]
     assert made["answer_id"].tolist() == [0, 0, -1, 3, 4]
     assert torch.allclose(method.shape(made, {}).rewards, torch.tensor([0.4, 0.4, -0.5, 0.0, 0.2]))
@@ -116,10 +116,10 @@ def test_free_form_answers_are_read_from_the_texts() -> None:
 
 
 def test_a_group_whose_answers_could_not_be_compared_earns_nothing() -> None:
-    probe = probe_of(["\\boxed{a}", "\\boxed{b}", "no answer"])
+    access = access_of(["\\boxed{a}", "\\boxed{b}", "no answer"])
     for variant in ("math", "free_form"):
         method = registry.method("empo", variant=variant, equal=lambda first: [None for _ in first])
-        made = method.attach(make_batch(probe.rollouts, {}), probe, {})
+        made = method.attach(make_batch(access.rollouts, {}), access, {})
         assert method.shape(made, {}).rewards[:2].tolist() == [0, 0]
 
 

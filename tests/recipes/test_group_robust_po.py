@@ -15,7 +15,7 @@ from cohort.axes.objective import preferred_pairs, sequence_log_ratio
 from cohort.recipes.group_robust_po import group_losses, moved, pair_losses
 from cohort.signals.strata import code
 from cohort.types import Batch
-from tests.helpers import probe_of, random_batch
+from tests.helpers import access_of, random_batch
 from tests.recipes.steps import pairs_batch, update_of
 
 SEEDS = st.integers(0, 10_000)
@@ -32,7 +32,7 @@ def weights(method: str, batch: Batch, states: dict[str, Any] | None = None) -> 
     """The weights of the groups after a step."""
     made = registry.method(method)
     states = states or made.observe(made.init(size=8), batch=batch, rollouts=[])
-    return made.update(states, batch=batch, rollouts=[], probe=None)[KEY]["log_weights"].exp()
+    return made.update(states, batch=batch, rollouts=[], access=None)[KEY]["log_weights"].exp()
 
 
 def mean_loss(batch: Batch, **how: Any) -> Tensor:
@@ -107,8 +107,8 @@ def test_groups_come_from_the_data_with_the_number_of_their_rows() -> None:
     rows = [{"who": "a"}, {"who": "b"}, {"who": "b"}, {"who": 3}]
     state = made.init(size=4, rows=rows)[KEY]
     assert dict(zip(state["codes"], state["counts"], strict=True)) == {code("a"): 1, code("b"): 2, code(3): 1}
-    probe = probe_of(["1", "2", "3"], columns=[{"who": "b"}, {"who": "3"}, {"who": "a"}])
-    batch = made.attach(random_batch(0, groups=(3,)), probe, {})
+    access = access_of(["1", "2", "3"], columns=[{"who": "b"}, {"who": "3"}, {"who": "a"}])
+    batch = made.attach(random_batch(0, groups=(3,)), access, {})
     assert batch["stratum"].tolist() == [code("b"), code(3), code("a")]
     # They are known already: what a step shows of them changes nothing.
     after = made.observe({KEY: state}, batch=batch, rollouts=[])[KEY]

@@ -24,7 +24,7 @@ from cohort.training.loop import Progress, one_step
 from cohort.training.setup import optimizer_of, prepare
 from cohort.training.train import train
 from cohort.types import Batch
-from tests.helpers import probe_of
+from tests.helpers import access_of
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -98,11 +98,11 @@ def test_the_teacher_is_asked_about_the_tokens_of_the_answer() -> None:
         asked.update(contexts=contexts, model=model)
         return {"logp": torch.arange(21.0).expand(3, 21).neg()}
 
-    probe = probe_of(texts, score=score)
-    batch = make_batch(probe.rollouts, {})
-    made = registry.method("grpo-care").attach(batch, probe, {})
+    access = access_of(texts, score=score)
+    batch = make_batch(access.rollouts, {})
+    made = registry.method("grpo-care").attach(batch, access, {})
     assert asked["model"] == "teacher"
-    assert asked["contexts"] == [rollout.request.context for rollout in probe.rollouts]
+    assert asked["contexts"] == [rollout.request.context for rollout in access.rollouts]
     answers = [[i for i, x in enumerate(row) if x] for row in made["answer_mask"].tolist()]
     assert answers == [[9, 10], [], [8, 9, 10]]
     assert torch.equal(made["ema_ref_logp"][0], -torch.arange(21.0))

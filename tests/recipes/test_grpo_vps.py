@@ -13,7 +13,7 @@ from cohort import registry
 from cohort.recipes.grpo_vps import belief, segments
 from cohort.reductions.groups import top_tokens
 from cohort.types import Batch
-from tests.helpers import probe_of, random_batch
+from tests.helpers import access_of, random_batch
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -102,24 +102,24 @@ class Scorer:
 
 def attached(texts: list[str], **hyper: Any) -> tuple[Batch, Scorer, Any]:
     score = Scorer()
-    probe = probe_of(texts, columns=[{"gold": 7 + 35 * i} for i in range(len(texts))], score=score)
-    width = max(len(r.tokens) for r in probe.rollouts)
-    mask = torch.arange(width) < torch.tensor([len(r.tokens) for r in probe.rollouts])[:, None]
+    access = access_of(texts, columns=[{"gold": 7 + 35 * i} for i in range(len(texts))], score=score)
+    width = max(len(r.tokens) for r in access.rollouts)
+    mask = torch.arange(width) < torch.tensor([len(r.tokens) for r in access.rollouts])[:, None]
     batch = Batch(
         mask=mask,
         tokens={"old_entropy": torch.arange(width).float().expand(len(texts), -1)},
         rollouts={"group": torch.zeros(len(texts), dtype=torch.int64)},
     )
     made = registry.method("grpo-vps", answer="gold", closing=" so ", num_segments=2, **hyper)
-    return made.attach(batch, probe, {}), score, probe
+    return made.attach(batch, access, {}), score, access
 
 
 def test_beliefs_are_of_the_gold_answer_after_each_closed_prefix() -> None:
-    batch, score, probe = attached(["abcde", "abxyz"])
+    batch, score, access = attached(["abcde", "abxyz"])
     # Entropy rises with the place: of six tokens the last three are candidates, and the second of these starts a segment.
-    said = [probe.decode(context).removeprefix("question 0") for context in score.contexts]
+    said = [access.decode(context).removeprefix("question 0") for context in score.contexts]
     assert said == [" so ", "abcd so ", "abcde so ", " so ", "abxy so ", "abxyz so "]
-    assert [probe.decode(tokens) for tokens in score.completions] == ["7", "7", "7", "42", "42", "42"]
+    assert [access.decode(tokens) for tokens in score.completions] == ["7", "7", "7", "42", "42", "42"]
     lengths = torch.tensor([len(context) for context in score.contexts]).reshape(2, 3)
     want = (-lengths / 10 * torch.tensor([[1], [2]])).exp()
     assert torch.allclose(batch["confidences"], want)
@@ -145,5 +145,5 @@ def test_the_gold_answer_is_a_column_that_every_row_must_have() -> None:
 def test_rollouts_without_tokens_have_no_belief() -> None:
     batch = random_batch(0, groups=(2,))
     empty = batch.replace(mask=torch.zeros_like(batch.mask))
-    made = registry.method("grpo-vps").attach(empty, probe_of(["", ""], columns=[{"answer": "1"}] * 2), {})
+    made = registry.method("grpo-vps").attach(empty, access_of(["", ""], columns=[{"answer": "1"}] * 2), {})
     assert not made["confidences"].any()

@@ -14,7 +14,7 @@ from cohort.recipes.hapo import by_nature, token_average
 from cohort.reductions.groups import group_flat, group_sum
 from cohort.signals.entropy import EntropyScale, EntropyTemperature, entropy_scale, entropy_temperature, scaled_entropy
 from cohort.types import Batch, Request
-from cohort.types.access import Tools
+from cohort.types.access import Sampler
 from tests.helpers import prompt_of, random_batch, request_of, rollout_of, tiny_policy
 from tests.traits import gradients
 
@@ -138,8 +138,8 @@ def test_the_first_step_draws_at_one_temperature_and_later_ones_on_the_scale_of_
         drawn[:] = asked
         return [rollout_of(request, [5]) for request in asked]
 
-    lent: dict[str, Any] = {field.name: None for field in fields(Tools)}
-    tools = Tools(**{**lent, "generate": generate})
+    lent: dict[str, Any] = {field.name: None for field in fields(Sampler)}
+    tools = Sampler(**{**lent, "generate": generate})
     made = registry.method("hapo(temperature_tau=0.1)")
     states = made.init(size=3)
     made.run("sampling", states, requests, tools)

@@ -14,7 +14,7 @@ from cohort import registry
 from cohort.axes.objective import sequence_log_ratio
 from cohort.recipes.kto import class_weights, desirable, episode_labels, rounds
 from cohort.signals.mismatch import mismatched, score_mismatched
-from tests.helpers import probe_of, random_batch
+from tests.helpers import access_of, random_batch
 from tests.recipes.steps import update_of
 from tests.traits import batch_for
 
@@ -107,24 +107,24 @@ def test_mismatched_completions_are_scored_under_policy_and_reference() -> None:
             value[i, : len(completion)] = torch.tensor([float(token) for token in completion])
         return {"logp": value if model == "policy" else value / 2}
 
-    probe = probe_of(["12", "3", "456"], groups=[7, 8, 9], score=score)
-    tokens = [rollout.tokens for rollout in probe.rollouts]
+    access = access_of(["12", "3", "456"], groups=[7, 8, 9], score=score)
+    tokens = [rollout.tokens for rollout in access.rollouts]
     mask = torch.zeros(3, 5, dtype=torch.bool)
     for row, own in zip(mask, tokens, strict=True):
         row[: len(own)] = True
     mask[1, 0] = False  # written by a tool
     batch = random_batch(0, groups=(1, 1, 1), width=5).replace(mask=mask, group=torch.arange(3))
-    found = score_mismatched(batch, probe)["mismatched_log_ratio"]
+    found = score_mismatched(batch, access)["mismatched_log_ratio"]
     assert [model for model, _, _ in asked] == ["policy", "reference"]
     assert asked[0][2] == [tokens[1], tokens[2], tokens[0]]
-    assert asked[0][1] == [list(rollout.request.context) for rollout in probe.rollouts]
+    assert asked[0][1] == [list(rollout.request.context) for rollout in access.rollouts]
     assert found.tolist() == [sum(tokens[1][1:]) / 2, sum(tokens[2]) / 2, sum(tokens[0]) / 2]
     # Where the model's context is short, what is scored is cut.
     limit = len(asked[0][1][0]) + 2
-    short = score_mismatched(batch, replace(probe, context_length=limit))["mismatched_log_ratio"]
+    short = score_mismatched(batch, replace(access, context_length=limit))["mismatched_log_ratio"]
     assert float(short[1]) == sum(tokens[2][:2]) / 2
     one = batch.replace(group=torch.zeros(3, dtype=torch.int64))
-    assert score_mismatched(one, probe)["mismatched_log_ratio"].tolist() == [0, 0, 0]
+    assert score_mismatched(one, access)["mismatched_log_ratio"].tolist() == [0, 0, 0]
 
 
 def test_two_players_in_rounds() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from cohort import registry
 from cohort.recipes.llds import action_sums, displacement, penalised
 from cohort.types import Batch, Prompt, Request
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from tests.helpers import random_batch, rollout_of
 
 SEEDS = st.integers(0, 10_000)
@@ -141,12 +141,12 @@ def test_answers_are_marked_in_the_texts_where_they_weigh_less() -> None:
     mask = torch.arange(width) < torch.tensor([len(text) for text in texts])[:, None]
     batch = Batch(mask=mask, rollouts={"group": torch.zeros(3, dtype=torch.int64)})
     decode = lambda tokens: "".join(map(chr, tokens))  # noqa: E731
-    probe = Probe(rollouts, *[None] * 4, decode, None)  # type: ignore[arg-type]
-    marked = registry.method("llds(answer_weight=0.2)").attach(batch, probe, {})["answer_mask"]
+    access = ModelAccess(rollouts, *[None] * 4, decode, None)  # type: ignore[arg-type]
+    marked = registry.method("llds(answer_weight=0.2)").attach(batch, access, {})["answer_mask"]
     said = [
         "".join(c for c, inside in zip(text, row, strict=False) if inside)
         for text, row in zip(texts, marked, strict=True)
     ]
     assert said == ["42", "", "open"]
-    assert "answer_mask" not in registry.method("llds").attach(batch, probe, {})
+    assert "answer_mask" not in registry.method("llds").attach(batch, access, {})
     assert "answer_mask" not in registry.method("llds").needs(loss=True)

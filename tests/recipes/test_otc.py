@@ -13,7 +13,7 @@ from cohort import registry
 from cohort.methods import MethodError
 from cohort.recipes.otc import tool_factor
 from cohort.types import Batch
-from tests.helpers import probe_of, random_batch
+from tests.helpers import access_of, random_batch
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -118,9 +118,11 @@ def test_a_penalty_is_left_as_it_is() -> None:
 def test_calls_are_counted_in_the_texts() -> None:
     texts = ["no tool", "```python\n1\n``` and ```\n2\n```", "<tool_call>{}</tool_call>", "a fence ``` left open"]
     batch = random_batch(0, groups=(4,))
-    found = registry.method("otc").attach(batch, probe_of(texts), {KEY: {}})
+    found = registry.method("otc").attach(batch, access_of(texts), {KEY: {}})
     assert found["tool_calls"].tolist() == [0, 2, 1, 0]
-    own = registry.method("otc(call='SEARCH')").attach(batch, probe_of(["SEARCH SEARCH", "", "search", "x"]), {KEY: {}})
+    own = registry.method("otc(call='SEARCH')").attach(
+        batch, access_of(["SEARCH SEARCH", "", "search", "x"]), {KEY: {}}
+    )
     assert own["tool_calls"].tolist() == [2, 0, 0, 0]
     with pytest.raises(MethodError, match="no regular expression"):
         registry.method("otc", call="(")

@@ -78,7 +78,7 @@ def remembered(method: Method, batch: Batch, *, mean: float) -> tuple[dict[str, 
     requests = [Request(Prompt(str(i), "", (1, i), ""), (1, i), 0, 6) for i in range(batch.size)]
     rollouts = [rollout_of(request, [3]) for request in requests]
     states = {KEY: {**method.init(size=1)[KEY], "means": [0.4, 0.6]}}
-    states = method.update(states, batch=batch, rollouts=rollouts, probe=None)
+    states = method.update(states, batch=batch, rollouts=rollouts, access=None)
     states = method.observe(states, batch=mean_of(mean), rollouts=[])
     return states, method.recall(states)
 

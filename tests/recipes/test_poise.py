@@ -92,19 +92,19 @@ def test_a_probe_shrinks_to_the_mean_and_does_not_depend_on_signs(seed: int) -> 
 def test_a_probe_finds_what_is_linear(seed: int) -> None:
     parts, plain, _ = rows(seed)
     targets = parts[0] @ torch.arange(5.0).double() - 2 * parts[1][:, 0] + plain[:, 2] + 0.3
-    probe = fit(parts, plain, targets, dims=(5, 5), alpha=1e-8)
+    access = fit(parts, plain, targets, dims=(5, 5), alpha=1e-8)
     fresh, also, _ = rows(seed + 1)
     want = fresh[0] @ torch.arange(5.0).double() - 2 * fresh[1][:, 0] + also[:, 2] + 0.3
-    assert torch.allclose(predict(probe, fresh, also), want, atol=1e-4)
+    assert torch.allclose(predict(access, fresh, also), want, atol=1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_probe_of_few_or_constant_rows_stays_tame(count: int) -> None:
     """Directions that no row has are not blown up in new rows."""
     parts, plain, targets = rows(0, count, width=8)
-    probe = fit(parts, torch.full_like(plain, 0.3), targets, dims=(32, 64), alpha=1.0)
+    access = fit(parts, torch.full_like(plain, 0.3), targets, dims=(32, 64), alpha=1.0)
     fresh, _, _ = rows(1, 20, width=8)
-    got = predict(probe, fresh, torch.full((20, 3), 0.3).double())
+    got = predict(access, fresh, torch.full((20, 3), 0.3).double())
     assert torch.isfinite(got).all()
     assert got.abs().max() < 20
     assert count > 1 or torch.allclose(got, targets.expand(20))

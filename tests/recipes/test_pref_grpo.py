@@ -19,7 +19,7 @@ from cohort.signals.preference import tally
 from cohort.training.config import make_config
 from cohort.training.setup import check_method
 from cohort.types import Batch
-from tests.helpers import probe_of, random_batch
+from tests.helpers import access_of, random_batch
 from tests.recipes import judges
 
 SEEDS = st.integers(0, 10_000)
@@ -93,9 +93,9 @@ def test_a_component_can_be_compared() -> None:
 
 def test_a_judge_is_asked_about_every_pair_of_a_group() -> None:
     rows = [{"answer": "7"}, {"answer": "7"}, {"answer": "7"}, {"answer": "1"}, {"answer": "1"}]
-    probe = probe_of(["7", "8", "7", "2", "1"], groups=[0, 0, 0, 1, 1], columns=rows)
+    access = access_of(["7", "8", "7", "2", "1"], groups=[0, 0, 0, 1, 1], columns=rows)
     method = registry.method("pref-grpo", judge=f"{judges.__file__}:better")
-    made = method.attach(make_batch(probe.rollouts, {}), probe, {})
+    made = method.attach(make_batch(access.rollouts, {}), access, {})
     assert made["wins"].tolist() == [1.5, 0, 1.5, 0, 1]
     assert made["comparisons"].tolist() == [2, 2, 2, 1, 1]
     assert torch.allclose(method.shape(made, {}).rewards, torch.tensor([0.75, 0, 0.75, 0, 1]))

@@ -15,7 +15,7 @@ from cohort import registry
 from cohort.recipes.progrpo import confidence, low_count, prompt_probabilities
 from cohort.reductions.groups import group_max, group_mean, group_size, group_sum
 from cohort.types import Batch
-from tests.helpers import probe_of
+from tests.helpers import access_of
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -90,10 +90,10 @@ def test_every_prompt_is_scored_once_after_its_first_token() -> None:
             out[i, : len(row)] = -(i + 1.0)
         return {"logp": out}
 
-    probe = probe_of(["a", "b", "cd"], groups=[7, 123, 7], score=score)
+    access = access_of(["a", "b", "cd"], groups=[7, 123, 7], score=score)
     batch = Batch(mask=torch.ones(3, 3))
-    made = prompt_probabilities(batch, probe)
-    prompts = [probe.encode(f"question {label}") for label in (7, 123)]
+    made = prompt_probabilities(batch, access)
+    prompts = [access.encode(f"question {label}") for label in (7, 123)]
     assert asked == [(p[:1], p[1:]) for p in prompts]
     assert made["prompt_mask"].sum(1).tolist() == [len(prompts[i]) - 1 for i in (0, 1, 0)]
     means = [float(row[m].mean()) for row, m in zip(made["prompt_logp"], made["prompt_mask"], strict=True)]

@@ -51,7 +51,7 @@ def test_on_policy_the_gradient_is_grpos_and_lambda_falls(seed: int, penalty: fl
     method = f"r2vpo(lambda_init={penalty})"
     assert torch.allclose(gradient(method, batch), gradient("grpo(kl_beta=0.0)", batch))
     made = registry.method(method)
-    after = made.update(made.init(size=1), batch=batch, rollouts=[], probe=None)[KEY]["lambda"]
+    after = made.update(made.init(size=1), batch=batch, rollouts=[], access=None)[KEY]["lambda"]
     assert after == pytest.approx(max(0.0, penalty - 0.1 * 0.02))
 
 
@@ -60,7 +60,7 @@ def test_on_policy_the_gradient_is_grpos_and_lambda_falls(seed: int, penalty: fl
 def test_lambda_rises_exactly_where_the_variance_is_above_delta(seed: int, delta: float, aggregation: str) -> None:
     batch = random_batch(seed, drift=0.5)
     made = registry.method("r2vpo", delta=delta, aggregation=aggregation, lambda_init=5.0)
-    after = made.update(made.init(size=1), batch=batch, rollouts=[], probe=None)[KEY]["lambda"]
+    after = made.update(made.init(size=1), batch=batch, rollouts=[], access=None)[KEY]["lambda"]
     moved = (ratio.token(batch) - 1)[batch.mask] ** 2
     weight = made.weights(batch, {})[batch.mask]
     assert ratio_variance(batch, aggregation=aggregation) == pytest.approx(float((weight * moved).sum()))

@@ -16,7 +16,7 @@ from cohort.recipes.rank_grpo import SHAPING, rank_rewards, token_ranks
 from cohort.reductions.groups import group_sum
 from cohort.signals.items import hits
 from cohort.types import Batch
-from tests.helpers import probe_of
+from tests.helpers import access_of
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -105,16 +105,16 @@ def test_rank_mean_weighs_ranks_alike_whatever_their_tokens(seed: int) -> None:
 
 
 def lists(texts: list[str], *, items: Any = ("A (1999)", "B", "C"), num_items: int = 2, **hyper: Any) -> Batch:
-    probe = probe_of(texts, columns=[{"items": list(items), "old": ["C"]}] * len(texts))
-    width = max(len(r.tokens) for r in probe.rollouts)
+    access = access_of(texts, columns=[{"items": list(items), "old": ["C"]}] * len(texts))
+    width = max(len(r.tokens) for r in access.rollouts)
     tokens = torch.zeros(len(texts), width, dtype=torch.int64)
-    for i, rollout in enumerate(probe.rollouts):
+    for i, rollout in enumerate(access.rollouts):
         tokens[i, : len(rollout.tokens)] = torch.tensor(rollout.tokens)
-    count = torch.tensor([len(r.tokens) for r in probe.rollouts])
+    count = torch.tensor([len(r.tokens) for r in access.rollouts])
     batch = Batch.of(torch.arange(width) < count[:, None], token_ids=tokens, group=torch.zeros(len(texts)).long())
     batch = batch.replace(rewards=torch.zeros(len(texts)).double())
     made = registry.method("rank-grpo", num_items=num_items, **hyper)
-    return made.assign(made.attach(batch, probe, {}), {})
+    return made.assign(made.attach(batch, access, {}), {})
 
 
 def test_lists_are_read_in_the_texts() -> None:

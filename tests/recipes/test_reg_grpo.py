@@ -73,7 +73,7 @@ def test_equal_rewards_give_loss_one_and_no_gradient(seed: int) -> None:
 
 
 class Bench:
-    """Tools that draw fixed rewards, 1 for the text of a right answer, and keep what they were asked."""
+    """A sampler that draws fixed rewards, 1 for the text of a right answer, and keeps what it was asked."""
 
     def __init__(self, rewards: dict[str, list[float]]) -> None:
         self.rewards, self.asked = rewards, []

@@ -17,7 +17,7 @@ from cohort.methods import MethodError
 from cohort.signals.distill import demonstrations, distilled, divergence, taught, teacher_contexts
 from cohort.types import Batch
 from tests import micro, shown
-from tests.helpers import probe_of, random_batch
+from tests.helpers import access_of, random_batch
 from tests.recipes.steps import update_of
 from tests.traits import batch_for
 
@@ -145,49 +145,49 @@ def test_a_demonstration_is_the_first_success_of_the_group(seed: int, exclude: b
         assert int(found[i]) == (others[0] if others else -1)
 
 
-def contexts(probe: Any, rewards: list[float], **how: Any) -> list[str]:
+def contexts(access: Any, rewards: list[float], **how: Any) -> list[str]:
     """What the teacher of each rollout is given, as text."""
     count = len(rewards)
-    tokens = max(len(rollout.tokens) for rollout in probe.rollouts)
+    tokens = max(len(rollout.tokens) for rollout in access.rollouts)
     mask = torch.zeros(count, tokens, dtype=torch.bool)
-    for row, rollout in zip(mask, probe.rollouts, strict=True):
+    for row, rollout in zip(mask, access.rollouts, strict=True):
         row[: len(rollout.tokens)] = True
-    labels = [int(rollout.prompt.id) for rollout in probe.rollouts]
+    labels = [int(rollout.prompt.id) for rollout in access.rollouts]
     batch = Batch.of(mask, group=torch.tensor(labels), rewards=torch.tensor(rewards))
-    rendered = replace(probe, render=lambda source: probe.encode(source))
+    rendered = replace(access, render=lambda source: access.encode(source))
     made = teacher_contexts(batch, rendered, **how)["teacher_context"]
-    return [probe.decode([token for token in row if token >= 0]) for row in made.tolist()]
+    return [access.decode([token for token in row if token >= 0]) for row in made.tolist()]
 
 
 def test_the_teacher_is_shown_a_siblings_solution() -> None:
-    probe = probe_of(["4", "5", "6", "7"], groups=[1, 1, 1, 2])
+    access = access_of(["4", "5", "6", "7"], groups=[1, 1, 1, 2])
     how = {"solution_text": " so {}", "ending": " go"}
-    given_ = contexts(probe, [0.0, 1.0, 1.0, 1.0], **how)
+    given_ = contexts(access, [0.0, 1.0, 1.0, 1.0], **how)
     assert given_ == ["question 1 so 5 go", "question 1 so 6 go", "question 1 so 5 go", ""]
     # Only the threshold matters of a graded reward; without exclusion a success may be shown to itself.
-    graded = contexts(probe, [0.2, 0.6, 0.4, 0.5], threshold=0.5, exclude_self=False, **how)
+    graded = contexts(access, [0.2, 0.6, 0.4, 0.5], threshold=0.5, exclude_self=False, **how)
     assert graded == ["question 1 so 5 go", "question 1 so 5 go", "question 1 so 5 go", "question 2 so 7 go"]
-    wrong = contexts(probe, [0.0, 1.0, 1.0, 1.0], wrong_only=True, **how)
+    wrong = contexts(access, [0.0, 1.0, 1.0, 1.0], wrong_only=True, **how)
     assert wrong == ["question 1 so 5 go", "", "", ""]
 
 
 def test_feedback_of_the_data_is_shown_where_there_is_no_solution() -> None:
     columns = [{"hint": "add"}, {"hint": "add"}, {"hint": ""}]
-    probe = probe_of(["4", "5", "7"], groups=[1, 1, 2], columns=columns)
+    access = access_of(["4", "5", "7"], groups=[1, 1, 2], columns=columns)
     how = {"feedback": "hint", "solution_text": " so {}", "feedback_text": " hint {}", "ending": "."}
-    assert contexts(probe, [1.0, 0.0, 0.0], **how) == ["question 1 hint add.", "question 1 so 4.", ""]
-    both = contexts(probe, [1.0, 0.0, 0.0], feedback_only_without_solution=False, **how)
+    assert contexts(access, [1.0, 0.0, 0.0], **how) == ["question 1 hint add.", "question 1 so 4.", ""]
+    both = contexts(access, [1.0, 0.0, 0.0], feedback_only_without_solution=False, **how)
     assert both == ["question 1 hint add.", "question 1 so 4 hint add.", ""]
 
 
 def test_a_solution_can_be_shown_without_its_thought_and_never_beyond_the_models_context() -> None:
-    probe = probe_of(["hm</think>4", "5"], groups=[1, 1])
+    access = access_of(["hm</think>4", "5"], groups=[1, 1])
     how: dict[str, Any] = {"solution_text": "={}", "ending": ""}
-    assert contexts(probe, [1.0, 0.0], **how)[1] == "question 1=hm</think>4"
-    assert contexts(probe, [1.0, 0.0], strip_thought=True, **how)[1] == "question 1=4"
+    assert contexts(access, [1.0, 0.0], **how)[1] == "question 1=hm</think>4"
+    assert contexts(access, [1.0, 0.0], strip_thought=True, **how)[1] == "question 1=4"
     # Twelve tokens of context, one of the answer and its end.
     for limit, fits in ((14, True), (13, False)):
-        short = replace(probe, context_length=limit)
+        short = replace(access, context_length=limit)
         assert bool(contexts(short, [1.0, 0.0], strip_thought=True, **how)[1]) == fits
 
 

@@ -18,7 +18,7 @@ from cohort.training.loop import one_step
 from cohort.types import Batch
 from tests import micro, shown
 from tests.golden.distillation import with_teacher
-from tests.helpers import probe_of
+from tests.helpers import access_of
 from tests.recipes.steps import update_of
 from tests.traits import batch_for
 
@@ -90,19 +90,19 @@ def test_the_teacher_sees_wrong_rollouts_alone() -> None:
         asked.append((model, want, len(contexts), [list(c) for c in completions]))
         return {"entropy": torch.full((len(contexts), max(map(len, completions))), 0.5)}
 
-    probe = probe_of(["4", "5", "66", "7", "8"], groups=[1, 1, 1, 2, 2], score=score)
-    lengths = torch.tensor([len(rollout.tokens) for rollout in probe.rollouts])
+    access = access_of(["4", "5", "66", "7", "8"], groups=[1, 1, 1, 2, 2], score=score)
+    lengths = torch.tensor([len(rollout.tokens) for rollout in access.rollouts])
     batch = Batch.of(
         torch.arange(4) < lengths[:, None],
         group=torch.tensor([1, 1, 1, 2, 2]),
         rewards=torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0]),
     )
-    made = registry.method("srpo").attach(batch, probe, {})
+    made = registry.method("srpo").attach(batch, access, {})
     assert taught(made).tolist() == [False, True, True, False, False]
-    assert asked == [("teacher", {"entropy"}, 2, [probe.rollouts[1].tokens, probe.rollouts[2].tokens])]
+    assert asked == [("teacher", {"entropy"}, 2, [access.rollouts[1].tokens, access.rollouts[2].tokens])]
     assert made["teacher_entropy"].tolist()[1:3] == [[0.5, 0.5, 0.0, 0.0], [0.5, 0.5, 0.5, 0.0]]
     right = batch.replace(rewards=torch.ones(5))
-    assert not taught(registry.method("srpo").attach(right, probe, {})).any()
+    assert not taught(registry.method("srpo").attach(right, access, {})).any()
     assert len(asked) == 1
 
 

@@ -11,7 +11,7 @@ from cohort import registry
 from cohort.recipes.trpa import attach_level, level_pairs
 from cohort.reductions.groups import token_mean
 from cohort.types import Batch
-from tests.helpers import probe_of
+from tests.helpers import access_of
 from tests.recipes.losses import on_policy, taken
 from tests.traits import batch_for
 
@@ -82,7 +82,7 @@ def test_a_token_beyond_the_cap_keeps_no_trust_region_gradient() -> None:
 def test_levels_come_from_verifier_text_and_format() -> None:
     """Right; wrong; nothing that could be an answer; right in the wrong format."""
     texts = ["the answer is 4", "the answer is 5", "no idea", "4"]
-    probe = probe_of(texts)
+    access = access_of(texts)
     kept = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
     batch = Batch.of(
         torch.ones(4, 2),
@@ -91,8 +91,8 @@ def test_levels_come_from_verifier_text_and_format() -> None:
         accuracy=kept[:, 0],
         reward_components=kept,
     ).note(reward_names=("exact", "format"))
-    assert attach_level(batch, probe, format="format")["level"].tolist() == [1, 2, 3, 4]
-    assert attach_level(batch, probe)["level"].tolist() == [1, 2, 3, 1]
+    assert attach_level(batch, access, format="format")["level"].tolist() == [1, 2, 3, 4]
+    assert attach_level(batch, access)["level"].tolist() == [1, 2, 3, 1]
 
 
 def test_a_named_format_reward_is_asked_of_the_run() -> None:

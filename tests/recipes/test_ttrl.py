@@ -16,7 +16,7 @@ from cohort.rollouts.collect import make_batch
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, one_step
 from cohort.training.setup import optimizer_of, prepare
-from tests.helpers import probe_of
+from tests.helpers import access_of
 from tests.traits import batch_for, gradients, with_leaves
 
 SEEDS = st.integers(0, 10_000)
@@ -69,9 +69,9 @@ def test_unanimous_groups_give_no_gradient(seed: int, said: int) -> None:
 
 
 def test_answers_are_read_from_the_texts() -> None:
-    probe = probe_of(["it is 4", "#### 4.0", "five", "7", "7", "\\boxed{7}"], groups=[0, 0, 0, 1, 1, 1])
+    access = access_of(["it is 4", "#### 4.0", "five", "7", "7", "\\boxed{7}"], groups=[0, 0, 0, 1, 1, 1])
     method = registry.method("ttrl", n_samples=3)
-    made = method.shape(method.attach(make_batch(probe.rollouts, {}), probe, {}), {})
+    made = method.shape(method.attach(make_batch(access.rollouts, {}), access, {}), {})
     assert made.rewards.tolist() == [1, 1, 0, 1, 1, 1]
 
 

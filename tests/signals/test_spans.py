@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cohort.rollouts.collect import make_batch
 from cohort.signals import spans
-from tests.helpers import probe_of
+from tests.helpers import access_of
 
 PIECES = ("ab", " c", "\n\n", "d", "ü", "€", " 😀e", "")
 
@@ -48,13 +48,13 @@ def test_ends_where_the_first_space_is_left_out(tokens: list[int]) -> None:
 
 
 def test_tokens_within_a_span_of_the_text() -> None:
-    probe = probe_of(["say <answer>12</answer>.", "none", ""])
-    batch = make_batch(probe.rollouts, {})
-    ends = spans.text_ends(batch, probe)
+    access = access_of(["say <answer>12</answer>.", "none", ""])
+    batch = make_batch(access.rollouts, {})
+    ends = spans.text_ends(batch, access)
     inside = spans.within(ends, [(12, 14), None, (0, 5)])
     said = [
-        "".join(probe.decode([t]) for t, i in zip(r.tokens, row, strict=False) if i)
-        for r, row in zip(probe.rollouts, inside.tolist(), strict=True)
+        "".join(access.decode([t]) for t, i in zip(r.tokens, row, strict=False) if i)
+        for r, row in zip(access.rollouts, inside.tolist(), strict=True)
     ]
     assert said == ["12", "", ""]
     # A token that is partly inside counts.
@@ -70,10 +70,10 @@ def test_steps_are_what_blank_lines_separate() -> None:
 
 def test_every_token_has_the_step_that_it_begins_in() -> None:
     texts = ["a\n\nbc\n\nd", "one", "", "x\n\ny"]
-    probe = probe_of(texts)
-    batch = make_batch(probe.rollouts, {})
-    step_of = spans.step_index(spans.text_ends(batch, probe), [spans.steps(text) for text in texts])
-    rows = [row[: len(r.tokens)] for r, row in zip(probe.rollouts, step_of.tolist(), strict=True)]
+    access = access_of(texts)
+    batch = make_batch(access.rollouts, {})
+    step_of = spans.step_index(spans.text_ends(batch, access), [spans.steps(text) for text in texts])
+    rows = [row[: len(r.tokens)] for r, row in zip(access.rollouts, step_of.tolist(), strict=True)]
     assert rows == [[0, 0, 0, 1, 1, 1, 1, 2, 2], [0, 0, 0, 0], [0], [0, 0, 0, 1, 1]]
     assert spans.step_index(torch.zeros(2, 3, dtype=torch.int64), [[], []]).tolist() == [[0] * 3] * 2
     values = spans.of_steps(torch.tensor([[1.0, 2.0]]), torch.tensor([[0, 1, 2, 5]]))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from cohort.reductions.groups import group_mean
 from cohort.signals import votes
 from cohort.types import Batch, Groups, Prompt, Request
-from cohort.types.access import Probe
-from tests.helpers import probe_of, rollout_of
+from cohort.types.access import ModelAccess
+from tests.helpers import access_of, rollout_of
 
 IDS = st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 4)), min_size=1, max_size=14)
 
@@ -23,10 +23,10 @@ def groups_of(labels: list[int]) -> Groups:
     return Batch(mask=torch.ones(count, 1), rollouts={"group": torch.tensor(labels)}).groups
 
 
-def texts_probe(*texts: str) -> Probe:
+def texts_access(*texts: str) -> ModelAccess:
     request = Request(Prompt("p", "p", (1,), "p"), (1,), 0, 4)
     rollouts = [rollout_of(request, [1], text=text) for text in texts]
-    return Probe(rollouts, *[None] * 6)  # type: ignore[arg-type]
+    return ModelAccess(rollouts, *[None] * 6)  # type: ignore[arg-type]
 
 
 def test_ids_come_from_the_texts() -> None:
@@ -40,9 +40,9 @@ def test_ids_come_from_the_texts() -> None:
         "\\boxed{x + 1}",
     ]
     batch = Batch(mask=torch.ones(7, 1), rollouts={"group": torch.zeros(7, dtype=torch.int64)})
-    made = votes.answer_ids(batch, texts_probe(*texts))
+    made = votes.answer_ids(batch, texts_access(*texts))
     assert made["answer_id"].tolist() == [0, -1, 1, 0, 1, 2, 2]
-    assert votes.answer_ids(made, texts_probe())["answer_id"] is made["answer_id"]
+    assert votes.answer_ids(made, texts_access())["answer_id"] is made["answer_id"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -124,7 +124,7 @@ def test_a_judge_says_which_answers_mean_the_same() -> None:
         "\\boxed{y}",
     ]
     labels = [0, 0, 0, 0, 0, 1, 1]
-    probe = probe_of(texts, groups=labels)
+    access = access_of(texts, groups=labels)
     batch = Batch(mask=torch.ones(7, 1), rollouts={"group": torch.tensor(labels)})
     asked = []
 
@@ -132,7 +132,7 @@ def test_a_judge_says_which_answers_mean_the_same() -> None:
         asked.extend(zip(prompts, first, second, strict=True))
         return [None if "1" in p else a.lower() == b.lower() for p, a, b in zip(prompts, first, second, strict=True)]
 
-    ids = votes.judged_ids(batch, probe, equal=equal)["answer_id"].tolist()
+    ids = votes.judged_ids(batch, access, equal=equal)["answer_id"].tolist()
     assert ids == [0, 0, -1, 3, 0, -2, -2]
     # Equal texts are not asked for, and the earlier one comes first.
     assert asked == [
@@ -141,5 +141,5 @@ def test_a_judge_says_which_answers_mean_the_same() -> None:
         ("question 0", "paris", "Lyon"),
         ("question 1", "x", "y"),
     ]
-    by_key = votes.judged_ids(batch, probe)["answer_id"].tolist()
+    by_key = votes.judged_ids(batch, access)["answer_id"].tolist()
     assert by_key == [0, 1, 2, 3, 0, 4, 5]

@@ -1,4 +1,4 @@
-"""Sampling axis: how a rollout is drawn. A function takes requests and tools and returns rollouts, not yet scored."""
+"""Sampling axis: how a rollout is drawn. A function takes requests and a sampler and returns rollouts, not yet scored."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from cohort.signals.entropy import EntropyTemperature, entropy_scale
 from cohort.types import Batch, Request, Rollout
-from cohort.types.access import Tools
+from cohort.types.access import Sampler
 from cohort.types.declare import State, declare, hooks
 
 
-def independent(requests: Sequence[Request], tools: Tools) -> list[Rollout]:
+def independent(requests: Sequence[Request], sampler: Sampler) -> list[Rollout]:
     """Every rollout drawn by itself from its context."""
-    return tools.generate(requests)
+    return sampler.generate(requests)
 
 
 def _remember_entropies(batch: Batch, state: State, *, entropy_pivot: float = 0.8) -> State:
@@ -24,13 +24,13 @@ def _remember_entropies(batch: Batch, state: State, *, entropy_pivot: float = 0.
 @hooks(init=lambda: {"scale": None}, on_rollouts=_remember_entropies)
 @declare(processes=True)
 def by_entropy(
-    requests: Sequence[Request], tools: Tools, state: State, *, temperature_tau: float = 0.05
+    requests: Sequence[Request], sampler: Sampler, state: State, *, temperature_tau: float = 0.05
 ) -> list[Rollout]:
     """T = T0 (1 + tau clip(h, -1, 1)) at every token, h its entropy on the scale of the step before (see `axes.entropy`).
 
     The first step has no scale and draws at T0, the temperature of the run, at which entropies are taken throughout.
     """
     if state["scale"] is None:
-        return tools.generate(requests)
+        return sampler.generate(requests)
     heat = EntropyTemperature(temperature_tau, *state["scale"])
-    return tools.generate([replace(r, processor=heat) for r in requests])
+    return sampler.generate([replace(r, processor=heat) for r in requests])

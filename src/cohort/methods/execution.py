@@ -14,7 +14,7 @@ from cohort.methods.requirements import Requirements
 from cohort.methods.stage import MethodError, Stage, parameters
 from cohort.reductions.groups import group_rows
 from cohort.types import Batch, Rollout
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import State
 from cohort.types.replay import Recall
 
@@ -137,20 +137,20 @@ class Execution(Requirements):
         return new
 
     def update(self, states: Mapping[str, State], **given: Any) -> dict[str, State]:
-        """New states after the step's last update; `given` holds batch, rollouts, probe."""
+        """New states after the step's last update; `given` holds batch, rollouts, access."""
         new = dict(states)
         for key, _, stage in self.keyed:
             if stage.declared.on_step_end is not None:
                 new[key] = stage.hook("on_step_end", state=states.get(key), **given)
         return new
 
-    def attach(self, batch: Batch, probe: Probe, states: Mapping[str, State]) -> Batch:
+    def attach(self, batch: Batch, access: ModelAccess, states: Mapping[str, State]) -> Batch:
         """The batch with the fields that the method makes of its rollouts."""
         if not batch.size:
             return batch
         for key, _, stage in self.keyed:
             if stage.declared.on_scored is not None:
-                batch = stage.hook("on_scored", batch, probe, state=states.get(key))
+                batch = stage.hook("on_scored", batch, access, state=states.get(key))
         return batch
 
     def recall(self, states: Mapping[str, State]) -> list[Recall]:

@@ -27,31 +27,31 @@ from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_sum
 from cohort.types import Batch, Rollout
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 FENCE = "```"
 
 
-def code_start(rollout: Rollout, probe: Probe, pattern: re.Pattern[str]) -> int:
+def code_start(rollout: Rollout, access: ModelAccess, pattern: re.Pattern[str]) -> int:
     """Tokens of its own that the policy wrote before the first match in the text; -1 without a match."""
     found = pattern.search(rollout.text)
     if found is None:
         return -1
     # The longest run of tokens whose text ends at or before the match.
     lengths = range(len(rollout.tokens) + 1)
-    before = bisect_right(lengths, found.start(), key=lambda n: len(probe.decode(rollout.tokens[:n]))) - 1
+    before = bisect_right(lengths, found.start(), key=lambda n: len(access.decode(rollout.tokens[:n]))) - 1
     return sum(rollout.mask[:before])
 
 
-def find_code(batch: Batch, probe: Probe, *, code_pattern: str = FENCE) -> Batch:
+def find_code(batch: Batch, access: ModelAccess, *, code_pattern: str = FENCE) -> Batch:
     """The place of the first code block, found in the text.
 
     Returns:
         the batch with `first_code_position` [N] int64, -1 where there is no code.
     """
     pattern = re.compile(code_pattern)
-    starts = [code_start(rollout, probe, pattern) for rollout in probe.rollouts]
+    starts = [code_start(rollout, access, pattern) for rollout in access.rollouts]
     return batch.with_rollouts(first_code_position=torch.tensor(starts, dtype=torch.int64, device=batch.device))
 
 

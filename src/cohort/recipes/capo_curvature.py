@@ -27,19 +27,19 @@ from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.moments import Adam, direction, moved, no_moments, row_means
 from cohort.types import Batch
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import State, declare, hooks, needs
 
 # Numbers held at once while candidates are picked and tokens judged: 64 million are 256 MB in float32.
 MOST = 64 * 2**20
 
 
-def last_layer(batch: Batch, probe: Probe, *, top_k: int | None = 64) -> Batch:
+def last_layer(batch: Batch, access: ModelAccess, *, top_k: int | None = 64) -> Batch:
     """on_scored hook: a forward pass for hidden states [N, T, d], ids and probabilities [N, T, K] of the likeliest tokens."""
-    contexts, completions = zip(*((r.request.context, r.tokens) for r in probe.rollouts), strict=True)
+    contexts, completions = zip(*((r.request.context, r.tokens) for r in access.rollouts), strict=True)
     # The run's temperature divides hidden states as it does logits.
-    hidden = probe.score(contexts, completions, want=frozenset({"hidden"}))["hidden"] / probe.temperature
-    head, mask = probe.head(), batch.mask
+    hidden = access.score(contexts, completions, want=frozenset({"hidden"}))["hidden"] / access.temperature
+    head, mask = access.head(), batch.mask
     count = min(top_k or len(head), len(head))
     best = [(part @ head.T).topk(count) for part in hidden[mask].split(max(1, MOST // len(head)))]
     ids, probs = head.new_zeros(*mask.shape, count, dtype=torch.int64), head.new_zeros(*mask.shape, count)

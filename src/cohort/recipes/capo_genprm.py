@@ -34,7 +34,7 @@ from cohort.recipes.recipe import recipe
 from cohort.rewards.judge import Judge, ask
 from cohort.signals.spans import numbered, of_steps, step_index, steps, text_ends
 from cohort.types import Batch, Groups
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 JUDGE = "judge(prompts, completions, **columns) -> for each completion lists of its wrong steps, one list a critique"
@@ -64,18 +64,18 @@ def voted(share: Tensor, vote: str) -> Tensor:
     return agreed.to(share.dtype)
 
 
-def critiqued(batch: Batch, probe: Probe, *, judge: Judge) -> Batch:
+def critiqued(batch: Batch, access: ModelAccess, *, judge: Judge) -> Batch:
     """A judge's critiques of every rollout. An on_scored hook: the batch with `wrong_share` [N, T]."""
-    spans = [steps(rollout.text) for rollout in probe.rollouts]
+    spans = [steps(rollout.text) for rollout in access.rollouts]
     asked = [i for i, each in enumerate(spans) if each]
-    prompts = [probe.rollouts[i].prompt for i in asked]
+    prompts = [access.rollouts[i].prompt for i in asked]
     critiques: list[Sequence[Sequence[int]]] = [[]] * len(spans)
-    completions = [numbered(probe.rollouts[i].text, spans[i]) for i in asked]
+    completions = [numbered(access.rollouts[i].text, spans[i]) for i in asked]
     for i, lists in zip(asked, ask(judge, prompts, completions=completions), strict=True):
         critiques[i] = lists
     share = wrong_share(critiques, max((len(each) for each in spans), default=0))
     share = share.to(batch.device, batch.dtype)
-    return batch.with_tokens(wrong_share=of_steps(share, step_index(text_ends(batch, probe), spans)))
+    return batch.with_tokens(wrong_share=of_steps(share, step_index(text_ends(batch, access), spans)))
 
 
 def token_rewards(batch: Batch, *, w_whole: float, w_process: float, vote: str) -> Tensor:

@@ -24,7 +24,7 @@ from cohort.axes import aggregation
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.types import Batch, Request, Rollout
-from cohort.types.access import Tools
+from cohort.types.access import Sampler
 
 
 def weights(
@@ -73,14 +73,14 @@ def stop_index(token_probs: Tensor, *, prob_threshold: float, run_length: int) -
 
 
 def stop_repetition(
-    requests: Sequence[Request], tools: Tools, *, prob_threshold: float = 0.99, run_length: int = 3000
+    requests: Sequence[Request], sampler: Sampler, *, prob_threshold: float = 0.99, run_length: int = 3000
 ) -> list[Rollout]:
     """Rollouts cut where they run into a long stretch of near-certain tokens."""
     out = []
-    for rollout in tools.generate(requests):
+    for rollout in sampler.generate(requests):
         probs = torch.tensor(rollout.sampler_logp, dtype=torch.float64).exp()
         stop = stop_index(probs, prob_threshold=prob_threshold, run_length=run_length)
-        out.append(rollout if stop < 0 else tools.cut(rollout, stop + 1))
+        out.append(rollout if stop < 0 else sampler.cut(rollout, stop + 1))
     return out
 
 

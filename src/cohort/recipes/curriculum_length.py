@@ -31,7 +31,7 @@ from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.signals.questions import question, redress
 from cohort.types import Batch, Request, Rollout
-from cohort.types.access import Probe, Tools
+from cohort.types.access import ModelAccess, Sampler
 from cohort.types.declare import declare, hooks, needs
 
 SENTENCE = "\n\nThe response should use exactly {budget} tokens."
@@ -76,20 +76,20 @@ def spans(text: str) -> tuple[bool, bool]:
     return "think" in found, "answer" in found
 
 
-def find_spans(batch: Batch, probe: Probe) -> Batch:
+def find_spans(batch: Batch, access: ModelAccess) -> Batch:
     """Read in the texts. The batch with `has_think` and `has_answer` [N]."""
-    think, answer = torch.tensor([spans(rollout.text) for rollout in probe.rollouts], device=batch.device).float().T
+    think, answer = torch.tensor([spans(rollout.text) for rollout in access.rollouts], device=batch.device).float().T
     return batch.with_rollouts(has_think=think, has_answer=answer)
 
 
 def budget_in_prompt(
-    requests: Sequence[Request], tools: Tools, *, plan: Mapping[str, Any], sentence: str = SENTENCE
+    requests: Sequence[Request], sampler: Sampler, *, plan: Mapping[str, Any], sentence: str = SENTENCE
 ) -> list[Rollout]:
     """The prompts with a sentence that says how many tokens to use. Source: arXiv:2508.08940."""
     if not sentence:
-        return tools.draw(requests)
-    said = sentence.replace("{budget}", str(budget(tools.step, steps=tools.steps, **plan)))
-    return tools.draw([redress(request, question(request.prompt) + said, tools) for request in requests])
+        return sampler.draw(requests)
+    said = sentence.replace("{budget}", str(budget(sampler.step, steps=sampler.steps, **plan)))
+    return sampler.draw([redress(request, question(request.prompt) + said, sampler) for request in requests])
 
 
 @needs("has_think", "has_answer")

@@ -30,7 +30,7 @@ from cohort.recipes.recipe import recipe
 from cohort.reductions.components import component
 from cohort.reductions.groups import group_table
 from cohort.types import Batch, Request, Rollout, Segment
-from cohort.types.access import Tools
+from cohort.types.access import Sampler
 from cohort.types.declare import declare, needs
 
 
@@ -45,26 +45,26 @@ def unsolved(rollouts: Sequence[Rollout], *, max_accuracy: float) -> dict[str, b
 
 @declare(columns=("solution",), provides=("is_anchor",))
 def expert_anchors(
-    requests: Sequence[Request], tools: Tools, *, solution: str = "solution", max_accuracy: float = 0.0
+    requests: Sequence[Request], sampler: Sampler, *, solution: str = "solution", max_accuracy: float = 0.0
 ) -> list[Rollout]:
     """Draw every group; where it stays unsolved, the expert's solution takes the place of its last rollout."""
-    rollouts = [rollout.but(fields={**rollout.fields, "is_anchor": 0.0}) for rollout in tools.draw(requests)]
+    rollouts = [rollout.but(fields={**rollout.fields, "is_anchor": 0.0}) for rollout in sampler.draw(requests)]
     hard = unsolved(rollouts, max_accuracy=max_accuracy)
     last = {rollout.prompt.id: place for place, rollout in enumerate(rollouts) if hard[rollout.prompt.id]}
     written = []
     for place in last.values():
         request = rollouts[place].request
-        tokens = tools.follow(request.prompt, str(request.prompt.row.get(solution)))
+        tokens = sampler.follow(request.prompt, str(request.prompt.row.get(solution)))
         if 0 < len(tokens) < request.max_new_tokens:
             # Written by another, but trained on like the policy's own.
             history = (Segment(tokens),)
             written.append(replace(request, history=history, max_new_tokens=1, seed=request.seed + 1))
     anchors = []
-    for drawn in tools.generate(written):
+    for drawn in sampler.generate(written):
         # The one token drawn after the solution stays if it is the end.
-        ended = drawn if drawn.finished else tools.cut(drawn, len(drawn.request.prefix))
+        ended = drawn if drawn.finished else sampler.cut(drawn, len(drawn.request.prefix))
         anchors.append(ended.but(fields={**ended.fields, "is_anchor": 1.0}))
-    for anchor in tools.grade(anchors):
+    for anchor in sampler.grade(anchors):
         # The judge scores it like any other, but that it is right is taken for granted.
         rollouts[last[anchor.prompt.id]] = anchor.but(reward=1.0, accuracy=1.0)
     return rollouts

@@ -26,7 +26,7 @@ from cohort.axes import advantage, surrogate
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.types import Batch
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import State, declare, hooks, needs
 
 
@@ -44,13 +44,19 @@ def reinforce_share(entropy: float, correct: float, *, target_entropy: float, ca
 
 
 def score_at_temperature(
-    batch: Batch, probe: Probe, state: State, *, target_entropy: float = 0.25, hot: float = 1.2, cold: float = 0.8
+    batch: Batch,
+    access: ModelAccess,
+    state: State,
+    *,
+    target_entropy: float = 0.25,
+    hot: float = 1.2,
+    cold: float = 0.8,
 ) -> Batch:
     """A forward pass of the policy over every rollout at the temperature that the state calls for."""
     temperature = controlled_temperature(state["entropy"], target_entropy=target_entropy, hot=hot, cold=cold)
-    contexts, completions = zip(*((r.request.context, r.tokens) for r in probe.rollouts), strict=True)
-    support = [r.support for r in probe.rollouts]
-    scored = probe.score(contexts, completions, temperature=temperature * probe.temperature, support=support)
+    contexts, completions = zip(*((r.request.context, r.tokens) for r in access.rollouts), strict=True)
+    support = [r.support for r in access.rollouts]
+    scored = access.score(contexts, completions, temperature=temperature * access.temperature, support=support)
     return batch.with_tokens(old_logp_temp=scored["logp"])
 
 

@@ -33,7 +33,7 @@ from cohort.signals.answers import marked, repeats
 from cohort.signals.questions import question
 from cohort.signals.votes import FAILED, NO_ANSWER, answer_entropy, answer_share, apart, distinct, judged_ids
 from cohort.types import Batch
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 _SLACK = 1e-6
@@ -59,10 +59,10 @@ def semantic_reward(batch: Batch, *, entropy_low: float = 0.0, entropy_high: flo
     return torch.where(in_band(ids, batch, low=entropy_low, high=entropy_high), share, torch.zeros_like(share))
 
 
-def answers_and_copies(batch: Batch, probe: Probe, *, equal: Judge | None = None) -> Batch:
+def answers_and_copies(batch: Batch, access: ModelAccess, *, equal: Judge | None = None) -> Batch:
     """Final answers as numbers, as `judged_ids`, and `copies_question` [N], 1 where one repeats the question."""
-    copies = [float(repeats((marked(r.text) or "").strip(), question(r.prompt))) for r in probe.rollouts]
-    return judged_ids(batch, probe, equal=equal).with_rollouts(
+    copies = [float(repeats((marked(r.text) or "").strip(), question(r.prompt))) for r in access.rollouts]
+    return judged_ids(batch, access, equal=equal).with_rollouts(
         copies_question=torch.tensor(copies, dtype=batch.dtype, device=batch.device)
     )
 

@@ -31,7 +31,7 @@ from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_parents, group_sum, token_mean, token_others
 from cohort.types import Batch
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 
@@ -70,9 +70,9 @@ def nested_ratio(
     return (rollout[:, None] + _gate(moved - trajectory[:, None], epsilon)).exp()
 
 
-def domain_ids(batch: Batch, probe: Probe, *, domain: str) -> Batch:
+def domain_ids(batch: Batch, access: ModelAccess, *, domain: str) -> Batch:
     """Read from the data."""
-    ids = [zlib.crc32(str(name).encode()) for name in probe.column(domain)]
+    ids = [zlib.crc32(str(name).encode()) for name in access.column(domain)]
     return batch.with_rollouts(domain=torch.tensor(ids, dtype=torch.int64, device=batch.device))
 
 

@@ -25,15 +25,15 @@ from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.rewards.verifiers import reads_as_math
 from cohort.types import Batch, generation_budget
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 _THINK = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
-def read_format(batch: Batch, probe: Probe) -> Batch:
+def read_format(batch: Batch, access: ModelAccess) -> Batch:
     """Read in the texts, by math-verify. The batch with `answer_format` and `think_format` [N]."""
-    found = [(reads_as_math(r.text), _THINK.search(r.text) is not None) for r in probe.rollouts]
+    found = [(reads_as_math(r.text), _THINK.search(r.text) is not None) for r in access.rollouts]
     answer, think = torch.tensor(found, device=batch.device).float().T
     return batch.with_rollouts(answer_format=answer, think_format=think)
 

@@ -30,7 +30,7 @@ from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_flat, group_order, token_sum
 from cohort.types import Batch
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 PerTask = tuple[tuple[float, ...], ...]
@@ -54,10 +54,10 @@ def gaussian_ranks(batch: Batch) -> Tensor:
     return torch.where(group_flat(rewards, groups)[groups.index], torch.zeros_like(rewards), mean[tie])
 
 
-def task_ids(batch: Batch, probe: Probe, *, task: str | None, tasks: tuple[str | int, ...]) -> Batch:
+def task_ids(batch: Batch, access: ModelAccess, *, task: str | None, tasks: tuple[str | int, ...]) -> Batch:
     """on_scored hook: the batch with `task_id` [N], the place of each row's task among the tasks."""
     place = {value: k for k, value in enumerate(tasks)}
-    named = [tasks[0]] * batch.size if task is None else probe.column(task)
+    named = [tasks[0]] * batch.size if task is None else access.column(task)
     for value in named:
         if value not in place:
             raise UsageError(f"g2rpo: the column '{task}' holds {value!r}, which is none of the tasks {tasks!r}")

@@ -27,7 +27,7 @@ from cohort.reductions.components import component
 from cohort.reductions.groups import group_mean, group_sum, token_sum
 from cohort.signals.spans import Span, text_ends, within
 from cohort.types import Batch, Groups
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 ACCURATE = 0.1
@@ -44,15 +44,17 @@ def answer_span(text: str, open_tag: str, close_tag: str) -> Span | None:
     return start, len(text) if end < 0 else end
 
 
-def teachers_view(batch: Batch, probe: Probe, *, open_tag: str = "<answer>", close_tag: str = "</answer>") -> Batch:
+def teachers_view(
+    batch: Batch, access: ModelAccess, *, open_tag: str = "<answer>", close_tag: str = "</answer>"
+) -> Batch:
     """One forward pass of the teacher over every rollout.
 
     An on_scored hook: the batch with its `ema_ref_logp`, and the `answer_mask` of the tokens of the answer [N, T].
     """
-    spans = [answer_span(rollout.text, open_tag, close_tag) for rollout in probe.rollouts]
-    contexts = [rollout.request.context for rollout in probe.rollouts]
-    logp = probe.score(contexts, [rollout.tokens for rollout in probe.rollouts], model="teacher")["logp"]
-    return batch.with_tokens(answer_mask=within(text_ends(batch, probe), spans), ema_ref_logp=logp.to(batch.device))
+    spans = [answer_span(rollout.text, open_tag, close_tag) for rollout in access.rollouts]
+    contexts = [rollout.request.context for rollout in access.rollouts]
+    logp = access.score(contexts, [rollout.tokens for rollout in access.rollouts], model="teacher")["logp"]
+    return batch.with_tokens(answer_mask=within(text_ends(batch, access), spans), ema_ref_logp=logp.to(batch.device))
 
 
 def clamped(likelihood: Tensor, *, confidence_upper: float | None) -> Tensor:

@@ -26,7 +26,7 @@ from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import token_mean, token_sum, top_tokens
 from cohort.types import Batch
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 CLOSING = "\n\nThe final answer is \\boxed{"
@@ -51,7 +51,7 @@ def belief(logp: Tensor, mask: Tensor, *, confidence: str = "joint") -> Tensor:
 
 def score_prefixes(
     batch: Batch,
-    probe: Probe,
+    access: ModelAccess,
     *,
     answer: str = "answer",
     closing: str = CLOSING,
@@ -66,10 +66,10 @@ def score_prefixes(
     """
     segment = segments(batch, num_segments=num_segments, entropy_fraction=entropy_fraction).cpu()
     mask = batch.mask.cpu()
-    closed = probe.encode(closing)
+    closed = access.encode(closing)
     asked: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
     place = torch.full((batch.size, num_segments + 1), -1)
-    for i, (rollout, gold) in enumerate(zip(probe.rollouts, probe.column(answer), strict=True)):
+    for i, (rollout, gold) in enumerate(zip(access.rollouts, access.column(answer), strict=True)):
         own = mask[i].nonzero()[:, 0]
         if not own.numel():
             continue
@@ -77,12 +77,12 @@ def score_prefixes(
         # Nothing follows a stop token.
         cuts.append(len(rollout.tokens) - rollout.finished)
         for k, cut in enumerate(cuts):
-            key = ((*rollout.request.context, *rollout.tokens[:cut], *closed), probe.encode(str(gold)))
+            key = ((*rollout.request.context, *rollout.tokens[:cut], *closed), access.encode(str(gold)))
             place[i, k:] = asked.setdefault(key, len(asked))
     if not asked:
         return batch.with_rollouts(confidences=torch.zeros(place.shape, device=batch.device))
     answers = [tokens for _, tokens in asked]
-    logp = probe.score([context for context, _ in asked], answers)["logp"]
+    logp = access.score([context for context, _ in asked], answers)["logp"]
     lengths = torch.tensor([len(tokens) for tokens in answers], device=logp.device)
     found = belief(logp, torch.arange(logp.shape[1], device=logp.device) < lengths[:, None], confidence=confidence)
     return batch.with_rollouts(confidences=torch.where(place >= 0, found.cpu()[place], 0.0).to(batch.device))

@@ -29,7 +29,7 @@ from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import token_mean, token_sum
 from cohort.signals.spans import text_ends, within
 from cohort.types import Batch
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 # An advantage of 0 may come out a rounding below it.
@@ -68,13 +68,18 @@ def displacement(batch: Batch, *, gate: str, answer_weight: float, denominator: 
 
 
 def mark_answers(
-    batch: Batch, probe: Probe, *, answer_weight: float = 1.0, open_tag: str = "<answer>", close_tag: str = "</answer>"
+    batch: Batch,
+    access: ModelAccess,
+    *,
+    answer_weight: float = 1.0,
+    open_tag: str = "<answer>",
+    close_tag: str = "</answer>",
 ) -> Batch:
     """Read from the texts, where answer_weight is below 1."""
     if answer_weight >= 1 or "answer_mask" in batch:
         return batch
-    spans = [answer_span(rollout.text, open_tag, close_tag) for rollout in probe.rollouts]
-    return batch.with_tokens(answer_mask=within(text_ends(batch, probe), spans))
+    spans = [answer_span(rollout.text, open_tag, close_tag) for rollout in access.rollouts]
+    return batch.with_tokens(answer_mask=within(text_ends(batch, access), spans))
 
 
 @needs("old_logp", answer_mask=lambda answer_weight: answer_weight < 1)

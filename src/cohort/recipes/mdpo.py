@@ -27,7 +27,7 @@ from cohort.axes import surrogate
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.types import Batch
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 
@@ -36,13 +36,13 @@ def scheduled(iteration: int, total: int) -> float:
     return 1 - iteration / total
 
 
-def old_policy(batch: Batch, probe: Probe, *, kl: str = "sampled") -> Batch:
+def old_policy(batch: Batch, access: ModelAccess, *, kl: str = "sampled") -> Batch:
     """on_scored hook: the batch with `old_logits` [N, T, V], where the KL is taken over the vocabulary."""
     if kl != "full":
         return batch
-    contexts, completions = zip(*((r.request.context, r.tokens) for r in probe.rollouts), strict=True)
-    support = [r.support for r in probe.rollouts]
-    logits = probe.score(contexts, completions, want=frozenset({"logits"}), support=support)["logits"]
+    contexts, completions = zip(*((r.request.context, r.tokens) for r in access.rollouts), strict=True)
+    support = [r.support for r in access.rollouts]
+    logits = access.score(contexts, completions, want=frozenset({"logits"}), support=support)["logits"]
     return batch.with_tokens(old_logits=logits)
 
 

@@ -26,16 +26,16 @@ from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_min
 from cohort.types import Batch
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import State, declare, hooks, needs
 
 CALL = "```.*?```|<tool_call>"
 
 
-def count_calls(batch: Batch, probe: Probe, *, call: str = CALL) -> Batch:
+def count_calls(batch: Batch, access: ModelAccess, *, call: str = CALL) -> Batch:
     """Counted in the texts. The batch with `tool_calls` [N]."""
     expression = re.compile(call, re.DOTALL)
-    counts = [float(sum(1 for _ in expression.finditer(rollout.text))) for rollout in probe.rollouts]
+    counts = [float(sum(1 for _ in expression.finditer(rollout.text))) for rollout in access.rollouts]
     return batch.with_rollouts(tool_calls=torch.tensor(counts, device=batch.device))
 
 

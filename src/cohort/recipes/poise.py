@@ -30,7 +30,7 @@ from cohort.reductions.groups import others_mean, token_mean
 from cohort.signals import probing
 from cohort.signals.spans import Span, text_ends, within
 from cohort.types import Batch, Rollout
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import State, declare, hooks, needs
 
 FEATURES = ("prompt_feature", "response_feature", "entropy_feature")
@@ -64,7 +64,7 @@ def _domains(rollouts: Sequence[Rollout], count: int, domain: str | None) -> dic
 
 def _look(
     batch: Batch,
-    probe: Probe,
+    access: ModelAccess,
     state: State,
     *,
     layer: int | None,
@@ -74,15 +74,17 @@ def _look(
     clip: tuple[float, float],
 ) -> Batch:
     """A pass for the hidden states of every rollout, and what the last step's probe expects of it."""
-    prompts, responses = probing.pooled_states(probe, layer=probing.layer_of(probe, layer, default=19), last=pool_last)
-    ends = text_ends(batch, probe)
-    spans = zip(*(thought_and_answer(rollout.text) for rollout in probe.rollouts), strict=True)
+    prompts, responses = probing.pooled_states(
+        access, layer=probing.layer_of(access, layer, default=19), last=pool_last
+    )
+    ends = text_ends(batch, access)
+    spans = zip(*(thought_and_answer(rollout.text) for rollout in access.rollouts), strict=True)
     parts = [within(ends, each) for each in spans]
     values = (prompts, responses, entropy_features(batch["old_entropy"], batch.mask, *parts))
     kept = {name: value.float().cpu() for name, value in zip(FEATURES, values, strict=True)}
     expected = torch.full((batch.size,), torch.nan)
-    for name, rows in _domains(probe.rollouts, batch.size, domain).items():
-        if name in state and "weights" in state[name]["probe"] and probe.step >= bootstrap_steps:
+    for name, rows in _domains(access.rollouts, batch.size, domain).items():
+        if name in state and "weights" in state[name]["probe"] and access.step >= bootstrap_steps:
             prompt, response, scalars = (kept[feature][rows] for feature in FEATURES)
             expected[rows] = probing.predict(state[name]["probe"], (prompt, response), scalars).clamp(*clip).float()
     return batch.with_rollouts(**kept, value_predictions=expected).to(batch.device)

@@ -25,7 +25,7 @@ from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_max
 from cohort.types import Batch
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 
@@ -45,17 +45,17 @@ def confidence(logp: Tensor, mask: Tensor, *, fraction: float) -> Tensor:
     return torch.where(count > 0, mean.exp(), torch.zeros_like(mean))
 
 
-def prompt_probabilities(batch: Batch, probe: Probe) -> Batch:
+def prompt_probabilities(batch: Batch, access: ModelAccess) -> Batch:
     """A forward pass of the policy over every distinct prompt.
 
     Returns:
         the batch with `prompt_logp` [N, Tq] of the prompt's tokens after the first, and `prompt_mask` [N, Tq] bool.
     """
-    prompts = {rollout.prompt.id: rollout.prompt.tokens for rollout in probe.rollouts}
+    prompts = {rollout.prompt.id: rollout.prompt.tokens for rollout in access.rollouts}
     place = {key: i for i, key in enumerate(prompts)}
-    rows = torch.tensor([place[rollout.prompt.id] for rollout in probe.rollouts], device=batch.device)
+    rows = torch.tensor([place[rollout.prompt.id] for rollout in access.rollouts], device=batch.device)
     asked = [tokens[1:] for tokens in prompts.values()]
-    logp = probe.score([tokens[:1] for tokens in prompts.values()], asked)["logp"].to(batch.device)
+    logp = access.score([tokens[:1] for tokens in prompts.values()], asked)["logp"].to(batch.device)
     counts = torch.tensor([len(tokens) for tokens in asked], device=batch.device)
     mask = torch.arange(logp.shape[1], device=batch.device) < counts[:, None]
     return batch.with_rollouts(prompt_logp=logp[rows], prompt_mask=mask[rows])

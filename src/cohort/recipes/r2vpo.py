@@ -29,7 +29,7 @@ from cohort.axes.aggregation import BY_NAME
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.types import Batch, Rollout
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import State, hooks
 from cohort.types.replay import Recall, completions, concat, pack_step, unpack
 
@@ -63,7 +63,7 @@ def _settle(
     batch: Batch,
     state: State,
     rollouts: Sequence[Rollout],
-    probe: Probe,
+    access: ModelAccess,
     *,
     delta: float,
     dual_lr: float,
@@ -73,7 +73,7 @@ def _settle(
     trained = [batch if "old_logp" in batch else batch.replace(old_logp=batch.logp)]
     recall = _replayed(state)
     if recall is not None:
-        logp = probe.score(recall.contexts, completions(recall.batch), support=recall.support)["logp"]
+        logp = access.score(recall.contexts, completions(recall.batch), support=recall.support)["logp"]
         old = recall.batch.to(batch.device)
         width = old.mask.shape[1] - logp.shape[1]
         trained.append(old.replace(logp=torch.nn.functional.pad(logp, [0, width])))

@@ -31,20 +31,20 @@ from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.signals.items import hits
 from cohort.types import Batch
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 SHAPING = {"extra_token": -0.1, "end_of_list": 0.1, "early_stop": -0.1}
 
 
-def read_lists(batch: Batch, probe: Probe, *, num_items: int, items: str, seen: str | None) -> Batch:
+def read_lists(batch: Batch, access: ModelAccess, *, num_items: int, items: str, seen: str | None) -> Batch:
     """Read in the texts. The batch with `hits` [N, K], `newlines` [N, T] and `eos` [N], place of the end token or -1."""
-    old = probe.column(seen) if seen else [None] * batch.size
-    each = zip(probe.rollouts, probe.column(items), old, strict=True)
+    old = access.column(seen) if seen else [None] * batch.size
+    each = zip(access.rollouts, access.column(items), old, strict=True)
     found = torch.tensor([hits(rollout.text, true, lines=num_items, seen=known or ()) for rollout, true, known in each])
-    ends = torch.tensor([len(rollout.tokens) - 1 if rollout.finished else -1 for rollout in probe.rollouts])
+    ends = torch.tensor([len(rollout.tokens) - 1 if rollout.finished else -1 for rollout in access.rollouts])
     used, place = batch["token_ids"].unique(return_inverse=True)
-    breaks = torch.tensor([probe.decode([token]).count("\n") for token in used.tolist()], device=batch.device)
+    breaks = torch.tensor([access.decode([token]).count("\n") for token in used.tolist()], device=batch.device)
     batch = batch.with_tokens(newlines=breaks[place])
     return batch.with_rollouts(hits=found.to(batch.device), eos=ends.to(batch.device))
 

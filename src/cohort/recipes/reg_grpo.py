@@ -30,7 +30,7 @@ from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_mean, token_sum
 from cohort.signals.questions import question, redress
 from cohort.types import Batch, Request, Rollout
-from cohort.types.access import Tools
+from cohort.types.access import Sampler
 from cohort.types.declare import State, declare, hooks, needs
 
 WITH_CUE = "{question}\n\nThe solution may begin like this: {cue}"
@@ -77,11 +77,11 @@ def _remember(batch: Batch, state: State, *, window: int = 8) -> State:
 @declare(provides=("plain_reward",))
 @hooks(init=lambda: {"means": []}, on_rollouts=_remember)
 def cued(
-    requests: Sequence[Request], tools: Tools, state: State, *, strength: float = 1.0, solution: str = "solution"
+    requests: Sequence[Request], sampler: Sampler, state: State, *, strength: float = 1.0, solution: str = "solution"
 ) -> list[Rollout]:
     """Draw every group, and those below the buffer's mean again with a cue; `plain_reward` is a group's mean without."""
     groups: dict[str, list[Rollout]] = {}
-    for rollout in tools.draw(requests):
+    for rollout in sampler.draw(requests):
         groups.setdefault(rollout.prompt.id, []).append(rollout)
     before, out, again = reference(state), [], []
     for members in groups.values():
@@ -90,9 +90,9 @@ def cued(
         trace = next((r.text for r in members if r.accuracy > 0), str(prompt.row.get(solution) or ""))
         cue = trace[: round(level * len(trace))] if action == "easier" else ""
         text = WITH_CUE.format(question=question(prompt), cue=cue)
-        again += [redress(r.request, text, tools, salt=1, plain_reward=mean) for r in members if cue]
+        again += [redress(r.request, text, sampler, salt=1, plain_reward=mean) for r in members if cue]
         out += [r.but(fields={**r.fields, "plain_reward": mean}) for r in members if not cue]
-    redrawn = tools.draw(again) if again else []
+    redrawn = sampler.draw(again) if again else []
     return out + [r.but(fields={**r.fields, "plain_reward": float(r.request.meta["plain_reward"])}) for r in redrawn]
 
 

@@ -26,7 +26,7 @@ from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_order
 from cohort.types import Batch, Request, Rollout, Segment
-from cohort.types.access import Tools
+from cohort.types.access import Sampler
 from cohort.types.declare import declare, needs
 
 EXIT_TEXT = "Time is limited, stop thinking and start answering.\n</think>\n\n"
@@ -48,27 +48,27 @@ def _thought(rollout: Rollout, end_of_thinking: tuple[int, ...]) -> int:
 
 @declare(provides=("exit_position",))
 def serial_exits(
-    requests: Sequence[Request], tools: Tools, *, exit_text: str = EXIT_TEXT, end_of_thinking: str = "</think>"
+    requests: Sequence[Request], sampler: Sampler, *, exit_text: str = EXIT_TEXT, end_of_thinking: str = "</think>"
 ) -> list[Rollout]:
     """The full path of every prompt, and continuations from inside it after the inserted text.
 
     The field `exit_position` is the cut in tokens, and one more than the full length for the full path.
     """
-    inserted, end = tools.encode(exit_text), tools.encode(end_of_thinking)
+    inserted, end = sampler.encode(exit_text), sampler.encode(end_of_thinking)
     groups: dict[str, list[Request]] = {}
     for request in requests:
         groups.setdefault(request.prompt.id, []).append(request)
-    paths = tools.generate([members[0] for members in groups.values()])
+    paths = sampler.generate([members[0] for members in groups.values()])
     rollouts: list[Rollout] = []
     cuts: list[tuple[Rollout, Request, int]] = []
     for path, members in zip(paths, groups.values(), strict=True):
         rollouts.append(path.but(fields={**path.fields, "exit_position": len(path.tokens) + 1.0}))
         length = _thought(path, end)
         if length:
-            positions = exit_positions(length, torch.rand(len(members) - 1, generator=tools.rng, dtype=torch.float64))
+            positions = exit_positions(length, torch.rand(len(members) - 1, generator=sampler.rng, dtype=torch.float64))
             cuts += [(path, request, at) for request, at in zip(members[1:], positions, strict=False)]
     told = Segment(inserted, "method")
-    exits = tools.generate([replace(request, history=(*path.head(at), told)) for path, request, at in cuts])
+    exits = sampler.generate([replace(request, history=(*path.head(at), told)) for path, request, at in cuts])
     for (_, _, at), rollout in zip(cuts, exits, strict=True):
         rollouts.append(rollout.but(fields={**rollout.fields, "exit_position": float(at)}))
     return rollouts

@@ -22,14 +22,14 @@ from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.signals.hints import LEVELS, dress, write_hints
 from cohort.types import Request, Rollout
-from cohort.types.access import Tools
+from cohort.types.access import Sampler
 from cohort.types.declare import State, declare, hooks
 
 
 @declare(columns=("solution",))
-def hint_search(requests: Sequence[Request], tools: Tools, *, solution: str = "solution") -> list[Rollout]:
+def hint_search(requests: Sequence[Request], sampler: Sampler, *, solution: str = "solution") -> list[Rollout]:
     """Draw without a hint, then redraw every unsolved group with stronger and stronger hints. Source: section 3."""
-    rollouts = tools.draw(requests)
+    rollouts = sampler.draw(requests)
     hints: dict[str, dict[str, str]] | None = None
     for level in range(1, LEVELS + 1):
         solved = {r.prompt.id for r in rollouts if r.reward > 0}
@@ -37,13 +37,13 @@ def hint_search(requests: Sequence[Request], tools: Tools, *, solution: str = "s
         if not unsolved:
             break
         if hints is None:
-            hints = write_hints(unsolved, tools, solution)
+            hints = write_hints(unsolved, sampler, solution)
         again = [r for r in requests if r.prompt.id in unsolved and str(level) in hints.get(r.prompt.id, {})]
         if not again:
             continue
-        dressed = [dress(r, hints[r.prompt.id][str(level)], level, tools, salt=level) for r in again]
+        dressed = [dress(r, hints[r.prompt.id][str(level)], level, sampler, salt=level) for r in again]
         replaced = {r.prompt.id for r in again}
-        rollouts = [r for r in rollouts if r.prompt.id not in replaced] + tools.draw(dressed)
+        rollouts = [r for r in rollouts if r.prompt.id not in replaced] + sampler.draw(dressed)
     return rollouts
 
 
@@ -75,7 +75,7 @@ def _remember(rollouts: Sequence[Rollout], state: State) -> State:
 @hooks(init=lambda: {"prompts": {}}, on_rollouts=_remember)
 def hint_schedule(
     requests: Sequence[Request],
-    tools: Tools,
+    sampler: Sampler,
     state: State,
     *,
     solution: str = "solution",
@@ -85,15 +85,15 @@ def hint_schedule(
     """Draw every group once, with a hint of the level that its prompt's last visit calls for."""
     records, prompts = state["prompts"], {r.prompt.id: r.prompt for r in requests}
     levels = {key: next_level(records.get(key), tau_min=tau_min, tau_max=tau_max) for key in prompts}
-    fresh = write_hints({key: p for key, p in prompts.items() if levels[key]}, tools, solution)
+    fresh = write_hints({key: p for key, p in prompts.items() if levels[key]}, sampler, solution)
     dressed = []
     for request in requests:
         key = request.prompt.id
         hints = fresh.get(key) or records.get(key, {}).get("hints", {})
         hint = hints.get(str(levels[key]))
-        with_hint = dress(request, hint, levels[key], tools) if hint else request
+        with_hint = dress(request, hint, levels[key], sampler) if hint else request
         dressed.append(replace(with_hint, meta={**with_hint.meta, "hints": hints}))
-    return tools.draw(dressed)
+    return sampler.draw(dressed)
 
 
 @recipe(

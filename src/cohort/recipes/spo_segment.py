@@ -29,7 +29,7 @@ from cohort.axes import aggregation
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.types import Batch, Request, Rollout
-from cohort.types.access import Tools
+from cohort.types.access import Sampler
 from cohort.types.declare import declare, needs
 
 
@@ -41,10 +41,15 @@ def cuts(old_logp: Tensor, mask: Tensor, *, interval: int, prob_threshold: float
 
 @declare(provides=("cut_value",))
 def valued_cuts(
-    requests: Sequence[Request], tools: Tools, *, interval: int = 5, prob_threshold: float = 0.9, continuations: int = 9
+    requests: Sequence[Request],
+    sampler: Sampler,
+    *,
+    interval: int = 5,
+    prob_threshold: float = 0.9,
+    continuations: int = 9,
 ) -> list[Rollout]:
     """Rollouts with `cut_value` [L]: the mean reward of continuations from just before a token; NaN where no cut is."""
-    paths = tools.generate(requests)
+    paths = sampler.generate(requests)
     asked: list[Request] = []
     for i, path in enumerate(paths):
         logp, mask = torch.tensor([path.sampler_logp]), torch.tensor([path.mask], dtype=torch.bool)
@@ -53,7 +58,7 @@ def valued_cuts(
                 seed = path.request.seed + 1 + t * continuations + k
                 asked.append(replace(path.request, history=path.head(t), seed=seed, meta={"cut": (i, t)}))
     found: dict[tuple[int, int], list[float]] = {}
-    for end in tools.grade(tools.generate(asked)):
+    for end in sampler.grade(sampler.generate(asked)):
         found.setdefault(end.request.meta["cut"], []).append(end.reward)
     values = [[math.nan] * len(path.tokens) for path in paths]
     for (i, t), rewards in found.items():

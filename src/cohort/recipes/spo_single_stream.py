@@ -32,7 +32,7 @@ from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import batch_std
 from cohort.types import Batch, Rollout
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import State, declare, hooks, needs
 from cohort.types.replay import drift_of, remembered, rescored
 
@@ -67,9 +67,9 @@ def _counts(batch: Batch, state: State, rollouts: Sequence[Rollout], rho_min: fl
     return out
 
 
-def _baseline(batch: Batch, probe: Probe, state: State, *, rho_min: float, offline: str | None) -> Batch:
+def _baseline(batch: Batch, access: ModelAccess, state: State, *, rho_min: float, offline: str | None) -> Batch:
     """The tracked success rate of each rollout's prompt."""
-    counts = _counts(batch, state, probe.rollouts, rho_min, offline)
+    counts = _counts(batch, state, access.rollouts, rho_min, offline)
     return batch.with_rollouts(tracked_value=(counts[:, 0] / counts.sum(1)).to(batch.device, batch.dtype))
 
 
@@ -77,7 +77,7 @@ def _follow(
     batch: Batch,
     state: State,
     rollouts: Sequence[Rollout],
-    probe: Probe,
+    access: ModelAccess,
     *,
     rho_min: float,
     rho_max: float,
@@ -88,7 +88,7 @@ def _follow(
     won, keys = binary(batch.rewards, threshold, "spo-single-stream").cpu().double(), batch["row"].tolist()
     before, held = _counts(batch, state, rollouts, rho_min, offline), state["stored"]
     counts, drift, stored = state["counts"].clone(), state["drift"].clone(), dict(held)
-    again, new = rescored([held[str(key)] for key in keys if str(key) in held], rollouts, probe)
+    again, new = rescored([held[str(key)] for key in keys if str(key) in held], rollouts, access)
     seen = iter(again)
     for key, rollout, old, win, logp in zip(keys, rollouts, before, won, new, strict=True):
         last = held.get(str(key))

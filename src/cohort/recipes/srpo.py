@@ -25,7 +25,7 @@ from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.signals.distill import ENDING, FEEDBACK, SOLUTION, distilled, taught, teacher_contexts
 from cohort.types import Batch
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 
@@ -34,15 +34,15 @@ def routed(correct: Tensor, available: Tensor) -> Tensor:
     return ~correct & available
 
 
-def _teacher_entropy(batch: Batch, probe: Probe) -> Batch:
+def _teacher_entropy(batch: Batch, access: ModelAccess) -> Batch:
     """a forward pass of the teacher over the rollouts that it teaches"""
     entropy = torch.zeros(batch.mask.shape, dtype=batch.dtype, device=batch.device)
     rows = taught(batch).nonzero()[:, 0]
     if rows.numel():
         contexts = [[token for token in row if token >= 0] for row in batch["teacher_context"][rows].tolist()]
-        completions = [probe.rollouts[i].tokens for i in rows.tolist()]
-        how = {"want": frozenset({"entropy"}), "support": [probe.rollouts[i].support for i in rows.tolist()]}
-        seen = probe.score(contexts, completions, model="teacher", **how)["entropy"]
+        completions = [access.rollouts[i].tokens for i in rows.tolist()]
+        how = {"want": frozenset({"entropy"}), "support": [access.rollouts[i].support for i in rows.tolist()]}
+        seen = access.score(contexts, completions, model="teacher", **how)["entropy"]
         entropy[rows, : seen.shape[1]] = seen.to(entropy)
     return batch.with_tokens(teacher_entropy=entropy)
 

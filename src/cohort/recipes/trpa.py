@@ -31,7 +31,7 @@ from cohort.reductions.components import component
 from cohort.reductions.groups import token_mean
 from cohort.signals.answers import answer_key
 from cohort.types import Batch
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 # Largest value of a token's trust region term; beyond it the token has no gradient of that term.
@@ -44,9 +44,9 @@ def preference_level(format_ok: Tensor, parsed: Tensor, right: Tensor) -> Tensor
     return torch.where(format_ok, level, 4)
 
 
-def attach_level(batch: Batch, probe: Probe, *, format: str | None = None) -> Batch:
+def attach_level(batch: Batch, access: ModelAccess, *, format: str | None = None) -> Batch:
     """on_scored hook: the batch with `level` [N], from the verifier, the rollouts' texts and the reward for the format."""
-    parsed = torch.tensor([answer_key(rollout.text) is not None for rollout in probe.rollouts], device=batch.device)
+    parsed = torch.tensor([answer_key(rollout.text) is not None for rollout in access.rollouts], device=batch.device)
     kept = torch.ones_like(parsed) if format is None else component(batch, format) > 0
     return batch.with_rollouts(level=preference_level(kept, parsed, batch["accuracy"] > 0))
 

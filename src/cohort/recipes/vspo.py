@@ -24,7 +24,7 @@ from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_flat, group_mean, group_order, group_std
 from cohort.types import Batch
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 
@@ -47,7 +47,7 @@ def smoothing(copies: Tensor) -> Tensor:
     return (1 + copies.log()) / copies
 
 
-def _draws(batch: Batch, probe: Probe) -> Batch:
+def _draws(batch: Batch, access: ModelAccess) -> Batch:
     """A number in [0, 1) for every rollout, of which the first of a replaced group picks the group that comes instead."""
     seed = 1_000_003 * int(batch.notes.get("seed", 0)) + int(batch.notes.get("step", 0))
     numbers = torch.rand(batch.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -23,7 +23,7 @@ from cohort.rewards.scorer import Scorer
 from cohort.seeds import derive, generator
 from cohort.training.update import score
 from cohort.types import Batch, Message, Prompt, Request, Rollout, Segment
-from cohort.types.access import Tools
+from cohort.types.access import Sampler
 from cohort.types.support import Kept, Support
 
 # Fields that every batch of rollouts has; the loop adds those that come from scoring.
@@ -233,16 +233,16 @@ class Collector:
         found = first_stop(text, before, (stop,))
         return text[: found[0]] if found else text
 
-    def tools(
+    def sampler(
         self, method: Method, states: Mapping[str, Any], rng: torch.Generator, seed: int, step: int = 0, steps: int = 1
-    ) -> Tools:
+    ) -> Sampler:
         """What the sampling and guidance axes are lent for a step."""
 
         def render(source: str | list[Message], schemas: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
             return self.policy.prompt(source, self.system, schemas)[1]
 
         def draw(requests: Sequence[Request]) -> list[Rollout]:
-            drawn = self.grader.grade(method.run("sampling", states, requests, tools))
+            drawn = self.grader.grade(method.run("sampling", states, requests, sampler))
             self.unscored += [rollout for rollout in drawn if not rollout.scored]
             return [rollout for rollout in drawn if rollout.scored]
 
@@ -264,7 +264,7 @@ class Collector:
             )
 
         asked = {"count": 0}
-        tools = Tools(
+        sampler = Sampler(
             generate=lambda requests: self.generate([self._fitted(r) for r in requests]),
             draw=draw,
             grade=grade,
@@ -277,7 +277,7 @@ class Collector:
             step=step,
             steps=steps,
         )
-        return tools
+        return sampler
 
     def _room(self, context: Sequence[int], prefix: Sequence[int] = ()) -> int:
         """Tokens that may still be drawn after a context and a prefix."""
@@ -309,9 +309,9 @@ class Collector:
             for prompt, count in zip(prompts, counts, strict=True)
             for k in range(count)
         ]
-        tools = self.tools(method, states, generator(seed, "tools"), seed, step, steps)
+        sampler = self.sampler(method, states, generator(seed, "tools"), seed, step, steps)
         self.unscored = []
-        rollouts: list[Rollout] = method.run("guidance", states, requests, tools)
+        rollouts: list[Rollout] = method.run("guidance", states, requests, sampler)
         if self.unscored:
             # In their places, where the method drew what was asked for.
             place = {request.seed: i for i, request in enumerate(requests)}

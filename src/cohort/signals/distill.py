@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from cohort.reductions.groups import group_min
 from cohort.signals.questions import question, rendered
 from cohort.types import Batch, Groups
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 
 SOLUTION = "\n\nCorrect solution:\n\n{}"
 FEEDBACK = "\n\nThe following is feedback from your unsuccessful earlier attempt:\n\n{}"
@@ -139,7 +139,7 @@ def informed(
 
 def teacher_contexts(
     batch: Batch,
-    probe: Probe,
+    access: ModelAccess,
     *,
     threshold: float = 1.0,
     wrong_only: bool = False,
@@ -164,23 +164,23 @@ def teacher_contexts(
         strip_thought: show a solution without what comes before its last </think>.
     """
     correct = batch.rewards >= threshold
-    comments = [str(text or "") for text in probe.column(feedback)] if feedback else [""] * batch.size
+    comments = [str(text or "") for text in access.column(feedback)] if feedback else [""] * batch.size
     has_feedback = torch.tensor([bool(text) for text in comments], device=correct.device)
     how = {"exclude_self": exclude_self, "feedback_only_without_solution": feedback_only_without_solution}
     demonstration, use_feedback = informed(correct, batch.groups, has_feedback, **how)
     wanted = batch.mask.any(1) & ((demonstration >= 0) | use_feedback) & ~(correct & wrong_only)
     contexts: list[tuple[int, ...]] = []
-    for i, rollout in enumerate(probe.rollouts):
+    for i, rollout in enumerate(access.rollouts):
         context: tuple[int, ...] = ()
         if wanted[i]:
             shown = question(rollout.prompt)
             if demonstration[i] >= 0:
-                solution = probe.rollouts[int(demonstration[i])].text
+                solution = access.rollouts[int(demonstration[i])].text
                 shown += solution_text.replace("{}", solution.rpartition("</think>")[2] if strip_thought else solution)
             if use_feedback[i]:
                 shown += feedback_text.replace("{}", comments[i])
-            context = rendered(rollout.prompt, shown + ending, probe.render)
-            if probe.context_length is not None and len(context) + len(rollout.tokens) > probe.context_length:
+            context = rendered(rollout.prompt, shown + ending, access.render)
+            if access.context_length is not None and len(context) + len(rollout.tokens) > access.context_length:
                 context = ()
         contexts.append(context)
     width = max([1, *(len(context) for context in contexts)])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from cohort.signals.questions import question, redress, with_question
 from cohort.types import Prompt, Request
-from cohort.types.access import Tools
+from cohort.types.access import Sampler
 
 LEVELS = 3
 ATTEMPTS = 3
@@ -33,7 +33,7 @@ def parse_hints(text: str) -> dict[str, str]:
     return {k: hint.strip() for k, hint in levels.items() if isinstance(hint, str) and hint.strip()}
 
 
-def write_hints(prompts: Mapping[str, Prompt], tools: Tools, solution: str) -> dict[str, dict[str, str]]:
+def write_hints(prompts: Mapping[str, Prompt], sampler: Sampler, solution: str) -> dict[str, dict[str, str]]:
     """prompt id -> hints by level, written by the current policy in at most three attempts each."""
     hints: dict[str, dict[str, str]] = {}
     for _ in range(ATTEMPTS):
@@ -43,12 +43,12 @@ def write_hints(prompts: Mapping[str, Prompt], tools: Tools, solution: str) -> d
         asked = [
             with_question(p, WRITE_HINTS.format(question=question(p), solution=p.row.get(solution))) for p in open_
         ]
-        for prompt, answer in zip(open_, tools.ask(asked), strict=True):
+        for prompt, answer in zip(open_, sampler.ask(asked), strict=True):
             hints[prompt.id] = parse_hints(answer)
     return hints
 
 
-def dress(request: Request, hint: str, level: int, tools: Tools, salt: int = 0) -> Request:
+def dress(request: Request, hint: str, level: int, sampler: Sampler, salt: int = 0) -> Request:
     """The request on the prompt with the hint."""
     text = WITH_HINT.format(question=question(request.prompt), hint=hint)
-    return redress(request, text, tools, salt=salt, hint_level=level)
+    return redress(request, text, sampler, salt=salt, hint_level=level)

@@ -8,7 +8,7 @@ from torch import Tensor
 from cohort.reductions.groups import group_order, group_table, token_sum
 from cohort.reductions.kl import k1
 from cohort.types import Batch, Groups
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 
 
 def mismatched(groups: Groups) -> Tensor:
@@ -19,7 +19,7 @@ def mismatched(groups: Groups) -> Tensor:
     return rows[other, rank % there.sum(1)[other]]
 
 
-def score_mismatched(batch: Batch, probe: Probe) -> Batch:
+def score_mismatched(batch: Batch, access: ModelAccess) -> Batch:
     """a forward pass of the policy and one of the reference over as many mismatched completions as there are rollouts
 
     on_scored hook: the batch with `mismatched_log_ratio` [N], sum_t (logp - ref_logp) of a completion of the next prompt; 0
@@ -27,11 +27,11 @@ def score_mismatched(batch: Batch, probe: Probe) -> Batch:
     """
     if batch.groups.count < 2:
         return batch.with_rollouts(mismatched_log_ratio=torch.zeros_like(batch.rewards))
-    other, limit = mismatched(batch.groups), probe.context_length
-    contexts = [rollout.request.context for rollout in probe.rollouts]
-    completions = [probe.rollouts[j].tokens for j in other.tolist()]
+    other, limit = mismatched(batch.groups), access.context_length
+    contexts = [rollout.request.context for rollout in access.rollouts]
+    completions = [access.rollouts[j].tokens for j in other.tolist()]
     if limit is not None:
         completions = [done[: limit - len(context)] for context, done in zip(contexts, completions, strict=True)]
-    policy, reference = (probe.score(contexts, completions, model=model)["logp"] for model in ("policy", "reference"))
+    policy, reference = (access.score(contexts, completions, model=model)["logp"] for model in ("policy", "reference"))
     ratio = token_sum(k1(policy, reference), batch.mask[other][:, : policy.shape[1]])
     return batch.with_rollouts(mismatched_log_ratio=ratio.to(batch.dtype))

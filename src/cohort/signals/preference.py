@@ -12,7 +12,7 @@ from torch import Tensor
 from cohort.reductions.groups import group_size, group_table
 from cohort.rewards.judge import Judge, ask
 from cohort.types import Batch, Groups
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 
 JUDGE = "judge(prompts, first, second, **columns) -> for each pair 0 if the first is better, 1 if the second, else None"
 
@@ -27,7 +27,7 @@ def tally(count: int, pairs: Sequence[tuple[int, int]], verdicts: Sequence[Any])
     return wins, comparisons
 
 
-def judged_pairs(batch: Batch, probe: Probe, *, judge: Judge) -> Batch:
+def judged_pairs(batch: Batch, access: ModelAccess, *, judge: Judge) -> Batch:
     """A judge's verdict on every pair of a group, G (G - 1) / 2 comparisons a prompt.
 
     An on_scored hook: the batch with `wins` and `comparisons` [N] of each rollout in its group. An undecided comparison is
@@ -37,8 +37,8 @@ def judged_pairs(batch: Batch, probe: Probe, *, judge: Judge) -> Batch:
     for row, group in enumerate(batch.groups.index.tolist()):
         members[group].append(row)
     pairs = [pair for rows in members for pair in combinations(rows, 2)]
-    texts = [rollout.text for rollout in probe.rollouts]
-    prompts = [probe.rollouts[a].prompt for a, _ in pairs]
+    texts = [rollout.text for rollout in access.rollouts]
+    prompts = [access.rollouts[a].prompt for a, _ in pairs]
     verdicts = ask(judge, prompts, first=[texts[a] for a, _ in pairs], second=[texts[b] for _, b in pairs])
     wins, comparisons = (x.to(batch.device, batch.dtype) for x in tally(batch.size, pairs, verdicts))
     return batch.with_rollouts(wins=wins, comparisons=comparisons)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cohort.errors import UsageError
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import State
 
 # Directions whose variance is this small beside the largest hold rounding, not signal.
@@ -17,7 +17,7 @@ NEGLIGIBLE = 1e-12
 TOKENS = 8192
 
 
-def layer_of(probe: Probe, asked: int | None, *, default: int) -> int:
+def layer_of(access: ModelAccess, asked: int | None, *, default: int) -> int:
     """The layer asked for; with None the default, halved until the model has it.
 
     Raises:
@@ -27,7 +27,7 @@ def layer_of(probe: Probe, asked: int | None, *, default: int) -> int:
     while True:
         try:
             # One token is enough to see whether the layer is there.
-            probe.states([(0,)], layer=layer)
+            access.states([(0,)], layer=layer)
         except IndexError as error:
             if asked is not None or layer == 0:
                 raise UsageError(f"the model has no layer {layer}: name another in the method, as layer=...") from error
@@ -41,17 +41,17 @@ def pooled(states: Tensor, last: int) -> Tensor:
     return states[-last:].sum(0) / max(1, min(last, len(states)))
 
 
-def pooled_states(probe: Probe, *, layer: int, last: int) -> tuple[Tensor, Tensor]:
+def pooled_states(access: ModelAccess, *, layer: int, last: int) -> tuple[Tensor, Tensor]:
     """Hidden states at the last tokens of every rollout's prompt and of its completion, pooled: [N, d] each, on the CPU."""
     prompts: list[Tensor] = []
     completions: list[Tensor] = []
     chunk: list[tuple[int, ...]] = []
-    for i, rollout in enumerate(probe.rollouts):
+    for i, rollout in enumerate(access.rollouts):
         chunk.append((*rollout.request.context, *rollout.tokens))
-        if i + 1 < len(probe.rollouts) and (len(chunk) + 1) * max(map(len, chunk)) <= TOKENS:
+        if i + 1 < len(access.rollouts) and (len(chunk) + 1) * max(map(len, chunk)) <= TOKENS:
             continue
         for own, states in zip(
-            probe.rollouts[i + 1 - len(chunk) : i + 1], probe.states(chunk, layer=layer), strict=True
+            access.rollouts[i + 1 - len(chunk) : i + 1], access.states(chunk, layer=layer), strict=True
         ):
             begin = len(own.request.context)
             prompts.append(pooled(states[:begin].float(), last).cpu())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cohort.types import Message, Prompt, Request
-from cohort.types.access import Tools
+from cohort.types.access import Sampler
 
 
 def _asking(source: Sequence[Message]) -> int:
@@ -35,10 +35,10 @@ def rendered(prompt: Prompt, text: str, render: Callable[..., tuple[int, ...]]) 
     return render(source, prompt.tools) if prompt.tools else render(source)
 
 
-def redress(request: Request, text: str, tools: Tools, *, salt: int = 0, **meta: object) -> Request:
+def redress(request: Request, text: str, sampler: Sampler, *, salt: int = 0, **meta: object) -> Request:
     """The request with its question replaced by `text`, a seed shifted by `salt`, and `meta` added.
 
     A request that is drawn again within a step needs a salt of its own, or it repeats the noise of the first draw.
     """
-    context = rendered(request.prompt, text, tools.render)
+    context = rendered(request.prompt, text, sampler.render)
     return replace(request, context=context, seed=request.seed + salt, meta={**request.meta, **meta})

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cohort.types import Batch
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 
 # What a tokenizer writes for bytes that are no whole character yet.
 BROKEN = "\ufffd"
@@ -47,12 +47,12 @@ def token_ends(tokens: Sequence[int], decode: Callable[[Sequence[int]], str], kn
     return ends
 
 
-def text_ends(batch: Batch, probe: Probe) -> Tensor:
+def text_ends(batch: Batch, access: ModelAccess) -> Tensor:
     """[N, T] int64: characters of each rollout's text up to and including each token."""
     known: dict[int, str] = {}
     out = torch.zeros(batch.mask.shape, dtype=torch.int64)
-    for i, rollout in enumerate(probe.rollouts):
-        ends = token_ends(rollout.tokens, probe.decode, known)
+    for i, rollout in enumerate(access.rollouts):
+        ends = token_ends(rollout.tokens, access.decode, known)
         if ends:
             out[i] = ends[-1]
             out[i, : len(ends)] = torch.tensor(ends)

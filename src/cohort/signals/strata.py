@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cohort.types import Batch
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import State
 
 
@@ -36,10 +36,10 @@ def meet_strata(batch: Batch, state: State) -> State:
     return with_strata(state, Counter(prompts.tolist()))
 
 
-def attach_stratum(batch: Batch, probe: Probe, *, column: str) -> Batch:
+def attach_stratum(batch: Batch, access: ModelAccess, *, column: str) -> Batch:
     """read from the data
 
     on_scored hook: the batch with `stratum` [N] int64, the code of what the column holds.
     """
-    codes = [code(value) for value in probe.column(column)]
+    codes = [code(value) for value in access.column(column)]
     return batch.with_rollouts(stratum=torch.tensor(codes, dtype=torch.int64, device=batch.device))

@@ -8,10 +8,10 @@ import torch
 
 from cohort.errors import UsageError
 from cohort.types import Batch
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 
 
-def task_numbers(batch: Batch, probe: Probe, *, column: str, tasks: tuple[Any, ...]) -> Batch:
+def task_numbers(batch: Batch, access: ModelAccess, *, column: str, tasks: tuple[Any, ...]) -> Batch:
     """The place in `tasks` of what the data's column holds, as the field `task` [N] int64: an on_scored hook.
 
     Raises:
@@ -20,7 +20,7 @@ def task_numbers(batch: Batch, probe: Probe, *, column: str, tasks: tuple[Any, .
     if "task" in batch:
         return batch
     numbers = []
-    for name in probe.column(column):
+    for name in access.column(column):
         if name not in tasks:
             raise UsageError(
                 f"the column '{column}' holds the task {name!r}, but the method knows {', '.join(map(repr, tasks))}: name "

@@ -19,7 +19,7 @@ from cohort.reductions.groups import group_max, group_mean, group_size, group_su
 from cohort.rewards.judge import Judge, ask
 from cohort.signals.answers import answer_key, marked
 from cohort.types import Batch, Groups
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 NO_ANSWER = -1
@@ -34,18 +34,18 @@ def numbered(keys: Iterable[str | None]) -> Tensor:
     return torch.tensor(ids, dtype=torch.int64)
 
 
-def answer_ids(batch: Batch, probe: Probe) -> Batch:
+def answer_ids(batch: Batch, access: ModelAccess) -> Batch:
     """The final answers of the rollouts' texts, as numbers; no model call.
 
     An on_scored hook: the batch with `answer_id`.
     """
     if "answer_id" in batch:
         return batch
-    ids = numbered(answer_key(rollout.text) for rollout in probe.rollouts)
+    ids = numbered(answer_key(rollout.text) for rollout in access.rollouts)
     return batch.with_rollouts(answer_id=ids.to(batch.device))
 
 
-def judged_ids(batch: Batch, probe: Probe, *, equal: Judge | None = None) -> Batch:
+def judged_ids(batch: Batch, access: ModelAccess, *, equal: Judge | None = None) -> Batch:
     """The final answers of the rollouts' texts, as numbers; with a judge, at most one comparison a pair of a group.
 
     An on_scored hook: the batch with `answer_id` by the judge `equal`, or by `answer_ids` where there is none.
@@ -53,14 +53,14 @@ def judged_ids(batch: Batch, probe: Probe, *, equal: Judge | None = None) -> Bat
     a cluster. Where the judge gives None for a pair, the whole group is FAILED.
     """
     if equal is None:
-        return answer_ids(batch, probe)
-    said = [" ".join((marked(rollout.text) or "").split()) for rollout in probe.rollouts]
+        return answer_ids(batch, access)
+    said = [" ".join((marked(rollout.text) or "").split()) for rollout in access.rollouts]
     first: list[dict[str, int]] = [{} for _ in range(batch.groups.count)]
     for row, (group, text) in enumerate(zip(batch.groups.index.tolist(), said, strict=True)):
         if text:
             first[group].setdefault(text, row)
     pairs = [(a, b) for texts in first for i, b in enumerate(texts.values()) for a in list(texts.values())[:i]]
-    prompts = [probe.rollouts[a].prompt for a, _ in pairs]
+    prompts = [access.rollouts[a].prompt for a, _ in pairs]
     verdicts = ask(equal, prompts, first=[said[a] for a, _ in pairs], second=[said[b] for _, b in pairs])
     same = dict(zip(pairs, verdicts, strict=True))
     cluster: dict[int, int] = {}

@@ -25,7 +25,7 @@ from cohort.training.setup import Setup
 from cohort.training.trace import notices, traced
 from cohort.training.update import Gradient, gradient, score
 from cohort.types import Batch, Rollout
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.replay import Recall, completions, concat
 from cohort.types.support import Support
 
@@ -126,7 +126,7 @@ def one_step(setup: Setup, optimizer: MasterWeights, progress: Progress) -> Step
     batch = trained.select(torch.arange(batch.size, device=batch.device)) if trained.size else batch
     setup.collector.engine.sync()
     if rollouts:
-        states = method.update(states, batch=batch, rollouts=rollouts, probe=probe(setup, rollouts, step))
+        states = method.update(states, batch=batch, rollouts=rollouts, access=model_access(setup, rollouts, step))
     clock.mark("update")
 
     progress.step, progress.states = step, states
@@ -296,7 +296,7 @@ def batch_of(setup: Setup, rollouts: Sequence[Rollout], step: int = 1) -> Batch:
     return batch.to(setup.policy.device)
 
 
-def probe(setup: Setup, rollouts: Sequence[Rollout], step: int) -> Probe:
+def model_access(setup: Setup, rollouts: Sequence[Rollout], step: int) -> ModelAccess:
     """What hooks that look at rollouts more closely are lent."""
     config, policy = setup.config, setup.policy
 
@@ -327,7 +327,7 @@ def probe(setup: Setup, rollouts: Sequence[Rollout], step: int) -> Probe:
     def render(source: Any, schemas: Any = ()) -> tuple[int, ...]:
         return policy.prompt(source, setup.collector.system, schemas)[1]
 
-    return Probe(
+    return ModelAccess(
         rollouts,
         passes,
         policy.hidden_states,
@@ -344,7 +344,7 @@ def probe(setup: Setup, rollouts: Sequence[Rollout], step: int) -> Probe:
 
 def attached(setup: Setup, states: Mapping[str, Any], batch: Batch, rollouts: Sequence[Rollout], step: int) -> Batch:
     """The batch with the fields that the method makes of its rollouts."""
-    return setup.method.attach(batch, probe(setup, rollouts, step), states) if rollouts else batch
+    return setup.method.attach(batch, model_access(setup, rollouts, step), states) if rollouts else batch
 
 
 def provide(setup: Setup, progress: Progress, batch: Batch, rollouts: Sequence[Rollout]) -> Batch:

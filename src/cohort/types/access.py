@@ -13,7 +13,7 @@ from cohort.types import Message, Prompt, Request, Rollout
 
 
 @dataclass(frozen=True)
-class Tools:
+class Sampler:
     """What the loop lends to sampling and guidance.
 
     Attributes:
@@ -44,7 +44,7 @@ class Tools:
 
 
 @dataclass(frozen=True)
-class Probe:
+class ModelAccess:
     """What the loop lends to `on_scored` and `on_step_end` hooks: the rollouts behind a batch, and passes of the models.
 
     Attributes:

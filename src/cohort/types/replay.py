@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cohort.types import Batch, Rollout
-from cohort.types.access import Probe
+from cohort.types.access import ModelAccess
 from cohort.types.declare import State
 from cohort.types.support import Support
 
@@ -121,11 +121,11 @@ def remembered(rollout: Rollout, logp: Tensor) -> State:
     }
 
 
-def rescored(held: Sequence[State], rollouts: Sequence[Rollout], probe: Probe) -> tuple[Tensor, Tensor]:
+def rescored(held: Sequence[State], rollouts: Sequence[Rollout], access: ModelAccess) -> tuple[Tensor, Tensor]:
     """Log-probabilities now, [n, T] each: of rollouts that `remembered` kept, and of others, in one go."""
     contexts = [each["context"].tolist() for each in held] + [list(r.request.context) for r in rollouts]
     tokens = [each["tokens"].tolist() for each in held] + [r.tokens for r in rollouts]
-    logp = probe.score(contexts, tokens)["logp"].cpu()
+    logp = access.score(contexts, tokens)["logp"].cpu()
     return logp[: len(held)], logp[len(held) :]
 
 

@@ -15,7 +15,7 @@ IGNORE = ("lr",)
 HYPER = {"top_k": None}
 
 
-def probe_of(inputs):
+def access_of(inputs):
     """A policy with the case's hidden states and output layer; the context of a rollout is its row."""
     hidden, weight = tensor(inputs["hidden"]), tensor(inputs["weight"])
     rollouts = [
@@ -32,7 +32,7 @@ def batch(case):
     inputs = case["inputs"]
     made, leaves = make_batch({k: v for k, v in inputs.items() if k not in FIELDS})
     made = made.note(learning_rate=case["config"]["lr"])
-    return registry.method("capo-curvature", top_k=None).attach(made, probe_of(inputs), {}), leaves
+    return registry.method("capo-curvature", top_k=None).attach(made, access_of(inputs), {}), leaves
 
 
 def states(run):
@@ -49,7 +49,7 @@ def _shifts(run):
 
 
 def _after(name):
-    return lambda run: run.method.update(run.states, batch=run.trained, rollouts=[], probe=None)[KEY][name]
+    return lambda run: run.method.update(run.states, batch=run.trained, rollouts=[], access=None)[KEY][name]
 
 
 OUTPUTS = {

@@ -4,7 +4,7 @@ from cohort import registry
 from cohort.recipes.curriculum_length import budget, find_spans, length_reward
 from cohort.types import Batch
 from tests.golden.runner import make_batch
-from tests.helpers import probe_of
+from tests.helpers import access_of
 
 # The step that the loop would note on the batch.
 IGNORE = ("step",)
@@ -38,7 +38,7 @@ def KIND_reward(case):
         texts = inputs["texts"]
         zero = torch.zeros(len(texts), dtype=torch.float64)
         made = Batch.of(torch.ones(len(texts), 1), group=torch.arange(len(texts)), rewards=zero, accuracy=zero)
-        made = find_spans(made, probe_of(texts))
+        made = find_spans(made, access_of(texts))
         method = registry.method("curriculum-length", lambda_c=0.0, lambda_l=0.0, lambda_f=1.0, **config)
         return {"reward": method.shape(made, {}).rewards, **{k: made[k] for k in ("has_think", "has_answer")}}
     if "correct" in inputs:

@@ -27,7 +27,7 @@ def _now(run):
 OUTPUTS = {
     "temperature": lambda run: _now(run)[0],
     "alpha": lambda run: _now(run)[1],
-    "next_entropy_state": lambda run: run.method.update(run.states, batch=run.trained, rollouts=[], probe=None)[KEY][
+    "next_entropy_state": lambda run: run.method.update(run.states, batch=run.trained, rollouts=[], access=None)[KEY][
         "entropy"
     ],
 }

@@ -23,7 +23,7 @@ def _losses(run):
 
 
 def _weights(run):
-    after = run.method.update(run.states, batch=run.trained, rollouts=[], probe=None)
+    after = run.method.update(run.states, batch=run.trained, rollouts=[], access=None)
     return after[KEY]["log_weights"].exp()
 
 

@@ -37,7 +37,7 @@ def KIND_loss(case):
     states = {STATE: {**run.method.init(size=1)[STATE], "means": list(run.inputs["window_means"])}}
     rollouts = [rollout_of(Request(prompt, (1,), 0, 1), [1]) for _ in range(run.batch.size)]
     advantages = run.advantages
-    states = run.method.update(states, batch=run.assigned, rollouts=rollouts, probe=None)
+    states = run.method.update(states, batch=run.assigned, rollouts=rollouts, access=None)
     states, outputs = _judged(run.method, states, run.inputs["current_mean"])
     rewards = improvement_scale(run.assigned, outputs["phi"]) * run.assigned["outcome_advantage"]
     recalls = run.method.recall(states)

@@ -9,7 +9,7 @@ from tests.golden.runner import Run, make_batch, tensor
 
 # Never divided by a standard deviation.
 IGNORE = ("normalize_std",)
-# A probe early in a short run, of the only layer there is.
+# A access early in a short run, of the only layer there is.
 HYPER_TRAIN = "(bootstrap_steps=3, alpha=1.0)"
 
 OUTPUTS = {
@@ -53,8 +53,8 @@ def KIND_advantage(case):
         return {key: run.output(key) for key in case["expected"]}
     x = {name: tensor(inputs[name]) for name in inputs}
     dims = (config["prompt_pca_dim"], config["response_pca_dim"])
-    probe = fit((x["prompt"], x["response"]), x["scalars"], x["targets"], dims=dims, alpha=config["alpha"])
-    raw = predict(probe, (x["new_prompt"], x["new_response"]), x["new_scalars"])
+    access = fit((x["prompt"], x["response"]), x["scalars"], x["targets"], dims=dims, alpha=config["alpha"])
+    raw = predict(access, (x["new_prompt"], x["new_response"]), x["new_scalars"])
     return {"raw_predictions": raw, "predictions": raw.clamp(*config["clip"])}
 
 

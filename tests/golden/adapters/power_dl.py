@@ -20,7 +20,9 @@ def _delta(run):
 OUTPUTS = {
     "delta": _delta,
     "labels_used": lambda run: run.states[KEY]["labels"],
-    "labels_next": lambda run: run.method.update(run.states, batch=run.trained, rollouts=[], probe=None)[KEY]["labels"],
+    "labels_next": lambda run: run.method.update(run.states, batch=run.trained, rollouts=[], access=None)[KEY][
+        "labels"
+    ],
 }
 
 

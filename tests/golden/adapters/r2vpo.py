@@ -19,7 +19,9 @@ def _effective(run):
 OUTPUTS = {
     "effective_advantage": _effective,
     "ratio_variance": lambda run: ratio_variance(run.trained, aggregation=_aggregation(run)),
-    "next_lambda": lambda run: run.method.update(run.states, batch=run.trained, rollouts=[], probe=None)[KEY]["lambda"],
+    "next_lambda": lambda run: run.method.update(run.states, batch=run.trained, rollouts=[], access=None)[KEY][
+        "lambda"
+    ],
 }
 
 

@@ -95,7 +95,7 @@ def _step(method, states, rows, rewards, rollouts, known):
     """(baselines, states) of one step, through the method's hooks."""
     made = Batch.of(torch.ones(len(rows), 1), group=torch.tensor(rows), rewards=tensor(rewards).double())
     made = _attached(method, made.with_rollouts(row=torch.tensor(rows)), states, rollouts)
-    after = method.update(states, batch=made, rollouts=rollouts, probe=FakeProbe(rollouts, known))
+    after = method.update(states, batch=made, rollouts=rollouts, access=FakeProbe(rollouts, known))
     return made["tracked_value"], after
 
 
