@@ -113,7 +113,7 @@ def run_cohort(folder: Path, size: argparse.Namespace) -> dict[str, Any]:
             "method": "grpo(kl_beta=0.0)",
         }
     )
-    setup = prepare(config, say=lambda _: None)
+    setup = prepare(config, log=lambda _: None)
     if not size.mixed_lengths:
         setup.collector.sampling = replace(setup.collector.sampling, stop_ids=frozenset())
     optimizer = optimizer_of(setup)

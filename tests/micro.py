@@ -93,7 +93,7 @@ def ready(
     """Everything for training the micro policy with a method."""
     given = {**THINKING, **changes} if thought else changes
     config = make_config({**CONFIG, "model": str(folder(root, thought)), "method": method, **given})
-    setup = prepare(config, say=lambda _: None)
+    setup = prepare(config, log=lambda _: None)
     try:
         optimizer = optimizer_of(setup)
         yield setup, optimizer, Progress(states=setup.method.init(size=len(setup.prompts), steps=config.steps))

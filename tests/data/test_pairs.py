@@ -27,7 +27,7 @@ def load(policy):
     def run(rows, **spec):
         said = []
         spec = PromptSpec(**spec)
-        source = read_pairs(rows, spec, say=said.append)
+        source = read_pairs(rows, spec, log=said.append)
         return load_pairs(source, policy, spec, lambda prompt, text: completion_tokens(policy, text, prompt)), said
 
     return run

@@ -31,8 +31,8 @@ class Words:
 
 
 def prompts_of(rows, *, policy=None, said=None, **spec):
-    say = said.append if said is not None else lambda _: None
-    return load_prompts(rows, policy or Words(), PromptSpec(**spec), say=say)
+    log = said.append if said is not None else lambda _: None
+    return load_prompts(rows, policy or Words(), PromptSpec(**spec), log=log)
 
 
 # fields ------------------------------------------------------------------------------------------------------------
@@ -322,7 +322,7 @@ def test_repeated_prompts_are_left_out_with_a_note():
 def test_a_procedural_task_repeats_itself_without_a_note():
     said = []
     source = "reasoning_gym:chain_sum?size=300&min_terms=2&max_terms=2&min_digits=1&max_digits=1&seed=1"
-    prompts = load_prompts(source, Words(), PromptSpec(template="{metadata[expression]}"), say=said.append)
+    prompts = load_prompts(source, Words(), PromptSpec(template="{metadata[expression]}"), log=said.append)
     assert 1 < len(prompts) < 300
     assert said == []
 

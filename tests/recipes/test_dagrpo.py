@@ -196,7 +196,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
         "show_every": 0,
         "method": "dagrpo",
     }
-    made = prepare(make_config(config), say=lambda _: None)
+    made = prepare(make_config(config), log=lambda _: None)
     yield made
     made.close()
 

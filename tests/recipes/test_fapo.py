@@ -97,7 +97,7 @@ def test_verdicts_of_the_reward_model() -> None:
 
 def test_a_run_without_the_reward_is_refused_before_anything_is_sampled(base: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"reads the reward 'flawed', which this run lacks"):
-        prepare(make_config({**base, "method": "fapo"}), say=lambda _: None)
+        prepare(make_config({**base, "method": "fapo"}), log=lambda _: None)
     assert not (tmp_path / "run").exists()
     rewards = [*base["reward"], f"0*{judges.__file__}:flawed"]
-    prepare(make_config({**base, "method": "fapo", "reward": rewards}), say=lambda _: None).close()
+    prepare(make_config({**base, "method": "fapo", "reward": rewards}), log=lambda _: None).close()

@@ -111,7 +111,7 @@ def test_the_teacher_is_asked_about_the_tokens_of_the_answer() -> None:
 @pytest.mark.parametrize(("decay", "every"), [(0.0, 1), (1.0, 1), (0.5, 2)])
 def test_the_teacher_follows_the_policy(base: dict[str, Any], decay: float, every: int) -> None:
     method = f"grpo-care(teacher_decay={decay},teacher_every={every})"
-    setup = prepare(make_config({**base, "method": method, "updates": 3}), say=lambda _: None)
+    setup = prepare(make_config({**base, "method": method, "updates": 3}), log=lambda _: None)
     try:
         optimizer = optimizer_of(setup)
         start = [p.clone() for p in setup.policy.model.parameters()]

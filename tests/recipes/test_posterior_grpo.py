@@ -88,4 +88,4 @@ def test_the_pair_loss_pushes_scores_apart(seed: int) -> None:
 def test_a_run_without_the_rewards_is_refused_before_anything_is_sampled(base: dict[str, Any]) -> None:
     """The run has a reward for the format, but none for the reasoning."""
     with pytest.raises(UsageError, match=r"reads the reward 'thinking', which this run lacks"):
-        prepare(make_config({**base, "method": "posterior-grpo"}), say=lambda _: None)
+        prepare(make_config({**base, "method": "posterior-grpo"}), log=lambda _: None)

@@ -109,7 +109,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def started(config: dict[str, Any], **changes: Any) -> tuple[Any, Any, Progress]:
-    setup = prepare(make_config({**config, **changes}), say=lambda _: None)
+    setup = prepare(make_config({**config, **changes}), log=lambda _: None)
     return setup, optimizer_of(setup), Progress(states=setup.method.init(size=len(setup.prompts)))
 
 

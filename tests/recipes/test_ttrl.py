@@ -84,7 +84,7 @@ def test_numbers_of_votes_and_samples() -> None:
 
 
 def test_a_step_samples_the_votes_and_trains_on_the_samples(base: dict[str, Any]) -> None:
-    setup = prepare(make_config({**base, "method": "ttrl(n_votes=6,n_samples=2)"}), say=lambda _: None)
+    setup = prepare(make_config({**base, "method": "ttrl(n_votes=6,n_samples=2)"}), log=lambda _: None)
     try:
         result = one_step(setup, optimizer_of(setup), Progress(states=setup.method.init(size=len(setup.prompts))))
     finally:

@@ -60,7 +60,7 @@ def files(base: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 def told(config: dict[str, Any], **changes: Any) -> list[str]:
     said: list[str] = []
     display = Display(quiet=True)
-    display.say = said.append  # type: ignore[method-assign]
+    display.log = said.append  # type: ignore[method-assign]
     train(make_config({**config, **changes}), resume=True, accept_changes=True, display=display)
     return said
 

@@ -42,7 +42,7 @@ def run(base: dict[str, Any], **changes: Any) -> Result:
 def test_a_step_of_one_update_is_corrected_where_the_engine_is_not_exact(base: dict[str, Any], rough: None) -> None:
     config = make_config(base, {"method": "grpo(kl_beta=0.0)"})
     said: list[str] = []
-    setup = prepare(config, say=said.append)
+    setup = prepare(config, log=said.append)
     setup.close()
     assert [stage.name for stage in setup.method.correction] == ["importance_weight"]
     assert any("correction=off" in text for text in said)
@@ -65,14 +65,14 @@ def test_a_step_of_one_update_is_corrected_where_the_engine_is_not_exact(base: d
 def test_it_is_left_out_where_it_is_told_or_counts_elsewhere(
     base: dict[str, Any], rough: None, changes: dict[str, Any]
 ) -> None:
-    setup = prepare(make_config(base, changes), say=lambda _: None)
+    setup = prepare(make_config(base, changes), log=lambda _: None)
     setup.close()
     assert setup.method.correction == ()
 
 
 def test_a_method_with_a_correction_keeps_its_own(base: dict[str, Any], rough: None) -> None:
     own = "grpo+rollout-correction(level='sequence', mode='mask', high=3.0)"
-    setup = prepare(make_config(base, {"method": own}), say=lambda _: None)
+    setup = prepare(make_config(base, {"method": own}), log=lambda _: None)
     setup.close()
     assert [stage.hyper["level"] for stage in setup.method.correction] == ["sequence"]
 
@@ -100,7 +100,7 @@ def test_rejection_is_the_same_whatever_a_pass_holds(
 def test_the_version_of_the_weights_is_known_of_every_token(base: dict[str, Any]) -> None:
     from cohort.training.loop import Progress, batch_of, sample
 
-    setup = prepare(make_config(base, {"method": "rollout-correction(max_staleness=0)"}), say=lambda _: None)
+    setup = prepare(make_config(base, {"method": "rollout-correction(max_staleness=0)"}), log=lambda _: None)
     try:
         states = setup.method.init(size=len(setup.prompts))
         setup.collector.version = 7

@@ -30,7 +30,7 @@ def told(base: dict[str, Any], **changes: Any) -> list[str]:
     """Run with --resume; what was said."""
     said: list[str] = []
     display = Display(quiet=True)
-    display.say = said.append  # type: ignore[method-assign]
+    display.log = said.append  # type: ignore[method-assign]
     train(make_config({**base, **changes}), resume=True, display=display)
     return said
 

@@ -69,7 +69,7 @@ def test_the_main_job_on_other_seeds(toy_cache: Path, tmp_path: Path, seed: int)
 def test_training_and_test_problems_do_not_overlap(toy_cache: Path) -> None:
     from cohort.training.setup import prepare
 
-    setup = prepare(make_config({}), say=lambda _: None)
+    setup = prepare(make_config({}), log=lambda _: None)
     try:
         assert len(setup.eval_prompts) == 200
         assert not {p.id for p in setup.prompts} & {p.id for p in setup.eval_prompts}

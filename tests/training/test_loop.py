@@ -26,7 +26,7 @@ from tests.helpers import in_float64, prompt_of, random_batch, request_of, rollo
 
 @contextmanager
 def ready(base: dict[str, Any], **changes: Any) -> Iterator[tuple[Setup, MasterWeights, Progress]]:
-    setup = prepare(make_config({**base, **changes}), say=lambda _: None)
+    setup = prepare(make_config({**base, **changes}), log=lambda _: None)
     try:
         optimizer = optimizer_of(setup)
         yield setup, optimizer, Progress(states=setup.method.init(size=len(setup.prompts)))

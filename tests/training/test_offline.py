@@ -223,7 +223,7 @@ def test_old_log_probabilities_are_scored_where_a_step_has_several_updates(offli
     for epochs in (1, 3):
         away.moved = False  # type: ignore[attr-defined]
         keys = make_config({**offline, "epochs": epochs, "prompts_per_step": 2})
-        setup = prepare(keys, method=Method(objective=use(away), name="away"), say=lambda _: None)
+        setup = prepare(keys, method=Method(objective=use(away), name="away"), log=lambda _: None)
         try:
             result = one_step(setup, optimizer_of(setup), Progress(states=setup.method.init(size=len(setup.prompts))))
         finally:
@@ -237,7 +237,7 @@ def test_old_log_probabilities_are_scored_where_a_step_has_several_updates(offli
 def test_a_preference_batch_stands_beside_the_rollouts(base: dict[str, Any]) -> None:
     """With every field that they have: 0 where only rollouts can have it, and scored where anything can."""
     keys = {**base, "method": "f-hal", "pairs": PAIRS, "prompts_per_step": 3}
-    setup = prepare(make_config(keys), say=lambda _: None)
+    setup = prepare(make_config(keys), log=lambda _: None)
     try:
         optimizer_of(setup)
         progress = Progress(states=setup.method.init(size=len(setup.prompts)))

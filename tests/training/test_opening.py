@@ -9,7 +9,7 @@ import pytest
 
 from cohort.data.prompts import PromptSpec, load_prompts
 from cohort.policies.causal_lm import CausalLM
-from cohort.training.opening import SHOWN, say_text
+from cohort.training.opening import SHOWN, log_text
 from tests.model_folders import make_folder
 
 
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def said(folder: Path, rows: list[dict[str, Any]], *, sampled: bool = True, **options: Any) -> list[str]:
     policy, out = CausalLM.load(str(folder), **options), []
-    say_text(policy, load_prompts(rows, policy, PromptSpec()), out.append, sampled=sampled)
+    log_text(policy, load_prompts(rows, policy, PromptSpec()), out.append, sampled=sampled)
     return out
 
 

@@ -231,7 +231,7 @@ def test_at_the_limit_lists_end_first_and_rollouts_then_each_said_once(tmp_path:
     config = make_config({"tensorboard": False, "record": "tokens"})
     said: list[str] = []
     limit = 60_000
-    recorder = Recorder(tmp_path, limited(config, limit / 1e6), start=0, say=said.append)
+    recorder = Recorder(tmp_path, limited(config, limit / 1e6), start=0, log=said.append)
     for step in range(1, 40):
         assert (recorder.rollouts(step, result) > 0) == (tmp_path / "rollouts" / f"step-{step:06d}.parquet").exists()
     recorder.close()
@@ -246,7 +246,7 @@ def test_at_the_limit_lists_end_first_and_rollouts_then_each_said_once(tmp_path:
     assert "without the numbers of their tokens" in said[0]
     assert "no more rollouts are recorded" in said[1]
     # A run that goes on counts what is there.
-    again = Recorder(tmp_path, limited(config, limit / 1e6), start=39, say=said.append)
+    again = Recorder(tmp_path, limited(config, limit / 1e6), start=39, log=said.append)
     assert again.rollouts(40, result) == 0.0
     again.close()
     assert len(said) == 3

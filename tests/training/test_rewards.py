@@ -122,11 +122,11 @@ def test_the_log_of_rewards_is_bounded(base: dict[str, Any], tmp_path: Path, mon
     monkeypatch.setattr(recording, "LOG_LIMIT", 1000)
     recorder = Recorder(tmp_path, make_config(base), start=0)
     recorder.printed("step 1", "")
-    assert not recorder.log.exists()
+    assert not recorder.reward_log.exists()
     for step in range(100):
         recorder.printed(f"step {step}", "x" * 50 + "\n")
-        assert recorder.log.stat().st_size <= 1100
-    assert recorder.log.read_text().endswith("== step 99\n" + "x" * 50 + "\n")
+        assert recorder.reward_log.stat().st_size <= 1100
+    assert recorder.reward_log.read_text().endswith("== step 99\n" + "x" * 50 + "\n")
     recorder.close()
 
 

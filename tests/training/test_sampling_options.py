@@ -154,7 +154,7 @@ def test_the_text_of_a_rollout_ends_before_the_stop_string(
 
 
 def test_greedy_evaluation_keeps_what_ends_a_completion(base: dict[str, Any]) -> None:
-    setup = prepare(make_config({**base, "logit_bias": {20: 100.0}, "stop": ["zz"], "top_k": 3}), say=lambda _: None)
+    setup = prepare(make_config({**base, "logit_bias": {20: 100.0}, "stop": ["zz"], "top_k": 3}), log=lambda _: None)
     try:
         from dataclasses import replace
 

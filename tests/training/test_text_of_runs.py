@@ -28,7 +28,7 @@ def run(model: str, out: Path, **changes: Any) -> list[str]:
     """Run one step; what was said."""
     said: list[str] = []
     display = Display(quiet=True)
-    display.say = said.append  # type: ignore[method-assign]
+    display.log = said.append  # type: ignore[method-assign]
     base = {
         "model": model,
         "data": [{"prompt": "What is 2 + 2?", "answer": "4"}],

@@ -147,7 +147,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(base: dict[
     (newest / "state.pt").write_bytes(bytes(data))
     said: list[str] = []
     display = Display(quiet=True)
-    display.say = said.append  # type: ignore[method-assign]
+    display.log = said.append  # type: ignore[method-assign]
     resumed = train(
         make_config({**base, "steps": 6, "checkpoint": {"every": 2, "keep": 3}}), resume=True, display=display
     )

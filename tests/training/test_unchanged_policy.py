@@ -43,7 +43,7 @@ OPTIONS = [
 
 @contextmanager
 def ready(base: dict[str, Any], **changes: Any) -> Iterator[tuple[Setup, MasterWeights, Progress]]:
-    setup = prepare(make_config({**base, **changes}), say=lambda _: None)
+    setup = prepare(make_config({**base, **changes}), log=lambda _: None)
     try:
         optimizer = optimizer_of(setup)
         yield setup, optimizer, Progress(states=setup.method.init(size=len(setup.prompts)))

@@ -80,7 +80,7 @@ def test_what_was_not_drawn_in_its_context_is_scored_there(tmp_path: Any, choice
             "updates": 2,
         }
     )
-    setup = prepare(config, say=lambda _: None)
+    setup = prepare(config, log=lambda _: None)
     try:
         rollouts, _, _ = sample(setup, setup.method.init(size=4), 1)
         hint = setup.policy.encode("as I said: ")

@@ -10,7 +10,7 @@ import typer
 
 import cohort
 from cohort.cli.compare import compare, sweep
-from cohort.cli.console import say
+from cohort.cli.console import log
 from cohort.cli.doctor import doctor
 from cohort.cli.eval import eval_
 from cohort.cli.merge import merge
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def _fail(error: BaseException | str, status: int, before: str = "") -> NoReturn:
-    say(f"cohort: {before}{error}")
+    log(f"cohort: {before}{error}")
     for note in getattr(error, "__notes__", ()):
-        say(f"cohort: {note}")
+        log(f"cohort: {note}")
     sys.exit(status)

@@ -14,7 +14,7 @@ from cohort.errors import UsageError
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """A line on standard error, as it is."""
     # Whoever read on may be gone: a closed terminal, a pipe (which rich ends the process for).
     with contextlib.suppress(OSError, ValueError, SystemExit):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cohort.cli.console import printed, say
+from cohort.cli.console import log, printed
 from cohort.cli.options import JsonOption, Options, SetOption, resolved, with_options
 from cohort.errors import UsageError
 from cohort.training.values import DATA, MODEL, OUTPUT, REWARDS
@@ -57,7 +57,7 @@ def doctor(
 
         if not {"data", "model"} & set(options):
             raise UsageError("name a run's folder, or data to look at with --data (and --reward, --model, --eval-data)")
-        report = examine_data(resolved(options, None, set_), samples=samples, limit=limit, say=say)
+        report = examine_data(resolved(options, None, set_), samples=samples, limit=limit, log=log)
     if as_json:
         print(json.dumps(report.to_dict()))
     else:

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from cohort.cli.console import check_file, say
+from cohort.cli.console import check_file, log
 from cohort.cli.options import JsonOption, Options, SetOption, layers, with_options
 from cohort.errors import UsageError
 from cohort.files import write_atomically
@@ -81,7 +81,7 @@ def eval_(
         raise UsageError(
             "no data was given: --data takes a file, a hub id or reasoning_gym:TASK?..., --config a run's configuration"
         )
-    result = evaluate_model(made, samples=samples, limit=limit, say=say)
+    result = evaluate_model(made, samples=samples, limit=limit, log=log)
     completions = result.completions()
     if out is not None:
         lines = "".join(json.dumps(each) + "\n" for each in completions)
@@ -101,7 +101,7 @@ def eval_(
         table.add_row(name, f"{value:.4g}", "-" if math.isnan(low) else f"[{low:.4g}, {high:.4g}]")
     console.print(table)
     if result.note:
-        say(result.note)
+        log(result.note)
 
 
 def _show(each: Mapping[str, Any], console: Console) -> None:

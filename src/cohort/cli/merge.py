@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cohort.cli.console import free, say
+from cohort.cli.console import free, log
 from cohort.cli.options import Options, resolved, with_options
 
 
@@ -24,4 +24,4 @@ def merge(
 
     free(out)
     merge_adapter(adapter, out, trust_remote_code=resolved(options).trust_remote_code)
-    say(f"the model: {out}")
+    log(f"the model: {out}")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cohort.cli.console import check_file, say
+from cohort.cli.console import check_file, log
 from cohort.cli.options import Options, resolved, with_options
 from cohort.errors import UsageError
 from cohort.files import write_atomically
@@ -47,7 +47,7 @@ def score(
             timeout=made.reward_timeout,
             on_error=made.on_reward_error,
             process=made.reward_process,
-            say=say,
+            log=log,
         )
     )
     text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -57,4 +57,4 @@ def score(
         sys.stdout.write(text)
     names = [k for k in rows[0] if k not in ("row", "sample")]
     means = ((k, [row[k] for row in rows if isinstance(row[k], (int, float))]) for k in names)
-    say(f"{len(rows)} completions; mean " + ", ".join(f"{k} {sum(v) / len(v):.4g}" for k, v in means if v))
+    log(f"{len(rows)} completions; mean " + ", ".join(f"{k} {sum(v) / len(v):.4g}" for k, v in means if v))

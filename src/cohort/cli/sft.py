@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cohort.cli.console import free, say
+from cohort.cli.console import free, log
 from cohort.cli.options import ConfigOption, Options, QuietOption, SetOption, layers, with_options
 from cohort.errors import UsageError
 from cohort.files import save_new
@@ -45,7 +45,7 @@ def sft(
     from cohort.data.prompts import check_source, read_source
     from cohort.training.display import Display
     from cohort.training.interrupt import Interrupt
-    from cohort.training.opening import say_text
+    from cohort.training.opening import log_text
     from cohort.training.setup import load_policy, prompt_spec
     from cohort.training.sft import fine_tune, load_prompts_of_rows, pairs_of
 
@@ -62,14 +62,14 @@ def sft(
     if made.threads:
         torch.set_num_threads(made.threads)
     spec = prompt_spec(made)
-    source = read_source(made.data, spec, say=display.say)
+    source = read_source(made.data, spec, log=display.log)
     check_source(source, spec)
-    policy = load_policy(made, display.say)
+    policy = load_policy(made, display.log)
     prompts = load_prompts_of_rows(source, policy, spec)
     pairs = pairs_of(policy, prompts, completion_field, source.where)
-    say_text(policy, prompts, display.say, sampled=False)
+    log_text(policy, prompts, display.log, sampled=False)
     display.begin("fine-tuning", made.steps)
-    done, interrupt = 0, Interrupt(display.say, hung_up=display.hush)
+    done, interrupt = 0, Interrupt(display.log, hung_up=display.hush)
 
     def report(step: int, values: Mapping[str, float]) -> None:
         nonlocal done
@@ -95,7 +95,7 @@ def sft(
         display.end()
         with interrupt.shield():
             save_new(out, policy.export)
-    display.say(f"the model: {out}")
+    display.log(f"the model: {out}")
     if done < made.steps:
-        say(f"stopped after step {done} of {made.steps}; the model so far is {out}")
+        log(f"stopped after step {done} of {made.steps}; the model so far is {out}")
         raise typer.Exit(130)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cohort.cli.console import say
+from cohort.cli.console import log
 from cohort.cli.options import ConfigOption, Options, QuietOption, SetOption, resolved, with_options
 from cohort.training.values import DATA, EVALUATION, MACHINE, MODEL, OPTIMISATION, OUTPUT, REWARDS, SAMPLING
 
@@ -44,10 +44,10 @@ def train(
         result = run(made, resume=resume, accept_changes=accept_changes, display=Display(quiet=quiet))
     except KeyboardInterrupt as stopped:
         for note in getattr(stopped, "__notes__", ()):
-            say(f"stopped at once; {note}")
+            log(f"stopped at once; {note}")
         raise
     if result.stopped:
-        say(
+        log(
             f"stopped after step {result.summary['steps']}; continue with the same command and --resume --out {result.folder}"
         )
         raise typer.Exit(130)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cohort.cli.console import say
+from cohort.cli.console import log
 
 
 def view(
@@ -26,6 +26,6 @@ def view(
     """Show runs in the browser: live curves, rollouts, and every token of them. Stops with Ctrl-C."""
     from cohort.viewer.server import view as show
 
-    show(runs or [], host=host, port=port, browser=not no_browser, say=say)
+    show(runs or [], host=host, port=port, browser=not no_browser, log=log)
     # Python would look through all of torch for garbage before it ends: most of a second after Ctrl-C.
     gc.freeze()

@@ -52,7 +52,7 @@ def read_pairs(
     spec: PromptSpec,
     *,
     seed: int = 0,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Source:
     """The rows of a file of pairs, checked; needs no policy.
 
@@ -63,11 +63,11 @@ def read_pairs(
     Raises:
         UsageError: data that cannot be read, or a row that is no such pair; the message says which and what it lacks.
     """
-    found = read_source(source, replace(spec, answer_field=None), seed=seed, say=say)
+    found = read_source(source, replace(spec, answer_field=None), seed=seed, log=log)
     found = replace(found, where="pairs" if found.where == "data" else found.where)
     same = sum(len(texts) == 2 and texts[0] == texts[1] for texts in map(_texts, *_numbered(found)))
     if same:
-        say(
+        log(
             f"{found.where}: in {same} of {len(found.rows)} rows 'chosen' and 'rejected' are the same: they teach nothing"
         )
     return found

@@ -71,7 +71,7 @@ def read_source(
     spec: PromptSpec,
     *,
     seed: int = 0,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Source:
     """The rows of a data set with their `prompt` and `answer` columns named; needs no policy.
 
@@ -79,7 +79,7 @@ def read_source(
         UsageError: data that cannot be read, or rows without a prompt.
     """
     where = str(source) if isinstance(source, (str, Path)) else "data"
-    return Source(_named(load_rows(source, seed=seed), spec, where, say), where)
+    return Source(_named(load_rows(source, seed=seed), spec, where, log), where)
 
 
 def load_prompts(
@@ -88,7 +88,7 @@ def load_prompts(
     spec: PromptSpec,
     *,
     seed: int = 0,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> list[Prompt]:
     """The prompts of a data set, each text once.
 
@@ -96,7 +96,7 @@ def load_prompts(
         UsageError: rows without a prompt, or longer than the policy's context; the message says which row.
     """
     if not isinstance(source, Source):
-        source = read_source(source, spec, seed=seed, say=say)
+        source = read_source(source, spec, seed=seed, log=log)
     template = template_of(spec.template)
     prompts: dict[str, Prompt] = {}
     for row in source.rows:
@@ -104,19 +104,19 @@ def load_prompts(
         prompts.setdefault(prompt.id, prompt)
     first = next((prompt for prompt in prompts.values() if prompt.tools), None)
     if first is not None and policy.prompt(first.source, spec.system)[0] == first.text:
-        say(f"{source.where}: the model's chat template shows no tools: the column 'tools' is no part of the prompts")
+        log(f"{source.where}: the model's chat template shows no tools: the column 'tools' is no part of the prompts")
     # A procedural task repeats itself by nature; in a file it is worth knowing.
     repeated = len(source.rows) - len(prompts)
     if repeated and not source.where.startswith("reasoning_gym:"):
-        say(f"{source.where}: {repeated} of {len(source.rows)} rows repeat a prompt and were left out")
+        log(f"{source.where}: {repeated} of {len(source.rows)} rows repeat a prompt and were left out")
     return list(prompts.values())
 
 
-def _named(rows: list[Row], spec: PromptSpec, where: str, say: Callable[[str], None]) -> list[Row]:
+def _named(rows: list[Row], spec: PromptSpec, where: str, log: Callable[[str], None]) -> list[Row]:
     if spec.prompt_field is None and spec.answer_field is None:
         rows, preset = apply_preset(rows)
         if preset:
-            say(f"{where}: read as {preset}")
+            log(f"{where}: read as {preset}")
     out = []
     for row in rows:
         row, at = row.but({}), f"{where}, {row.place}"

@@ -120,7 +120,7 @@ def named(numbers: Sequence[int], rows: Sequence[Row]) -> str:
 
 
 def examine_data(
-    config: Any, *, samples: int = 0, limit: int = 300, say: Callable[[str], None] = lambda _: None
+    config: Any, *, samples: int = 0, limit: int = 300, log: Callable[[str], None] = lambda _: None
 ) -> Report:
     """Diagnose data and rewards before any training.
 
@@ -133,13 +133,13 @@ def examine_data(
     Raises:
         UsageError: data or reward cannot be read.
     """
-    data, problems = gather(config, samples=samples, limit=limit, say=say)
+    data, problems = gather(config, samples=samples, limit=limit, log=log)
     findings, missing, failures = diagnose(data, diagnoses("data"))
     made = len(diagnoses("data")) - len(missing) - len(failures)
     return Report(data.name, findings, missing, made, (*problems, *failures))
 
 
-def gather(config: Any, *, samples: int, limit: int, say: Callable[[str], None]) -> tuple[Data, list[str]]:
+def gather(config: Any, *, samples: int, limit: int, log: Callable[[str], None]) -> tuple[Data, list[str]]:
     """What the diagnoses see, and what went wrong on the way."""
     from cohort.training.setup import load_policy, prompt_spec
     from cohort.training.toy import with_defaults
@@ -151,9 +151,9 @@ def gather(config: Any, *, samples: int, limit: int, say: Callable[[str], None])
     if samples and not known:
         raise UsageError("--samples draws completions: name a model with --model")
     spec = prompt_spec(config)
-    source = read_source(config.data, spec, seed=config.seed, say=say)
-    held = None if config.eval_data is None else read_source(config.eval_data, spec, seed=config.seed, say=say)
-    policy = load_policy(config, say) if known else None
+    source = read_source(config.data, spec, seed=config.seed, log=log)
+    held = None if config.eval_data is None else read_source(config.eval_data, spec, seed=config.seed, log=log)
+    policy = load_policy(config, log) if known else None
     read = policy.prompt if policy is not None else _plain
     made = [_prompt(row, spec, read, f"{source.where}, {row.place}") for row in source.rows]
     problems: list[str] = []

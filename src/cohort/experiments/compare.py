@@ -381,12 +381,12 @@ def _store(plan: Plan, asked: Mapping[str, Any]) -> None:
 class _RunDisplay(Display):
     """A run's progress as a bar that goes away; what it says goes to the comparison's log."""
 
-    def __init__(self, outer: Display, label: str, log: Path) -> None:
+    def __init__(self, outer: Display, label: str, path: Path) -> None:
         super().__init__(quiet=outer.quiet or not outer.console.is_terminal, console=outer.console)
-        self.label, self.log = label, log
+        self.label, self.path = label, path
 
-    def say(self, text: str) -> None:
-        with self.log.open("a", encoding="utf-8") as file:
+    def log(self, text: str) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{self.label}: {text}\n")
 
     def begin(self, what: str, total: int, done: int = 0) -> None:
@@ -409,15 +409,15 @@ def run_plan(plan: Plan, display: Display) -> Comparison:
 
 def _run_plan(plan: Plan, display: Display) -> Comparison:
     if plan.seeds == 1:
-        display.say(
+        display.log(
             "one seed: intervals will be over problems alone, and say nothing of what another seed would change"
         )
     if plan.base.get("model", "toy") == "toy":
-        toy.folder(display.say)
+        toy.folder(display.log)
     queue = [(arm, seed) for seed in range(plan.seeds) for arm in plan.arms]
     todo = [each for each in queue if not _complete(plan, *each)]
     if len(todo) < len(queue):
-        display.say(f"{len(queue) - len(todo)} of {len(queue)} runs stand there already")
+        display.log(f"{len(queue) - len(todo)} of {len(queue)} runs stand there already")
     failures: dict[str, str] = {}
     began, stopped = time.monotonic(), False
     for number, (arm, seed) in enumerate(todo):
@@ -438,11 +438,11 @@ def _run_plan(plan: Plan, display: Display) -> Comparison:
             said = f"failed: {type(error).__name__}: {str(error).strip() or 'no message'}"
             failures[label] = said.removeprefix("failed: ")
         if stopped:
-            display.say(f"stopped after {number} of {len(todo)} runs; the same command goes on")
+            display.log(f"stopped after {number} of {len(todo)} runs; the same command goes on")
             break
         took, spent = time.monotonic() - start, time.monotonic() - began
         left = spent / (number + 1) * (len(todo) - number - 1)
-        display.say(f"run {number + 1}/{len(todo)}  {label}  {said}  took {clock(took)}  left {clock(left)}")
+        display.log(f"run {number + 1}/{len(todo)}  {label}  {said}  took {clock(took)}  left {clock(left)}")
     entries = []
     for arm in plan.arms:
         made = {s: plan.run_folder(arm, s) for s in range(plan.seeds)}
@@ -480,7 +480,7 @@ def _one(plan: Plan, arm: Arm, seed: int, display: Display) -> str | None:
         result = train(config, method=arm.made, resume=True, display=display)
         if result.stopped:
             return None
-    measured = evaluate_run(folder, config, plan.samples, plan.transfer, display.say)
+    measured = evaluate_run(folder, config, plan.samples, plan.transfer, display.log)
     return f"{HEADLINE} {measured[HELD_OUT]:.1%}" if HELD_OUT in measured else "finished"
 
 
@@ -547,7 +547,7 @@ def judged(rollouts: Sequence[Rollout], samples: int) -> list[Rollout]:
 
 
 def evaluate_run(
-    folder: Path, config: TrainConfig, samples: int, transfer: Mapping[str, str], say: Callable[[str], None]
+    folder: Path, config: TrainConfig, samples: int, transfer: Mapping[str, str], log: Callable[[str], None]
 ) -> dict[str, float]:
     """Measure a finished run on what it lacks, and store the completions with it. Name -> pass@1 of what was measured.
 
@@ -555,7 +555,7 @@ def evaluate_run(
     """
     out = {}
     for name, (made_of, made) in _lacking(folder, config, samples, transfer).items():
-        found = evaluate_model(made_of, samples=samples, limit=config.eval_size, say=say)
+        found = evaluate_model(made_of, samples=samples, limit=config.eval_size, log=log)
         rollouts = judged(found.rollouts, samples)
         if not rollouts:
             raise UsageError(
@@ -564,7 +564,7 @@ def evaluate_run(
             )
         if len(rollouts) < len(found.rollouts):
             left = (len(found.rollouts) - len(rollouts)) // samples
-            say(
+            log(
                 f"{left} of {found.problems} problems of {name} are left out: the verifier does not apply to a completion"
             )
         write_evaluation(folder, name, rollouts, samples, made)
@@ -602,7 +602,7 @@ def compare_runs(
         elif samples:
             try:
                 keys = {key: value for key, value in run.config.items() if value is not None}
-                evaluate_run(run.folder, make_config(keys), samples, transfer, display.say)
+                evaluate_run(run.folder, make_config(keys), samples, transfer, display.log)
             except Exception as error:
                 # A run that cannot be measured is shown with what it has.
                 failures[str(run.folder)] = f"{type(error).__name__}: {error}"

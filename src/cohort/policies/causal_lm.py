@@ -238,7 +238,7 @@ class CausalLM(Codec):
         with contextlib.nullcontext() if self.compiled is None else self.compiled.layers(base_of(scored)):
             return forward(scored, row, sequences, way, states=states, activations=self.activations)
 
-    def use_activations(self, how: str, say: Callable[[str], None] = lambda _: None) -> None:
+    def use_activations(self, how: str, log: Callable[[str], None] = lambda _: None) -> None:
         """Choose what passes with gradient keep for the backward pass: "keep" everything; "checkpoint", the input of each
         layer; "stream", the same, and a layer is made again in chunks of the row. The gradient is the same.
 
@@ -246,12 +246,12 @@ class CausalLM(Codec):
         mix positions in attention alone; `checkpoint` needs layers that transformers can checkpoint.
         """
         if how == "stream" and not serves(self):
-            say(
+            log(
                 f"activations: the layers of {self.name or 'the model'} cannot be computed in chunks; checkpointing instead"
             )
             how = "checkpoint"
         if how == "checkpoint" and not layers_of(self.base):
-            say(f"activations: {self.name or 'the model'} has no layers that transformers can checkpoint; all are kept")
+            log(f"activations: {self.name or 'the model'} has no layers that transformers can checkpoint; all are kept")
             how = "keep"
         if how != "keep" and self.device.type == "cpu":
             return_freed_memory()

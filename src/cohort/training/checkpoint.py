@@ -126,13 +126,13 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-def newest(root: Path, say: Callable[[str], None] = lambda _: None) -> Path | None:
+def newest(root: Path, log: Callable[[str], None] = lambda _: None) -> Path | None:
     """The newest whole checkpoint; damaged ones are named. None if there is none."""
     for folder in reversed(listed(root)):
         wrong = damage(folder)
         if wrong is None:
             return folder
-        say(f"checkpoint {folder} is damaged ({wrong}) and is not used")
+        log(f"checkpoint {folder} is damaged ({wrong}) and is not used")
     return None
 
 

@@ -97,7 +97,7 @@ def fitting_states(
     fresh: Mapping[str, State],
     then: Mapping[str, Any] | None,
     now: Mapping[str, Any],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> dict[str, State]:
     """A method's states for the prompts as they are now; says what was begun anew."""
     if then is None or (
@@ -107,7 +107,7 @@ def fitting_states(
         return {**fresh, **states}
     rows = places(then["prompts"], now["prompts"])
     out, anew = carried(setup.method, states, fresh, rows, len(then["prompts"]))
-    say(f"the method's states by prompt are kept for {int((rows >= 0).sum())} of {len(rows)} prompts")
+    log(f"the method's states by prompt are kept for {int((rows >= 0).sum())} of {len(rows)} prompts")
     if anew:
-        say(f"begun anew, since they do not fit other prompts: {', '.join(anew)}")
+        log(f"begun anew, since they do not fit other prompts: {', '.join(anew)}")
     return out

@@ -62,7 +62,7 @@ class Display:
         self._first = 0
         self._every = 1
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line, printed as it is."""
         if self.quiet:
             return
@@ -83,16 +83,16 @@ class Display:
         lines = [_PRINTABLE.sub("", line.rstrip("\r").rpartition("\r")[2]) for line in text.split("\n")]
         lines = [line for line in lines if line.strip()]
         for line in lines[-PRINTED:]:
-            self.say(f"  reward: {line if len(line) <= WIDTH else line[: WIDTH - 3] + '...'}")
+            self.log(f"  reward: {line if len(line) <= WIDTH else line[: WIDTH - 3] + '...'}")
         if len(lines) > PRINTED:
-            self.say(f"  reward: ({len(lines) - PRINTED} more lines before these: {where})")
+            self.log(f"  reward: ({len(lines) - PRINTED} more lines before these: {where})")
 
     def failures(self, messages: Sequence[str]) -> None:
         """The first of a step's messages about rewards that failed, and how many more there are."""
         for message in messages[:PRINTED]:
-            self.say(f"  {message}")
+            self.log(f"  {message}")
         if len(messages) > PRINTED:
-            self.say(f"  ({len(messages) - PRINTED} more such messages in this step)")
+            self.log(f"  ({len(messages) - PRINTED} more such messages in this step)")
 
     def begin(self, what: str, total: int, done: int = 0) -> None:
         """Start showing a phase of `total` steps."""
@@ -122,7 +122,7 @@ class Display:
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=step, line=line)
         if step % self._every == 0 or step in (self._first + 1, self._total):
-            self.say(line)
+            self.log(line)
 
     def end(self) -> None:
         """The phase is over."""
@@ -137,11 +137,11 @@ class Display:
         group = [r for r in rollouts if r.prompt.id == rollouts[0].prompt.id]
         shown = sorted((r for r in group if r.scored), key=lambda r: -r.reward) or group
         shown = shown[:1] if len(shown) == 1 or shown[0].reward == shown[-1].reward else [shown[0], shown[-1]]
-        self.say(f"  at step {step}, of the prompt {_excerpt(rollouts[0].prompt.question)}")
+        self.log(f"  at step {step}, of the prompt {_excerpt(rollouts[0].prompt.question)}")
         for rollout in shown:
             parts = "  ".join(f"{k} {_short(v)}" for k, v in rollout.components.items() if v is not None)
             earned = f"reward {_short(rollout.reward)} ({parts})" if rollout.scored else "no reward"
-            self.say(f"    {earned}  {_excerpt(rollout.text)}")
+            self.log(f"    {earned}  {_excerpt(rollout.text)}")
 
 
 def _excerpt(text: str, most: int = 160) -> str:

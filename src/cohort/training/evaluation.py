@@ -20,17 +20,17 @@ from cohort.rollouts.collect import weighted_sum
 from cohort.training import toy
 from cohort.training.config import TrainConfig
 from cohort.training.evaluate import Evaluation, evaluate_prompts
-from cohort.training.opening import say_text
+from cohort.training.opening import log_text
 from cohort.training.setup import (
     TASK_ONLY,
     check_arguments,
     check_columns,
     check_options,
     load_policy,
+    log_inapplicable,
     make_collector,
     make_grader,
     prompt_spec,
-    say_inapplicable,
 )
 
 # Bytes of what reward functions print that are shown after an evaluation or a scoring.
@@ -43,7 +43,7 @@ def evaluate_model(
     samples: int,
     limit: int | None = None,
     given: GivenModel | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Evaluate the configuration's model on its data with its rewards.
@@ -58,20 +58,20 @@ def evaluate_model(
     check_options(config)
     grader = make_grader(config)
     with contextlib.ExitStack() as stack:
-        stack.callback(lambda: say_printed(grader.scorer, say))
+        stack.callback(lambda: log_printed(grader.scorer, log))
         stack.callback(grader.scorer.close)
         spec = prompt_spec(config)
-        source = read_source(config.data, spec, seed=config.seed, say=say)
+        source = read_source(config.data, spec, seed=config.seed, log=log)
         check_source(source, spec)
         method = registry.method("grpo(kl_beta=0.0)")
         check_columns(method, config, grader, source.rows[:limit], [])
         check_arguments(method, grader, source)
-        policy = load_policy(config, say, given=given)
-        prompts = load_prompts(source, policy, spec, say=say)[:limit]
+        policy = load_policy(config, log, given=given)
+        prompts = load_prompts(source, policy, spec, log=log)[:limit]
         check_columns(method, config, grader, [prompt.row for prompt in prompts], [])
-        say_inapplicable(grader, prompts, source, say)
+        log_inapplicable(grader, prompts, source, log)
         collector = make_collector(config, policy, grader)
-        say_text(policy, prompts, say)
+        log_text(policy, prompts, log)
         stack.callback(collector.engine.close)
         if samples == 1:
             collector = replace(collector, sampling=replace(collector.sampling, temperature=0.0))
@@ -84,11 +84,11 @@ def evaluate_model(
         return found
 
 
-def say_printed(scorer: Scorer, say: Callable[[str], None]) -> None:
+def log_printed(scorer: Scorer, log: Callable[[str], None]) -> None:
     """Show the end of what reward functions printed."""
     text = scorer.printed.take(PRINTED).strip()
     if text:
-        say(f"reward functions printed:\n{text}")
+        log(f"reward functions printed:\n{text}")
 
 
 def score_rows(
@@ -101,7 +101,7 @@ def score_rows(
     timeout: float = 60.0,
     on_error: str = "stop",
     process: Literal["worker", "here"] = "worker",
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Iterator[dict[str, Any]]:
     """One object for every completion of a file: row (of a text file its line), sample, what was logged, every component, and
     the weighted sum. A reward is None where it does not apply, or could not score the completion and `on_error` is
@@ -147,17 +147,17 @@ def score_rows(
         scorer.check_arguments(list(columns))
         each_once = list({row.place: row for *_, row in batch}.values())
         for text in (text for spec in specs for text in spec.inapplicable(each_once, data)):
-            say(text)
+            log(text)
         prompts = [row.get("prompt") for *_, row in batch]
         places = [f"{data}, {row.place}" for *_, row in batch]
         scores = scorer.score(prompts, [completion for _, completion, _ in batch], None, columns, where=places)
     finally:
         scorer.close()
-        say_printed(scorer, say)
+        log_printed(scorer, log)
     for message in scores.messages:
-        say(message)
+        log(message)
     for name, values in scores.metrics.items():
-        say(f"{name} {sum(values) / len(values):.4g}")
+        log(f"{name} {sum(values) / len(values):.4g}")
     for at, (k, _, row) in enumerate(batch):
         components = {name: values[at] for name, values in scores.components.items()}
         total = weighted_sum([spec.weight for spec in specs], components.values())

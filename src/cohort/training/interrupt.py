@@ -22,9 +22,9 @@ class Interrupt:
         asked: True from the first signal on.
     """
 
-    def __init__(self, say: Callable[[str], None], hung_up: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, log: Callable[[str], None], hung_up: Callable[[], None] = lambda: None) -> None:
         self.asked = False
-        self._say, self._hung_up = say, hung_up
+        self._log, self._hung_up = log, hung_up
         self._at = 0.0
         self._shields = 0
         self._late = False
@@ -48,7 +48,7 @@ class Interrupt:
     def _tell(self, text: str) -> None:
         # In a handler: it may have come in the middle of another line.
         with contextlib.suppress(Exception):
-            self._say(text)
+            self._log(text)
 
     @contextlib.contextmanager
     def shield(self) -> Iterator[None]:

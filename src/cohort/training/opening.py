@@ -11,7 +11,7 @@ from cohort.types import Prompt
 SHOWN = 400
 
 
-def say_text(policy: Codec, prompts: Sequence[Prompt], say: Callable[[str], None], *, sampled: bool = True) -> None:
+def log_text(policy: Codec, prompts: Sequence[Prompt], log: Callable[[str], None], *, sampled: bool = True) -> None:
     """Say how prompts are put, with the first as the model gets it, and, if rollouts are drawn, what ends them that the
     model itself does not name."""
     if not prompts:
@@ -21,25 +21,25 @@ def say_text(policy: Codec, prompts: Sequence[Prompt], say: Callable[[str], None
     text = policy.whole(first.tokens)
     if len(text) > SHOWN:
         text = f"{text[: SHOWN // 2]} ... {text[-SHOWN // 2 :]}"
-    say(f"the first prompt ({how}, {len(first.tokens)} tokens): {text!r}")
+    log(f"the first prompt ({how}, {len(first.tokens)} tokens): {text!r}")
     going_on = sum(_goes_on(prompt) for prompt in prompts)
     if going_on:
-        say(f"{going_on} of {len(prompts)} prompts end with the assistant's message, and the model goes on with it")
+        log(f"{going_on} of {len(prompts)} prompts end with the assistant's message, and the model goes on with it")
     unknown = getattr(policy.tokenizer, "unk_token_id", None)
     lost = sum(unknown in prompt.tokens for prompt in prompts)
     if unknown is not None and lost:
-        say(
+        log(
             f"{lost} of {len(prompts)} prompts have characters that the tokenizer has no token for: the model does not see them"
         )
     if not policy.stop_ids:
-        say(
+        log(
             "neither the model nor its tokenizer names a token that ends a text: completions are trained without an end, and "
             "rollouts end at max_new_tokens, or with what stop and stop_token_ids name"
         )
     end = policy.turn.end
     if sampled and end is not None and end not in policy.ends:
         named = policy.tokenizer.convert_ids_to_tokens(end)
-        say(f"rollouts end with {named}, too: the chat template ends a turn with it, though the model does not name it")
+        log(f"rollouts end with {named}, too: the chat template ends a turn with it, though the model does not name it")
 
 
 def _goes_on(prompt: Prompt) -> bool:

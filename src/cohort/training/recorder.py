@@ -38,7 +38,7 @@ class Recorder:
         start: the step that the run continues after; what was recorded of later steps is dropped.
         method: of the run, for the names of its filters.
         pieces: token ids -> the text of each; without it, texts of tokens are not recorded.
-        say: takes a line for the user.
+        log: takes a line for the user.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class Recorder:
         start: int,
         method: Method | None = None,
         pieces: PiecesOf | None = None,
-        say: Callable[[str], None] = lambda _: None,
+        log: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.folder, self.config = folder, config
-        self.pieces, self.say = pieces, say
+        self.pieces, self.log = pieces, log
         self.filters = (_filters(method, after=False), _filters(method, after=True))
         self.metrics_path = folder / "metrics.jsonl"
         self.rollouts_folder = folder / "rollouts"
@@ -116,19 +116,19 @@ class Recorder:
         return spent
 
     @property
-    def log(self) -> Path:
+    def reward_log(self) -> Path:
         """What reward functions printed."""
         return self.folder / "rewards.log"
 
     def printed(self, when: str, text: str) -> None:
         """Keep what reward functions printed."""
         if text.strip():
-            with self.log.open("a", encoding="utf-8", errors="replace") as file:
+            with self.reward_log.open("a", encoding="utf-8", errors="replace") as file:
                 file.write(f"== {when}\n{text.rstrip()}\n")
                 size = file.tell()
             if size > LOG_LIMIT:
-                kept = self.log.read_bytes()[-LOG_LIMIT // 2 :].partition(b"\n")[2]
-                write_atomically(self.log, lambda path: path.write_bytes(kept), durable=False)
+                kept = self.reward_log.read_bytes()[-LOG_LIMIT // 2 :].partition(b"\n")[2]
+                write_atomically(self.reward_log, lambda path: path.write_bytes(kept), durable=False)
 
     def _detail(self) -> str:
         """What is recorded of the next step, after what there is room for."""
@@ -137,14 +137,14 @@ class Recorder:
             return "none"
         limit = config.record_limit_mb * 1e6
         if self._bytes + self._last > limit:
-            self._say_once(
+            self._log_once(
                 "rollouts",
                 f"{self.rollouts_folder} holds {self._bytes / 1e6:.0f} MB of {config.record_limit_mb} (record_limit_mb): no "
                 "more rollouts are recorded",
             )
             return "none"
         if config.record != "rollouts" and self._bytes > LISTS_UNTIL * limit:
-            self._say_once(
+            self._log_once(
                 "tokens",
                 f"{self.rollouts_folder} holds {self._bytes / 1e6:.0f} MB of {config.record_limit_mb} (record_limit_mb): "
                 "rollouts are recorded without the numbers of their tokens",
@@ -152,10 +152,10 @@ class Recorder:
             return "rollouts"
         return config.record
 
-    def _say_once(self, what: str, text: str) -> None:
+    def _log_once(self, what: str, text: str) -> None:
         if what not in self._said:
             self._said.add(what)
-            self.say(text)
+            self.log(text)
 
     def _write(self, step: int, table: pa.Table) -> None:
         self.rollouts_folder.mkdir(exist_ok=True)

@@ -36,7 +36,7 @@ from cohort.training.sampling import make_sampling
 from cohort.training.update import SCORED, TAUGHT
 from cohort.types import Prompt
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 # Fields that the loop can compute when a method declares them.
 EARLY = frozenset({"old_logp", "ref_logp", "old_values"})
 COMPUTED = SCORED | TAUGHT | EARLY
@@ -118,7 +118,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def load_policy(
-    config: TrainConfig, say: Say, *, report: toy.Report | None = None, given: GivenModel | None = None
+    config: TrainConfig, log: Log, *, report: toy.Report | None = None, given: GivenModel | None = None
 ) -> CausalLM:
     """The model that a configuration asks for, or that was given, on its device, with adapters if asked."""
     device = pick_device(config.device)
@@ -132,13 +132,13 @@ def load_policy(
         auto = None if config.device == "auto" else device, None if config.dtype == "auto" else dtype
         policy = given.policy(device=auto[0], dtype=auto[1], **form)
     else:
-        folder = str(toy.folder(say, report)) if config.model == "toy" else config.model
+        folder = str(toy.folder(log, report)) if config.model == "toy" else config.model
         policy = CausalLM.load(folder, device=device, dtype=dtype, trust_remote_code=config.trust_remote_code, **form)
     if config.lora:
         check_rank(policy.model, config.lora, policy.name or "the model")
         torch.manual_seed(config.seed)
         policy.add_lora(config.lora)
-    policy.use_activations(config.activations, say)
+    policy.use_activations(config.activations, log)
     return policy
 
 
@@ -151,7 +151,7 @@ def pass_tokens(method: Method, policy: CausalLM) -> int:
     return min(MIDDLE_PASS, max(SMALL_PASS, PASS_NUMBERS // hidden))
 
 
-def compile_policy(config: TrainConfig, policy: CausalLM, say: Say) -> float:
+def compile_policy(config: TrainConfig, policy: CausalLM, log: Log) -> float:
     """Compile the policy's layers if the run is to, and return the seconds that it took.
 
     Raises:
@@ -160,15 +160,15 @@ def compile_policy(config: TrainConfig, policy: CausalLM, say: Say) -> float:
     asked = config.compile is True
     if not asked and not (config.compile == "auto" and policy.device.type == "cuda" and config.steps >= COMPILE_STEPS):
         return 0.0
-    say("compiling the model's layers")
+    log("compiling the model's layers")
     try:
         seconds = compile_layers(policy)
     except UsageError as error:
         if asked:
             raise
-        say(f"going on without: {error}")
+        log(f"going on without: {error}")
         return 0.0
-    say(f"compiled in {seconds:.0f} s")
+    log(f"compiled in {seconds:.0f} s")
     return seconds
 
 
@@ -251,7 +251,7 @@ def prepare(
     config: TrainConfig,
     *,
     method: Method | None = None,
-    say: Say,
+    log: Log,
     report: toy.Report | None = None,
     given: GivenModel | None = None,
 ) -> Setup:
@@ -279,18 +279,18 @@ def prepare(
     try:
         # Data before the model: a mistyped file name should not cost a minute of loading.
         spec = prompt_spec(config)
-        source = None if config.data is None else read_source(config.data, spec, seed=config.seed, say=say)
-        written = None if config.pairs is None else read_pairs(config.pairs, spec, seed=config.seed, say=say)
+        source = None if config.data is None else read_source(config.data, spec, seed=config.seed, log=log)
+        written = None if config.pairs is None else read_pairs(config.pairs, spec, seed=config.seed, log=log)
         held = config.eval_data
-        eval_source = None if held is None else read_source(held, spec, seed=config.seed, say=say)
+        eval_source = None if held is None else read_source(held, spec, seed=config.seed, log=log)
         sources = [each for each in (source, eval_source, written) if each is not None]
         for each in sources:
             check_source(each, spec)
         rows = [[] if each is None else each.rows for each in (source, eval_source, written)]
         check_columns(method, config, grader, rows[0], rows[1][: config.eval_size], rows[2])
         check_arguments(method, grader, source, eval_source)
-        policy = load_policy(config, say, report=report, given=given)
-        prompts = [] if source is None else load_prompts(source, policy, spec, say=say)
+        policy = load_policy(config, log, report=report, given=given)
+        prompts = [] if source is None else load_prompts(source, policy, spec, log=log)
         store: Store | None = None
         if written is not None:
             preferences = load_pairs(written, policy, spec, partial(policy.follow, end=True))
@@ -299,20 +299,20 @@ def prepare(
                 check_labels(method, preferences, written.where)
         eval_prompts: list[Prompt] = []
         if eval_source is not None:
-            eval_prompts = load_prompts(eval_source, policy, spec, say=say)[: config.eval_size]
+            eval_prompts = load_prompts(eval_source, policy, spec, log=log)[: config.eval_size]
             if prompts:
                 same = held is config.data or held == config.data
-                prompts = separate(prompts, eval_prompts, same=same, say=say)
+                prompts = separate(prompts, eval_prompts, same=same, log=log)
             if store is not None:
-                store = store.only(separate(store.prompts, eval_prompts, same=held == config.pairs, say=say))
+                store = store.only(separate(store.prompts, eval_prompts, same=held == config.pairs, log=log))
         asked = store.prompts if store is not None else []
         # Again: where rows repeat a prompt, later ones are evaluated on too.
         check_columns(method, config, grader, [], [prompt.row for prompt in eval_prompts])
-        say_inapplicable(grader, prompts, source, say)
-        say_inapplicable(grader, eval_prompts, eval_source, say)
+        log_inapplicable(grader, prompts, source, log)
+        log_inapplicable(grader, eval_prompts, eval_source, log)
         collector = make_collector(config, policy, grader, store if offline else None)
-        method = corrected(method, config, collector, say)
-        compiled = compile_policy(config, policy, say)
+        method = corrected(method, config, collector, log)
+        compiled = compile_policy(config, policy, log)
     except BaseException:
         grader.scorer.close()
         raise
@@ -322,7 +322,7 @@ def prepare(
     return Setup(config, method, policy, collector, prompts, eval_prompts, store, compiled)
 
 
-def corrected(method: Method, config: TrainConfig, collector: Collector, say: Say) -> Method:
+def corrected(method: Method, config: TrainConfig, collector: Collector, log: Log) -> Method:
     """The method with importance weights between sampler and trainer, where the engine is not exact, the method corrects
     nothing itself, and its loss is one that weights can multiply."""
     exact = collector.engine.exact or not collector.samples
@@ -330,7 +330,7 @@ def corrected(method: Method, config: TrainConfig, collector: Collector, say: Sa
     bypass = config.old_logp == "sampler" or "sampler_logp" in method.needs(loss=True)
     if config.correction == "off" or exact or bypass or method.correction or method.objective is not None:
         return method
-    say(
+    log(
         "the engine's log-probabilities are not the trainer's: token losses are weighted by exp(trainer - sampler), at most 2 "
         "(rollout-correction; --set correction=off leaves it out)"
     )
@@ -360,17 +360,17 @@ def optimizer_of(setup: Setup) -> MasterWeights:
     return MasterWeights(trained, lambda params: stage(params, config.lr, **decay), scaled=scaled)
 
 
-def separate(prompts: list[Prompt], eval_prompts: list[Prompt], *, same: bool, say: Say) -> list[Prompt]:
+def separate(prompts: list[Prompt], eval_prompts: list[Prompt], *, same: bool, log: Log) -> list[Prompt]:
     """Training prompts that are not evaluated on."""
     if same:
-        say("eval_data is the training data: the evaluation says nothing of unseen prompts")
+        log("eval_data is the training data: the evaluation says nothing of unseen prompts")
         return prompts
     unseen = {prompt.text for prompt in eval_prompts}
     kept = [prompt for prompt in prompts if prompt.text not in unseen]
     if not kept:
         raise UsageError("every training prompt is also in eval_data: nothing would be left to train on")
     if len(kept) < len(prompts):
-        say(f"{len(prompts) - len(kept)} training prompts are also in eval_data and were left out of training")
+        log(f"{len(prompts) - len(kept)} training prompts are also in eval_data and were left out of training")
     return kept
 
 
@@ -470,12 +470,12 @@ def check_columns(
                 raise UsageError(TASK_ONLY)
 
 
-def say_inapplicable(grader: Grader, prompts: Sequence[Prompt], source: Source | None, say: Say) -> None:
+def log_inapplicable(grader: Grader, prompts: Sequence[Prompt], source: Source | None, log: Log) -> None:
     """Say how many rows of a source the rewards do not apply to, since they have no answer."""
     if source is not None:
         for spec in grader.scorer.specs:
             for text in spec.inapplicable([prompt.row for prompt in prompts], source.where):
-                say(text)
+                log(text)
 
 
 def check_space(folder: Path, policy: CausalLM, config: TrainConfig) -> None:

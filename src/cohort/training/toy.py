@@ -73,7 +73,7 @@ def demonstration(row: Row, rng: random.Random) -> str:
     return f"maybe {int(row['answer']) + rng.randint(-5, 5)}"
 
 
-def folder(say: Callable[[str], None], report: Report | None = None) -> Path:
+def folder(log: Callable[[str], None], report: Report | None = None) -> Path:
     """The folder of the warm-started model: from the user's cache, or made now."""
     recipe = json.dumps(
         [
@@ -92,7 +92,7 @@ def folder(say: Callable[[str], None], report: Report | None = None) -> Path:
         return path
     # Before the minutes that it takes.
     check_place(path, "the cache (COHORT_CACHE)")
-    say("warm start: a short supervised run, kept for the next time")
+    log("warm start: a short supervised run, kept for the next time")
     policy = model.toy(seed=0)
     spec = PromptSpec(template=TEMPLATE, max_new_tokens=32)
     test = {prompt.id for prompt in load_prompts(TEST, policy, spec)}

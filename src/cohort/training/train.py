@@ -44,7 +44,7 @@ from cohort.training.inputs import inputs_of
 from cohort.training.interrupt import Interrupt
 from cohort.training.loop import Progress, one_step
 from cohort.training.memory import peak, reset_peak
-from cohort.training.opening import say_text
+from cohort.training.opening import log_text
 from cohort.training.recorder import Recorder, require_wandb
 from cohort.training.result import Result, read_evaluation, summary_of
 from cohort.training.setup import Setup, check_space, optimizer_of, prepare
@@ -91,39 +91,39 @@ def train(
         claim = Claim(folder) if there else None
         if claim is not None:
             stack.callback(claim.release)
-        found = find_checkpoint(folder, display.say) if there else None
+        found = find_checkpoint(folder, display.log) if there else None
         state: dict[str, Any] = {} if found is None else read(found)
         changed = []
         if found is not None:
             changed = check_same_run(folder, toy.with_defaults(config), accept=accept_changes)
-        setup = prepare(config, method=method, say=display.say, report=_warm_start(display), given=given)
+        setup = prepare(config, method=method, log=display.log, report=_warm_start(display), given=given)
         stack.callback(setup.close)
         check_space(folder, setup.policy, setup.config)
         inputs = inputs_of(setup)
         if found is not None:
             if "inputs" not in state:
-                display.say(f"{found} holds no checksums: data, rewards and model are taken to be those of before")
+                display.log(f"{found} holds no checksums: data, rewards and model are taken to be those of before")
             changed += check_same_inputs(folder, state.get("inputs"), inputs, accept=accept_changes)
         drawn = setup.collector.samples or bool(setup.eval_prompts)
-        say_text(setup.policy, setup.prompts, display.say, sampled=drawn)
+        log_text(setup.policy, setup.prompts, display.log, sampled=drawn)
         if config.wandb:
             require_wandb()
         if claim is None:
             folder, claim = occupy(folder, numbered=config.out is None)
             stack.callback(claim.release)
         if resume and found is None:
-            display.say(f"{folder} holds no checkpoint to continue from: the run begins at step 1")
+            display.log(f"{folder} holds no checkpoint to continue from: the run begins at step 1")
         return _Run(setup, claim, display, inputs).run(found, state, changed)
 
 
-def find_checkpoint(folder: Path, say: Callable[[str], None]) -> Path | None:
+def find_checkpoint(folder: Path, log: Callable[[str], None]) -> Path | None:
     """The newest whole checkpoint of a run; None if it has none.
 
     Raises:
         UsageError: it has checkpoints, but every one is damaged.
     """
     root = folder / "checkpoints"
-    found = checkpoint.newest(root, say)
+    found = checkpoint.newest(root, log)
     if found is None and (damaged := checkpoint.listed(root)):
         raise UsageError(
             f"none of the checkpoints in {root} is whole ({damaged[-1].name}: {checkpoint.damage(damaged[-1])}), so the run "
@@ -146,7 +146,7 @@ class _Run:
         states = setup.method.init(size=len(rows), steps=self.config.steps, rows=rows)
         self.progress = Progress(states=states)
         self.extra: dict[str, Any] = {"before": None, "best": None, "seconds": 0.0}
-        self.interrupt = Interrupt(display.say, hung_up=display.hush)
+        self.interrupt = Interrupt(display.log, hung_up=display.hush)
         setup.stand(0)
         LIMIT.set(self.config.reward_timeout)
 
@@ -190,17 +190,17 @@ class _Run:
             left = set_aside(self.folder)
             self.config.model_copy(update={"out": str(self.folder)}).save(self.folder / CONFIG)
         if left is not None:
-            self.display.say(f"what an earlier attempt left there is kept in {left}")
+            self.display.log(f"what an earlier attempt left there is kept in {left}")
 
     def _take_over(self, found: Path, state: dict[str, Any], changed: Sequence[str]) -> None:
-        folder, progress, say = self.folder, self.progress, self.display.say
+        folder, progress, log = self.folder, self.progress, self.display.log
         fresh = progress.states
         self.extra = restore(found, state, self.setup, self.optimizer, progress)
         self.setup.stand(progress.step)
-        say(f"continuing {folder} after step {progress.step}")
+        log(f"continuing {folder} after step {progress.step}")
         for what in changed:
-            say(f"  changed: {what}")
-        progress.states = fitting_states(self.setup, progress.states, fresh, state.get("inputs"), self.inputs, say)
+            log(f"  changed: {what}")
+        progress.states = fitting_states(self.setup, progress.states, fresh, state.get("inputs"), self.inputs, log)
         with storing(folder):
             if changed:
                 keep_configuration(folder, self.config, progress.step)
@@ -216,7 +216,7 @@ class _Run:
             start=self.progress.step,
             method=self.setup.method,
             pieces=words and Pieces(words),
-            say=self.display.say,
+            log=self.display.log,
         )
 
     def _go_on(self) -> Result:
@@ -291,10 +291,10 @@ class _Run:
                 self.undo.begin()
         display.failures(_take(grader.failures))
         for text in result.warnings:
-            display.say(f"  warning: {text}")
+            display.log(f"  warning: {text}")
         self._keep_printed(f"step {step}")
         for message in watch.step({"step": step, **metrics}) if watch is not None else []:
-            display.say(f"  {message}")
+            display.log(f"  {message}")
         rate = (
             metrics["rollouts/sampled"] * metrics.get("completion/length_mean", 0.0) / max(1e-9, metrics["time/step"])
         )
@@ -309,7 +309,7 @@ class _Run:
         text = self.setup.collector.grader.scorer.printed.take()
         with storing(self.folder):
             self.recorder.printed(when, text)
-        self.display.printed(text, self.recorder.log)
+        self.display.printed(text, self.recorder.reward_log)
 
     def _evaluate_between(self, metrics: dict[str, float]) -> None:
         setup, step, extra = self.setup, self.progress.step, self.extra
@@ -318,7 +318,7 @@ class _Run:
         metrics["eval/accuracy"] = evaluation.accuracy
         logged = setup.collector.grader.take_metrics()
         metrics |= apart({f"eval/{name}": value for name, value in logged.items()}, metrics)
-        self.display.say(f"  step {step}: {evaluation.headline} on {evaluation.problems} held-out prompts")
+        self.display.log(f"  step {step}: {evaluation.headline} on {evaluation.problems} held-out prompts")
         if evaluation.accuracy > (-1.0 if extra["best"] is None else extra["best"]["accuracy"]):
             extra["best"] = {"step": step, "accuracy": evaluation.accuracy}
             with self.interrupt.shield(), storing(self.folder):
@@ -423,7 +423,7 @@ def _evaluate(setup: Setup, display: Display, when: str) -> Evaluation:
     low, high = evaluation.intervals.get("pass@1", (math.nan, math.nan))
     known = "" if math.isnan(low) else f" [{low:.1%}, {high:.1%}]"
     note = f"; {evaluation.note}" if evaluation.note else ""
-    display.say(
+    display.log(
         f"{when} training: {evaluation.headline}{known} on {evaluation.problems} held-out prompts (greedy){note}"
     )
     return evaluation

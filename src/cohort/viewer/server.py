@@ -278,7 +278,7 @@ def view(
     host: str = "127.0.0.1",
     port: int | None = None,
     browser: bool = True,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> None:
     """Show runs until interrupted.
 
@@ -300,12 +300,12 @@ def view(
         address = f"http://{_shown(host)}:{number}/"
         hosts = ["127.0.0.1", "localhost", "[::1]", _shown(host)] if local else ["*"]
         runs = shelf.all()
-        say(
+        log(
             f"{len(runs)} run{'s' * (len(runs) != 1)}: {', '.join(each.name for each in runs[:8])}{' ...' * (len(runs) > 8)}"
         )
         if not local:
-            say(f"listening on {host}: anybody in the network can read these runs, prompts and completions")
-        say(f"{address}   (Ctrl-C ends it)")
+            log(f"listening on {host}: anybody in the network can read these runs, prompts and completions")
+        log(f"{address}   (Ctrl-C ends it)")
         if browser:
             threading.Timer(0.5, webbrowser.open, [address]).start()
         # Ctrl-C ends it at once, whatever a page still waits for; what cannot be answered is said to who asked.
@@ -315,7 +315,7 @@ def view(
         try:
             uvicorn.Server(config).run(sockets=[opened])
         except KeyboardInterrupt:
-            say("ended")
+            log("ended")
 
 
 def _shown(host: str) -> str:

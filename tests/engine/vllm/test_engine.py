@@ -369,7 +369,7 @@ def test_entropies_that_a_method_reads_come_from_the_trainer(
     for a, b in zip(drawn(engine, 64), expected, strict=True):
         assert a == pytest.approx(b, abs=1e-4)
     assert all(math.isnan(value) for row in drawn(engine, 0) for value in row)
-    setup = prepare(make_config(base, {"engine_url": server.url, "method": "earl"}), say=lambda _: None)
+    setup = prepare(make_config(base, {"engine_url": server.url, "method": "earl"}), log=lambda _: None)
     setup.close()
     assert setup.collector.entropy_tokens == setup.micro_tokens
     assert not reads_entropies(registry.method("grpo"))
