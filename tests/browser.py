@@ -1,4 +1,5 @@
-"""The browser that tests drive: where it is found, and `python -m tests.browser`, which gets one if that is possible."""
+"""The browser that tests drive: where it is found, the fixture that opens it, and `python -m tests.browser`, which gets one if
+that is possible."""
 
 from __future__ import annotations
 
@@ -6,7 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "chrome-headless-shell")
 LACKING = (
@@ -15,6 +21,23 @@ LACKING = (
 )
 # Chromium refuses to run as root inside its sandbox, and containers have little shared memory.
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]
+# Milliseconds that a page may take for anything; far more than it takes, since a busy machine is no failure.
+PATIENCE = 20_000
+
+
+# For one package at a time: while Playwright is open, its event loop runs, in which no other test could start one.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """A browser without a window; packages whose tests drive it import this fixture in their conftest.py."""
+    found = find_browser()
+    if found is None:
+        warnings.warn(LACKING, stacklevel=1)
+        pytest.skip(LACKING)
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=found, args=ARGUMENTS)
+        yield opened
+        opened.close()
 
 
 def find_browser() -> str | None:

@@ -15,7 +15,7 @@ from cohort.analysis.measure import HELD_OUT
 from cohort.analysis.report import write_report
 from cohort.analysis.tables import analyse
 from tests.analysis.comparisons import entry
-from tests.analysis.conftest import PATIENCE
+from tests.browser import PATIENCE
 
 
 @pytest.fixture(scope="module")
