@@ -20,8 +20,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from cohort.viewer.server import application, listen
 from cohort.viewer.shelf import Shelf
-from tests.browser import PATIENCE
 from tests.analysis.stored_run import metrics_row, write_run
+from tests.browser import PATIENCE
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><b>bold</b>"
 
