@@ -43,8 +43,8 @@ def some_requests(policy: CausalLM, count: int = 14) -> list[Request]:
 def same(a: Completion, b: Completion) -> bool:
     numbers = ("logp", "sampled_logp", "entropy")
     assert all(getattr(a, name) == pytest.approx(getattr(b, name), abs=2e-5) for name in numbers)
-    assert (a.kept is None) == (b.kept is None)
-    assert all(np.array_equal(x, y) for x, y in zip(a.kept or [], b.kept or [], strict=True))
+    assert (a.candidates is None) == (b.candidates is None)
+    assert all(np.array_equal(x, y) for x, y in zip(a.candidates or [], b.candidates or [], strict=True))
     return (a.tokens, a.finished, a.stop) == (b.tokens, b.finished, b.stop)
 
 
@@ -106,17 +106,17 @@ def test_what_is_reported_is_what_was_drawn_from() -> None:
             if len(request.prefix) + i < 4:
                 logits[i, [11, 12]] = -torch.inf
         policy_logp = (logits / 0.8).log_softmax(-1)
-        assert done.kept is not None
-        kept = ~left_out(done.kept, 102)
-        assert torch.equal(kept, allowed(policy_logp, sampling))
-        drawn_from = policy_logp.masked_fill(~kept, -torch.inf).log_softmax(-1)
+        assert done.candidates is not None
+        candidates = ~left_out(done.candidates, 102)
+        assert torch.equal(candidates, allowed(policy_logp, sampling))
+        drawn_from = policy_logp.masked_fill(~candidates, -torch.inf).log_softmax(-1)
         assert torch.allclose(torch.tensor(done.sampled_logp).double(), drawn_from.gather(1, at)[:, 0], atol=1e-5)
         entropy = -torch.special.xlogy(drawn_from.exp(), drawn_from.exp()).sum(-1)
         assert torch.allclose(torch.tensor(done.entropy).double(), -entropy.neg(), atol=1e-5)
-        sizes += kept.sum(1).tolist()
+        sizes += candidates.sum(1).tolist()
     assert 1 < min(sizes) < max(sizes) <= 40
     free = draw(policy, requests, Sampling())
-    assert all(c.kept is None and c.policy_logp is None and c.sampled_logp == c.logp for c in free)
+    assert all(c.candidates is None and c.policy_logp is None and c.sampled_logp == c.logp for c in free)
 
 
 def test_nothing_ends_a_completion_before_its_minimum() -> None:

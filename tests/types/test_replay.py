@@ -29,7 +29,7 @@ def test_tokens_that_the_policy_did_not_choose_are_kept_for_the_model_to_read() 
     assert again.completion[0].tolist() == [7, 8, 9]
     assert again.support[0] is not None
     assert again.support[0].rule == support.rule
-    assert [None if k is None else k.tolist() for k in again.support[0].kept] == [[3, 7], None, [9]]
+    assert [None if k is None else k.tolist() for k in again.support[0].candidates] == [[3, 7], None, [9]]
 
 
 def test_batches_as_one_keep_their_groups_apart() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cohort.policies import head
 from cohort.policies.sequences import Sequences
-from cohort.types.support import Flat, Rule, Support, joined, kept_sets, left_out
+from cohort.types.support import Flat, Rule, Support, candidate_sets, joined, left_out
 from tests.helpers import tiny_policy
 
 V = 102
@@ -20,7 +20,7 @@ V = 102
 @given(seed=st.integers(0, 10_000), share=st.floats(0.0, 1.0), width=st.integers(1, 200))
 def test_sets_come_back_whatever_their_size(seed: int, share: float, width: int) -> None:
     keep = torch.rand(4, width, generator=torch.Generator().manual_seed(seed)) < share
-    sets = kept_sets(keep)
+    sets = candidate_sets(keep)
     assert torch.equal(~left_out(sets, width), keep)
     # None of them takes more room than a bit for every token, beyond a byte.
     assert all(held.nbytes <= width // 8 + 1 for held in sets)
@@ -31,14 +31,14 @@ def test_sets_come_back_whatever_their_size(seed: int, share: float, width: int)
 def test_a_support_comes_back_from_a_checkpoint(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     g = torch.Generator().manual_seed(seed)
     keep = torch.rand(5, V, generator=g) < torch.rand(5, 1, generator=g) * 0.1
-    support = Support(Rule({3: 1.5}, 2, frozenset({1, 2})), [*kept_sets(keep), None])
+    support = Support(Rule({3: 1.5}, 2, frozenset({1, 2})), [*candidate_sets(keep), None])
     path = tmp_path_factory.mktemp("state") / "state.pt"
     torch.save(support.state(), path)
     again = Support.of_state(torch.load(path, weights_only=True))
     assert again.rule == support.rule
-    assert again.kept is not None
-    assert again.kept[-1] is None
-    assert torch.equal(left_out(again.kept, V), left_out(support.kept or [], V))
+    assert again.candidates is not None
+    assert again.candidates[-1] is None
+    assert torch.equal(left_out(again.candidates, V), left_out(support.candidates or [], V))
     assert Support.of_state(Support(support.rule).state()) == Support(support.rule)
 
 
@@ -47,15 +47,15 @@ def test_rollouts_put_together_keep_what_each_part_was_drawn_over() -> None:
     a, b = ([np.array([i], np.int32) for i in range(start, start + 4)] for start in (0, 10))
     both = joined([(2, Support(rule, list(a)).cut(2)), (4, Support(rule, list(b)))])
     assert both is not None
-    assert [int(k[0]) for k in both.kept or [] if k is not None] == [0, 1, 10, 11, 12, 13]
+    assert [int(k[0]) for k in both.candidates or [] if k is not None] == [0, 1, 10, 11, 12, 13]
     assert joined([(2, None), (3, None)]) is None
     late = joined([(2, Support(rule)), (1, None), (4, Support(rule, list(b)))])
     assert late is not None
-    assert late.kept is not None
-    assert late.kept[:3] == [None] * 3
-    assert len(late.kept) == 7
+    assert late.candidates is not None
+    assert late.candidates[:3] == [None] * 3
+    assert len(late.candidates) == 7
     cut = both.cut(1)
-    assert [len(k) for k in cut.kept or [] if k is not None] == [1]
+    assert [len(k) for k in cut.candidates or [] if k is not None] == [1]
 
 
 def naive(logits: torch.Tensor, token: int, column: int, support: Support | None, temperature: float):
@@ -66,9 +66,9 @@ def naive(logits: torch.Tensor, token: int, column: int, support: Support | None
             logits = logits + value * torch.nn.functional.one_hot(torch.tensor(key), V)
         if column < support.rule.min_new_tokens:
             allowed = [i for i in allowed if i not in support.rule.stop_ids or i == token]
-        if support.kept is not None and (held := support.kept[column]) is not None:
-            kept = set((~left_out([held], V)[0]).nonzero()[:, 0].tolist()) | {token}
-            allowed = [i for i in allowed if i in kept]
+        if support.candidates is not None and (held := support.candidates[column]) is not None:
+            candidates = set((~left_out([held], V)[0]).nonzero()[:, 0].tolist()) | {token}
+            allowed = [i for i in allowed if i in candidates]
     log_probs = (logits[allowed] / temperature).log_softmax(-1)
     return log_probs[allowed.index(token)], -(log_probs.exp() * log_probs).sum(), allowed
 
@@ -85,7 +85,7 @@ def test_scores_over_a_support_and_their_gradient_are_those_of_the_definition(
     contexts = tuple(torch.randint(5, 90, (n,), generator=g) for n in (3, 4, 2, 3))
 
     def sets(count: int, share: float) -> list:
-        return kept_sets(torch.rand(count, V, generator=g) < share)
+        return candidate_sets(torch.rand(count, V, generator=g) < share)
 
     rule = Rule({7: 1.0, 50: -2.0}, 3, frozenset({1, int(completions[0][1]), 60}))
     supports = (Support(rule, sets(5, 0.02)), None, Support(rule), Support(Rule(), [*sets(3, 0.6), None]))
@@ -111,7 +111,7 @@ def test_scores_over_a_support_and_their_gradient_are_those_of_the_definition(
 def test_logits_outside_the_support_have_no_probability_and_finite_differences() -> None:
     policy = tiny_policy()
     completion = torch.tensor([5, 6, 7])
-    support = Support(Rule(), kept_sets(torch.arange(V).expand(3, V) % 9 == 0))
+    support = Support(Rule(), candidate_sets(torch.arange(V).expand(3, V) % 9 == 0))
     sequences = Sequences((torch.tensor([9, 8]),), (completion,), (support,))
     logits = policy.score(sequences, width=3, want=frozenset({"logits"}))["logits"][0]
     log_probs = logits.log_softmax(-1)

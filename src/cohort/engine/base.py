@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cohort.types import Request
-from cohort.types.support import Kept, Rule
+from cohort.types.support import Candidates, Rule
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Sampling:
         p(y) = softmax((logits + logit_bias) / temperature) over the tokens that could be drawn
 
     Those are all, without the stop tokens where the completion is shorter than `min_new_tokens`, and of them what top-k,
-    then min-p, then top-p keep. The engine reports what was kept with every token (`Completion.kept`).
+    then min-p, then top-p keep. The engine reports what was kept with every token (`Completion.candidates`).
 
     Attributes:
         temperature: the logits are divided by it; 0 takes the most likely token (its numbers are those of temperature 1,
@@ -70,8 +70,8 @@ class Completion:
         sampled_logp: log-probabilities of the distribution sampled from (see `Sampling`), that of a processor included.
         entropy: entropies (nats) of the policy's distributions: as sampled from, but at the sampling temperature.
         finished: True if a stop token or a stop string ended it.
-        kept: for each token, those that could be drawn in its place (see `cohort.types.support.Kept`), or None where
-            nothing was truncated. An engine that truncates must report it, or refuse to.
+        candidates: for each token, those that could be drawn in its place (see `cohort.types.support.Candidates`), or
+            None where nothing was truncated. An engine that truncates must report it, or refuse to.
         policy_logp: log-probabilities under the policy, what the trainer's scoring gives for the same weights; None where
             that is `sampled_logp`: everywhere but for a request with a temperature of its own (`Request.processor`).
         stop: the stop string that ended it; None if none did.
@@ -82,7 +82,7 @@ class Completion:
     sampled_logp: list[float] = field(default_factory=list)
     entropy: list[float] = field(default_factory=list)
     finished: bool = False
-    kept: list[Kept] | None = None
+    candidates: list[Candidates] | None = None
     policy_logp: list[float] | None = None
     stop: str | None = None
 

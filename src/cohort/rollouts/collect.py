@@ -24,7 +24,7 @@ from cohort.seeds import derive, generator
 from cohort.training.update import score
 from cohort.types import Batch, Message, Prompt, Request, Rollout, Segment
 from cohort.types.access import Sampler
-from cohort.types.support import Kept, Support
+from cohort.types.support import Candidates, Support
 
 # Fields that every batch of rollouts has; the loop adds those that come from scoring.
 ALWAYS = frozenset(
@@ -213,12 +213,12 @@ class Collector:
     def _rollout(self, request: Request, completion: Completion) -> Rollout:
         logp = completion.sampled_logp if completion.policy_logp is None else completion.policy_logp
         rule = self.sampling.rule(self.policy.stop_ids)
-        kept: list[Kept | None] | None = None if completion.kept is None else [*completion.kept]
+        sets: list[Candidates | None] | None = None if completion.candidates is None else [*completion.candidates]
         drawn = Segment(
             tuple(completion.tokens),
             logp=tuple(logp),
             entropy=tuple(completion.entropy),
-            support=None if rule.free and kept is None else Support(rule, kept),
+            support=None if rule.free and sets is None else Support(rule, sets),
             version=self.version,
         )
         text = self._text([*request.prefix, *drawn.actions], completion.finished, completion.stop)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 # Tokens that could be drawn in place of one: ascending token ids (int32) or, where that takes less room, the bits of the
 # whole vocabulary as numpy packs them (uint8).
-Kept = np.ndarray[Any, Any]
+Candidates = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -72,24 +72,24 @@ class Support:
     """What a rollout of L tokens was drawn over.
 
     Attributes:
-        kept: L sets, None for a token that nothing was left out for (or that was not drawn); None if that holds for all.
+        candidates: L sets, None for a token that nothing was left out for (or that was not drawn); None if that holds for all.
     """
 
     rule: Rule
-    kept: list[Kept | None] | None = None
+    candidates: list[Candidates | None] | None = None
 
     def cut(self, count: int) -> Support:
         """That of the first `count` tokens."""
-        return Support(self.rule, None if self.kept is None else self.kept[:count])
+        return Support(self.rule, None if self.candidates is None else self.candidates[:count])
 
     def state(self) -> dict[str, Any]:
         """As tensors and numbers, for a checkpoint."""
         rule = {"bias": dict(self.rule.bias), "min": self.rule.min_new_tokens, "stops": sorted(self.rule.stop_ids)}
-        if self.kept is None:
+        if self.candidates is None:
             return {**rule, "kept": None}
-        # One tensor of bytes: -1 for None, -2 - n for n bytes of bits, n for n token ids.
-        sizes = [-1 if k is None else -2 - len(k) if k.dtype == np.uint8 else len(k) for k in self.kept]
-        held = [k.view(np.uint8) for k in self.kept if k is not None]
+        # Checkpoints call them "kept". One tensor of bytes: -1 for None, -2 - n for n bytes of bits, n for n token ids.
+        sizes = [-1 if k is None else -2 - len(k) if k.dtype == np.uint8 else len(k) for k in self.candidates]
+        held = [k.view(np.uint8) for k in self.candidates if k is not None]
         data = np.concatenate(held) if held else np.empty(0, np.uint8)
         return {**rule, "kept": torch.from_numpy(data), "sizes": torch.tensor(sizes, dtype=torch.int32)}
 
@@ -100,12 +100,12 @@ class Support:
         if state["kept"] is None:
             return cls(rule)
         data, at = state["kept"].cpu().numpy(), 0
-        kept: list[Kept | None] = []
+        candidates: list[Candidates | None] = []
         for size in state["sizes"].tolist():
             length = 0 if size == -1 else -2 - size if size < 0 else 4 * size
             held, at = data[at : at + length], at + length
-            kept.append(None if size == -1 else held if size < 0 else held.view(np.int32))
-        return cls(rule, kept)
+            candidates.append(None if size == -1 else held if size < 0 else held.view(np.int32))
+        return cls(rule, candidates)
 
 
 def joined(parts: Sequence[tuple[int, Support | None]]) -> Support | None:
@@ -113,12 +113,12 @@ def joined(parts: Sequence[tuple[int, Support | None]]) -> Support | None:
     supports = [support for _, support in parts if support is not None]
     if not supports:
         return None
-    kept: list[Kept | None] | None = None
-    if any(support.kept is not None for support in supports):
-        kept = []
+    candidates: list[Candidates | None] | None = None
+    if any(support.candidates is not None for support in supports):
+        candidates = []
         for length, support in parts:
-            kept += [None] * length if support is None or support.kept is None else support.kept
-    return Support(supports[-1].rule, kept)
+            candidates += [None] * length if support is None or support.candidates is None else support.candidates
+    return Support(supports[-1].rule, candidates)
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,13 @@ class Flat:
     Attributes:
         rules: distinct rules; rule: [M] int64, which of them holds for each token, -1 for none.
         column: [M] int64, place of each token in its completion.
-        kept: M sets, or None; None if no token has one.
+        candidates: M sets, or None; None if no token has one.
     """
 
     rules: tuple[Rule, ...]
     rule: Tensor
     column: Tensor
-    kept: list[Kept | None] | None
+    candidates: list[Candidates | None] | None
 
     @classmethod
     def of(cls, supports: Sequence[Support | None], row: Tensor, column: Tensor) -> Flat | None:
@@ -147,17 +147,17 @@ class Flat:
             if support is not None and support.rule not in rules:
                 rules.append(support.rule)
             which.append(-1 if support is None else rules.index(support.rule))
-        kept: list[Kept | None] | None = None
-        if any(support is not None and support.kept is not None for support in supports):
-            sets = [None if support is None else support.kept for support in supports]
+        candidates: list[Candidates | None] | None = None
+        if any(support is not None and support.candidates is not None for support in supports):
+            sets = [None if support is None else support.candidates for support in supports]
             places = zip(row.tolist(), column.tolist(), strict=True)
-            kept = [None if (own := sets[i]) is None else own[j] for i, j in places]
-        return cls(tuple(rules), torch.tensor(which, device=row.device)[row], column, kept)
+            candidates = [None if (own := sets[i]) is None else own[j] for i, j in places]
+        return cls(tuple(rules), torch.tensor(which, device=row.device)[row], column, candidates)
 
     def part(self, start: int, stop: int) -> Flat:
         """That of tokens start .. stop - 1."""
-        kept = None if self.kept is None else self.kept[start:stop]
-        return Flat(self.rules, self.rule[start:stop], self.column[start:stop], kept)
+        candidates = None if self.candidates is None else self.candidates[start:stop]
+        return Flat(self.rules, self.rule[start:stop], self.column[start:stop], candidates)
 
     def apply(self, logits: Tensor, tokens: Tensor) -> Tensor:
         """[M, V] logits with what was added to them; -inf where a token could not be drawn. The tokens [M] themselves could.
@@ -167,13 +167,13 @@ class Flat:
         for i, rule in enumerate(self.rules):
             if not rule.free:
                 logits = rule.apply(logits, self.column, rows=self.rule == i, tokens=tokens)
-        if self.kept is not None:
-            out = left_out(self.kept, logits.shape[1], logits.device).scatter_(1, tokens[:, None], False)
+        if self.candidates is not None:
+            out = left_out(self.candidates, logits.shape[1], logits.device).scatter_(1, tokens[:, None], False)
             logits = logits.masked_fill(out, -torch.inf)
         return logits
 
 
-def kept_sets(keep: Tensor) -> list[Kept]:
+def candidate_sets(keep: Tensor) -> list[Candidates]:
     """The sets of tokens that `keep` [B, V] bool holds, one a row."""
     vocabulary = keep.shape[1]
     count = keep.sum(1)
@@ -184,20 +184,20 @@ def kept_sets(keep: Tensor) -> list[Kept]:
     return [next(bits) if full else next(ends) for full in wide.tolist()]
 
 
-def left_out(kept: Sequence[Kept | None], vocabulary: int, device: torch.device | str = "cpu") -> Tensor:
+def left_out(candidates: Sequence[Candidates | None], vocabulary: int, device: torch.device | str = "cpu") -> Tensor:
     """[M, V] bool: True at the tokens that the sets do not hold; a None holds all."""
-    out = torch.ones(len(kept), vocabulary, dtype=torch.bool, device=device)
-    kinds = [None if held is None else held.dtype == np.uint8 for held in kept]
+    out = torch.ones(len(candidates), vocabulary, dtype=torch.bool, device=device)
+    kinds = [None if held is None else held.dtype == np.uint8 for held in candidates]
     free, listed, packed = ([i for i, kind in enumerate(kinds) if kind is asked] for asked in (None, False, True))
     # Made where the logits are: what travels there is as large as the sets.
     if free:
         out[torch.tensor(free, device=device)] = False
     if listed:
-        sets = [held for i in listed if (held := kept[i]) is not None]
+        sets = [held for i in listed if (held := candidates[i]) is not None]
         rows = torch.tensor(listed).repeat_interleave(torch.tensor([len(held) for held in sets])).to(device)
         out[rows, torch.from_numpy(np.concatenate(sets)).to(device, torch.int64)] = False
     if packed:
-        octets = torch.from_numpy(np.stack([held for i in packed if (held := kept[i]) is not None])).to(device)
+        octets = torch.from_numpy(np.stack([held for i in packed if (held := candidates[i]) is not None])).to(device)
         # numpy packs the first of eight into the highest bit.
         bits = octets[:, :, None] >> torch.arange(7, -1, -1, dtype=torch.uint8, device=device) & 1
         out[torch.tensor(packed, device=device)] = bits.flatten(1)[:, :vocabulary] == 0

@@ -138,8 +138,8 @@ class Model:
             stop = done.tokens[-1]
         mask = None
         if self.masked:
-            assert done.kept is not None
-            bits = [k if k.dtype == np.int32 else np.flatnonzero(np.unpackbits(k)) for k in done.kept]
+            assert done.candidates is not None
+            bits = [k if k.dtype == np.int32 else np.flatnonzero(np.unpackbits(k)) for k in done.candidates]
             mask = [k.tolist()[::-1] for k in bits]
         return {
             "token_ids": done.tokens,

@@ -239,9 +239,11 @@ def test_completions_are_those_of_the_embedded_engine(folder: Path, policy: Caus
         assert all(a == pytest.approx(b, abs=1e-5) for a, b in raw)
         assert len(raw) == (0 if way in ("bias", "truncated") else len(done.tokens) if way != "strings" else len(raw))
         assert all(map(math.isnan, done.entropy))
-        assert (done.kept is not None) == (theirs.kept is not None) == sampling.truncated
-        if done.kept is not None and theirs.kept is not None:
-            assert (left_out(done.kept, policy.vocabulary) == left_out(theirs.kept, policy.vocabulary)).all()
+        assert (done.candidates is not None) == (theirs.candidates is not None) == sampling.truncated
+        if done.candidates is not None and theirs.candidates is not None:
+            assert (
+                left_out(done.candidates, policy.vocabulary) == left_out(theirs.candidates, policy.vocabulary)
+            ).all()
     if way in ("stops", "strings", "bias"):
         assert any(done.finished for done in got.values())
         assert any(done.stop for done in got.values()) == (way == "strings")
@@ -382,7 +384,7 @@ def test_what_was_taken_is_given_back(base: dict[str, Any], policy: CausalLM, mo
     next(drawing)
     drawing.close()  # type: ignore[attr-defined]
     assert not vllm.made[0].llm_engine.waiting
-    kept = Path(vllm.made[0].model.calls[0][1])
-    assert kept.is_dir()
+    candidates = Path(vllm.made[0].model.calls[0][1])
+    assert candidates.is_dir()
     engine.close()
-    assert not kept.exists()
+    assert not candidates.exists()

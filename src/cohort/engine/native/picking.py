@@ -19,7 +19,7 @@ from cohort.policies.causal_lm import CausalLM
 from cohort.policies.diverging import diverged
 from cohort.policies.head import entropy_of
 from cohort.types import Processor, Request
-from cohort.types.support import Kept, Rule, kept_sets
+from cohort.types.support import Candidates, Rule, candidate_sets
 
 
 def context_of(request: Request) -> tuple[int, ...]:
@@ -35,7 +35,7 @@ class Drawn(NamedTuple):
     sampled_logp: Tensor
     entropy: Tensor
     policy_logp: Tensor
-    kept: Tensor | None
+    candidates: Tensor | None
 
 
 def pick(
@@ -106,7 +106,7 @@ class Drawing:
         dtype = torch.float64 if policy.dtype == torch.float64 else torch.float32
         self.numbers = torch.empty(4, 0, 0, dtype=dtype, device=device)
         self.finished = torch.empty(0, dtype=torch.bool, device=device)
-        self.kept: list[list[Kept]] = []
+        self.candidates: list[list[Candidates]] = []
         self.strings = StopStrings(policy, sampling.stop) if sampling.stop else None
         self.add(requests)
 
@@ -135,7 +135,7 @@ class Drawing:
                 name,
                 torch.cat([getattr(self, name), torch.tensor(values, dtype=torch.int64, device=self.device)]),
             )
-        self.kept += [[] for _ in requests]
+        self.candidates += [[] for _ in requests]
         if self.strings is not None:
             self.strings.add_requests(more)
 
@@ -150,10 +150,10 @@ class Drawing:
         self.count[owner] = count + 1
         # What is not a number ends at once (see `completion`): nothing that could follow would be of use.
         stopped = torch.isin(drawn.token, self.stops) | drawn.logp.isnan()
-        places = owner.tolist() if drawn.kept is not None or self.strings is not None else []
-        if drawn.kept is not None:
-            for place, kept in zip(places, kept_sets(drawn.kept), strict=True):
-                self.kept[place].append(kept)
+        places = owner.tolist() if drawn.candidates is not None or self.strings is not None else []
+        if drawn.candidates is not None:
+            for place, candidates in zip(places, candidate_sets(drawn.candidates), strict=True):
+                self.candidates[place].append(candidates)
         if self.strings is not None:
             late = (column >= self.sampling.min_new_tokens).tolist()
             ends = [self.strings.add(*each) for each in zip(places, drawn.token.tolist(), late, strict=True)]
@@ -185,7 +185,7 @@ class Drawing:
             sampled,
             entropy,
             bool(self.finished[place]),
-            kept=self.kept[place] if self.sampling.truncated else None,
+            candidates=self.candidates[place] if self.sampling.truncated else None,
             policy_logp=policy if self.processors else None,
             stop=None if self.strings is None else self.strings.found[place],
         )

@@ -221,8 +221,8 @@ class VLLMEngine:
     def completion(self, request: Request, sampling: Sampling, answer: Answer) -> Completion:
         """What vLLM's answer to a request says."""
         count = len(answer.tokens)
-        kept = answer.support if sampling.truncated else None
-        if sampling.truncated and kept is None:
+        candidates = answer.support if sampling.truncated else None
+        if sampling.truncated and candidates is None:
             raise EngineError(f"{self.backend.place} did not say which tokens truncation kept")
         unknown = [math.nan] * count
         # A greedy draw that was asked for as the best of one says nothing of temperature 1.
@@ -235,7 +235,7 @@ class VLLMEngine:
             sampled_logp=drawn,
             entropy=unknown,
             finished=answer.reason == "stop",
-            kept=None if kept is None else [np.array(sorted(ids), dtype=np.int32) for ids in kept],
+            candidates=None if candidates is None else [np.array(sorted(ids), dtype=np.int32) for ids in candidates],
             stop=answer.stop if isinstance(answer.stop, str) else None,
         )
 
