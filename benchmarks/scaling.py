@@ -149,8 +149,8 @@ def trainer(policy: Any, lr: float = 1e-6) -> Callable[[Any, Any], None]:
     import torch
 
     from cohort import registry
+    from cohort.training.build import pass_tokens
     from cohort.training.precision import MasterWeights
-    from cohort.training.setup import pass_tokens
     from cohort.training.update import gradient
 
     method = registry.method("grpo(kl_beta=0.0)")
@@ -191,8 +191,8 @@ def seconds(act: Callable[[], object], device: str = "cpu", repeats: int = REPEA
 
 def run_prefix(folder: Path, size: Namespace) -> dict[str, float]:
     """Seconds that one prompt takes to sample a token of `size.group` rollouts, and to be trained on it."""
+    from cohort.training.build import load_policy
     from cohort.training.config import make_config
-    from cohort.training.setup import load_policy
 
     options = {"model": str(folder), "device": size.device, "dtype": size.dtype}
     policy = load_policy(make_config(options), lambda _: None)

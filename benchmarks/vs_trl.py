@@ -94,9 +94,9 @@ def run_cohort(folder: Path, size: argparse.Namespace) -> dict[str, Any]:
     """Times and memory of cohort's steps."""
     from dataclasses import replace
 
+    from cohort.training.build import optimizer_of, prepare
     from cohort.training.config import make_config
     from cohort.training.loop import Progress, one_step
-    from cohort.training.setup import optimizer_of, prepare
 
     config = make_config(
         {

@@ -20,10 +20,10 @@ from cohort.policies.causal_lm import CausalLM
 from cohort.policies.sequences import Sequences
 from cohort.policies.toy import toy
 from cohort.training import sft
+from cohort.training.build import Setup, optimizer_of, prepare
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, StepResult, one_step
 from cohort.training.precision import MasterWeights
-from cohort.training.setup import Setup, optimizer_of, prepare
 from tests.traits import trait
 
 LETTERS = "abcdefgh"

@@ -11,9 +11,9 @@ from typing import Any
 
 from cohort.policies.toy import toy
 from cohort.training import sft
+from cohort.training.build import Setup
 from cohort.training.loop import Progress
 from cohort.training.precision import MasterWeights
-from cohort.training.setup import Setup
 from tests import micro
 
 # What stands between a question and its demonstration.

@@ -75,7 +75,7 @@ def test_the_guide_names_methods_that_exist_and_can_be_trained() -> None:
 def test_every_metric_is_documented(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "metrics.md").read_text()
     documented = set(re.findall(r"`([a-zA-Z0-9_/@]+)`", text))
-    files = ("loop.py", "train.py", "diagnostics.py")
+    files = ("loop.py", "run.py", "diagnostics.py")
     source = "".join((ROOT / "src/cohort/training" / file).read_text() for file in files)
     named = "reward|completion|rollouts|time|eval|advantage|ratio|group|length|logp"
     for name in re.findall(rf'"((?:{named})/[a-zA-Z0-9_@]+)"', source):

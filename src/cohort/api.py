@@ -16,8 +16,8 @@ from cohort.policies.given import GivenModel
 from cohort.training.config import TrainConfig, keys, make_config
 from cohort.training.display import Display
 from cohort.training.evaluate import Evaluation
-from cohort.training.train import Result
-from cohort.training.train import train as run
+from cohort.training.run import Result
+from cohort.training.run import train as run
 
 if TYPE_CHECKING:
     from cohort.experiments.compare import Comparison

@@ -40,7 +40,7 @@ def test_a_command_line_is_taken_at_its_word_or_refused(monkeypatch, tmp_path, g
         taken.append(config)
         raise Stop
 
-    monkeypatch.setattr("cohort.training.train.train", begin)
+    monkeypatch.setattr("cohort.training.run.train", begin)
     words = [word for key, value in given_options for word in (f"--{key.replace('_', '-')}={value}",)]
     monkeypatch.setattr(sys, "argv", ["cohort", "train", "grpo", *words])
     err = io.StringIO()

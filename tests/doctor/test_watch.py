@@ -11,7 +11,7 @@ from cohort.doctor import examine
 from cohort.doctor.watch import Watch
 from cohort.training.config import make_config
 from cohort.training.display import Display
-from cohort.training.train import train
+from cohort.training.run import train
 from tests.helpers import tiny_policy
 
 SUMS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(4) for b in range(4)]

@@ -15,7 +15,7 @@ from cohort.training import checkpoint
 from cohort.training.config import make_config
 from cohort.training.display import Display
 from cohort.training.loop import one_step
-from cohort.training.train import Result, train
+from cohort.training.run import Result, train
 from tests import micro
 from tests.helpers import tiny_policy
 from tests.policies.test_causal_lm import ragged

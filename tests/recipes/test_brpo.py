@@ -11,8 +11,8 @@ from cohort import registry
 from cohort.errors import UsageError
 from cohort.recipes.brpo import prior_of, summary_advantages, thinking_advantages
 from cohort.reductions.groups import group_sum
+from cohort.training.checks import check_method
 from cohort.training.config import make_config
-from cohort.training.setup import check_method
 from cohort.types import Groups
 
 PRIOR = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)

@@ -16,8 +16,8 @@ from cohort.explain import explain
 from cohort.recipes.capo_genprm import VOTES, token_rewards, voted, wrong_share
 from cohort.rewards.scorer import RewardError
 from cohort.rollouts.collect import make_batch
+from cohort.training.checks import check_method
 from cohort.training.config import make_config
-from cohort.training.setup import check_method
 from cohort.types import Batch
 from tests.helpers import access_of
 from tests.recipes import judges

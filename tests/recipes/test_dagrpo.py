@@ -15,9 +15,9 @@ from torch import Tensor
 from cohort import registry
 from cohort.errors import UsageError
 from cohort.reductions.components import component
+from cohort.training.build import Setup, optimizer_of, prepare
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, one_step
-from cohort.training.setup import Setup, optimizer_of, prepare
 from cohort.types import Batch, Prompt, Request, Rollout, Segment
 from tests.helpers import rollout_of, tiny_policy
 from tests.traits import batch_for

@@ -17,8 +17,8 @@ from cohort.methods import MethodError
 from cohort.reductions.groups import group_mean
 from cohort.rollouts.collect import make_batch
 from cohort.signals.answers import repeats
+from cohort.training.checks import check_method
 from cohort.training.config import make_config
-from cohort.training.setup import check_method
 from cohort.types import Batch
 from tests.helpers import access_of, random_batch
 from tests.recipes import judges

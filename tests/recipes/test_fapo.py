@@ -15,8 +15,8 @@ from cohort import registry
 from cohort.errors import UsageError
 from cohort.recipes.fapo import is_flawed, step_reward
 from cohort.reductions.components import component
+from cohort.training.build import prepare
 from cohort.training.config import make_config
-from cohort.training.setup import prepare
 from cohort.types import Batch
 from tests.helpers import with_rewards
 from tests.recipes import judges

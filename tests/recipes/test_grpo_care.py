@@ -18,11 +18,11 @@ from cohort.recipes.grpo_care import answer_likelihood, answer_span, consistency
 from cohort.reductions.groups import group_mean
 from cohort.rollouts.collect import make_batch
 from cohort.training import checkpoint
+from cohort.training.build import optimizer_of, prepare
 from cohort.training.config import make_config
 from cohort.training.display import Display
 from cohort.training.loop import Progress, one_step
-from cohort.training.setup import optimizer_of, prepare
-from cohort.training.train import train
+from cohort.training.run import train
 from cohort.types import Batch
 from tests.helpers import access_of
 from tests.traits import batch_for

@@ -11,8 +11,8 @@ from torch import Tensor
 from cohort import registry
 from cohort.errors import UsageError
 from cohort.recipes.papo import double_entropy, patch_keep, perception
+from cohort.training.checks import check_method
 from cohort.training.config import make_config
-from cohort.training.setup import check_method
 from cohort.types import Batch
 from tests.traits import batch_for
 

@@ -14,8 +14,8 @@ from cohort import registry
 from cohort.errors import UsageError
 from cohort.recipes.posterior_grpo import pair_loss
 from cohort.reductions.components import component
+from cohort.training.build import prepare
 from cohort.training.config import make_config
-from cohort.training.setup import prepare
 from cohort.types import Batch
 from tests.traits import batch_for, gradients, with_leaves
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from cohort import registry
 from cohort.axes import ratio
 from cohort.recipes.r2vpo import dual_step, ratio_variance
+from cohort.training.build import optimizer_of, prepare
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, one_step
-from cohort.training.setup import optimizer_of, prepare
 from cohort.types import Batch
 from tests.helpers import random_batch, tiny_policy
 

@@ -11,8 +11,8 @@ from cohort import registry
 from cohort.errors import UsageError
 from cohort.methods import MethodError
 from cohort.recipes.soft_grpo import density, mixture, perturb, soft_logp
+from cohort.training.checks import check_method
 from cohort.training.config import make_config
-from cohort.training.setup import check_method
 from tests.recipes.losses import taken
 from tests.traits import batch_for
 

@@ -14,9 +14,9 @@ from cohort import registry
 from cohort.errors import UsageError
 from cohort.recipes.spo_segment import cuts, segment_gains
 from cohort.reductions.tree import tree_advantages, tree_values
+from cohort.training.checks import check_method
 from cohort.training.config import make_config
 from cohort.training.loop import sample
-from cohort.training.setup import check_method
 from tests import micro
 from tests.traits import batch_for, gradients, with_leaves
 

@@ -12,8 +12,8 @@ from cohort import registry
 from cohort.axes.critic import last_valid
 from cohort.errors import UsageError
 from cohort.recipes.t_ppo import rolling_batch
+from cohort.training.checks import check_method
 from cohort.training.config import make_config
-from cohort.training.setup import check_method
 from cohort.types import Batch
 from tests.traits import batch_for, gradients, with_leaves
 

@@ -13,9 +13,9 @@ from cohort import registry
 from cohort.methods import MethodError
 from cohort.reductions.groups import group_sum
 from cohort.rollouts.collect import make_batch
+from cohort.training.build import optimizer_of, prepare
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, one_step
-from cohort.training.setup import optimizer_of, prepare
 from tests.helpers import access_of
 from tests.traits import batch_for, gradients, with_leaves
 

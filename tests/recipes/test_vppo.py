@@ -14,8 +14,8 @@ from cohort import registry
 from cohort.errors import UsageError
 from cohort.recipes.vppo import token_scores, trajectory_scale
 from cohort.reductions.groups import token_mean
+from cohort.training.checks import check_method
 from cohort.training.config import make_config
-from cohort.training.setup import check_method
 from cohort.types import Batch
 from tests.traits import batch_for
 

@@ -21,7 +21,7 @@ import torch
 import cohort.cli
 from cohort.engine.native import picking
 from cohort.training import checkpoint, precision
-from cohort.training import train as module
+from cohort.training import run as module
 
 CALLS: dict[str, tuple[Any, str, bool]] = {
     "sampling": (picking, "pick", False),

@@ -17,9 +17,9 @@ from cohort.training import checkpoint
 from cohort.training.config import make_config
 from cohort.training.display import Display
 from cohort.training.inputs import carried, places
-from cohort.training.train import train
+from cohort.training.run import train
 from tests.training.conftest import ROWS
-from tests.training.test_train import run
+from tests.training.test_run import run
 
 REWARD = (
     "import helper\nimport parts.deep\n\n\n"

@@ -11,11 +11,11 @@ import torch
 
 from cohort.engine.base import Completion, Sampling
 from cohort.engine.native.engine import NativeEngine
-from cohort.training import setup as setting_up
+from cohort.training import build as setting_up
+from cohort.training.build import prepare
 from cohort.training.config import make_config
 from cohort.training.display import Display
-from cohort.training.setup import prepare
-from cohort.training.train import Result, train
+from cohort.training.run import Result, train
 from cohort.types import Request
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from cohort.training.config import make_config
 from cohort.training.display import Display, step_values
-from cohort.training.setup import verdict_name
+from cohort.training.verdict import verdict_name
 from cohort.types import Prompt
 from tests.helpers import request_of, rollout_of
 

@@ -10,10 +10,10 @@ import torch
 from cohort.errors import UsageError
 from cohort.policies import packing, stream
 from cohort.policies.causal_lm import CausalLM
-from cohort.training import setup as setups
+from cohort.training import build as setups
+from cohort.training.build import compile_policy
 from cohort.training.config import make_config
 from cohort.training.loop import one_step
-from cohort.training.setup import compile_policy
 from tests.helpers import tiny_policy
 from tests.micro import ready
 from tests.test_cli import run

@@ -18,8 +18,8 @@ from cohort.training import checkpoint, folder
 from cohort.training.config import make_config
 from cohort.training.display import Display
 from cohort.training.recorder import Recorder
-from cohort.training.train import train
-from tests.training.test_train import run, same, weights
+from cohort.training.run import train
+from tests.training.test_run import run, same, weights
 
 
 def everything(where: Path) -> dict[str, bytes]:

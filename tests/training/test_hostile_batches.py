@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from cohort import registry
+from cohort.training.build import Setup
 from cohort.training.loop import Progress, StepResult, one_step
-from cohort.training.setup import Setup
 from cohort.types import Rollout
 from tests import micro
 

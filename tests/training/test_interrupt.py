@@ -13,8 +13,8 @@ from cohort.training import interrupt, state
 from cohort.training.config import make_config
 from cohort.training.display import Display
 from cohort.training.precision import MasterWeights
-from cohort.training.train import train
-from tests.training.test_train import run, same, weights
+from cohort.training.run import train
+from tests.training.test_run import run, same, weights
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.training.conftest import ROWS
-from tests.training.test_train import same
+from tests.training.test_run import same
 
 PAIRS = [{"prompt": f"{a}+1=", "chosen": str(a + 1), "rejected": str(a)} for a in range(8)]
 USER = "def f(completions, **_):\n    return [float(len(c) % 2) for c in completions]\n"

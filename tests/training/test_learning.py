@@ -13,7 +13,7 @@ import pytest
 
 from cohort.training.config import make_config
 from cohort.training.display import Display
-from cohort.training.train import Result, train
+from cohort.training.run import Result, train
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +67,7 @@ def test_the_main_job_on_other_seeds(toy_cache: Path, tmp_path: Path, seed: int)
 
 
 def test_training_and_test_problems_do_not_overlap(toy_cache: Path) -> None:
-    from cohort.training.setup import prepare
+    from cohort.training.build import prepare
 
     setup = prepare(make_config({}), log=lambda _: None)
     try:

@@ -15,7 +15,7 @@ from cohort.errors import UsageError
 from cohort.files import save_new
 from cohort.training import limits
 from cohort.training.config import make_config
-from tests.training.test_train import run
+from tests.training.test_run import run
 
 
 @pytest.mark.parametrize(

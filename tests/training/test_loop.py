@@ -15,10 +15,10 @@ from cohort.policies.sequences import Sequences
 from cohort.rollouts.collect import check_groups
 from cohort.rollouts.refill import refill
 from cohort.seeds import generator
+from cohort.training.build import Setup, optimizer_of, prepare
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, attached, batch_of, minibatches, one_step, provide, sample
 from cohort.training.precision import MasterWeights
-from cohort.training.setup import Setup, optimizer_of, prepare
 from cohort.training.update import gradient
 from tests import micro
 from tests.helpers import in_float64, prompt_of, random_batch, request_of, rollout_of, tiny_policy

@@ -19,13 +19,13 @@ from cohort.errors import UsageError
 from cohort.methods import Method, use
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.sequences import Sequences
+from cohort.training.build import optimizer_of, prepare
 from cohort.training.config import make_config, read_config
 from cohort.training.display import Display
 from cohort.training.loop import Progress, attached, batch_of, beside, one_step, provide, sample
 from cohort.training.offline import Store
-from cohort.training.setup import optimizer_of, prepare
+from cohort.training.run import Result, train
 from cohort.training.sft import completion_tokens
-from cohort.training.train import Result, train
 from cohort.types import Batch, Prompt
 from cohort.types.declare import declare, needs
 

@@ -13,10 +13,10 @@ from cohort.data.prompts import PromptSpec, read_source
 from cohort.errors import UsageError
 from cohort.seeds import derive, generator
 from cohort.training import checkpoint
+from cohort.training.build import pass_tokens
 from cohort.training.config import TrainConfig, keys, make_config, parse_set, read_config
 from cohort.training.precision import MasterWeights
 from cohort.training.schedule import factor
-from cohort.training.setup import pass_tokens
 from cohort.training.sft import fine_tune, load_prompts_of_rows, pairs_of
 from tests.helpers import prompt_of, tiny_policy
 

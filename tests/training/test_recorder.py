@@ -18,9 +18,9 @@ from cohort.training.diagnostics import by_outcome, of_ratios
 from cohort.training.display import Display
 from cohort.training.loop import StepResult
 from cohort.training.recorder import Recorder
+from cohort.training.run import Result, train
 from cohort.training.table import rollout_table, signals
 from cohort.training.trace import REMOVED_AFTER, REMOVED_BEFORE, TRAINED
-from cohort.training.train import Result, train
 from cohort.types import Batch
 from tests.helpers import prompt_of, request_of, rollout_of, tiny_policy
 

@@ -14,8 +14,8 @@ from cohort.training import recorder as recording
 from cohort.training.config import make_config
 from cohort.training.display import PRINTED, Display
 from cohort.training.recorder import Recorder
+from cohort.training.run import apart, train
 from cohort.training.table import _logged
-from cohort.training.train import apart, train
 
 LOGGING = """
 import asyncio

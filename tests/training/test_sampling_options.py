@@ -11,10 +11,10 @@ from cohort.engine.base import Completion, Sampling
 from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
 from cohort.rollouts.collect import Collector
+from cohort.training.build import prepare
 from cohort.training.config import make_config, parse_set, read_config
 from cohort.training.evaluate import evaluate_prompts
 from cohort.training.sampling import make_sampling
-from cohort.training.setup import prepare
 from cohort.types import Request
 from tests.helpers import prompt_of, request_of, tiny_policy
 from tests.model_folders import make_folder

@@ -10,7 +10,7 @@ import pytest
 from cohort.errors import UsageError
 from cohort.training.config import make_config
 from cohort.training.display import Display
-from cohort.training.train import train
+from cohort.training.run import train
 from tests.model_folders import make_folder
 
 

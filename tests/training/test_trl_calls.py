@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cohort.training.config import make_config
 from cohort.training.display import Display
-from cohort.training.train import train
+from cohort.training.run import train
 from tests.model_folders import make_folder
 
 ADD = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from cohort.policies.sequences import Sequences
+from cohort.training.build import Setup, optimizer_of, prepare
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, batch_of, mismatch, one_step, remembered, sample
 from cohort.training.precision import MasterWeights
-from cohort.training.setup import Setup, optimizer_of, prepare
 from cohort.training.update import gradient, score
 from cohort.types import Rollout
 from tests.helpers import in_float64

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cohort.policies.sequences import Sequences
+from cohort.training.build import prepare
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, batch_of, mismatch, sample, with_old_logp
-from cohort.training.setup import prepare
 from cohort.types import Prompt, Request, Rollout, Segment, head
 from tests.helpers import tiny_policy
 

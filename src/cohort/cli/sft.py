@@ -43,10 +43,10 @@ def sft(
     import torch
 
     from cohort.data.prompts import check_source, read_source
+    from cohort.training.build import load_policy, prompt_spec
     from cohort.training.display import Display
     from cohort.training.interrupt import Interrupt
     from cohort.training.opening import log_text
-    from cohort.training.setup import load_policy, prompt_spec
     from cohort.training.sft import fine_tune, load_prompts_of_rows, pairs_of
 
     # Nothing is drawn: prompts may be as long as their completions leave room for.

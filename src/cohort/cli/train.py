@@ -37,7 +37,7 @@ def train(
 ) -> None:
     """Post-train a model. Without arguments: the embedded model on an arithmetic task, in about three minutes."""
     from cohort.training.display import Display
-    from cohort.training.train import train as run
+    from cohort.training.run import train as run
 
     made = resolved({**options, **({} if method is None else {"method": method})}, config, set_)
     try:

@@ -141,7 +141,7 @@ def examine_data(
 
 def gather(config: Any, *, samples: int, limit: int, log: Callable[[str], None]) -> tuple[Data, list[str]]:
     """What the diagnoses see, and what went wrong on the way."""
-    from cohort.training.setup import load_policy, prompt_spec
+    from cohort.training.build import load_policy, prompt_spec
     from cohort.training.toy import with_defaults
 
     known = "model" in config.model_fields_set
@@ -205,7 +205,7 @@ def _content(source: Any) -> str:
 
 def _verdicts(config: Any, rows: Sequence[Row], limit: int) -> tuple[str, list[Verdicts], list[str]]:
     """(the verifier's name, its verdicts on some rows, what went wrong)."""
-    from cohort.training.setup import accuracy_component
+    from cohort.training.verdict import accuracy_component
 
     specs = parse(config.reward)
     name = accuracy_component(config.accuracy, specs)
@@ -261,8 +261,8 @@ def _first_line(text: str) -> str:
 
 def _solved(config: Any, policy: Any, rows: Sequence[Row], samples: int, most: int) -> tuple[list[int], int]:
     """Right completions of each prompt that was tried, and how many each had."""
+    from cohort.training.build import make_collector, make_grader, prompt_spec
     from cohort.training.evaluate import evaluate_prompts
-    from cohort.training.setup import make_collector, make_grader, prompt_spec
 
     spec = prompt_spec(config)
     template = template_of(spec.template)

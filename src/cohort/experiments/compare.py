@@ -30,6 +30,8 @@ from cohort.files import write_atomically
 from cohort.methods import Method
 from cohort.rewards.spec import parse
 from cohort.training import toy
+from cohort.training.build import prompt_spec
+from cohort.training.checks import check_method
 from cohort.training.config import TrainConfig, make_config
 from cohort.training.continuing import RESUMABLE
 from cohort.training.display import Display, clock
@@ -37,8 +39,7 @@ from cohort.training.evaluation import evaluate_model
 from cohort.training.folder import LOCK, Claim, check_place, contents
 from cohort.training.inputs import functions_of
 from cohort.training.interrupt import ended_by_signals
-from cohort.training.setup import check_method, prompt_spec
-from cohort.training.train import train
+from cohort.training.run import train
 from cohort.types import Rollout
 
 STEPS = 40

@@ -8,10 +8,10 @@ from typing import Any
 
 from cohort.errors import UsageError
 from cohort.files import free_name
+from cohort.training.build import Setup
 from cohort.training.config import TrainConfig
 from cohort.training.folder import CONFIG, stored_config
 from cohort.training.inputs import carried, differences, places, refusal
-from cohort.training.setup import Setup
 from cohort.types.declare import State
 
 # Keys that may differ between a run and its continuation: they change what is written or shown, or how long it goes on

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -154,3 +154,19 @@ def _short(value: float | None) -> str:
     if abs(value) >= 1000:
         return f"{value / 1000:.1f}k"
     return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def warm_start(display: Display) -> Callable[[str, int, int, Mapping[str, float]], None]:
+    """What shows the supervised steps of a model that is trained before the run begins."""
+    began = {"at": 0.0}
+
+    def report(phase: str, step: int, steps: int, values: Mapping[str, float]) -> None:
+        if step == 1:
+            display.begin(phase, steps, done=1)  # its first step is over when the time begins
+            began["at"] = time.monotonic()
+        rate = values["tokens"] * (step - 1) / max(1e-9, time.monotonic() - began["at"]) if step > 1 else None
+        display.step(step, {"loss": values["loss"], "tok/s": rate})
+        if step == steps:
+            display.end()
+
+    return report

@@ -159,6 +159,11 @@ def summarise(rollouts: Sequence[Rollout], samples: int) -> Evaluation:
     return Evaluation(metrics, intervals, len(problems), samples, list(rollouts), unjudged)
 
 
+def greedy(collector: Collector) -> Collector:
+    """The collector, drawing the likeliest token each time."""
+    return replace(collector, sampling=replace(collector.sampling, temperature=0.0))
+
+
 def evaluate_prompts(
     collector: Collector,
     prompts: Sequence[Prompt],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, Literal
 
 from cohort.data.load import load_rows
@@ -18,20 +17,11 @@ from cohort.rewards.scorer import RewardError, Scorer
 from cohort.rewards.spec import parse
 from cohort.rollouts.collect import weighted_sum
 from cohort.training import toy
+from cohort.training.build import load_policy, make_collector, make_grader, prompt_spec
+from cohort.training.checks import TASK_ONLY, check_arguments, check_columns, check_options, log_inapplicable
 from cohort.training.config import TrainConfig
-from cohort.training.evaluate import Evaluation, evaluate_prompts
+from cohort.training.evaluate import Evaluation, evaluate_prompts, greedy
 from cohort.training.opening import log_text
-from cohort.training.setup import (
-    TASK_ONLY,
-    check_arguments,
-    check_columns,
-    check_options,
-    load_policy,
-    log_inapplicable,
-    make_collector,
-    make_grader,
-    prompt_spec,
-)
 
 # Bytes of what reward functions print that are shown after an evaluation or a scoring.
 PRINTED = 4000
@@ -74,7 +64,7 @@ def evaluate_model(
         log_text(policy, prompts, log)
         stack.callback(collector.engine.close)
         if samples == 1:
-            collector = replace(collector, sampling=replace(collector.sampling, temperature=0.0))
+            collector = greedy(collector)
         found = evaluate_prompts(
             collector, prompts, samples=samples, seed=config.seed, progress=lambda n: progress(n, len(prompts))
         )

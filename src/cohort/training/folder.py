@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from cohort.errors import StorageError, UsageError
 from cohort.files import free_name
-from cohort.training.checkpoint import listed
+from cohort.training.checkpoint import damage, listed, newest
 from cohort.training.config import TrainConfig
 from cohort.training.reading import read_yaml
 
@@ -146,6 +146,23 @@ def check_free(folder: Path, resume: bool) -> bool:
     raise UsageError(
         f"{folder} already holds something ({some}), but no run that --resume could continue: name another folder with --out"
     )
+
+
+def find_checkpoint(folder: Path, log: Callable[[str], None]) -> Path | None:
+    """The newest whole checkpoint of a run; None if it has none.
+
+    Raises:
+        UsageError: it has checkpoints, but every one is damaged.
+    """
+    root = folder / "checkpoints"
+    found = newest(root, log)
+    if found is None and (damaged := listed(root)):
+        raise UsageError(
+            f"none of the checkpoints in {root} is whole ({damaged[-1].name}: {damage(damaged[-1])}), so the run "
+            "cannot be continued; nothing was changed. Name another folder with --out to begin anew, or move the damaged "
+            "ones away to begin anew in this one"
+        )
+    return found
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

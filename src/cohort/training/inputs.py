@@ -20,8 +20,8 @@ from cohort.errors import UsageError
 from cohort.files import digest
 from cohort.methods import Method, MethodError
 from cohort.policies.causal_lm import CausalLM
+from cohort.training.build import Setup
 from cohort.training.offline import OfflineCollector
-from cohort.training.setup import Setup
 from cohort.types import Prompt
 from cohort.types.declare import State
 

@@ -17,11 +17,11 @@ from cohort.policies.sequences import Sequences
 from cohort.rollouts.collect import make_batch
 from cohort.rollouts.refill import refill
 from cohort.seeds import derive, generator
+from cohort.training.build import Setup
 from cohort.training.diagnostics import measured
 from cohort.training.offline import SAMPLED
 from cohort.training.precision import MasterWeights
 from cohort.training.schedule import factor
-from cohort.training.setup import Setup
 from cohort.training.trace import notices, traced
 from cohort.training.update import Gradient, gradient, score
 from cohort.types import Batch, Rollout

@@ -11,7 +11,7 @@ from typing import Any
 from cohort.training.config import TrainConfig
 from cohort.training.evaluate import Evaluation
 from cohort.training.loop import Progress
-from cohort.training.setup import verdict_name
+from cohort.training.verdict import verdict_name
 
 
 @dataclass

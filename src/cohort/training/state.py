@@ -14,9 +14,9 @@ import torch
 from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
 from cohort.training import checkpoint
+from cohort.training.build import Setup
 from cohort.training.loop import Progress
 from cohort.training.precision import MasterWeights
-from cohort.training.setup import Setup
 
 # Most bytes that are copied at every step so that it can be undone, in the processor's memory: little beside a training
 # step on a CPU, where that is the memory that models are short of, and on a GPU, where it is not.

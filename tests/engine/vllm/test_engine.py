@@ -21,11 +21,11 @@ from cohort.errors import EngineError, UsageError
 from cohort.policies.causal_lm import CausalLM
 from cohort.rewards.scorer import Scorer
 from cohort.rollouts.collect import Collector, Grader
+from cohort.training.build import prepare
 from cohort.training.config import make_config
 from cohort.training.display import Display
 from cohort.training.engines import make_engine, reads_entropies
-from cohort.training.setup import prepare
-from cohort.training.train import Result, train
+from cohort.training.run import Result, train
 from cohort.types import Request
 from cohort.types.support import left_out
 from tests.engine.vllm.fakes import FakeModule, FakeServer, Model, serving

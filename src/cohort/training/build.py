@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,31 +11,27 @@ import torch
 from cohort import registry
 from cohort.axes.correction import importance_weight
 from cohort.data.pairs import load_pairs, read_pairs
-from cohort.data.prompts import PromptSpec, Source, check_source, load_prompts, read_source, typed
-from cohort.data.rows import place_of
+from cohort.data.prompts import PromptSpec, check_source, load_prompts, read_source, typed
 from cohort.errors import UsageError
 from cohort.methods import Method, use
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.compiling import compile_layers
 from cohort.policies.given import GivenModel
-from cohort.rewards.judge import check_judge, load_judge
 from cohort.rewards.scorer import Scorer
-from cohort.rewards.spec import RewardSpec, parse
-from cohort.rollouts.collect import ALWAYS, Collector, Grader
+from cohort.rewards.spec import parse
+from cohort.rollouts.collect import Collector, Grader
 from cohort.training import toy
+from cohort.training.checks import Log, check_arguments, check_columns, check_method, check_options, log_inapplicable
 from cohort.training.config import TrainConfig
-from cohort.training.engines import check_engine, make_engine, reads_entropies
+from cohort.training.device import pick_device, pick_dtype
+from cohort.training.engines import make_engine, reads_entropies
 from cohort.training.limits import check_rank, check_sizes
-from cohort.training.offline import LABEL, OfflineCollector, Store, check_labels, check_pairs, is_offline
+from cohort.training.offline import OfflineCollector, Store, check_labels, is_offline
 from cohort.training.precision import MasterWeights
 from cohort.training.sampling import make_sampling
-from cohort.training.update import SCORED, TAUGHT
+from cohort.training.verdict import accuracy_component, verdict_name
 from cohort.types import Prompt
 
-Log = Callable[[str], None]
-# Fields that the loop can compute when a method declares them.
-EARLY = frozenset({"old_logp", "ref_logp", "old_values"})
-COMPUTED = SCORED | TAUGHT | EARLY
 # Tokens of a forward pass with gradient (see `pass_tokens`), and numbers of a hidden state for all of them.
 SMALL_PASS, MIDDLE_PASS, LARGE_PASS, PASS_NUMBERS = 1024, 2048, 16384, 2**19
 # Steps from which compiling is taken to pay on a GPU: it costs a minute or two, and saves at best some tenths of a second
@@ -85,36 +77,6 @@ class Setup:
 
     def close(self) -> None:
         self.collector.close()
-
-
-def pick_device(name: str) -> torch.device:
-    """The device asked for; "auto" takes a GPU where there is one.
-
-    Raises:
-        UsageError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"--device {name}: no such kind of device; use cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"--device {name}: cohort trains on cpu, cuda, cuda:N and mps")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError(f"--device {name}: torch sees no Apple GPU here; use --device cpu")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"--device {name}: torch sees no GPU here; use --device cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {name}: torch sees {torch.cuda.device_count()} GPUs here, counted from 0")
-    return device
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """float32 on a CPU, bfloat16 (with float32 master weights) on a GPU, unless asked otherwise."""
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
 def load_policy(
@@ -188,42 +150,6 @@ def make_grader(config: TrainConfig) -> Grader:
         specs, timeout=config.reward_timeout, on_error=config.on_reward_error, process=config.reward_process
     )
     return Grader(scorer, accuracy, config.correct_at, config.max_new_tokens, verdict_name(config))
-
-
-def accuracy_component(asked: str | None, specs: list[RewardSpec]) -> str:
-    """The reward that says what is correct: the one asked for, else the first verifier, else the first reward."""
-    names = [spec.name for spec in specs]
-    if asked is not None:
-        if asked not in names:
-            raise UsageError(f"accuracy = '{asked}' names no reward of this run ({', '.join(names)})")
-        return asked
-    return next((spec.name for spec in specs if spec.verifies), names[0])
-
-
-def verdict_name(config: TrainConfig) -> str:
-    """What the share of correct rollouts is called: "accuracy" where a verifier, or the reward that the user named, says
-    which are; of any other reward what it is, as in "style>=1"."""
-    if config.accuracy is not None or not config.reward:
-        return "accuracy"
-    specs = parse(config.reward)
-    name = accuracy_component(None, specs)
-    return "accuracy" if any(spec.verifies for spec in specs) else f"{name}>={config.correct_at:g}"
-
-
-def check_options(config: TrainConfig) -> None:
-    """Options go together, as far as that can be said without a model.
-
-    Raises:
-        UsageError: they do not; the device is none of this machine.
-    """
-    pick_device(config.device)
-    if config.min_new_tokens > config.max_new_tokens:
-        raise UsageError(
-            f"min_new_tokens is {config.min_new_tokens}, but a rollout ends at max_new_tokens = {config.max_new_tokens}: "
-            "raise one or lower the other"
-        )
-    if "" in config.stop:
-        raise UsageError("stop: an empty text would end every rollout at its first token; leave it out")
 
 
 def make_collector(config: TrainConfig, policy: CausalLM, grader: Grader, store: Store | None = None) -> Collector:
@@ -372,126 +298,3 @@ def separate(prompts: list[Prompt], eval_prompts: list[Prompt], *, same: bool, l
     if len(kept) < len(prompts):
         log(f"{len(prompts) - len(kept)} training prompts are also in eval_data and were left out of training")
     return kept
-
-
-def check_method(method: Method, config: TrainConfig) -> None:
-    """The method can be trained as configured.
-
-    Raises:
-        UsageError: it lacks something, its groups are too small, or it needs a field that nothing provides.
-    """
-    if method.lacks:
-        raise UsageError(f"'{method.name}' needs {method.lacks}, which cohort cannot do yet: it cannot be trained here")
-    check_pairs(method, config)
-    check_engine(config, method)
-    if config.group_size < method.group_size and not is_offline(config):
-        raise UsageError(
-            f"group_size is {config.group_size}, but '{method.name}' compares rollouts of a prompt with each other: "
-            f"set group_size to {method.group_size} or more"
-        )
-    for reader, name, call, value in method.functions:
-        if value is None:
-            raise UsageError(
-                f"'{method.name}' ({reader}) asks a function of yours, {call}: write it into a file and name it in the "
-                f"method, as {name}='path.py:function'"
-            )
-        load_judge(value)
-    given = ALWAYS | {"preference"}
-    early = method.needs(loss=False) - given - EARLY - method.provides
-    late = method.needs(loss=True) - given - COMPUTED - method.provides
-    for name in sorted(early | late):
-        raise UsageError(f"'{method.name}' needs the field '{name}' of every rollout, which nothing here provides")
-
-
-def check_arguments(method: Method, grader: Grader, *sources: Source | None) -> None:
-    """Reward functions and judges are given all arguments that they ask for.
-
-    Args:
-        sources: data to train on and held-out data, where there are any.
-
-    Raises:
-        UsageError: one asks for something that is neither lent nor a column.
-    """
-    for number, source in enumerate(sources):
-        if source is None:
-            continue
-        columns = list(dict.fromkeys(name for row in source.rows for name in row))
-        grader.scorer.check_arguments(columns)
-        for _, _, call, judge in method.functions if number == 0 else ():
-            texts = re.findall(r"\w+", call.partition("(")[2].partition(")")[0])
-            check_judge(judge, [name for name in texts if name != "columns"], columns)
-
-
-TASK_ONLY = "the reward 'task' is the verifier of reasoning_gym data; for other data use number or math"
-
-
-def check_columns(
-    method: Method,
-    config: TrainConfig,
-    grader: Grader,
-    rows: Sequence[Mapping[str, Any]],
-    eval_rows: Sequence[Mapping[str, Any]],
-    pairs: Sequence[Mapping[str, Any]] = (),
-) -> None:
-    """The rows have the columns that rewards and method read, and the run the rewards."""
-    for component, reader in method.components.items():
-        if is_offline(config) and component != LABEL:
-            raise UsageError(
-                f"'{method.name}' ({reader}) reads the reward '{component}', but the completions of --pairs have none but "
-                f"their label: leave that part of the method out"
-            )
-        if component not in grader.names and not is_offline(config):
-            raise UsageError(
-                f"'{method.name}' ({reader}) reads the reward '{component}', which this run lacks (it has: "
-                f"{', '.join(grader.names)}): add a function of that name with --reward '0*path.py:{component}' (a weight "
-                "of 0 keeps it out of the sum), or name another reward in the method"
-            )
-    named = [(f"{place_of(row)} of the training data", row) for row in rows]
-    held_out = [(f"{place_of(row)} of the held-out data", row) for row in eval_rows]
-    stored = [(f"{place_of(row)} of the pairs", row) for row in pairs]
-    for where, row in named + ([] if is_offline(config) else held_out) + stored:
-        held = ", ".join(row)
-        for column, reader in method.columns.items():
-            if row.get(column) in (None, ""):
-                raise UsageError(
-                    f"'{method.name}' ({reader}) reads the column '{column}', which {where} lacks (it has: {held}): add it "
-                    "to the data, or name another column in the method"
-                )
-    # Stored completions are not rewarded: their labels are.
-    for where, row in named + held_out:
-        held = ", ".join(row)
-        for spec in grader.scorer.specs:
-            if spec.verifies and "answer" not in row:
-                raise UsageError(
-                    f"the reward '{spec.name}' compares with the column 'answer', which {where} lacks (it has: {held}): "
-                    "name the one to use with --answer-field"
-                )
-            if spec.asks_task and "metadata" not in row:
-                raise UsageError(TASK_ONLY)
-
-
-def log_inapplicable(grader: Grader, prompts: Sequence[Prompt], source: Source | None, log: Log) -> None:
-    """Say how many rows of a source the rewards do not apply to, since they have no answer."""
-    if source is not None:
-        for spec in grader.scorer.specs:
-            for text in spec.inapplicable([prompt.row for prompt in prompts], source.where):
-                log(text)
-
-
-def check_space(folder: Path, policy: CausalLM, config: TrainConfig) -> None:
-    """There is room for the run's checkpoints.
-
-    Raises:
-        UsageError: there is not.
-    """
-    trained = sum(p.numel() for p in policy.trainable())
-    # Weights, two float32 moments and, for half precision, float32 masters; one more checkpoint while it is written.
-    each = sum(p.numel() * p.element_size() for p in policy.model.parameters()) + 12 * trained
-    need = each * (config.checkpoint.keep + 1)
-    parent = next(p for p in [folder, *folder.parents] if p.exists())
-    free = shutil.disk_usage(parent).free
-    if free < need:
-        raise UsageError(
-            f"{parent} has {free / 1e9:.1f} GB free, but {config.checkpoint.keep + 1} checkpoints need {need / 1e9:.1f} GB: "
-            "lower checkpoint.keep, or put the run elsewhere with --out"
-        )

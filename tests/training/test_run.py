@@ -16,10 +16,10 @@ import yaml
 from cohort.errors import UsageError
 from cohort.rewards.scorer import RewardError
 from cohort.training import checkpoint
-from cohort.training import train as module
+from cohort.training import run as module
 from cohort.training.config import make_config, read_config
 from cohort.training.display import Display
-from cohort.training.train import Diverged, Result, train
+from cohort.training.run import Diverged, Result, train
 
 QUIET = Display(quiet=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ from cohort.policies.given import GivenModel
 from cohort.policies.pieces import Pieces
 from cohort.rewards.judge import LIMIT
 from cohort.training import checkpoint, toy
+from cohort.training.build import Setup, optimizer_of, prepare
 from cohort.training.card import card
+from cohort.training.checks import check_space
 from cohort.training.config import TrainConfig
 from cohort.training.continuing import check_same_inputs, check_same_run, fitting_states, keep_configuration
-from cohort.training.display import Display, step_values
-from cohort.training.evaluate import Evaluation, evaluate_prompts
+from cohort.training.display import Display, step_values, warm_start
+from cohort.training.evaluate import Evaluation, evaluate_prompts, greedy
 from cohort.training.folder import (
     CONFIG,
     METRICS,
@@ -34,6 +36,7 @@ from cohort.training.folder import (
     Claim,
     check_free,
     choose_folder,
+    find_checkpoint,
     forget,
     occupy,
     rescue,
@@ -47,7 +50,6 @@ from cohort.training.memory import peak, reset_peak
 from cohort.training.opening import log_text
 from cohort.training.recorder import Recorder, require_wandb
 from cohort.training.result import Result, read_evaluation, summary_of
-from cohort.training.setup import Setup, check_space, optimizer_of, prepare
 from cohort.training.state import Undo, capture, read, restore
 
 NONFINITE_LIMIT = 3
@@ -96,7 +98,7 @@ def train(
         changed = []
         if found is not None:
             changed = check_same_run(folder, toy.with_defaults(config), accept=accept_changes)
-        setup = prepare(config, method=method, log=display.log, report=_warm_start(display), given=given)
+        setup = prepare(config, method=method, log=display.log, report=warm_start(display), given=given)
         stack.callback(setup.close)
         check_space(folder, setup.policy, setup.config)
         inputs = inputs_of(setup)
@@ -114,23 +116,6 @@ def train(
         if resume and found is None:
             display.log(f"{folder} holds no checkpoint to continue from: the run begins at step 1")
         return _Run(setup, claim, display, inputs).run(found, state, changed)
-
-
-def find_checkpoint(folder: Path, log: Callable[[str], None]) -> Path | None:
-    """The newest whole checkpoint of a run; None if it has none.
-
-    Raises:
-        UsageError: it has checkpoints, but every one is damaged.
-    """
-    root = folder / "checkpoints"
-    found = checkpoint.newest(root, log)
-    if found is None and (damaged := checkpoint.listed(root)):
-        raise UsageError(
-            f"none of the checkpoints in {root} is whole ({damaged[-1].name}: {checkpoint.damage(damaged[-1])}), so the run "
-            "cannot be continued; nothing was changed. Name another folder with --out to begin anew, or move the damaged "
-            "ones away to begin anew in this one"
-        )
-    return found
 
 
 class _Run:
@@ -313,7 +298,7 @@ class _Run:
 
     def _evaluate_between(self, metrics: dict[str, float]) -> None:
         setup, step, extra = self.setup, self.progress.step, self.extra
-        evaluation = evaluate_prompts(_greedy(setup), setup.eval_prompts, seed=self.config.seed)
+        evaluation = evaluate_prompts(greedy(setup.collector), setup.eval_prompts, seed=self.config.seed)
         setup.collector.take_tokens()
         metrics["eval/accuracy"] = evaluation.accuracy
         logged = setup.collector.grader.take_metrics()
@@ -411,14 +396,8 @@ def _take(messages: list[str]) -> list[str]:
     return taken
 
 
-def _greedy(setup: Setup) -> Any:
-    from dataclasses import replace
-
-    return replace(setup.collector, sampling=replace(setup.collector.sampling, temperature=0.0))
-
-
 def _evaluate(setup: Setup, display: Display, when: str) -> Evaluation:
-    evaluation = evaluate_prompts(_greedy(setup), setup.eval_prompts, seed=setup.config.seed)
+    evaluation = evaluate_prompts(greedy(setup.collector), setup.eval_prompts, seed=setup.config.seed)
     setup.collector.grader.take_metrics()
     low, high = evaluation.intervals.get("pass@1", (math.nan, math.nan))
     known = "" if math.isnan(low) else f" [{low:.1%}, {high:.1%}]"
@@ -427,21 +406,6 @@ def _evaluate(setup: Setup, display: Display, when: str) -> Evaluation:
         f"{when} training: {evaluation.headline}{known} on {evaluation.problems} held-out prompts (greedy){note}"
     )
     return evaluation
-
-
-def _warm_start(display: Display) -> Callable[[str, int, int, Mapping[str, float]], None]:
-    began = {"at": 0.0}
-
-    def report(phase: str, step: int, steps: int, values: Mapping[str, float]) -> None:
-        if step == 1:
-            display.begin(phase, steps, done=1)  # its first step is over when the time begins
-            began["at"] = time.monotonic()
-        rate = values["tokens"] * (step - 1) / max(1e-9, time.monotonic() - began["at"]) if step > 1 else None
-        display.step(step, {"loss": values["loss"], "tok/s": rate})
-        if step == steps:
-            display.end()
-
-    return report
 
 
 __all__ = ["Diverged", "Result", "train"]

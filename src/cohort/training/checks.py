@@ -1,0 +1,165 @@
+"""What is asked of a run goes together: refused before a folder is made or a token is drawn."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cohort.data.prompts import Source
+from cohort.data.rows import place_of
+from cohort.errors import UsageError
+from cohort.methods import Method
+from cohort.policies.causal_lm import CausalLM
+from cohort.rewards.judge import check_judge, load_judge
+from cohort.rollouts.collect import ALWAYS, Grader
+from cohort.training.config import TrainConfig
+from cohort.training.device import pick_device
+from cohort.training.engines import check_engine
+from cohort.training.offline import LABEL, check_pairs, is_offline
+from cohort.training.update import SCORED, TAUGHT
+from cohort.types import Prompt
+
+Log = Callable[[str], None]
+# Fields that the loop can compute when a method declares them.
+EARLY = frozenset({"old_logp", "ref_logp", "old_values"})
+COMPUTED = SCORED | TAUGHT | EARLY
+TASK_ONLY = "the reward 'task' is the verifier of reasoning_gym data; for other data use number or math"
+
+
+def check_options(config: TrainConfig) -> None:
+    """Options go together, as far as that can be said without a model.
+
+    Raises:
+        UsageError: they do not; the device is none of this machine.
+    """
+    pick_device(config.device)
+    if config.min_new_tokens > config.max_new_tokens:
+        raise UsageError(
+            f"min_new_tokens is {config.min_new_tokens}, but a rollout ends at max_new_tokens = {config.max_new_tokens}: "
+            "raise one or lower the other"
+        )
+    if "" in config.stop:
+        raise UsageError("stop: an empty text would end every rollout at its first token; leave it out")
+
+
+def check_method(method: Method, config: TrainConfig) -> None:
+    """The method can be trained as configured.
+
+    Raises:
+        UsageError: it lacks something, its groups are too small, or it needs a field that nothing provides.
+    """
+    if method.lacks:
+        raise UsageError(f"'{method.name}' needs {method.lacks}, which cohort cannot do yet: it cannot be trained here")
+    check_pairs(method, config)
+    check_engine(config, method)
+    if config.group_size < method.group_size and not is_offline(config):
+        raise UsageError(
+            f"group_size is {config.group_size}, but '{method.name}' compares rollouts of a prompt with each other: "
+            f"set group_size to {method.group_size} or more"
+        )
+    for reader, name, call, value in method.functions:
+        if value is None:
+            raise UsageError(
+                f"'{method.name}' ({reader}) asks a function of yours, {call}: write it into a file and name it in the "
+                f"method, as {name}='path.py:function'"
+            )
+        load_judge(value)
+    given = ALWAYS | {"preference"}
+    early = method.needs(loss=False) - given - EARLY - method.provides
+    late = method.needs(loss=True) - given - COMPUTED - method.provides
+    for name in sorted(early | late):
+        raise UsageError(f"'{method.name}' needs the field '{name}' of every rollout, which nothing here provides")
+
+
+def check_arguments(method: Method, grader: Grader, *sources: Source | None) -> None:
+    """Reward functions and judges are given all arguments that they ask for.
+
+    Args:
+        sources: data to train on and held-out data, where there are any.
+
+    Raises:
+        UsageError: one asks for something that is neither lent nor a column.
+    """
+    for number, source in enumerate(sources):
+        if source is None:
+            continue
+        columns = list(dict.fromkeys(name for row in source.rows for name in row))
+        grader.scorer.check_arguments(columns)
+        for _, _, call, judge in method.functions if number == 0 else ():
+            texts = re.findall(r"\w+", call.partition("(")[2].partition(")")[0])
+            check_judge(judge, [name for name in texts if name != "columns"], columns)
+
+
+def check_columns(
+    method: Method,
+    config: TrainConfig,
+    grader: Grader,
+    rows: Sequence[Mapping[str, Any]],
+    eval_rows: Sequence[Mapping[str, Any]],
+    pairs: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """The rows have the columns that rewards and method read, and the run the rewards."""
+    for component, reader in method.components.items():
+        if is_offline(config) and component != LABEL:
+            raise UsageError(
+                f"'{method.name}' ({reader}) reads the reward '{component}', but the completions of --pairs have none but "
+                f"their label: leave that part of the method out"
+            )
+        if component not in grader.names and not is_offline(config):
+            raise UsageError(
+                f"'{method.name}' ({reader}) reads the reward '{component}', which this run lacks (it has: "
+                f"{', '.join(grader.names)}): add a function of that name with --reward '0*path.py:{component}' (a weight "
+                "of 0 keeps it out of the sum), or name another reward in the method"
+            )
+    named = [(f"{place_of(row)} of the training data", row) for row in rows]
+    held_out = [(f"{place_of(row)} of the held-out data", row) for row in eval_rows]
+    stored = [(f"{place_of(row)} of the pairs", row) for row in pairs]
+    for where, row in named + ([] if is_offline(config) else held_out) + stored:
+        held = ", ".join(row)
+        for column, reader in method.columns.items():
+            if row.get(column) in (None, ""):
+                raise UsageError(
+                    f"'{method.name}' ({reader}) reads the column '{column}', which {where} lacks (it has: {held}): add it "
+                    "to the data, or name another column in the method"
+                )
+    # Stored completions are not rewarded: their labels are.
+    for where, row in named + held_out:
+        held = ", ".join(row)
+        for spec in grader.scorer.specs:
+            if spec.verifies and "answer" not in row:
+                raise UsageError(
+                    f"the reward '{spec.name}' compares with the column 'answer', which {where} lacks (it has: {held}): "
+                    "name the one to use with --answer-field"
+                )
+            if spec.asks_task and "metadata" not in row:
+                raise UsageError(TASK_ONLY)
+
+
+def log_inapplicable(grader: Grader, prompts: Sequence[Prompt], source: Source | None, log: Log) -> None:
+    """Say how many rows of a source the rewards do not apply to, since they have no answer."""
+    if source is not None:
+        for spec in grader.scorer.specs:
+            for text in spec.inapplicable([prompt.row for prompt in prompts], source.where):
+                log(text)
+
+
+def check_space(folder: Path, policy: CausalLM, config: TrainConfig) -> None:
+    """There is room for the run's checkpoints.
+
+    Raises:
+        UsageError: there is not.
+    """
+    trained = sum(p.numel() for p in policy.trainable())
+    # Weights, two float32 moments and, for half precision, float32 masters; one more checkpoint while it is written.
+    each = sum(p.numel() * p.element_size() for p in policy.model.parameters()) + 12 * trained
+    need = each * (config.checkpoint.keep + 1)
+    parent = next(p for p in [folder, *folder.parents] if p.exists())
+    free = shutil.disk_usage(parent).free
+    if free < need:
+        raise UsageError(
+            f"{parent} has {free / 1e9:.1f} GB free, but {config.checkpoint.keep + 1} checkpoints need {need / 1e9:.1f} GB: "
+            "lower checkpoint.keep, or put the run elsewhere with --out"
+        )

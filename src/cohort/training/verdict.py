@@ -1,0 +1,27 @@
+"""Which reward says what is correct, and what the share of correct rollouts is called."""
+
+from __future__ import annotations
+
+from cohort.errors import UsageError
+from cohort.rewards.spec import RewardSpec, parse
+from cohort.training.config import TrainConfig
+
+
+def accuracy_component(asked: str | None, specs: list[RewardSpec]) -> str:
+    """The reward that says what is correct: the one asked for, else the first verifier, else the first reward."""
+    names = [spec.name for spec in specs]
+    if asked is not None:
+        if asked not in names:
+            raise UsageError(f"accuracy = '{asked}' names no reward of this run ({', '.join(names)})")
+        return asked
+    return next((spec.name for spec in specs if spec.verifies), names[0])
+
+
+def verdict_name(config: TrainConfig) -> str:
+    """What the share of correct rollouts is called: "accuracy" where a verifier, or the reward that the user named, says
+    which are; of any other reward what it is, as in "style>=1"."""
+    if config.accuracy is not None or not config.reward:
+        return "accuracy"
+    specs = parse(config.reward)
+    name = accuracy_component(None, specs)
+    return "accuracy" if any(spec.verifies for spec in specs) else f"{name}>={config.correct_at:g}"
