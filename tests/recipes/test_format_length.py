@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cohort import registry
 from cohort.recipes.format_length import length_reward
-from cohort.rewards.verifiers import reads_as_math
+from cohort.signals.formulas import reads_as_math
 from cohort.types import Batch
 from tests.helpers import access_of, random_batch
 from tests.traits import batch_for

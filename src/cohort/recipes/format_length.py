@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.rewards.verifiers import reads_as_math
+from cohort.signals.formulas import reads_as_math
 from cohort.types import Batch, generation_budget
 from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cohort.rewards import equality
+from cohort.signals import equality
 from cohort.signals.answers import (
     final_answer,
     final_number,
@@ -21,15 +21,10 @@ from cohort.signals.answers import (
     marked,
     outside_thought,
 )
-from cohort.signals.numbers import last_formula, last_number, number, plain, tidy, words
+from cohort.signals.formulas import as_formula, readings
+from cohort.signals.numbers import last_number, number, plain, words
 
 Values = list[float | None]
-_PROSE = re.compile(r"\$|\\[(\[]|(?<![\\A-Za-z{])[A-Za-z]{3,} ")
-# Between boxes that stand close to each other, which may hold the parts of one answer.
-_NEXT_BOX = re.compile(r"\}(?:[^\\{}]|\\text\s*\{[^{}]*\}|\\[ ,;()]){0,40}\\boxed\s*\{")
-_DELIMITED = re.compile(r"\$|\\[(\[]")
-# What math-verify reads by itself, and where, as behind "the answer is", it looks first.
-_DIGITS = re.compile(r"-?\d[\d,]*(?:\.\d+)?%?")
 _PERCENT = re.compile(r"%|percent|pct", re.IGNORECASE)
 
 
@@ -81,46 +76,10 @@ def mathematically_equal(completion: str, gold: str) -> bool | None:
             return False
     if (said := words(gold)) is not None and said == words(final_answer(completion)):
         return True
-    wanted = _as_formula(gold if want is None or _PERCENT.search(gold) or "=" in gold else plain(want))
+    wanted = as_formula(gold if want is None or _PERCENT.search(gold) or "=" in gold else plain(want))
     if want is None and not equality.holds_answer(wanted):
         return None
-    return equality.equal(wanted, _readings(completion))
-
-
-def _as_formula(text: str) -> str:
-    text = tidy(text)
-    return text if "$" in text or "\\boxed" in text else f"${text}$"
-
-
-def _readings(completion: str) -> tuple[str, ...]:
-    """What math-verify is given to read: what is marked, as it is and as a formula, else all but the reasoning.
-
-    Where no formula is marked as one, math-verify would find the last digits of one; then the last formula is given.
-    """
-    found = marked(completion)
-    if found is None:
-        text = outside_thought(completion)
-        last = None if _DELIMITED.search(text) else last_formula(text)
-        if last is None or _DIGITS.fullmatch(last[0]):
-            return (tidy(text),)
-        run, value = last
-        return (f"${run}$",) if value is None else (f"${run}$", f"${plain(value)}$")
-    answers = [found] if found else []
-    joined = _NEXT_BOX.sub(", ", completion)
-    if joined != completion and (whole := marked(joined)) is not None and whole.endswith(f", {found}"):
-        answers.append(whole)
-    # Words may stand around a formula; a formula alone would be searched for a number in it.
-    return tuple(
-        reading
-        for answer in map(tidy, answers)
-        for reading in ([answer] if _PROSE.search(answer) else []) + [f"${answer}$"]
-    )
-
-
-def reads_as_math(text: str) -> bool:
-    """True if an answer is found in the text and math-verify can read it, whatever it is."""
-    readings = _readings(text)
-    return bool(readings) and equality.readable(readings)
+    return equality.equal(wanted, readings(completion))
 
 
 def partial_task(

@@ -1,4 +1,4 @@
-"""Mathematical equality, by math-verify in a process of its own: `python -m cohort.rewards.equality`.
+"""Mathematical equality, by math-verify in a process of its own: `python -m cohort.signals.equality`.
 
 Completions hold formulas that take forever or all memory (10**10**10), within calls that no signal interrupts. So the process
 has a limit of processor time for each question and one of memory; where one is reached it ends, the answer counts as not
@@ -77,7 +77,7 @@ def _started() -> subprocess.Popen[str]:
         # After what the interpreter finds by itself, so that nothing of the user's is hidden.
         path = [os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[2])]
         _process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cohort.rewards.equality"],
+            [sys.executable, "-P", "-m", "cohort.signals.equality"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from cohort.rewards import equality
-from cohort.rewards.equality import equal, readable
+from cohort.signals import equality
+from cohort.signals.equality import equal, readable
 
 
 @pytest.mark.parametrize(
