@@ -13,6 +13,7 @@ from torch import Tensor
 from cohort.engine.native import building, fused
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.toy import tokenizer
+from cohort.rewards.judge import ask
 from cohort.types import Batch, Prompt, Request, Rollout, Segment
 from cohort.types.access import ModelAccess
 
@@ -236,4 +237,5 @@ def access_of(
         encode=encode,
         decode=decode,
         render=lambda _: encode("q"),
+        judge=ask,
     )

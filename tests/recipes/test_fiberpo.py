@@ -171,6 +171,6 @@ def test_domains_come_from_the_data() -> None:
     requests = [Request(Prompt(p, p, (1,), p, {"topic": topic}), (1,), 0, 4) for p, topic in ["a1", "b2", "c1"]]
     rollouts = [rollout_of(request, [1]) for request in requests]
     batch = Batch(mask=torch.ones(3, 1), rollouts={"group": torch.arange(3)})
-    found = method.attach(batch, ModelAccess(rollouts, *[None] * 6), {})["domain"]  # type: ignore[arg-type]
+    found = method.attach(batch, ModelAccess(rollouts, *[None] * 7), {})["domain"]  # type: ignore[arg-type]
     assert found[0] == found[2]
     assert found[0] != found[1]

@@ -141,7 +141,7 @@ def test_answers_are_marked_in_the_texts_where_they_weigh_less() -> None:
     mask = torch.arange(width) < torch.tensor([len(text) for text in texts])[:, None]
     batch = Batch(mask=mask, rollouts={"group": torch.zeros(3, dtype=torch.int64)})
     decode = lambda tokens: "".join(map(chr, tokens))  # noqa: E731
-    access = ModelAccess(rollouts, *[None] * 4, decode, None)  # type: ignore[arg-type]
+    access = ModelAccess(rollouts, *[None] * 4, decode, *[None] * 2)  # type: ignore[arg-type]
     marked = registry.method("llds(answer_weight=0.2)").attach(batch, access, {})["answer_mask"]
     said = [
         "".join(c for c, inside in zip(text, row, strict=False) if inside)

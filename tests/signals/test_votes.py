@@ -26,7 +26,7 @@ def groups_of(labels: list[int]) -> Groups:
 def texts_access(*texts: str) -> ModelAccess:
     request = Request(Prompt("p", "p", (1,), "p"), (1,), 0, 4)
     rollouts = [rollout_of(request, [1], text=text) for text in texts]
-    return ModelAccess(rollouts, *[None] * 6)  # type: ignore[arg-type]
+    return ModelAccess(rollouts, *[None] * 7)  # type: ignore[arg-type]
 
 
 def test_ids_come_from_the_texts() -> None:

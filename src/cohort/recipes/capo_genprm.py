@@ -31,10 +31,9 @@ from torch import Tensor
 from cohort.axes.advantage import standardise
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.rewards.judge import Judge, ask
 from cohort.signals.spans import numbered, of_steps, step_index, steps, text_ends
 from cohort.types import Batch, Groups
-from cohort.types.access import ModelAccess
+from cohort.types.access import Judge, ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 JUDGE = "judge(prompts, completions, **columns) -> for each completion lists of its wrong steps, one list a critique"
@@ -71,7 +70,7 @@ def critiqued(batch: Batch, access: ModelAccess, *, judge: Judge) -> Batch:
     prompts = [access.rollouts[i].prompt for i in asked]
     critiques: list[Sequence[Sequence[int]]] = [[]] * len(spans)
     completions = [numbered(access.rollouts[i].text, spans[i]) for i in asked]
-    for i, lists in zip(asked, ask(judge, prompts, completions=completions), strict=True):
+    for i, lists in zip(asked, access.judge(judge, prompts, completions=completions), strict=True):
         critiques[i] = lists
     share = wrong_share(critiques, max((len(each) for each in spans), default=0))
     share = share.to(batch.device, batch.dtype)

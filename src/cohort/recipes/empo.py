@@ -28,12 +28,11 @@ from torch import Tensor
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_max, group_size
-from cohort.rewards.judge import Judge
 from cohort.signals.answers import marked, repeats
 from cohort.signals.questions import question
 from cohort.signals.votes import FAILED, NO_ANSWER, answer_entropy, answer_share, apart, distinct, judged_ids
 from cohort.types import Batch
-from cohort.types.access import ModelAccess
+from cohort.types.access import Judge, ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 _SLACK = 1e-6

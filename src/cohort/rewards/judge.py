@@ -27,8 +27,8 @@ from cohort.rewards.loop import LOOP
 from cohort.rewards.scorer import RewardError
 from cohort.rewards.spec import from_file
 from cohort.types import Prompt
+from cohort.types.access import Judge
 
-Judge = str | Callable[..., Any]
 # Seconds that a judge may take for a batch; a run sets its own.
 LIMIT: ContextVar[float] = ContextVar("limit", default=60.0)
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from cohort.reductions.groups import group_size, group_table
-from cohort.rewards.judge import Judge, ask
 from cohort.types import Batch, Groups
-from cohort.types.access import ModelAccess
+from cohort.types.access import Judge, ModelAccess
 
 JUDGE = "judge(prompts, first, second, **columns) -> for each pair 0 if the first is better, 1 if the second, else None"
 
@@ -39,7 +38,7 @@ def judged_pairs(batch: Batch, access: ModelAccess, *, judge: Judge) -> Batch:
     pairs = [pair for rows in members for pair in combinations(rows, 2)]
     texts = [rollout.text for rollout in access.rollouts]
     prompts = [access.rollouts[a].prompt for a, _ in pairs]
-    verdicts = ask(judge, prompts, first=[texts[a] for a, _ in pairs], second=[texts[b] for _, b in pairs])
+    verdicts = access.judge(judge, prompts, first=[texts[a] for a, _ in pairs], second=[texts[b] for _, b in pairs])
     wins, comparisons = (x.to(batch.device, batch.dtype) for x in tally(batch.size, pairs, verdicts))
     return batch.with_rollouts(wins=wins, comparisons=comparisons)
 

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from cohort.reductions.groups import group_max, group_mean, group_size, group_sum, group_table
-from cohort.rewards.judge import Judge, ask
 from cohort.signals.answers import answer_key, marked
 from cohort.types import Batch, Groups
-from cohort.types.access import ModelAccess
+from cohort.types.access import Judge, ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 NO_ANSWER = -1
@@ -61,7 +60,7 @@ def judged_ids(batch: Batch, access: ModelAccess, *, equal: Judge | None = None)
             first[group].setdefault(text, row)
     pairs = [(a, b) for texts in first for i, b in enumerate(texts.values()) for a in list(texts.values())[:i]]
     prompts = [access.rollouts[a].prompt for a, _ in pairs]
-    verdicts = ask(equal, prompts, first=[said[a] for a, _ in pairs], second=[said[b] for _, b in pairs])
+    verdicts = access.judge(equal, prompts, first=[said[a] for a, _ in pairs], second=[said[b] for _, b in pairs])
     same = dict(zip(pairs, verdicts, strict=True))
     cluster: dict[int, int] = {}
     for texts in first:

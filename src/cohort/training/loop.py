@@ -14,6 +14,7 @@ import torch
 
 from cohort.methods import Method
 from cohort.policies.sequences import Sequences
+from cohort.rewards.judge import ask
 from cohort.rollouts.collect import make_batch
 from cohort.rollouts.refill import refill
 from cohort.seeds import derive, generator
@@ -335,6 +336,7 @@ def model_access(setup: Setup, rollouts: Sequence[Rollout], step: int) -> ModelA
         policy.encode,
         policy.decode,
         render,
+        ask,
         step - 1,
         config.steps,
         config.temperature,

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from cohort.types import Message, Prompt, Request, Rollout
 
+# A function of the user's that judges rollouts for a method: itself, or path.py:function.
+Judge = str | Callable[..., Any]
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -59,6 +62,8 @@ class ModelAccess:
         head: weights [V, d] of the output layer.
         encode, decode: text -> token ids as it stands behind others, and back.
         render: (messages or plain text, schemas of tools) -> context token ids, through the chat template.
+        judge: (judge, prompts, **texts) -> one verdict of the user's function for each prompt; `texts` are lists of as many
+            texts, under the names by which the judge takes them.
         step, steps: steps completed, and steps of the run.
         temperature: the run's own, at which rollouts are drawn and scored.
         context_length: most tokens of context and completion together that the model takes; None if it has no limit.
@@ -71,6 +76,7 @@ class ModelAccess:
     encode: Callable[[str], tuple[int, ...]]
     decode: Callable[[Sequence[int]], str]
     render: Callable[..., tuple[int, ...]]
+    judge: Callable[..., list[Any]]
     step: int = 0
     steps: int = 1
     temperature: float = 1.0
