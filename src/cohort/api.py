@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cohort.data.load import given_rows
+from cohort.doctor.watch import observers
 from cohort.errors import UsageError
 from cohort.methods import Method
 from cohort.policies.given import GivenModel
@@ -125,13 +126,15 @@ def train(
     }
     made: Method | None = method if isinstance(method, Method) else None
     layer["method"] = made.name or "method" if made is not None else method
+    resolved = make_config(layer)
     return run(
-        make_config(layer),
+        resolved,
         method=made,
         resume=resume,
         accept_changes=accept_changes,
         display=Display(quiet=quiet),
         given=given,
+        observers=observers(resolved),
     )
 
 

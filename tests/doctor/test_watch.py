@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import io
+import json
+from pathlib import Path
+from typing import Any
 
-from rich.console import Console
+import pytest
+from typer.testing import CliRunner
 
+import cohort
 from cohort.analysis.store import open_run
+from cohort.cli import app
 from cohort.doctor import examine
 from cohort.doctor.watch import Watch
-from cohort.training.config import make_config
-from cohort.training.display import Display
-from cohort.training.run import train
 from tests.helpers import tiny_policy
 
 SUMS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(4) for b in range(4)]
@@ -111,45 +113,49 @@ def test_a_diagnosis_that_fails_is_said_once():
     assert any("zero-signal" in text for text in said)
 
 
-def test_training_says_it_and_stores_what_the_doctor_reads(tmp_path):
-    model = tmp_path / "tiny"
-    tiny_policy().save(model)
-    out = io.StringIO()
-    config = make_config(
-        {
-            "model": str(model),
-            "data": SUMS,
-            "reward": ["number", "0.1*length:8"],
-            "steps": 10,
-            "prompts_per_step": 4,
-            "group_size": 4,
-            "max_new_tokens": 4,
-            "out": str(tmp_path / "run"),
-            "show_every": 0,
-            "tensorboard": False,
-        }
-    )
-    train(config, display=Display(console=Console(file=out, width=200)))
-    assert "doctor: alarm: " in out.getvalue()
-    assert "[truncation]" in out.getvalue()
-    report = examine(open_run(tmp_path / "run"))
+@pytest.fixture
+def tiny(tmp_path) -> dict[str, Any]:
+    """A run of ten steps whose completions are all cut."""
+    tiny_policy().save(tmp_path / "tiny")
+    return {
+        "model": str(tmp_path / "tiny"),
+        "data": SUMS,
+        "reward": ["number", "0.1*length:8"],
+        "steps": 10,
+        "prompts_per_step": 4,
+        "group_size": 4,
+        "max_new_tokens": 4,
+        "out": str(tmp_path / "run"),
+        "show_every": 0,
+        "tensorboard": False,
+    }
+
+
+def test_training_says_it_and_stores_what_the_doctor_reads(tiny, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    cohort.train("grpo", **tiny)
+    told = capsys.readouterr()
+    assert "doctor: alarm: " in told.out + told.err
+    assert "[truncation]" in told.out + told.err
+    report = examine(open_run(Path(tiny["out"])))
     assert report.problems == ()
     assert "truncation" in [finding.name for finding in report.findings]
     assert report.made >= 15, report.missing
 
 
-def test_training_without_it_says_nothing(tmp_path):
-    model = tmp_path / "tiny"
-    tiny_policy().save(model)
-    out = io.StringIO()
-    options = {
-        "model": str(model),
-        "data": SUMS,
-        "reward": ["number"],
-        "steps": 10,
-        "prompts_per_step": 2,
-        "group_size": 2,
-    }
-    more = {"max_new_tokens": 2, "out": str(tmp_path / "run"), "show_every": 0, "tensorboard": False, "doctor": False}
-    train(make_config(options, more), display=Display(console=Console(file=out, width=200)))
-    assert "doctor" not in out.getvalue()
+def test_the_command_says_it_too(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    data = tmp_path / "sums.jsonl"
+    data.write_text("".join(json.dumps(each) + "\n" for each in SUMS))
+    (tmp_path / "config.yaml").write_text(json.dumps({**tiny, "data": str(data)}))
+    told = CliRunner().invoke(app, ["train", "grpo", "--config", str(tmp_path / "config.yaml")])
+    assert told.exit_code == 0, told.output
+    assert "doctor: alarm: " in told.output
+
+
+def test_training_without_it_says_nothing(tiny, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    cohort.train("grpo", **tiny, doctor=False)
+    told = capsys.readouterr()
+    assert "step" in told.out + told.err
+    assert "doctor" not in told.out + told.err

@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cohort.analysis.at_k import majority_at_k, pass_at_k, powers
 from cohort.analysis.files import Unreadable, first_line, regular
 from cohort.analysis.statistics import Floats
 from cohort.analysis.store import Run
 from cohort.errors import UsageError
 from cohort.files import write_atomically
 from cohort.signals.answers import answer_key
-from cohort.training.evaluate import majority_at_k, pass_at_k, powers
 from cohort.types import Rollout
 
 HELD_OUT = "held-out"

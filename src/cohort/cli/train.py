@@ -36,12 +36,15 @@ def train(
     set_: SetOption = None,
 ) -> None:
     """Post-train a model. Without arguments: the embedded model on an arithmetic task, in about three minutes."""
+    from cohort.doctor.watch import observers
     from cohort.training.display import Display
     from cohort.training.run import train as run
 
     made = resolved({**options, **({} if method is None else {"method": method})}, config, set_)
     try:
-        result = run(made, resume=resume, accept_changes=accept_changes, display=Display(quiet=quiet))
+        result = run(
+            made, resume=resume, accept_changes=accept_changes, display=Display(quiet=quiet), observers=observers(made)
+        )
     except KeyboardInterrupt as stopped:
         for note in getattr(stopped, "__notes__", ()):
             log(f"stopped at once; {note}")

@@ -9,10 +9,17 @@ from typing import Any
 from cohort.doctor.examine import diagnose
 from cohort.doctor.finding import Finding, diagnoses
 from cohort.doctor.record import Record
+from cohort.training.config import TrainConfig
+from cohort.training.observer import MakeObserver
 
 EVERY = 10  # steps; more often in a run that has fewer than five times as many
 SHARE = 0.01  # of the run's time that looking may take
 _WAITING = "needs rollouts, which are not read while the run goes on"
+
+
+def observers(config: TrainConfig) -> Sequence[MakeObserver]:
+    """The doctor, for a run whose configuration has not switched it off."""
+    return (Watch,) if config.doctor else ()
 
 
 class Watch:

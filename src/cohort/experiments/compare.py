@@ -25,6 +25,7 @@ from cohort.analysis.store import Run, find_runs, is_run, open_run
 from cohort.analysis.tables import HEADLINE, Entry, Findings, analyse
 from cohort.data.load import load_rows
 from cohort.data.prompts import fill, read_source, template_of
+from cohort.doctor.watch import observers
 from cohort.errors import UsageError
 from cohort.files import write_atomically
 from cohort.methods import Method
@@ -478,7 +479,7 @@ def _one(plan: Plan, arm: Arm, seed: int, display: Display) -> str | None:
     """Train and measure one run. What to say of it; None if it was interrupted."""
     folder, config = plan.run_folder(arm, seed), plan.config(arm, seed)
     if not _finished(folder):
-        result = train(config, method=arm.made, resume=True, display=display)
+        result = train(config, method=arm.made, resume=True, display=display, observers=observers(config))
         if result.stopped:
             return None
     measured = evaluate_run(folder, config, plan.samples, plan.transfer, display.log)

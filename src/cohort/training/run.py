@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from cohort.analysis.store import open_run
-from cohort.doctor.watch import Watch
 from cohort.errors import Diverged, StorageError, UsageError
 from cohort.files import save_into, write_atomically
 from cohort.methods import Method
@@ -47,6 +46,7 @@ from cohort.training.inputs import inputs_of
 from cohort.training.interrupt import Interrupt
 from cohort.training.loop import Progress, one_step
 from cohort.training.memory import peak, reset_peak
+from cohort.training.observer import MakeObserver, Observer
 from cohort.training.opening import log_text
 from cohort.training.recorder import Recorder, require_wandb
 from cohort.training.result import Result, read_evaluation, summary_of
@@ -63,6 +63,7 @@ def train(
     accept_changes: bool = False,
     display: Display | None = None,
     given: GivenModel | None = None,
+    observers: Sequence[MakeObserver] = (),
 ) -> Result:
     """Run a training run.
 
@@ -70,6 +71,7 @@ def train(
         method, given: the method and the model, where they are not what the configuration says but were made in Python.
         resume: continue from the newest whole checkpoint of the run's folder; start afresh where there is none.
         accept_changes: continue also with other data, reward functions, initial weights or settings than before.
+        observers: make those who see each step's metrics and may say something, such as the doctor's watch.
 
     Raises:
         UsageError: what was asked cannot be done; nothing was written.
@@ -115,14 +117,16 @@ def train(
             stack.callback(claim.release)
         if resume and found is None:
             display.log(f"{folder} holds no checkpoint to continue from: the run begins at step 1")
-        return _Run(setup, claim, display, inputs).run(found, state, changed)
+        return _Run(setup, claim, display, inputs, observers).run(found, state, changed)
 
 
 class _Run:
     """A run that goes on in a folder which is claimed for it."""
 
-    def __init__(self, setup: Setup, claim: Claim, display: Display, inputs: dict[str, Any]) -> None:
-        self.setup, self.claim, self.display, self.inputs = setup, claim, display, inputs
+    def __init__(
+        self, setup: Setup, claim: Claim, display: Display, inputs: dict[str, Any], observers: Sequence[MakeObserver]
+    ) -> None:
+        self.setup, self.claim, self.display, self.inputs, self.observers = setup, claim, display, inputs, observers
         self.config, self.folder = setup.config, claim.folder
         self.began = self.clock = self.saved_at = time.monotonic()
         reset_peak(setup.policy.device)
@@ -206,14 +210,15 @@ class _Run:
 
     def _go_on(self) -> Result:
         config, progress, display, extra = self.config, self.progress, self.display, self.extra
-        watch = Watch(self.folder.name, config.plain(), open_run(self.folder).metrics) if config.doctor else None
+        earlier = open_run(self.folder).metrics if self.observers else []
+        observers = [make(self.folder.name, config.plain(), earlier) for make in self.observers]
         saved = progress.step if progress.step else None
         if self.setup.eval_prompts and extra["before"] is None:
             extra["before"] = _evaluate(self.setup, display, "before").to_dict()
         display.begin("training", config.steps, progress.step)
         while not finished(config, progress) and not self.interrupt.asked:
             self.undo.begin()
-            self._step(watch)
+            self._step(observers)
             if progress.in_a_row >= NONFINITE_LIMIT:
                 raise Diverged(
                     f"loss or gradient was not finite at {NONFINITE_LIMIT} updates in a row, the last at step "
@@ -255,7 +260,7 @@ class _Run:
             stopped=stopped,
         )
 
-    def _step(self, watch: Watch | None) -> None:
+    def _step(self, observers: Sequence[Observer]) -> None:
         config, setup, progress, display = self.config, self.setup, self.progress, self.display
         result = one_step(setup, self.optimizer, progress)
         step, metrics = progress.step, result.metrics
@@ -278,8 +283,9 @@ class _Run:
         for text in result.warnings:
             display.log(f"  warning: {text}")
         self._keep_printed(f"step {step}")
-        for message in watch.step({"step": step, **metrics}) if watch is not None else []:
-            display.log(f"  {message}")
+        for observer in observers:
+            for message in observer.step({"step": step, **metrics}):
+                display.log(f"  {message}")
         rate = (
             metrics["rollouts/sampled"] * metrics.get("completion/length_mean", 0.0) / max(1e-9, metrics["time/step"])
         )
