@@ -161,7 +161,7 @@ def test_state_survives_a_checkpoint(name: str, tmp_path: Any) -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_a_method_reads_only_what_it_declares(name: str) -> None:
     """A batch without the fields that a method did not declare serves it as well."""
-    from cohort.rollouts.collect import ALWAYS
+    from cohort.rollouts.batching import ALWAYS
 
     method = registry.method(name)
     batch = batch_for(name, seed=5)

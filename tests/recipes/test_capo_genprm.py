@@ -15,7 +15,7 @@ from cohort.errors import UsageError
 from cohort.explain import explain
 from cohort.recipes.capo_genprm import VOTES, token_rewards, voted, wrong_share
 from cohort.rewards.scorer import RewardError
-from cohort.rollouts.collect import make_batch
+from cohort.rollouts.batching import make_batch
 from cohort.training.checks import check_method
 from cohort.training.config import make_config
 from cohort.types import Batch

@@ -15,7 +15,7 @@ from cohort import registry
 from cohort.errors import UsageError
 from cohort.methods import MethodError
 from cohort.reductions.groups import group_mean
-from cohort.rollouts.collect import make_batch
+from cohort.rollouts.batching import make_batch
 from cohort.signals.answers import repeats
 from cohort.training.checks import check_method
 from cohort.training.config import make_config

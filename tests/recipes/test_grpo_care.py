@@ -16,7 +16,7 @@ from torch import Tensor
 from cohort import registry
 from cohort.recipes.grpo_care import answer_likelihood, answer_span, consistency_bonus
 from cohort.reductions.groups import group_mean
-from cohort.rollouts.collect import make_batch
+from cohort.rollouts.batching import make_batch
 from cohort.training import checkpoint
 from cohort.training.build import optimizer_of, prepare
 from cohort.training.config import make_config

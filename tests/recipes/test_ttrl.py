@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cohort import registry
 from cohort.methods import MethodError
 from cohort.reductions.groups import group_sum
-from cohort.rollouts.collect import make_batch
+from cohort.rollouts.batching import make_batch
 from cohort.training.build import optimizer_of, prepare
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, one_step

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort.rollouts.collect import make_batch
+from cohort.rollouts.batching import make_batch
 from cohort.signals import spans
 from tests.helpers import access_of
 

@@ -12,7 +12,7 @@ import torch
 
 from cohort import registry
 from cohort.policies.sequences import Sequences
-from cohort.rollouts.collect import check_groups
+from cohort.rollouts.batching import check_groups
 from cohort.rollouts.refill import refill
 from cohort.seeds import generator
 from cohort.training.build import Setup, optimizer_of, prepare

@@ -17,9 +17,10 @@ from cohort.methods import Method, use
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.compiling import compile_layers
 from cohort.policies.given import GivenModel
+from cohort.rewards.grader import Grader
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import parse
-from cohort.rollouts.collect import Collector, Grader
+from cohort.rollouts.collect import Collector
 from cohort.training import toy
 from cohort.training.checks import Log, check_arguments, check_columns, check_method, check_options, log_inapplicable
 from cohort.training.config import TrainConfig

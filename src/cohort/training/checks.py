@@ -13,8 +13,9 @@ from cohort.data.rows import place_of
 from cohort.errors import UsageError
 from cohort.methods import Method
 from cohort.policies.causal_lm import CausalLM
+from cohort.rewards.grader import Grader
 from cohort.rewards.judge import check_judge, load_judge
-from cohort.rollouts.collect import ALWAYS, Grader
+from cohort.rollouts.batching import ALWAYS
 from cohort.training.config import TrainConfig
 from cohort.training.device import pick_device
 from cohort.training.engines import check_engine

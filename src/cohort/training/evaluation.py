@@ -13,9 +13,9 @@ from cohort.data.prompts import check_source, load_prompts, read_source
 from cohort.data.rows import Row, columns_of
 from cohort.errors import UsageError
 from cohort.policies.given import GivenModel
+from cohort.rewards.grader import weighted_sum
 from cohort.rewards.scorer import RewardError, Scorer
 from cohort.rewards.spec import parse
-from cohort.rollouts.collect import weighted_sum
 from cohort.training import toy
 from cohort.training.build import load_policy, make_collector, make_grader, prompt_spec
 from cohort.training.checks import TASK_ONLY, check_arguments, check_columns, check_options, log_inapplicable

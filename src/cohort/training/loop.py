@@ -15,7 +15,7 @@ import torch
 from cohort.methods import Method
 from cohort.policies.sequences import Sequences
 from cohort.rewards.judge import ask
-from cohort.rollouts.collect import make_batch
+from cohort.rollouts.batching import make_batch
 from cohort.rollouts.refill import refill
 from cohort.seeds import derive, generator
 from cohort.training.build import Setup

@@ -19,8 +19,9 @@ from cohort.engine.vllm.server import Server
 from cohort.engine.vllm.weights import Folder
 from cohort.errors import EngineError, UsageError
 from cohort.policies.causal_lm import CausalLM
+from cohort.rewards.grader import Grader
 from cohort.rewards.scorer import Scorer
-from cohort.rollouts.collect import Collector, Grader
+from cohort.rollouts.collect import Collector
 from cohort.training.build import prepare
 from cohort.training.config import make_config
 from cohort.training.display import Display

@@ -3,7 +3,7 @@ import json
 import torch
 
 from cohort import registry
-from cohort.rollouts import collect
+from cohort.rollouts import batching
 from cohort.types import Prompt, Request
 from tests.golden.runner import make_batch
 from tests.helpers import rollout_of
@@ -75,7 +75,7 @@ def light(accuracies, tau_min, tau_max, generation_ok=None):
         ]
         rollouts = method.run("guidance", states, requests, tools)
         levels.append(rollouts[0].request.meta.get("hint_level", 0))
-        states = method.observe(states, batch=collect.make_batch(rollouts, {}), rollouts=rollouts)
+        states = method.observe(states, batch=batching.make_batch(rollouts, {}), rollouts=rollouts)
     return levels
 
 

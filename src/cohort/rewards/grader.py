@@ -1,0 +1,98 @@
+"""Rewards of rollouts: what reward functions say of their texts."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from cohort.data.rows import columns_of
+from cohort.rewards.calling import TrainerState
+from cohort.rewards.scorer import Scorer
+from cohort.types import Message, Rollout
+
+
+@dataclass(frozen=True)
+class Grader:
+    """Rewards of rollouts.
+
+    Attributes:
+        scorer: runs the reward functions.
+        accuracy: name of the component that says what is correct.
+        verdict: what the share of rollouts that it calls correct is called.
+        correct_at: value of that component from which a rollout counts as correct.
+        max_new_tokens: generation budget, for rewards that depend on it.
+        metrics: name -> the numbers that reward functions logged and nobody has taken yet.
+        state: where the run stands, for reward functions that ask.
+    """
+
+    scorer: Scorer
+    accuracy: str
+    correct_at: float
+    max_new_tokens: int
+    verdict: str = "accuracy"
+    failures: list[str] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    state: TrainerState = field(default_factory=TrainerState)
+    seconds: dict[str, float] = field(default_factory=lambda: {"reward": 0.0})
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        return tuple(spec.weight for spec in self.scorer.specs)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.scorer.specs)
+
+    def grade(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        """Rollouts with their components, reward and accuracy; `Rollout` says which have none."""
+        if not rollouts:
+            return []
+        begin = time.perf_counter()
+        scores = self.scorer.score(
+            [r.prompt.source for r in rollouts],
+            [r.text if isinstance(r.prompt.source, str) else [_assistant(r.text)] for r in rollouts],
+            [r.tokens for r in rollouts],
+            columns_of([r.prompt.row for r in rollouts]),
+            where=[r.prompt.where or f"row {i}" for i, r in enumerate(rollouts, 1)],
+            state=self.state,
+            lent={"max_new_tokens": [self.max_new_tokens] * len(rollouts)},
+        )
+        self.seconds["reward"] += time.perf_counter() - begin
+        self.failures.extend(scores.messages)
+        for name, values in scores.metrics.items():
+            self.metrics.setdefault(name, []).extend(values)
+        out = []
+        for i, rollout in enumerate(rollouts):
+            components = {name: values[i] for name, values in scores.components.items()}
+            failed = self.scorer.on_error == "skip" and i in scores.failed
+            reward = math.nan if failed else weighted_sum(self.weights, components.values())
+            right = None if failed else components[self.accuracy]
+            accuracy = math.nan if right is None else float(right >= self.correct_at)
+            logged = {column: values[i] for column, values in scores.extra.items()}
+            out.append(
+                rollout.but(components=components, reward=reward, accuracy=accuracy, failed=failed, logged=logged)
+            )
+        return out
+
+    def take_metrics(self) -> dict[str, float]:
+        """Means of what reward functions logged since the last call."""
+        taken = {name: sum(values) / len(values) for name, values in self.metrics.items() if values}
+        self.metrics.clear()
+        return taken
+
+
+def weighted_sum(weights: Iterable[float], values: Iterable[float | None]) -> float:
+    """The reward of components with these weights, without those that do not apply (None); NaN if none applies.
+
+    One of weight 0 is no part of it: it stands there for a method that reads it by name.
+    """
+    parts = list(zip(weights, values, strict=True))
+    counted = [part for part in parts if part[0]] or parts
+    known = [weight * value for weight, value in counted if value is not None]
+    return sum(known) if known else math.nan
+
+
+def _assistant(text: str) -> Message:
+    return {"role": "assistant", "content": text}
