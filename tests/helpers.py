@@ -205,14 +205,14 @@ def access_of(
     *,
     groups: Sequence[int] | None = None,
     columns: Sequence[dict[str, Any]] | None = None,
-    score: Any = None,
+    log_probs: Any = None,
 ) -> ModelAccess:
     """What an `on_scored` hook is lent for completions with these texts, written by the character tokenizer, and ended.
 
     Args:
         groups: label of each completion's prompt; one prompt for all if None.
         columns: further columns of each completion's row.
-        score: stands in for passes of the models.
+        log_probs: stands in for passes of the models.
     """
     words = tokenizer()
     labels = list(groups or [0] * len(texts))
@@ -231,7 +231,7 @@ def access_of(
         rollouts.append(rollout_of(request_of(prompt), [*encode(text), words.eos_token_id], text=text))
     return ModelAccess(
         rollouts=rollouts,
-        score=score,
+        log_probs=log_probs,
         states=lambda *_, **__: [],
         head=lambda: torch.empty(0),
         encode=encode,

@@ -116,7 +116,7 @@ def outcomes(policy: CausalLM, most: int = 7) -> tuple[float, float]:
     said = [(letter, THOUGHT * tildes + answer(letter)) for letter in LETTERS for tildes in range(most)]
     right = [torch.tensor(sft.completion_tokens(policy, text)) for _, text in said]
     contexts = [torch.tensor(policy.encode(policy.render(letter), start=True)) for letter, _ in said]
-    logp = policy.score(Sequences(tuple(contexts), tuple(right)), width=max(map(len, right)))["logp"]
+    logp = policy.log_probs(Sequences(tuple(contexts), tuple(right)), width=max(map(len, right)))["logp"]
     probability = logp.sum(1).exp()
     lengths = torch.tensor([float(len(tokens)) for tokens in right])
     return float(probability.sum() / len(LETTERS)), float((probability * lengths).sum() / probability.sum())

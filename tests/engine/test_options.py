@@ -212,11 +212,11 @@ def test_a_stop_string_that_came_too_early_is_not_found_later() -> None:
 
 def test_rollouts_stream_out_as_they_finish() -> None:
     policy = tiny_policy()
-    assert policy.way == "shared"
+    assert policy.forward_mode == "shared"
     short, long = (request_of(prompt_of(policy, "1+1="), seed=i, count=n) for i, n in ((0, 2), (1, 40)))
     sampling = Sampling(stop_ids=frozenset())
-    for way in ("shared", "padded"):
-        policy.__dict__["way"] = way
+    for mode in ("shared", "padded"):
+        policy.__dict__["forward_mode"] = mode
         calls: list[int] = []
         engine = NativeEngine(policy)
         vars(engine)["kind"] = None

@@ -20,7 +20,7 @@ from tests.engine.vllm.fakes import FakeServer, Model, serving
 from tests.helpers import prompt_of, request_of, tiny_policy
 
 POLICIES = {"shared": tiny_policy("qwen3"), "modules": tiny_policy("gemma2"), "cached": tiny_policy("qwen3")}
-POLICIES["cached"].__dict__["way"] = "padded"
+POLICIES["cached"].__dict__["forward_mode"] = "padded"
 
 
 def some(policy: CausalLM, count: int = 9) -> list[Request]:

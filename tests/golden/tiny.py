@@ -117,7 +117,7 @@ def policy_of(params: dict[str, Any]) -> CausalLM:
             parameter.copy_(value.T if name == "head" else value)
     policy = CausalLM(model)
     # The probe that finds this out asks for more tokens than these vocabularies have.
-    vars(policy)["way"] = "shared"
+    vars(policy)["forward_mode"] = "shared"
     return policy
 
 

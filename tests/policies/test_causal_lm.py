@@ -32,7 +32,7 @@ def test_scores_equal_those_of_each_sequence_by_itself(kind: str) -> None:
     policy, sequences = tiny_policy(kind, dtype=torch.float64), ragged()
     for temperature in (1.0, 0.7):
         with torch.no_grad():
-            scored = policy.score(sequences, width=8, temperature=temperature, want=frozenset({"logp", "entropy"}))
+            scored = policy.log_probs(sequences, width=8, temperature=temperature, want=frozenset({"logp", "entropy"}))
             for i, (context, completion) in enumerate(zip(sequences.context, sequences.completion, strict=True)):
                 logits = policy.model(input_ids=torch.cat([context, completion])[None]).logits[0] / temperature
                 log_probs = logits[len(context) - 1 : len(context) + len(completion) - 1].log_softmax(-1)
@@ -127,12 +127,12 @@ def test_the_reference_stays_where_the_policy_was() -> None:
     with pytest.raises(RuntimeError, match="make_reference"), policy.model_of("reference"):
         pass
     policy.make_reference()
-    before = policy.score(sequences, width=7)["logp"].detach()
+    before = policy.log_probs(sequences, width=7)["logp"].detach()
     with torch.no_grad():
         for parameter in policy.trainable():
             parameter.add_(0.1)
-    after = policy.score(sequences, width=7)["logp"].detach()
-    assert torch.equal(policy.score(sequences, width=7, model="reference")["logp"].detach(), before)
+    after = policy.log_probs(sequences, width=7)["logp"].detach()
+    assert torch.equal(policy.log_probs(sequences, width=7, role="reference")["logp"].detach(), before)
     assert not torch.allclose(after, before)
 
 
@@ -140,28 +140,28 @@ def test_adapters_train_few_weights_and_their_reference_is_the_base(tmp_path: Pa
     base = tiny_policy("llama")
     base.save(tmp_path / "base")
     policy, sequences = CausalLM.load(str(tmp_path / "base")), ragged()
-    before = policy.score(sequences, width=7)["logp"].detach()
+    before = policy.log_probs(sequences, width=7)["logp"].detach()
     torch.manual_seed(0)
     policy.add_lora(4)
     assert policy.is_adapter
     assert 0 < sum(p.numel() for p in policy.trainable()) < sum(p.numel() for p in base.model.parameters())
-    assert torch.allclose(policy.score(sequences, width=7)["logp"], before, atol=1e-6)
+    assert torch.allclose(policy.log_probs(sequences, width=7)["logp"], before, atol=1e-6)
     policy.make_reference()
     with torch.no_grad():
         for parameter in policy.trainable():
             parameter.add_(0.05)
-    moved = policy.score(sequences, width=7)["logp"].detach()
+    moved = policy.log_probs(sequences, width=7)["logp"].detach()
     assert not torch.allclose(moved, before, atol=1e-3)
-    assert torch.allclose(policy.score(sequences, width=7, model="reference")["logp"], before, atol=1e-6)
+    assert torch.allclose(policy.log_probs(sequences, width=7, role="reference")["logp"], before, atol=1e-6)
 
     policy.save(tmp_path / "adapter")
     fresh = CausalLM.load(str(tmp_path / "base"))
     fresh.add_lora(4)
     fresh.load_weights(tmp_path / "adapter")
-    assert torch.allclose(fresh.score(sequences, width=7)["logp"], moved, atol=1e-6)
+    assert torch.allclose(fresh.log_probs(sequences, width=7)["logp"], moved, atol=1e-6)
     merge_adapter(tmp_path / "adapter", tmp_path / "merged")
     merged = CausalLM.load(str(tmp_path / "merged"))
-    assert torch.allclose(merged.score(sequences, width=7)["logp"], moved, atol=1e-5)
+    assert torch.allclose(merged.log_probs(sequences, width=7)["logp"], moved, atol=1e-5)
     with pytest.raises(UsageError, match="cohort merge"):
         CausalLM.load(str(tmp_path / "adapter"))
     with pytest.raises(UsageError, match="no LoRA adapter"):

@@ -44,7 +44,7 @@ def test_a_value_belongs_to_the_state_before_its_token(kind: str, lora: int) -> 
     critic = policy.critic
     assert critic is not None
     with torch.no_grad():
-        scored = policy.score(sequences, width=8, temperature=0.7, want=VALUES)
+        scored = policy.log_probs(sequences, width=8, temperature=0.7, want=VALUES)
         for i, (context, completion) in enumerate(zip(sequences.context, sequences.completion, strict=True)):
             backbone = critic.backbone if kind == "model" else policy.model
             whole = torch.cat([context, completion])[None]
@@ -52,7 +52,7 @@ def test_a_value_belongs_to_the_state_before_its_token(kind: str, lora: int) -> 
             before = critic.head(hidden[len(context) - 1 : -1])[:, 0]
             assert torch.allclose(scored["values"][i, : len(completion)], before, atol=1e-4)
             assert not scored["values"][i, len(completion) :].any()
-    alone = policy.score(sequences, width=8, want=frozenset({"values"}))["values"]
+    alone = policy.log_probs(sequences, width=8, want=frozenset({"values"}))["values"]
     assert torch.allclose(alone, scored["values"], atol=1e-5)
     assert scored.keys() == VALUES
 
@@ -61,9 +61,9 @@ def test_a_value_belongs_to_the_state_before_its_token(kind: str, lora: int) -> 
 def test_a_new_critic_expects_nothing(kind: str) -> None:
     policy = tiny_policy("llama")
     with pytest.raises(RuntimeError, match="make_critic"):
-        policy.score(ragged(), width=8, want=VALUES)
+        policy.log_probs(ragged(), width=8, want=VALUES)
     policy.make_critic(kind)
-    assert not policy.score(ragged(), width=8, want=VALUES)["values"].any()
+    assert not policy.log_probs(ragged(), width=8, want=VALUES)["values"].any()
 
 
 @pytest.mark.parametrize("lora", [0, 4])
@@ -73,7 +73,7 @@ def test_where_the_gradient_of_the_values_goes(kind: str, lora: int) -> None:
     policy = with_critic(kind, lora=lora)
     critic = policy.critic
     assert critic is not None
-    policy.score(ragged(), width=8, want=VALUES)["values"].square().sum().backward()
+    policy.log_probs(ragged(), width=8, want=VALUES)["values"].square().sum().backward()
     assert critic.head.weight.grad is not None
     assert critic.head.weight.grad.any()
     reached = [p.grad is not None and bool(p.grad.any()) for p in policy.trainable()]
@@ -91,8 +91,8 @@ def test_where_the_gradient_of_the_values_goes(kind: str, lora: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_policy_scores_as_without_a_critic(kind: str) -> None:
     sequences, plain = ragged(), tiny_policy("llama")
-    before = plain.score(sequences, width=8)["logp"]
-    assert torch.allclose(with_critic(kind).score(sequences, width=8, want=VALUES)["logp"], before, atol=1e-5)
+    before = plain.log_probs(sequences, width=8)["logp"]
+    assert torch.allclose(with_critic(kind).log_probs(sequences, width=8, want=VALUES)["logp"], before, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

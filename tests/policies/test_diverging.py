@@ -9,8 +9,8 @@ from cohort.engine.base import Sampling
 from cohort.engine.native.engine import NativeEngine
 from cohort.errors import Diverged
 from cohort.policies.diverging import first_not_finite
+from cohort.policies.passes import log_probs
 from cohort.policies.sequences import Sequences
-from cohort.training.update import score
 from tests.helpers import prompt_of, request_of, tiny_policy
 
 
@@ -31,10 +31,10 @@ def test_the_first_part_that_is_not_finite_is_named() -> None:
 @pytest.mark.parametrize(
     "sampling", [Sampling(), Sampling(temperature=0.0), Sampling(top_p=0.9, top_k=5), Sampling(min_p=0.1)]
 )
-@pytest.mark.parametrize("way", ["shared", "whole"])
-def test_sampling_and_scoring_say_so(way: str, sampling: Sampling) -> None:
+@pytest.mark.parametrize("mode", ["shared", "whole"])
+def test_sampling_and_scoring_say_so(mode: str, sampling: Sampling) -> None:
     policy = tiny_policy("llama")
-    policy.way = way  # type: ignore[misc]
+    policy.forward_mode = mode  # type: ignore[misc]
     requests = [request_of(prompt_of(policy, "1+1="), seed=seed) for seed in range(3)]
     made = NativeEngine(policy)
     assert len(list(made.generate(requests, sampling))) == 3
@@ -46,4 +46,4 @@ def test_sampling_and_scoring_say_so(way: str, sampling: Sampling) -> None:
         list(made.generate(requests, sampling))
     sequences = Sequences((torch.tensor([5, 6]),), (torch.tensor([7, 8]),))
     with pytest.raises(Diverged, match=r"not finite while scoring"):
-        score(policy, sequences, width=2, temperature=1.0, micro_tokens=100)
+        log_probs(policy, sequences, width=2, temperature=1.0, micro_tokens=100)

@@ -109,9 +109,9 @@ def sequences(seed: int = 0) -> Sequences:
     )
 
 
-def scored(policy: CausalLM, way: str, given: Sequences) -> tuple[dict[str, Tensor], list[Tensor]]:
-    vars(policy)["way"] = way
-    out = policy.score(given, width=12, temperature=0.8, want=frozenset({"logp", "entropy"}))
+def scored(policy: CausalLM, mode: str, given: Sequences) -> tuple[dict[str, Tensor], list[Tensor]]:
+    vars(policy)["forward_mode"] = mode
+    out = policy.log_probs(given, width=12, temperature=0.8, want=frozenset({"logp", "entropy"}))
     g = torch.Generator().manual_seed(1)
     loss = sum(
         (torch.randn(v.shape, generator=g, dtype=torch.float64).to(v.dtype) * v).sum() for _, v in sorted(out.items())
@@ -137,14 +137,14 @@ def test_shared_scoring_equals_the_models_own(kind: str, lora: bool) -> None:
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.3)
     in_float64(policy)
-    assert policy.way == "shared"
+    assert policy.forward_mode == "shared"
     whole, whole_grads = scored(policy, "whole", sequences())
     # The eager attention that Gemma 2 needs for its soft cap takes its softmax in float32.
     near = 1e-6 if kind == "gemma2" else 1e-9
-    for way in ("shared", "padded"):
-        got, grads = scored(policy, way, sequences())
-        assert largest((got[name], whole[name]) for name in whole) < near, way
-        assert largest(zip(grads, whole_grads, strict=True)) < near, way
+    for mode in ("shared", "padded"):
+        got, grads = scored(policy, mode, sequences())
+        assert largest((got[name], whole[name]) for name in whole) < near, mode
+        assert largest(zip(grads, whole_grads, strict=True)) < near, mode
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -160,8 +160,8 @@ def test_in_float32_they_agree_to_rounding(kind: str) -> None:
 def test_a_group_cut_by_a_filter_scores_as_before(kind: str) -> None:
     policy = in_float64(tiny_policy(kind))
     rows = torch.tensor([4, 0, 3])
-    whole = policy.score(sequences(), width=12)["logp"]
-    assert torch.allclose(policy.score(sequences().select(rows), width=12)["logp"], whole[rows], atol=1e-9)
+    whole = policy.log_probs(sequences(), width=12)["logp"]
+    assert torch.allclose(policy.log_probs(sequences().select(rows), width=12)["logp"], whole[rows], atol=1e-9)
 
 
 def test_sharing_pays_for_long_prompts_and_not_for_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +212,7 @@ def test_a_model_that_shares_nothing_is_scored_by_itself() -> None:
     layer = policy.model.transformer.h[0].mlp
     inner = layer.forward
     layer.forward = lambda x: inner(x + torch.nn.functional.pad(x, (0, 0, 1, 0))[:, :-1])
-    assert policy.way == "padded"
+    assert policy.forward_mode == "padded"
     whole, _ = scored(policy, "whole", sequences())
     got, _ = scored(policy, "padded", sequences())
     assert largest((got[name], whole[name]) for name in whole) < 1e-12

@@ -155,7 +155,7 @@ def kept_bytes(policy: CausalLM, given_: Sequences) -> int:
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        out = policy.score(given_, width=64)["logp"]
+        out = policy.log_probs(given_, width=64)["logp"]
     assert out.requires_grad
     return sum(held.values())
 
@@ -176,7 +176,7 @@ def test_only_the_inputs_of_layers_are_kept_and_a_chunk_is_computed_at_a_time(mo
 
         hook = layers_of(policy.base)[0].mlp.register_forward_hook(note)
         kept[activations] = kept_bytes(policy, rows)
-        policy.score(rows, width=64)["logp"].sum().backward()
+        policy.log_probs(rows, width=64)["logp"].sum().backward()
         hook.remove()
         widest[activations] = max(seen)
     # Everything that is not the layers' own: embeddings, norm, output layer.
@@ -189,16 +189,16 @@ def test_only_the_inputs_of_layers_are_kept_and_a_chunk_is_computed_at_a_time(mo
 def test_scoring_without_gradient_goes_in_chunks_too(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = in_float64(tiny_policy("mistral"))
     with torch.no_grad():
-        plain = policy.score(sequences(), width=12)["logp"]
+        plain = policy.log_probs(sequences(), width=12)["logp"]
         policy.use_activations("stream")
         monkeypatch.setattr(stream, "CHUNK", 5)
-        assert torch.allclose(policy.score(sequences(), width=12)["logp"], plain, atol=1e-9)
+        assert torch.allclose(policy.log_probs(sequences(), width=12)["logp"], plain, atol=1e-9)
 
 
 def test_a_changed_weight_between_the_passes_is_noticed() -> None:
     policy = tiny_policy("llama")
     policy.use_activations("stream")
-    loss = policy.score(sequences(), width=12)["logp"].sum()
+    loss = policy.log_probs(sequences(), width=12)["logp"].sum()
     with torch.no_grad():
         layers_of(policy.base)[0].mlp.up_proj.weight.add_(0.1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -210,12 +210,12 @@ def test_a_model_that_mixes_positions_elsewhere_is_checkpointed() -> None:
     layer = policy.model.transformer.h[0].mlp
     inner = layer.forward
     layer.forward = lambda x: inner(x + torch.nn.functional.pad(x, (0, 0, 1, 0))[:, :-1])
-    plain, plain_grads = scored(policy, policy.way, sequences())
+    plain, plain_grads = scored(policy, policy.forward_mode, sequences())
     said: list[str] = []
     policy.use_activations("stream", said.append)
     assert policy.activations == "checkpoint"
     assert "cannot be computed in chunks" in said[0]
-    got, grads = scored(policy, policy.way, sequences())
+    got, grads = scored(policy, policy.forward_mode, sequences())
     assert largest((got[name], plain[name]) for name in plain) < 1e-12
     assert largest(zip(grads, plain_grads, strict=True)) < 1e-12
 

@@ -49,7 +49,7 @@ def last_layer_batch(
         for i, row in enumerate(batch["token_ids"].tolist())
     ]
     access: Any = SimpleNamespace(
-        rollouts=rollouts, temperature=1.0, head=lambda: weight, score=lambda *_, **__: {"hidden": hidden}
+        rollouts=rollouts, temperature=1.0, head=lambda: weight, log_probs=lambda *_, **__: {"hidden": hidden}
     )
     made = last_layer(batch, access, top_k=top_k)
     return registry.method("capo-curvature", **OFF).assign(made, {KEY: no_moments()}), weight

@@ -102,11 +102,11 @@ def test_the_gradient_moves_entropy_to_the_side_that_the_state_asks_for(seed: in
 def test_the_pass_is_taken_at_the_temperature_of_the_state_times_that_of_the_run() -> None:
     asked: list[float] = []
 
-    def score(contexts: Any, completions: Any, *, temperature: float, support: Any) -> dict[str, torch.Tensor]:
+    def log_probs(contexts: Any, completions: Any, *, temperature: float, support: Any) -> dict[str, torch.Tensor]:
         asked.append(temperature)
         return {"logp": torch.full((len(completions), max(map(len, completions))), -temperature)}
 
-    access = replace(access_of(["ab", "c"], score=score), temperature=0.5)
+    access = replace(access_of(["ab", "c"], log_probs=log_probs), temperature=0.5)
     batch = Batch(mask=torch.ones(2, 3))
     made = registry.method("dcpo(hot=1.5)")
     states = made.init(size=2)

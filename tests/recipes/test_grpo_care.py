@@ -94,14 +94,14 @@ def test_the_teacher_is_asked_about_the_tokens_of_the_answer() -> None:
     texts = ["a<answer>12</answer>", "no", "<answer>345"]
     asked: dict[str, Any] = {}
 
-    def score(contexts: list[Any], completions: list[Any], *, model: str) -> dict[str, Tensor]:
-        asked.update(contexts=contexts, model=model)
+    def log_probs(contexts: list[Any], completions: list[Any], *, role: str) -> dict[str, Tensor]:
+        asked.update(contexts=contexts, role=role)
         return {"logp": torch.arange(21.0).expand(3, 21).neg()}
 
-    access = access_of(texts, score=score)
+    access = access_of(texts, log_probs=log_probs)
     batch = make_batch(access.rollouts, {})
     made = registry.method("grpo-care").attach(batch, access, {})
-    assert asked["model"] == "teacher"
+    assert asked["role"] == "ema"
     assert asked["contexts"] == [rollout.request.context for rollout in access.rollouts]
     answers = [[i for i, x in enumerate(row) if x] for row in made["answer_mask"].tolist()]
     assert answers == [[9, 10], [], [8, 9, 10]]

@@ -102,7 +102,7 @@ class Scorer:
 
 def attached(texts: list[str], **hyper: Any) -> tuple[Batch, Scorer, Any]:
     score = Scorer()
-    access = access_of(texts, columns=[{"gold": 7 + 35 * i} for i in range(len(texts))], score=score)
+    access = access_of(texts, columns=[{"gold": 7 + 35 * i} for i in range(len(texts))], log_probs=score)
     width = max(len(r.tokens) for r in access.rollouts)
     mask = torch.arange(width) < torch.tensor([len(r.tokens) for r in access.rollouts])[:, None]
     batch = Batch(

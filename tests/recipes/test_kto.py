@@ -99,15 +99,15 @@ def test_a_mismatched_completion_is_of_another_prompt(seed: int, groups: tuple[i
 def test_mismatched_completions_are_scored_under_policy_and_reference() -> None:
     asked: list[Any] = []
 
-    def score(contexts: Any, completions: Any, *, model: str) -> dict[str, torch.Tensor]:
-        asked.append((model, [list(c) for c in contexts], [list(c) for c in completions]))
+    def log_probs(contexts: Any, completions: Any, *, role: str) -> dict[str, torch.Tensor]:
+        asked.append((role, [list(c) for c in contexts], [list(c) for c in completions]))
         width = max(map(len, completions))
         value = torch.zeros(len(completions), width)
         for i, completion in enumerate(completions):
             value[i, : len(completion)] = torch.tensor([float(token) for token in completion])
-        return {"logp": value if model == "policy" else value / 2}
+        return {"logp": value if role == "policy" else value / 2}
 
-    access = access_of(["12", "3", "456"], groups=[7, 8, 9], score=score)
+    access = access_of(["12", "3", "456"], groups=[7, 8, 9], log_probs=log_probs)
     tokens = [rollout.tokens for rollout in access.rollouts]
     mask = torch.zeros(3, 5, dtype=torch.bool)
     for row, own in zip(mask, tokens, strict=True):
@@ -115,7 +115,7 @@ def test_mismatched_completions_are_scored_under_policy_and_reference() -> None:
     mask[1, 0] = False  # written by a tool
     batch = random_batch(0, groups=(1, 1, 1), width=5).replace(mask=mask, group=torch.arange(3))
     found = score_mismatched(batch, access)["mismatched_log_ratio"]
-    assert [model for model, _, _ in asked] == ["policy", "reference"]
+    assert [role for role, _, _ in asked] == ["policy", "reference"]
     assert asked[0][2] == [tokens[1], tokens[2], tokens[0]]
     assert asked[0][1] == [list(rollout.request.context) for rollout in access.rollouts]
     assert found.tolist() == [sum(tokens[1][1:]) / 2, sum(tokens[2]) / 2, sum(tokens[0]) / 2]

@@ -83,14 +83,14 @@ def test_the_count_is_exact(fraction: float) -> None:
 def test_every_prompt_is_scored_once_after_its_first_token() -> None:
     asked: list[Any] = []
 
-    def score(contexts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+    def log_probs(contexts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
         asked.extend(zip(contexts, completions, strict=True))
         out = torch.zeros(len(completions), max(map(len, completions)))
         for i, row in enumerate(completions):
             out[i, : len(row)] = -(i + 1.0)
         return {"logp": out}
 
-    access = access_of(["a", "b", "cd"], groups=[7, 123, 7], score=score)
+    access = access_of(["a", "b", "cd"], groups=[7, 123, 7], log_probs=log_probs)
     batch = Batch(mask=torch.ones(3, 3))
     made = prompt_probabilities(batch, access)
     prompts = [access.encode(f"question {label}") for label in (7, 123)]

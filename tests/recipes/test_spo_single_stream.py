@@ -100,7 +100,7 @@ def test_every_prompt_has_one_rollout_and_the_tracker_follows_it(micro_root: Pat
                     last = before["stored"][key]
                     sequences = Sequences((last["context"].long(),), (last["tokens"].long(),))
                     with torch.no_grad():
-                        now = setup.policy.score(sequences, width=len(last["tokens"]))["logp"][0]
+                        now = setup.policy.log_probs(sequences, width=len(last["tokens"]))["logp"][0]
                     drift = float((last["logp"] - now).abs().mean())
                     assert step > 0
                 assert float(after["drift"][row]) == pytest.approx(drift, abs=1e-5)

@@ -84,13 +84,13 @@ def test_advantages_come_from_the_whole_group() -> None:
 def test_the_teacher_sees_wrong_rollouts_alone() -> None:
     asked: list[Any] = []
 
-    def score(
-        contexts: Any, completions: Any, *, model: str, want: frozenset[str], support: Any
+    def log_probs(
+        contexts: Any, completions: Any, *, role: str, want: frozenset[str], support: Any
     ) -> dict[str, torch.Tensor]:
-        asked.append((model, want, len(contexts), [list(c) for c in completions]))
+        asked.append((role, want, len(contexts), [list(c) for c in completions]))
         return {"entropy": torch.full((len(contexts), max(map(len, completions))), 0.5)}
 
-    access = access_of(["4", "5", "66", "7", "8"], groups=[1, 1, 1, 2, 2], score=score)
+    access = access_of(["4", "5", "66", "7", "8"], groups=[1, 1, 1, 2, 2], log_probs=log_probs)
     lengths = torch.tensor([len(rollout.tokens) for rollout in access.rollouts])
     batch = Batch.of(
         torch.arange(4) < lengths[:, None],
@@ -99,7 +99,7 @@ def test_the_teacher_sees_wrong_rollouts_alone() -> None:
     )
     made = registry.method("srpo").attach(batch, access, {})
     assert taught(made).tolist() == [False, True, True, False, False]
-    assert asked == [("teacher", {"entropy"}, 2, [access.rollouts[1].tokens, access.rollouts[2].tokens])]
+    assert asked == [("ema", {"entropy"}, 2, [access.rollouts[1].tokens, access.rollouts[2].tokens])]
     assert made["teacher_entropy"].tolist()[1:3] == [[0.5, 0.5, 0.0, 0.0], [0.5, 0.5, 0.5, 0.0]]
     right = batch.replace(rewards=torch.ones(5))
     assert not taught(registry.method("srpo").attach(right, access, {})).any()

@@ -20,7 +20,7 @@ SHORT = 0.7  # seconds, of which a call that does not hang takes next to none
 
 
 def score(scorer, completions, *, ids=None, **columns):
-    return scorer.score([f"prompt of {c}" for c in completions], completions, ids, columns)
+    return scorer.grade([f"prompt of {c}" for c in completions], completions, ids, columns)
 
 
 def test_what_a_function_prints_or_reads_does_not_disturb_the_messages(capfd):
@@ -49,7 +49,7 @@ def test_large_batches_pass():
 
 def test_no_completions_have_no_scores():
     with Scorer(parse(["format:a", "exact"])) as scorer:
-        assert scorer.score([], [], [], {"answer": []}).components == {"format": [], "exact": []}
+        assert scorer.grade([], [], [], {"answer": []}).components == {"format": [], "exact": []}
 
 
 def alive(pid):
@@ -270,7 +270,7 @@ def hangs(completions, log):
     return [0.0]
 
 with Scorer(parse([hangs])) as scorer:
-    scorer.score(["p"], ["c"], None, {"log": [sys.argv[1]]})
+    scorer.grade(["p"], ["c"], None, {"log": [sys.argv[1]]})
 """
 
 

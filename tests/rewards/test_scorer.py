@@ -22,7 +22,7 @@ SHORT = 0.7  # seconds, of which a call that does not hang takes next to none
 
 
 def score(scorer, completions, *, ids=None, **columns):
-    return scorer.score([f"prompt of {c}" for c in completions], completions, ids, columns)
+    return scorer.grade([f"prompt of {c}" for c in completions], completions, ids, columns)
 
 
 def failing(kind):
@@ -160,7 +160,7 @@ def test_a_batch_that_fails_though_no_row_does_is_reported_with_its_values_kept(
 
 def test_long_texts_are_shortened_in_a_message():
     with Scorer(parse(["number"]), on_error="zero") as scorer:
-        scores = scorer.score(["p" * 500], [[{"role": "assistant", "content": "c" * 500}]], None, {})
+        scores = scorer.grade(["p" * 500], [[{"role": "assistant", "content": "c" * 500}]], None, {})
     head = scores.messages[0].split("\n")[0]
     assert "p" * 57 + "..." in head
     assert "c" * 57 + "..." in head
@@ -173,7 +173,7 @@ def test_long_texts_are_shortened_in_a_message():
 )
 def test_a_failure_is_reported_whatever_the_prompt_is(prompt, shown):
     with Scorer(parse(["number"]), on_error="zero") as scorer:
-        scores = scorer.score([prompt], ["c"], None, {})
+        scores = scorer.grade([prompt], ["c"], None, {})
     assert f"failed on row 1 (prompt {shown}, completion 'c'): TypeError" in scores.messages[0]
 
 
@@ -220,7 +220,7 @@ def test_chat_completions_arrive_as_messages():
         return [len(c[0]["content"].split()) for c in completions]
 
     with Scorer(parse([words, "number"])) as scorer:
-        scores = scorer.score(
+        scores = scorer.grade(
             [[{"role": "user", "content": "q"}]], [[{"role": "assistant", "content": "it is 4"}]], None, {"answer": [4]}
         )
     assert scores.components == {"words": [3.0], "number": [1.0]}
@@ -310,7 +310,7 @@ def test_arguments_that_nobody_gives_are_refused_with_those_that_are():
 
 def test_messages_name_the_row_of_the_data():
     with Scorer(parse([failing("exception")]), on_error="zero") as scorer:
-        scores = scorer.score(["p", "q"], ["good", "bad"], None, {}, where=["a.jsonl, row 7", "a.jsonl, row 9"])
+        scores = scorer.grade(["p", "q"], ["good", "bad"], None, {}, where=["a.jsonl, row 7", "a.jsonl, row 9"])
     assert scores.messages[0].startswith("reward 'reward' failed on a.jsonl, row 9 (")
 
 

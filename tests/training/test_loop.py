@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from cohort import registry
-from cohort.policies.sequences import Sequences
 from cohort.rollouts.batching import check_groups
 from cohort.rollouts.refill import refill
 from cohort.seeds import generator
@@ -62,16 +61,16 @@ def test_the_loop_computes_what_is_declared_and_nothing_else(
 ) -> None:
     calls = {"gradient": 0, "none": 0, "reference": 0}
     with ready(base, method=method, **changes) as (setup, optimizer, progress):
-        score = setup.policy.score
+        log_probs = setup.policy.log_probs
 
         def counted(*args: Any, **kwargs: Any) -> Any:
             kind = (
-                "reference" if kwargs.get("model") == "reference" else "gradient" if torch.is_grad_enabled() else "none"
+                "reference" if kwargs.get("role") == "reference" else "gradient" if torch.is_grad_enabled() else "none"
             )
             calls[kind] += 1
-            return score(*args, **kwargs)
+            return log_probs(*args, **kwargs)
 
-        monkeypatch.setattr(setup.policy, "score", counted)
+        monkeypatch.setattr(setup.policy, "log_probs", counted)
         before = setup.policy.forwards
         result = one_step(setup, optimizer, progress)
         assert result.batch is not None
@@ -89,7 +88,7 @@ def test_micro_batches_do_not_change_the_gradient(micro_root: Path, name: str) -
         states = setup.method.observe(states, batch=batch, rollouts=sampled)
         batch = provide(setup, progress, batch, sampled)
         batch = setup.method.assign(setup.method.shape(batch, states), states)
-        sequences = Sequences.of(sampled)
+        sequences = setup.policy.actions(sampled)
         old = batch["sampler_logp"] + 0.1 * torch.randn(batch.mask.shape, generator=generator(0, name))
         batch = batch.replace(old_logp=old.to(batch["sampler_logp"].dtype))
         results = []

@@ -61,7 +61,7 @@ def margin(folder: Path | str) -> float:
         contexts = tuple(torch.tensor(policy.encode(policy.render(row["prompt"]), start=True)) for row in PAIRS)
         completions = tuple(torch.tensor(completion_tokens(policy, row[side])) for row in PAIRS)
         with torch.no_grad():
-            sums.append(policy.score(Sequences(contexts, completions), width=4)["logp"].sum(1))
+            sums.append(policy.log_probs(Sequences(contexts, completions), width=4)["logp"].sum(1))
     return float((sums[0] - sums[1]).mean())
 
 

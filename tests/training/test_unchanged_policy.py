@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from cohort.policies.sequences import Sequences
+from cohort.policies.passes import log_probs
 from cohort.training.build import Setup, optimizer_of, prepare
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, batch_of, mismatch, one_step, remembered, sample
 from cohort.training.precision import MasterWeights
-from cohort.training.update import gradient, score
+from cohort.training.update import gradient
 from cohort.types import Rollout
 from tests.helpers import in_float64
 
@@ -71,7 +71,7 @@ def scored(setup: Setup, rollouts: list[Rollout]) -> torch.Tensor:
     config = setup.config
     width = max(len(r.tokens) for r in rollouts)
     how = {"width": width, "temperature": config.temperature, "micro_tokens": setup.micro_tokens}
-    return score(setup.policy, Sequences.of(rollouts), **how)["logp"]
+    return log_probs(setup.policy, setup.policy.actions(rollouts), **how)["logp"]
 
 
 @pytest.mark.parametrize(("options", "off"), OPTIONS, ids=lambda x: "+".join(x) if isinstance(x, dict) else "")
@@ -94,7 +94,7 @@ def test_the_ratio_of_an_unchanged_policy_is_1(base: dict[str, Any], options: di
             setup.method,
             states,
             batch,
-            Sequences.of(rollouts),
+            setup.policy.actions(rollouts),
             temperature=setup.config.temperature,
             micro_tokens=10**6,
             on_policy=False,
@@ -127,10 +127,10 @@ def test_what_is_trained_on_again_keeps_what_it_was_drawn_over(base: dict[str, A
         for _ in range(2):
             one_step(setup, optimizer, progress)
         (recall,) = setup.method.recall(progress.states)
-        again = remembered(recall)
+        again = remembered(setup.policy, recall)
         how = {"width": recall.batch.mask.shape[1], "temperature": 0.7, "micro_tokens": 10**6}
         ratio, wrong = (
-            (score(setup.policy, sequences, **how)["logp"] - recall.batch.old_logp).exp()[recall.batch.mask]
+            (log_probs(setup.policy, sequences, **how)["logp"] - recall.batch.old_logp).exp()[recall.batch.mask]
             for sequences in (again, replace(again, support=()))
         )
     assert (ratio - 1).abs().max() < 2e-5

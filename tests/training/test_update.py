@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from cohort.errors import UsageError, out_of_memory
+from cohort.policies.passes import log_probs
 from cohort.policies.sequences import Sequences
 from cohort.training.loop import attached, batch_of, provide, sample
-from cohort.training.update import gradient, score
+from cohort.training.update import gradient
 from tests import micro
 from tests.helpers import in_float64, prompt_of, tiny_policy
 
@@ -48,7 +49,7 @@ def test_the_gradient_is_the_same_after_a_shortage_in_the_middle(
         batch = provide(setup, progress, batch, rollouts)
         batch = setup.method.assign(setup.method.shape(batch, states), states)
         batch = batch.replace(old_logp=batch["sampler_logp"])
-        sequences, policy = Sequences.of(rollouts), setup.policy
+        sequences, policy = setup.policy.actions(rollouts), setup.policy
         # Micro-batches of a few rollouts each, so that a half is smaller.
         micro_tokens = (
             max(sum(map(len, (c, o))) for c, o in zip(sequences.context, sequences.completion, strict=True)) * 3
@@ -71,7 +72,7 @@ def test_the_gradient_is_the_same_after_a_shortage_in_the_middle(
             return done, {n: p.grad.clone() for n, p in policy.model.named_parameters() if p.grad is not None}
 
         expected, grads = pass_()
-        whole, sizes, wait = policy.score, [], [parts + 1 if setup.method.couples else 1]
+        whole, sizes, wait = policy.log_probs, [], [parts + 1 if setup.method.couples else 1]
 
         def short(part: Sequences, **how: Any) -> Any:
             sizes.append(len(part))
@@ -83,7 +84,7 @@ def test_the_gradient_is_the_same_after_a_shortage_in_the_middle(
                 raise SHORTAGES[0]()
             return whole(part, **how)
 
-        monkeypatch.setattr(policy, "score", short)
+        monkeypatch.setattr(policy, "log_probs", short)
         with pytest.warns(RuntimeWarning, match="half as large"):
             done, again = pass_()
         assert done.loss == pytest.approx(expected.loss, abs=1e-9)
@@ -110,8 +111,8 @@ def test_scores_are_the_same_after_a_shortage(monkeypatch: pytest.MonkeyPatch) -
     contexts = tuple(torch.tensor(prompt_of(policy, text).tokens) for text in ("1+1=", "what?", "ab", "x"))
     sequences = Sequences(contexts, tuple(torch.arange(6, 6 + n) for n in (4, 2, 5, 3)))
     how: dict[str, Any] = {"width": 5, "temperature": 0.9, "micro_tokens": 10**6}
-    expected = score(policy, sequences, **how)["logp"]
-    whole, sizes = policy.score, []
+    expected = log_probs(policy, sequences, **how)["logp"]
+    whole, sizes = policy.log_probs, []
 
     def short(part: Sequences, **how: Any) -> Any:
         sizes.append(len(part))
@@ -119,8 +120,8 @@ def test_scores_are_the_same_after_a_shortage(monkeypatch: pytest.MonkeyPatch) -
             raise SHORTAGES[2]()
         return whole(part, **how)
 
-    monkeypatch.setattr(policy, "score", short)
+    monkeypatch.setattr(policy, "log_probs", short)
     with pytest.warns(RuntimeWarning, match="out of memory"):
-        found = score(policy, sequences, **how)["logp"]
+        found = log_probs(policy, sequences, **how)["logp"]
     assert sizes == [4, 2, 2]
     assert torch.allclose(found, expected, atol=1e-9)

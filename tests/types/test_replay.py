@@ -25,7 +25,7 @@ def test_tokens_that_the_policy_did_not_choose_are_kept_for_the_model_to_read() 
     held = unpack(pack(batch, [rollout]))
     assert held.contexts == (tuple(request.context),)
     assert completions(held.batch) == [[7, 8, 9]]
-    again = remembered(held)
+    again = remembered(policy, held)
     assert again.completion[0].tolist() == [7, 8, 9]
     assert again.support[0] is not None
     assert again.support[0].rule == support.rule

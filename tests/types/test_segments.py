@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cohort.policies.sequences import Sequences
 from cohort.training.build import prepare
 from cohort.training.config import make_config
 from cohort.training.loop import Progress, batch_of, mismatch, sample, with_old_logp
@@ -87,9 +86,9 @@ def test_what_was_not_drawn_in_its_context_is_scored_there(tmp_path: Any, choice
         moved = rollouts[0].unscored()
         context = (*moved.request.context, *hint)
         rollouts[0] = moved.but(request=replace(moved.request, context=context))
-        sequences = Sequences.of(rollouts)
+        sequences = setup.policy.actions(rollouts)
         batch = with_old_logp(setup, Progress(), batch_of(setup, rollouts), sequences)
-        scored = setup.policy.score(sequences, width=batch.mask.shape[1], temperature=1.0)["logp"].detach()
+        scored = setup.policy.log_probs(sequences, width=batch.mask.shape[1], temperature=1.0)["logp"].detach()
     finally:
         setup.close()
     assert float((batch.old_logp - scored)[batch.mask].abs().max()) < 1e-5

@@ -90,7 +90,7 @@ def test_scores_over_a_support_and_their_gradient_are_those_of_the_definition(
     rule = Rule({7: 1.0, 50: -2.0}, 3, frozenset({1, int(completions[0][1]), 60}))
     supports = (Support(rule, sets(5, 0.02)), None, Support(rule), Support(Rule(), [*sets(3, 0.6), None]))
     want = frozenset({"logp", "entropy"})
-    scored = policy.score(Sequences(contexts, completions, supports), width=6, temperature=0.7, want=want)
+    scored = policy.log_probs(Sequences(contexts, completions, supports), width=6, temperature=0.7, want=want)
     weight = torch.randn(2, 4, 6, generator=g, dtype=torch.float64)
     (weight[0] * scored["logp"] + weight[1] * scored["entropy"]).sum().backward()
     grads = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
@@ -113,7 +113,7 @@ def test_logits_outside_the_support_have_no_probability_and_finite_differences()
     completion = torch.tensor([5, 6, 7])
     support = Support(Rule(), candidate_sets(torch.arange(V).expand(3, V) % 9 == 0))
     sequences = Sequences((torch.tensor([9, 8]),), (completion,), (support,))
-    logits = policy.score(sequences, width=3, want=frozenset({"logits"}))["logits"][0]
+    logits = policy.log_probs(sequences, width=3, want=frozenset({"logits"}))["logits"][0]
     log_probs = logits.log_softmax(-1)
     inside = (torch.arange(V) % 9 == 0).expand(3, V).scatter(1, completion[:, None], True)
     assert (log_probs.exp()[~inside] == 0).all()

@@ -243,7 +243,7 @@ def _verdicts(config: Any, rows: Sequence[Row], limit: int) -> tuple[str, list[V
                 for (_, _, text), chat in zip(part, chats, strict=True)
             ]
             prompts = [rows[i].get("prompt") for i, _, _ in part]
-            scores = scorer.score(prompts, texts, None, columns, where=[f"row {i + 1}" for i, _, _ in part])
+            scores = scorer.grade(prompts, texts, None, columns, where=[f"row {i + 1}" for i, _, _ in part])
             for (i, rendering, _), value in zip(part, scores.components[name], strict=True):
                 values[i][rendering] = value
             failed |= {part[at][0] for at in scores.failed}

@@ -24,7 +24,8 @@ from cohort.policies.sequences import Sequences
 from cohort.policies.stream import serves, streamed
 from cohort.policies.text import Codec, PromptFormat
 from cohort.quiet import quiet_libraries
-from cohort.types.support import Flat
+from cohort.types import Rollout
+from cohort.types.support import Flat, Support
 
 
 class CausalLM(Codec):
@@ -173,41 +174,57 @@ class CausalLM(Codec):
         """Parameters that are trained."""
         return [p for p in self.model.parameters() if p.requires_grad]
 
-    # scoring -------------------------------------------------------------------------------------------------------
+    # log-probabilities -------------------------------------------------------------------------------------------
 
-    def score(
+    def actions(self, rollouts: Sequence[Rollout]) -> Sequences:
+        """The tokens of rollouts, in their contexts, over what they were drawn over."""
+        return self.actions_after(
+            [r.request.context for r in rollouts], [r.tokens for r in rollouts], [r.support for r in rollouts]
+        )
+
+    def actions_after(
+        self, contexts: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]], support: Sequence[Support | None] = ()
+    ) -> Sequences:
+        """Tokens in contexts, n of each; `support` as of `Sequences`."""
+        return Sequences(
+            tuple(torch.tensor(list(context), dtype=torch.int64) for context in contexts),
+            tuple(torch.tensor(list(each), dtype=torch.int64) for each in tokens),
+            tuple(support),
+        )
+
+    def log_probs(
         self,
-        sequences: Sequences,
+        actions: Sequences,
         *,
         width: int,
         temperature: float = 1.0,
         want: frozenset[str] = frozenset({"logp"}),
-        model: str = "policy",
+        role: str = "policy",
     ) -> dict[str, Tensor]:
         """What a model gives to the completion tokens, in one forward pass with the gradient that is on.
 
-        Sequences with the same context share it where the model allows (see `way`).
+        Sequences with the same context share it where the model allows (see `forward_mode`).
 
         Args:
-            sequences: n of them.
+            actions: n of them.
             width: T, the number of columns of the result; tokens beyond a completion are 0.
             temperature: of the distribution, as when sampling. Tokens that were drawn are scored over what they were
                 drawn over (`Sequences.support`), and so are their entropies and logits.
             want: "logp", "entropy" [n, T]; "values" [n, T] of the critic, before each token; "logits" [n, T, V], divided
                 by the temperature; "hidden" [n, T, d], the last hidden state, from which each token was predicted.
-            model: "policy", "reference" or "teacher".
+            role: "policy", "reference" or "ema".
 
         Returns:
             name -> tensor in float32 (float64 for a float64 model), on the policy's device.
         """
-        row = pack(sequences, self.device)
+        row = pack(actions, self.device)
         flat: dict[str, Tensor] = {}
         own = self.critic is not None and self.critic.backbone is None
         if want - {"values"} or own:
-            with self.model_of(model) as scored:
-                hidden, logits = self._forward(scored, row, sequences, states=bool(want & {"hidden", "values"}))
+            with self.model_of(role) as scored:
+                hidden, logits = self._forward(scored, row, actions, states=bool(want & {"hidden", "values"}))
                 head = head_of(scored)
-            support = Flat.of(sequences.support, row.row, row.column)
+            support = Flat.of(actions.support, row.row, row.column)
             flat = token_statistics(
                 head, hidden, logits, row.tokens, temperature=temperature, want=want, support=support
             )
@@ -218,32 +235,32 @@ class CausalLM(Codec):
         if "values" in want and not own:
             if self.critic is None:
                 raise RuntimeError("no critic was made; call make_critic before training")
-            hidden, _ = self._forward(self.critic.backbone, row, sequences, states=True)
+            hidden, _ = self._forward(self.critic.backbone, row, actions, states=True)
             assert hidden is not None
             flat["values"] = self.critic(hidden)
-        return {name: row.padded(flat[name], len(sequences), width) for name in want}
+        return {name: row.padded(flat[name], len(actions), width) for name in want}
 
     def _forward(
         self, scored: Any, row: Packed, sequences: Sequences, *, states: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Hidden states [M, d] from which the completion tokens are predicted, or, where `way` is "whole", logits [M, V]
-        (and the hidden states if `states`)."""
+        """Hidden states [M, d] from which the completion tokens are predicted, or, where `forward_mode` is "whole", logits
+        [M, V] (and the hidden states if `states`)."""
         self.forwards += 1
-        way = self.way
+        mode = self.forward_mode
         hidden = getattr(self.base.config, "hidden_size", 0)
         # Chunks are cut from packed rows, and what is compiled is compiled for them.
         bound = self.activations == "stream" or self.compiled is not None
-        if way == "shared" and not bound and not pays(sequences, hidden):
-            way = "padded"
+        if mode == "shared" and not bound and not pays(sequences, hidden):
+            mode = "padded"
         with contextlib.nullcontext() if self.compiled is None else self.compiled.layers(base_of(scored)):
-            return forward(scored, row, sequences, way, states=states, activations=self.activations)
+            return forward(scored, row, sequences, mode, states=states, activations=self.activations)
 
     def use_activations(self, how: str, log: Callable[[str], None] = lambda _: None) -> None:
         """Choose what passes with gradient keep for the backward pass: "keep" everything; "checkpoint", the input of each
         layer; "stream", the same, and a layer is made again in chunks of the row. The gradient is the same.
 
-        Where the model allows less, that is said and done: `stream` needs a model that `way` calls "shared", whose layers
-        mix positions in attention alone; `checkpoint` needs layers that transformers can checkpoint.
+        Where the model allows less, that is said and done: `stream` needs a model whose `forward_mode` is "shared", and whose
+        layers mix positions in attention alone; `checkpoint` needs layers that transformers can checkpoint.
         """
         if how == "stream" and not serves(self):
             log(
@@ -258,14 +275,14 @@ class CausalLM(Codec):
         self.activations = how
 
     @functools.cached_property
-    def way(self) -> str:
+    def forward_mode(self) -> str:
         """How sequences can be scored, found by trying on a few tokens: "shared", a shared context only once (where that
         pays); "padded", each sequence by itself, the output layer apart; "whole", the model's own logits."""
-        return way_of(self.model)
+        return find_forward_mode(self.model)
 
     def micro_batches(self, sequences: Sequences, max_tokens: int) -> list[Tensor]:
         """Rows [n] int64 of micro-batches of at most `max_tokens` tokens to compute (at least one sequence each)."""
-        parts = packs(sequences, max_tokens) if self.way == "shared" else sequences.micro_batches(max_tokens)
+        parts = packs(sequences, max_tokens) if self.forward_mode == "shared" else sequences.micro_batches(max_tokens)
         return [half for rows in parts for half in rows.tensor_split(2) if len(half)] if self.halved else parts
 
     @torch.no_grad()
@@ -325,7 +342,7 @@ class CausalLM(Codec):
         """The model to score under."""
         if which == "policy":
             yield self.model
-        elif which == "teacher":
+        elif which == "ema":
             if self._teacher is None:
                 raise RuntimeError("no teacher was made; call make_teacher before training")
             yield self._teacher
@@ -344,14 +361,14 @@ def base_of(model: Any) -> Any:
 
 
 def forward(
-    scored: Any, row: Packed, sequences: Sequences, way: str, *, states: bool, activations: str = "keep"
+    scored: Any, row: Packed, sequences: Sequences, mode: str, *, states: bool, activations: str = "keep"
 ) -> tuple[Tensor | None, Tensor | None]:
     """A forward pass of a transformers model over packed sequences; see `CausalLM._forward`."""
     base = base_of(scored)
     if activations == "checkpoint" and torch.is_grad_enabled():
-        with checkpointed(base, row.layout if way == "shared" else None):
-            return forward(scored, row, sequences, way, states=states)
-    if way == "shared":
+        with checkpointed(base, row.layout if mode == "shared" else None):
+            return forward(scored, row, sequences, mode, states=states)
+    if mode == "shared":
         with streamed(base, row.layout) if activations == "stream" else packed(base, row.layout):
             positions = row.layout.positions()[None]
             out = base.base_model(input_ids=row.ids[None], position_ids=positions, use_cache=False)
@@ -360,7 +377,7 @@ def forward(
     ids = torch.nn.utils.rnn.pad_sequence(whole, batch_first=True).to(row.ids.device)
     starts = torch.tensor([len(context) for context in sequences.context], device=ids.device)
     at = starts[row.row] + row.column - 1
-    if way == "padded":
+    if mode == "padded":
         return base.base_model(input_ids=ids, use_cache=False).last_hidden_state[row.row, at], None
     out = scored(input_ids=ids, use_cache=False, output_hidden_states=states)
     hidden = out.hidden_states[-1][row.row, at] if states else None
@@ -368,8 +385,8 @@ def forward(
 
 
 @torch.no_grad()
-def way_of(model: Any) -> str:
-    """The fastest way of scoring that gives the model's own logits (see `CausalLM.way`).
+def find_forward_mode(model: Any) -> str:
+    """The fastest way of scoring that gives the model's own logits (see `CausalLM.forward_mode`).
 
     Raises:
         Diverged: they are no numbers.
@@ -385,13 +402,13 @@ def way_of(model: Any) -> str:
     if bool(right.isnan().any()):
         raise diverged(model, torch.cat([probe.context[0], probe.completion[0]]).tolist(), "trying it on a few tokens")
     near = {torch.float64: 1e-6, torch.float32: 1e-3}.get(right.dtype, 0.05) * (1.0 + float(right.abs().max()))
-    for way in ("shared", "padded"):
+    for mode in ("shared", "padded"):
         try:
-            hidden, _ = forward(model, row, probe, way, states=False)
+            hidden, _ = forward(model, row, probe, mode, states=False)
             assert hidden is not None
             logits = head_of(base)(hidden)
         except (AttributeError, TypeError, ValueError, RuntimeError):
             continue
         if logits.shape == right.shape and float((logits - right).abs().max()) <= near:
-            return way
+            return mode
     return "whole"

@@ -27,7 +27,7 @@ def compile_layers(policy: CausalLM, *, backend: str = "inductor") -> float:
     Raises:
         UsageError: torch.compile does not work here or gives other numbers; the policy is as it was.
     """
-    if policy.way != "shared" or not layers_of(policy.base):
+    if policy.forward_mode != "shared" or not layers_of(policy.base):
         raise UsageError(
             f"compile: {policy.name or 'the model'} has no layers that could be compiled by themselves; set compile to false"
         )
@@ -38,9 +38,9 @@ def compile_layers(policy: CausalLM, *, backend: str = "inductor") -> float:
 
     def passes() -> list[Tensor]:
         with torch.no_grad():
-            first = policy.score(probe, width=4)["logp"]
+            first = policy.log_probs(probe, width=4)["logp"]
         with torch.enable_grad():
-            second = policy.score(probe, width=4)["logp"]
+            second = policy.log_probs(probe, width=4)["logp"]
         return [first, second.detach(), *torch.autograd.grad(second.sum(), policy.trainable(), allow_unused=True)]
 
     try:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from cohort.types import Rollout
 from cohort.types.support import Support
 
 
@@ -27,14 +26,6 @@ class Sequences:
     completion: tuple[Tensor, ...]
     support: tuple[Support | None, ...] = ()
 
-    @classmethod
-    def of(cls, rollouts: Sequence[Rollout]) -> Sequences:
-        return cls(
-            tuple(torch.tensor(r.request.context, dtype=torch.int64) for r in rollouts),
-            tuple(torch.tensor(r.tokens, dtype=torch.int64) for r in rollouts),
-            tuple(r.support for r in rollouts),
-        )
-
     def __len__(self) -> int:
         return len(self.context)
 
@@ -51,6 +42,10 @@ class Sequences:
             tuple(self.completion[i] for i in picked),
             tuple(self.support[i] for i in picked) if self.support else (),
         )
+
+    def in_contexts(self, contexts: Sequence[Tensor]) -> Sequences:
+        """The same completions, each in another context: n int64 tensors."""
+        return replace(self, context=tuple(contexts))
 
     def __add__(self, other: Sequences) -> Sequences:
         """Both, one after the other."""

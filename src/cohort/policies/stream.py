@@ -441,7 +441,7 @@ def serves(policy: Any) -> bool:
     """True if the layers of a CausalLM can be computed in chunks, found by trying on a few tokens: hidden states, and the
     gradient of the first layer, which passes through all others."""
     layers = layers_of(policy.base)
-    if policy.way != "shared" or not layers:
+    if policy.forward_mode != "shared" or not layers:
         return False
     tokens = torch.arange(2, 8)
     # Every kind of border falls into a row of chunks of 3: within a prompt, a rollout, and between them.

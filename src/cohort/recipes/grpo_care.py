@@ -53,7 +53,7 @@ def teachers_view(
     """
     spans = [answer_span(rollout.text, open_tag, close_tag) for rollout in access.rollouts]
     contexts = [rollout.request.context for rollout in access.rollouts]
-    logp = access.score(contexts, [rollout.tokens for rollout in access.rollouts], model="teacher")["logp"]
+    logp = access.log_probs(contexts, [rollout.tokens for rollout in access.rollouts], role="ema")["logp"]
     return batch.with_tokens(answer_mask=within(text_ends(batch, access), spans), ema_ref_logp=logp.to(batch.device))
 
 

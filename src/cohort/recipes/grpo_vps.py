@@ -82,7 +82,7 @@ def score_prefixes(
     if not asked:
         return batch.with_rollouts(confidences=torch.zeros(place.shape, device=batch.device))
     answers = [tokens for _, tokens in asked]
-    logp = access.score([context for context, _ in asked], answers)["logp"]
+    logp = access.log_probs([context for context, _ in asked], answers)["logp"]
     lengths = torch.tensor([len(tokens) for tokens in answers], device=logp.device)
     found = belief(logp, torch.arange(logp.shape[1], device=logp.device) < lengths[:, None], confidence=confidence)
     return batch.with_rollouts(confidences=torch.where(place >= 0, found.cpu()[place], 0.0).to(batch.device))

@@ -55,7 +55,7 @@ def prompt_probabilities(batch: Batch, access: ModelAccess) -> Batch:
     place = {key: i for i, key in enumerate(prompts)}
     rows = torch.tensor([place[rollout.prompt.id] for rollout in access.rollouts], device=batch.device)
     asked = [tokens[1:] for tokens in prompts.values()]
-    logp = access.score([tokens[:1] for tokens in prompts.values()], asked)["logp"].to(batch.device)
+    logp = access.log_probs([tokens[:1] for tokens in prompts.values()], asked)["logp"].to(batch.device)
     counts = torch.tensor([len(tokens) for tokens in asked], device=batch.device)
     mask = torch.arange(logp.shape[1], device=batch.device) < counts[:, None]
     return batch.with_rollouts(prompt_logp=logp[rows], prompt_mask=mask[rows])

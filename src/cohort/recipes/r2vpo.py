@@ -73,7 +73,7 @@ def _settle(
     trained = [batch if "old_logp" in batch else batch.replace(old_logp=batch.logp)]
     recall = _replayed(state)
     if recall is not None:
-        logp = access.score(recall.contexts, completions(recall.batch), support=recall.support)["logp"]
+        logp = access.log_probs(recall.contexts, completions(recall.batch), support=recall.support)["logp"]
         old = recall.batch.to(batch.device)
         width = old.mask.shape[1] - logp.shape[1]
         trained.append(old.replace(logp=torch.nn.functional.pad(logp, [0, width])))

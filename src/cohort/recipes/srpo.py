@@ -42,7 +42,7 @@ def _teacher_entropy(batch: Batch, access: ModelAccess) -> Batch:
         contexts = [[token for token in row if token >= 0] for row in batch["teacher_context"][rows].tolist()]
         completions = [access.rollouts[i].tokens for i in rows.tolist()]
         how = {"want": frozenset({"entropy"}), "support": [access.rollouts[i].support for i in rows.tolist()]}
-        seen = access.score(contexts, completions, model="teacher", **how)["entropy"]
+        seen = access.log_probs(contexts, completions, role="ema", **how)["entropy"]
         entropy[rows, : seen.shape[1]] = seen.to(entropy)
     return batch.with_tokens(teacher_entropy=entropy)
 

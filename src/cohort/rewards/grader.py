@@ -50,7 +50,7 @@ class Grader:
         if not rollouts:
             return []
         begin = time.perf_counter()
-        scores = self.scorer.score(
+        scores = self.scorer.grade(
             [r.prompt.source for r in rollouts],
             [r.text if isinstance(r.prompt.source, str) else [_assistant(r.text)] for r in rollouts],
             [r.tokens for r in rollouts],

@@ -116,7 +116,7 @@ class Scorer:
                     "parameter a default"
                 )
 
-    def score(
+    def grade(
         self,
         prompts: Sequence[Any],
         completions: Sequence[Any],

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from cohort.engine.base import Completion, Engine, Sampling
 from cohort.engine.stopping import first_stop
 from cohort.policies.causal_lm import CausalLM
-from cohort.policies.sequences import Sequences
-from cohort.training.update import score
+from cohort.policies.passes import log_probs
 from cohort.types import Request, Rollout, Segment
 from cohort.types.support import Candidates, Support
 
@@ -68,9 +67,9 @@ class Runner:
         out = list(rollouts)
         open_ = [i for i, rollout in enumerate(out) if any(map(math.isnan, rollout.sampler_entropy))]
         if open_:
-            entropies = score(
+            entropies = log_probs(
                 self.policy,
-                Sequences.of([out[i] for i in open_]),
+                self.policy.actions([out[i] for i in open_]),
                 width=max(len(out[i].tokens) for i in open_),
                 temperature=self.sampling.temperature,
                 micro_tokens=self.entropy_tokens,

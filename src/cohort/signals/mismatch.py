@@ -32,6 +32,6 @@ def score_mismatched(batch: Batch, access: ModelAccess) -> Batch:
     completions = [access.rollouts[j].tokens for j in other.tolist()]
     if limit is not None:
         completions = [done[: limit - len(context)] for context, done in zip(contexts, completions, strict=True)]
-    policy, reference = (access.score(contexts, completions, model=model)["logp"] for model in ("policy", "reference"))
+    policy, reference = (access.log_probs(contexts, completions, role=role)["logp"] for role in ("policy", "reference"))
     ratio = token_sum(k1(policy, reference), batch.mask[other][:, : policy.shape[1]])
     return batch.with_rollouts(mismatched_log_ratio=ratio.to(batch.dtype))

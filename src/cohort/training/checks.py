@@ -20,13 +20,13 @@ from cohort.training.config import TrainConfig
 from cohort.training.device import pick_device
 from cohort.training.engines import check_engine
 from cohort.training.offline import LABEL, check_pairs, is_offline
-from cohort.training.update import SCORED, TAUGHT
+from cohort.training.update import SCORED, TEACHER
 from cohort.types import Prompt
 
 Log = Callable[[str], None]
 # Fields that the loop can compute when a method declares them.
 EARLY = frozenset({"old_logp", "ref_logp", "old_values"})
-COMPUTED = SCORED | TAUGHT | EARLY
+COMPUTED = SCORED | TEACHER | EARLY
 TASK_ONLY = "the reward 'task' is the verifier of reasoning_gym data; for other data use number or math"
 
 

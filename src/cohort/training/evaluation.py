@@ -140,7 +140,7 @@ def score_rows(
             log(text)
         prompts = [row.get("prompt") for *_, row in batch]
         places = [f"{data}, {row.place}" for *_, row in batch]
-        scores = scorer.score(prompts, [completion for _, completion, _ in batch], None, columns, where=places)
+        scores = scorer.grade(prompts, [completion for _, completion, _ in batch], None, columns, where=places)
     finally:
         scorer.close()
         log_printed(scorer, log)

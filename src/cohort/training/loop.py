@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 from cohort.methods import Method
+from cohort.policies.causal_lm import CausalLM
+from cohort.policies.passes import log_probs
 from cohort.policies.sequences import Sequences
 from cohort.rewards.judge import ask
 from cohort.rollouts.batching import make_batch
@@ -24,7 +26,7 @@ from cohort.training.offline import SAMPLED
 from cohort.training.precision import MasterWeights
 from cohort.training.schedule import factor
 from cohort.training.trace import notices, traced
-from cohort.training.update import Gradient, gradient, score
+from cohort.training.update import Gradient, gradient
 from cohort.types import Batch, Rollout
 from cohort.types.access import ModelAccess
 from cohort.types.replay import Recall, completions, concat
@@ -109,17 +111,17 @@ def one_step(setup: Setup, optimizer: MasterWeights, progress: Progress) -> Step
     lr = config.lr * factor(step, config.steps, warmup=config.warmup, schedule=config.schedule)
     optimizer.set_lr(lr)
     recalls = method.recall(states) + beside(setup, progress, states, batch, step)
-    sequences = Sequences.of(rollouts)
+    actions = setup.policy.actions(rollouts)
     single = config.updates * config.epochs == 1 and not recalls
-    batch = batch if single or not rollouts else with_old_logp(setup, progress, batch, sequences)
+    batch = batch if single or not rollouts else with_old_logp(setup, progress, batch, actions)
     passes = Passes(setup, optimizer, progress, states)
     for recall in recalls:
         if recall.before:
-            passes.update(recall.batch.to(batch.device), remembered(recall), on_policy=False)
-    trained, sequences = together(batch, sequences, [recall for recall in recalls if not recall.before])
+            passes.update(recall.batch.to(batch.device), remembered(setup.policy, recall), on_policy=False)
+    trained, actions = together(setup.policy, batch, actions, [recall for recall in recalls if not recall.before])
     for epoch in range(config.epochs if trained.size else 0):
         for rows in minibatches(trained, config.updates, generator(config.seed, step, epoch)):
-            done = passes.update(trained.select(rows), sequences.select(rows), on_policy=single)
+            done = passes.update(trained.select(rows), actions.select(rows), on_policy=single)
             trained = written(trained, rows, done.fields)
             fresh = rows[rows < batch.size]
             if passes.mismatch is None and fresh.numel():
@@ -154,7 +156,7 @@ class Passes:
     norms: list[float] = field(default_factory=list)
     mismatch: float | None = None
 
-    def update(self, minibatch: Batch, sequences: Sequences, *, on_policy: bool) -> Gradient:
+    def update(self, minibatch: Batch, actions: Sequences, *, on_policy: bool) -> Gradient:
         """One update; skipped and counted where loss or gradient is not finite."""
         setup, optimizer, progress = self.setup, self.optimizer, self.progress
         done = gradient(
@@ -162,7 +164,7 @@ class Passes:
             setup.method,
             self.states,
             minibatch,
-            sequences,
+            actions,
             temperature=setup.config.temperature,
             micro_tokens=setup.micro_tokens,
             on_policy=on_policy,
@@ -189,24 +191,20 @@ def follow(setup: Setup, progress: Progress) -> None:
         setup.policy.update_teacher(float(teacher["teacher_decay"]))
 
 
-def remembered(recall: Recall) -> Sequences:
-    """The token sequences of recalled rollouts."""
-    return Sequences(
-        tuple(torch.tensor(context, dtype=torch.int64) for context in recall.contexts),
-        tuple(torch.tensor(tokens, dtype=torch.int64) for tokens in completions(recall.batch)),
-        recall.support,
-    )
+def remembered(policy: CausalLM, recall: Recall) -> Sequences:
+    """The actions of recalled rollouts."""
+    return policy.actions_after(recall.contexts, completions(recall.batch), recall.support)
 
 
-def together(batch: Batch, sequences: Sequences, recalls: Sequence[Recall]) -> tuple[Batch, Sequences]:
+def together(policy: CausalLM, batch: Batch, actions: Sequences, recalls: Sequence[Recall]) -> tuple[Batch, Sequences]:
     """The step's batch with recalled rollouts after its own."""
     if not recalls:
-        return batch, sequences
-    parts = [remembered(recall) for recall in recalls]
+        return batch, actions
+    parts = [remembered(policy, recall) for recall in recalls]
     # A step without rollouts has no fields that they would share.
     own = [batch] if batch.size else []
     whole = concat([*own, *(recall.batch.to(batch.device) for recall in recalls)])
-    return whole, functools.reduce(operator.add, parts, sequences)
+    return whole, functools.reduce(operator.add, parts, actions)
 
 
 def sample(
@@ -305,24 +303,19 @@ def model_access(setup: Setup, rollouts: Sequence[Rollout], step: int) -> ModelA
         contexts: Sequence[Sequence[int]],
         completions: Sequence[Sequence[int]],
         *,
-        model: str = "policy",
+        role: str = "policy",
         temperature: float | None = None,
         want: frozenset[str] = frozenset({"logp"}),
         support: Sequence[Support | None] = (),
     ) -> dict[str, torch.Tensor]:
-        sequences = Sequences(
-            tuple(torch.tensor(list(c), dtype=torch.int64) for c in contexts),
-            tuple(torch.tensor(list(c), dtype=torch.int64) for c in completions),
-            tuple(support),
-        )
-        return score(
+        return log_probs(
             policy,
-            sequences,
+            policy.actions_after(contexts, completions, support),
             width=max((len(c) for c in completions), default=0) or 1,
             temperature=config.temperature if temperature is None else temperature,
             micro_tokens=setup.micro_tokens,
             want=want,
-            model=model,
+            role=role,
         )
 
     def render(source: Any, schemas: Any = ()) -> tuple[int, ...]:
@@ -354,13 +347,13 @@ def provide(setup: Setup, progress: Progress, batch: Batch, rollouts: Sequence[R
     early, late = setup.method.needs(loss=False), setup.method.needs(loss=True)
     if not rollouts:
         return batch
-    sequences = Sequences.of(rollouts)
+    actions = setup.policy.actions(rollouts)
     if "old_logp" in early:
-        batch = with_old_logp(setup, progress, batch, sequences)
+        batch = with_old_logp(setup, progress, batch, actions)
     if "ref_logp" in early | late:
-        batch = batch.replace(ref_logp=_score(setup, batch, sequences, model="reference"))
+        batch = batch.replace(ref_logp=_log_probs(setup, batch, actions, role="reference"))
     if "old_values" in early | late:
-        batch = batch.with_tokens(old_values=_score(setup, batch, sequences, want="values"))
+        batch = batch.with_tokens(old_values=_log_probs(setup, batch, actions, want="values"))
     return batch
 
 
@@ -373,7 +366,7 @@ def beside(setup: Setup, progress: Progress, states: Mapping[str, Any], batch: B
     rollouts = setup.pairs.draw(config.prompts_per_step, seed=config.seed, step=step)
     stored = attached(setup, states, batch_of(setup, rollouts, step), rollouts, step)
     if "old_logp" in method.needs(loss=True) | method.needs(loss=False):
-        stored = stored.replace(old_logp=_score(setup, stored, Sequences.of(rollouts)))
+        stored = stored.replace(old_logp=_log_probs(setup, stored, setup.policy.actions(rollouts)))
     stored = provide(setup, progress, stored, rollouts)
     tokens, others = {}, {}
     for name, value in batch.items():
@@ -386,7 +379,7 @@ def beside(setup: Setup, progress: Progress, states: Mapping[str, Any], batch: B
     return [Recall(stored.with_tokens(**tokens).with_rollouts(**others).to("cpu"), contexts)]
 
 
-def with_old_logp(setup: Setup, progress: Progress, batch: Batch, sequences: Sequences) -> Batch:
+def with_old_logp(setup: Setup, progress: Progress, batch: Batch, actions: Sequences) -> Batch:
     """The batch with the log-probabilities of the policy before the update: the engine's own, where they agree with
     the trainer's, or a pass of their own."""
     if "old_logp" in batch:
@@ -394,28 +387,28 @@ def with_old_logp(setup: Setup, progress: Progress, batch: Batch, sequences: Seq
     choice, collector = setup.config.old_logp, setup.collector
     exact = collector.engine.exact and setup.policy.dtype == torch.float32 and progress.mismatch < MISMATCH_BOUND
     if not collector.samples or not (choice == "sampler" or (choice == "auto" and exact)):
-        return batch.replace(old_logp=_score(setup, batch, sequences))
+        return batch.replace(old_logp=_log_probs(setup, batch, actions))
     drawn = batch["sampler_logp"]
     # What was not drawn in the context that is trained on must be scored there.
     rows = drawn.isnan().any(1).nonzero()[:, 0]
     if rows.numel():
-        scored = _score(setup, batch.select(rows), sequences.select(rows.cpu()))
+        scored = _log_probs(setup, batch.select(rows), actions.select(rows.cpu()))
         drawn = drawn.index_put((rows,), torch.where(drawn[rows].isnan(), scored.to(drawn.dtype), drawn[rows]))
     return batch.replace(old_logp=drawn)
 
 
-def _score(
-    setup: Setup, batch: Batch, sequences: Sequences, *, model: str = "policy", want: str = "logp"
+def _log_probs(
+    setup: Setup, batch: Batch, actions: Sequences, *, role: str = "policy", want: str = "logp"
 ) -> torch.Tensor:
     config = setup.config
-    return score(
+    return log_probs(
         setup.policy,
-        sequences,
+        actions,
         width=batch.mask.shape[1],
         temperature=config.temperature,
         micro_tokens=setup.micro_tokens,
         want=frozenset({want}),
-        model=model,
+        role=role,
     )[want]
 
 

@@ -111,7 +111,7 @@ def fine_tune(
         width = max(len(done) for _, done in chosen)
         total = 0.0
         for rows in sequences.micro_batches(micro_tokens):
-            loss = -policy.score(sequences.select(rows), width=width)["logp"].sum() / tokens
+            loss = -policy.log_probs(sequences.select(rows), width=width)["logp"].sum() / tokens
             loss.backward()
             total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(optimizer.params, grad_clip)

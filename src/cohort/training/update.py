@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import gc
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cohort.errors import UsageError, out_of_memory
 from cohort.methods import Loss, Method
 from cohort.policies.causal_lm import CausalLM
-from cohort.policies.diverging import diverged
+from cohort.policies.passes import log_probs_of_parts, retry_on_oom
 from cohort.policies.sequences import Sequences
 from cohort.types import Batch
 
 # Fields that a scoring pass of the current policy gives, with gradient.
 SCORED = frozenset({"logp", "entropy", "logits", "hidden", "values"})
 # Fields that take a pass of the teacher over a micro-batch, since they are too large to be kept for a whole step.
-TAUGHT = frozenset({"teacher_logits"})
-
-T = TypeVar("T")
+TEACHER = frozenset({"teacher_logits"})
 
 
 @dataclass
@@ -48,90 +43,18 @@ class Gradient:
             self.regularizers[name] = self.regularizers.get(name, 0.0) + float(value.detach())
 
 
-def score(
-    policy: CausalLM,
-    sequences: Sequences,
-    *,
-    width: int,
-    temperature: float,
-    micro_tokens: int,
-    want: frozenset[str] = frozenset({"logp"}),
-    model: str = "policy",
-) -> dict[str, Tensor]:
-    """A pass without gradient over any number of sequences: name -> [n, T]; see `sparing`.
-
-    Raises:
-        Diverged: the model's logits are not finite.
-    """
-    how: dict[str, Any] = {"width": width, "temperature": temperature, "want": want, "model": model}
-    return sparing(policy, lambda: _score(policy, sequences, policy.micro_batches(sequences, micro_tokens), **how))
-
-
-@torch.no_grad()
-def _score(policy: CausalLM, sequences: Sequences, parts: list[Tensor], **how: Any) -> dict[str, Tensor]:
-    out: dict[str, Tensor] = {}
-    for rows in parts:
-        found = policy.score(sequences.select(rows), **how)
-        if "logp" in found and bool(found["logp"].isnan().any()):
-            place = int(rows[int(found["logp"].isnan().any(1).nonzero()[0])])
-            tokens = torch.cat([sequences.context[place], sequences.completion[place]]).tolist()
-            with policy.model_of(how.get("model", "policy")) as scored:
-                raise diverged(scored, tokens, "scoring")
-        for name, value in found.items():
-            whole = out.setdefault(name, value.new_zeros(len(sequences), *value.shape[1:]))
-            whole[rows.to(value.device)] = value
-    return out
-
-
-def sparing(policy: CausalLM, passes: Callable[[], T]) -> T:
-    """What passes over micro-batches give. Where memory runs out, it is said, and all is done again in micro-batches of
-    half the size, which the policy keeps to from then on.
-
-    Gradients are what they were before the second try: what a micro-batch that was finished, or half done, has left in
-    them is not counted twice.
-
-    Raises:
-        UsageError: halves are too large as well.
-    """
-    params = [*policy.trainable(), *(policy.critic.parameters() if policy.critic is not None else ())]
-    before = [None if p.grad is None else p.grad.clone() for p in params]
-    try:
-        return passes()
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        if policy.halved:
-            raise UsageError(
-                "out of memory, also in micro-batches of half the size: lower micro_tokens, max_new_tokens or the length of "
-                f"the prompts ({str(error).strip().splitlines()[0]})"
-            ) from error
-    # Here the error is gone, and with it the graph that its traceback held.
-    for p, grad in zip(params, before, strict=True):
-        p.grad = grad
-    policy.halved = True
-    gc.collect()
-    if policy.device.type == "cuda":
-        torch.cuda.empty_cache()
-    warnings.warn(
-        "out of memory: from here on micro-batches are half as large, with the same result (a lower micro_tokens avoids this)",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-    return passes()
-
-
 def gradient(
     policy: CausalLM,
     method: Method,
     states: Mapping[str, Any],
     minibatch: Batch,
-    sequences: Sequences,
+    actions: Sequences,
     *,
     temperature: float,
     micro_tokens: int,
     on_policy: bool,
 ) -> Gradient:
-    """Add the gradient of a minibatch's loss to the policy's parameters; see `sparing` for what happens without memory.
+    """Add the gradient of a minibatch's loss to the policy's parameters; see `retry_on_oom` for what happens without memory.
 
     Where the minibatch does not fit into one forward pass, it is cut into micro-batches. The loss of most methods is a
     sum over rollouts with weights that the whole minibatch fixes, so its parts add up. Where rollouts are coupled, the
@@ -149,13 +72,13 @@ def gradient(
             method,
             states,
             minibatch,
-            sequences,
+            actions,
             temperature=temperature,
             micro_tokens=micro_tokens,
             on_policy=on_policy,
         )
 
-    return sparing(policy, passes)
+    return retry_on_oom(policy, passes)
 
 
 def _gradient(
@@ -163,7 +86,7 @@ def _gradient(
     method: Method,
     states: Mapping[str, Any],
     minibatch: Batch,
-    sequences: Sequences,
+    actions: Sequences,
     *,
     temperature: float,
     micro_tokens: int,
@@ -171,26 +94,26 @@ def _gradient(
 ) -> Gradient:
     want = (method.needs(loss=True) & SCORED) | {"logp"}
     how: dict[str, Any] = {"width": minibatch.mask.shape[1], "temperature": temperature, "want": want}
-    parts = policy.micro_batches(sequences, micro_tokens)
+    parts = policy.micro_batches(actions, micro_tokens)
     result = Gradient()
     if len(parts) == 1 or not method.couples:
         # Where rollouts are coupled, tokens may be rejected before they are counted: the loss takes its own weights.
         weight = None if method.couples else method.weights(minibatch, states)
         for rows in parts:
             here = rows.to(minibatch.device)
-            scored = policy.score(sequences.select(rows), **how)
+            scored = policy.log_probs(actions.select(rows), **how)
             part = minibatch.select(here)
             part = part if weight is None else part.replace(weight=weight[here])
-            part = taught(policy, method, part, sequences.select(rows), temperature=temperature)
+            part = add_teacher_logits(policy, method, part, actions.select(rows), temperature=temperature)
             loss, push = _loss(method, states, part, scored, on_policy)
             if loss.total.requires_grad:
                 loss.total.backward()
             _keep(result, minibatch, here, {**scored, **_taken(loss, push)})
             result.add(loss)
         return result
-    leaves = _score(policy, sequences, parts, **how)
+    leaves = log_probs_of_parts(policy, actions, parts, **how)
     leaves = {name: value.requires_grad_() for name, value in leaves.items()}
-    minibatch = taught(policy, method, minibatch, sequences, temperature=temperature)
+    minibatch = add_teacher_logits(policy, method, minibatch, actions, temperature=temperature)
     loss, push = _loss(method, states, minibatch, leaves, on_policy)
     result.add(loss)
     everything = torch.arange(minibatch.size, device=minibatch.device)
@@ -201,32 +124,30 @@ def _gradient(
     # What the loss does not depend on gets no gradient, rather than one of zeros that momentum would act on.
     pulls = {name: pull for name, pull in zip(leaves, pulled, strict=True) if pull is not None}
     for rows in parts:
-        scored = policy.score(sequences.select(rows), **how)
+        scored = policy.log_probs(actions.select(rows), **how)
         torch.autograd.backward(
             [scored[name] for name in pulls], [pull[rows.to(pull.device)] for pull in pulls.values()]
         )
     return result
 
 
-def taught(policy: CausalLM, method: Method, part: Batch, sequences: Sequences, *, temperature: float) -> Batch:
+def add_teacher_logits(
+    policy: CausalLM, method: Method, part: Batch, actions: Sequences, *, temperature: float
+) -> Batch:
     """The rows with `teacher_logits` [n, T, V], if the method reads them: the teacher's, without gradient, in the
     context of the field `teacher_context` [n, C] (token ids, then -1; a row of -1 has no teacher and gets zeros)."""
-    if not method.needs(loss=True) & TAUGHT:
+    if not method.needs(loss=True) & TEACHER:
         return part
     contexts = part["teacher_context"].cpu()
     rows = (contexts[:, 0] >= 0).nonzero()[:, 0]
-    own = Sequences(
-        tuple(contexts[i][contexts[i] >= 0] for i in rows.tolist()),
-        tuple(sequences.completion[i] for i in rows.tolist()),
-        tuple(sequences.support[i] for i in rows.tolist()) if sequences.support else (),
-    )
+    own = actions.select(rows).in_contexts([contexts[i][contexts[i] >= 0] for i in rows.tolist()])
     width = part.mask.shape[1]
     dtype = torch.float64 if policy.dtype == torch.float64 else torch.float32
     logits = torch.zeros(part.size, width, policy.vocabulary, dtype=dtype, device=policy.device)
     if rows.numel():
         want = frozenset({"logits"})
         with torch.no_grad():
-            given = policy.score(own, width=width, temperature=temperature, want=want, model="teacher")["logits"]
+            given = policy.log_probs(own, width=width, temperature=temperature, want=want, role="ema")["logits"]
         logits[rows.to(logits.device)] = given
     return part.with_tokens(teacher_logits=logits)
 

@@ -52,9 +52,9 @@ class ModelAccess:
 
     Attributes:
         rollouts: the rollout of each row of the batch, with its text, its prompt and the prompt's columns.
-        score: (contexts, completions, *, model, temperature, want, support) -> name -> [n, T'], without gradient, in
+        log_probs: (contexts, completions, *, role, temperature, want, support) -> name -> [n, T'], without gradient, in
             micro-batches. `contexts` and `completions` are n sequences of token ids each (a context has at least one
-            token); `model` is "policy", "reference" or "teacher"; `temperature` None is the run's own; `want` holds
+            token); `role` is "policy", "reference" or "ema"; `temperature` None is the run's own; `want` holds
             "logp", "entropy", "values" [n, T'], or "logits", "hidden" [n, T', ...]; `support` holds what each completion
             was drawn over (`Rollout.support`), for numbers that are compared with the batch's. Token t of the result
             belongs to token t of the completion.
@@ -70,7 +70,7 @@ class ModelAccess:
     """
 
     rollouts: Sequence[Rollout]
-    score: Callable[..., dict[str, Tensor]]
+    log_probs: Callable[..., dict[str, Tensor]]
     states: Callable[..., list[Tensor]]
     head: Callable[[], Tensor]
     encode: Callable[[str], tuple[int, ...]]

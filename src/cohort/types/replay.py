@@ -125,7 +125,7 @@ def rescored(held: Sequence[State], rollouts: Sequence[Rollout], access: ModelAc
     """Log-probabilities now, [n, T] each: of rollouts that `remembered` kept, and of others, in one go."""
     contexts = [each["context"].tolist() for each in held] + [list(r.request.context) for r in rollouts]
     tokens = [each["tokens"].tolist() for each in held] + [r.tokens for r in rollouts]
-    logp = access.score(contexts, tokens)["logp"].cpu()
+    logp = access.log_probs(contexts, tokens)["logp"].cpu()
     return logp[: len(held)], logp[len(held) :]
 
 

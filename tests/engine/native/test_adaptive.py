@@ -35,7 +35,7 @@ def test_logp_is_the_trainers_and_sampled_logp_that_of_the_temperature_of_each_s
     sequences = Sequences(tuple(torch.tensor(r.context) for r in requests), tuple(torch.tensor(c.tokens) for c in done))
     want = frozenset({"logp", "entropy", "logits"})
     with torch.no_grad():
-        scored = policy.score(sequences, width=10, temperature=temperature, want=want)
+        scored = policy.log_probs(sequences, width=10, temperature=temperature, want=want)
     tau, *scale = astuple(ADAPTIVE)
     own = entropy_temperature(scored["entropy"], EntropyScale(*scale), base=temperature, tau=tau)
     heated = (scored["logits"] * temperature / own[..., None]).log_softmax(-1)

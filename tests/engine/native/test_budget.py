@@ -34,7 +34,7 @@ def drawn(engine: NativeEngine) -> dict[int, list[int]]:
 @pytest.fixture(params=DECODERS)
 def policy(request: pytest.FixtureRequest) -> CausalLM:
     made = tiny_policy()
-    made.__dict__["way"] = request.param
+    made.__dict__["forward_mode"] = request.param
     return made
 
 
@@ -56,7 +56,7 @@ def test_a_bound_is_kept_and_changes_no_token(policy: CausalLM, monkeypatch: pyt
 
     monkeypatch.setattr(SharedDecoder, "_forward", watched)
     assert drawn(NativeEngine(policy, cache_mb=bound / 1e6)) == free
-    if policy.way == "shared":
+    if policy.forward_mode == "shared":
         assert 0 < max(most) <= bound
         most.clear()
         drawn(NativeEngine(policy))
@@ -108,4 +108,4 @@ def test_a_model_that_cannot_share_prompts_is_said_once(policy: CausalLM) -> Non
         for _ in range(2):
             drawn(engine)
     found = [str(each.message) for each in said if "transformers' own cache" in str(each.message)]
-    assert len(found) == (0 if policy.way == "shared" else 1)
+    assert len(found) == (0 if policy.forward_mode == "shared" else 1)

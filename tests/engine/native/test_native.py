@@ -39,7 +39,7 @@ def test_reported_log_probabilities_are_the_trainers(kind: str) -> None:
             tuple(torch.tensor(r.context) for r in requests), tuple(torch.tensor(c.tokens) for c in done)
         )
         with torch.no_grad():
-            scored = policy.score(sequences, width=12, temperature=temperature, want=frozenset({"logp", "entropy"}))
+            scored = policy.log_probs(sequences, width=12, temperature=temperature, want=frozenset({"logp", "entropy"}))
         for i, completion in enumerate(done):
             count = len(completion.tokens)
             assert torch.allclose(torch.tensor(completion.logp), scored["logp"][i, :count], atol=1e-4)

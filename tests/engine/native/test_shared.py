@@ -40,7 +40,7 @@ def engine_of(policy: CausalLM, slots: int, kind: shared.Kind | None = None) -> 
 def test_tokens_and_log_probabilities_agree(kind: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared, "FEW_TOKENS", few)
     policy = tiny_policy(kind)
-    assert policy.way == "shared"
+    assert policy.forward_mode == "shared"
     assert NativeEngine(policy).kind is (BEST if kind in LIKE_LLAMA else None)
     requests, sampling = orders(policy), Sampling(temperature=0.8, top_p=0.95)
     own = dict(CachedDecoder(policy, requests, sampling, slots=64).run())
@@ -112,7 +112,7 @@ def test_a_context_is_encoded_once_and_dropped_with_its_last_rollout(monkeypatch
 
 def test_a_model_that_cannot_share_is_decoded_with_its_own_cache() -> None:
     policy = tiny_policy("llama")
-    vars(policy)["way"] = "whole"
+    vars(policy)["forward_mode"] = "whole"
     requests = orders(policy)
     own = dict(CachedDecoder(policy, requests, Sampling(), slots=8).run())
     got = dict(NativeEngine(policy, slots=8).generate(requests, Sampling()))

@@ -132,7 +132,7 @@ class Model:
             if not self.processed:
                 sequences = Sequences((torch.tensor(tokens),), (torch.tensor(done.tokens),))
                 with torch.no_grad():
-                    logp = policy.score(sequences, width=len(done.tokens))["logp"][0].tolist()
+                    logp = policy.log_probs(sequences, width=len(done.tokens))["logp"][0].tolist()
         stop: Any = done.stop
         if done.finished and stop is None and done.tokens[-1] != policy.tokenizer.eos_token_id:
             stop = done.tokens[-1]

@@ -22,10 +22,10 @@ def access_of(inputs):
         SimpleNamespace(request=SimpleNamespace(context=(i,)), tokens=row) for i, row in enumerate(inputs["actions"])
     ]
 
-    def score(contexts, completions, *, want):
+    def log_probs(contexts, completions, *, want):
         return {"hidden": hidden[torch.tensor([context[0] for context in contexts])]}
 
-    return SimpleNamespace(rollouts=rollouts, score=score, head=lambda: weight, temperature=1.0)
+    return SimpleNamespace(rollouts=rollouts, log_probs=log_probs, head=lambda: weight, temperature=1.0)
 
 
 def batch(case):

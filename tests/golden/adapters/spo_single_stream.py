@@ -20,7 +20,7 @@ class FakeProbe:
     rollouts: list
     known: dict
 
-    def score(self, contexts, completions):
+    def log_probs(self, contexts, completions):
         rows = [self.known[(tokens[0], context[0])] for context, tokens in zip(contexts, completions, strict=True)]
         out = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.float64)
         for row, values in zip(out, rows, strict=True):

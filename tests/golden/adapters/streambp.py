@@ -59,7 +59,7 @@ def sft(case):
     # Without a prompt: every token but the first is predicted.
     sequences = Sequences((ids[:1],), (ids[1:],))
     with in_chunks(policy, "stream", size):
-        logp = policy.score(sequences, width=len(valid))["logp"][0]
+        logp = policy.log_probs(sequences, width=len(valid))["logp"][0]
         loss = -(logp * valid).sum() / valid.sum()
         loss.backward()
     lost, there = (-logp.detach() * valid).split(size), valid.split(size)

@@ -1,4 +1,4 @@
-"""Decoding with transformers' own cache, for models whose attention cannot be shared (see `CausalLM.way`).
+"""Decoding with transformers' own cache, for models whose attention cannot be shared (see `CausalLM.forward_mode`).
 
 Every distinct context is encoded once and copied for its requests; rollouts that end leave the batch.
 """

@@ -55,8 +55,8 @@ class NativeEngine:
 
     def session(self, sampling: Sampling) -> NativeSession:
         """See Engine.session."""
-        way = self.policy.way  # found out by a pass with gradients
-        if way != "shared" and not self._said:
+        mode = self.policy.forward_mode  # found out by a pass with gradients
+        if mode != "shared" and not self._said:
             self._said = True
             warnings.warn(
                 f"{self.policy.name or 'the model'} does not take its attention from transformers' registry, or not as it "
@@ -65,7 +65,7 @@ class NativeEngine:
                 RuntimeWarning,
                 stacklevel=2,
             )
-        if way != "shared":
+        if mode != "shared":
             return NativeSession(self, sampling, CachedDecoder)
         kind = self.kind
         if kind is not None and not kind.serves(self.policy.base):  # it may have changed since it was tried

@@ -254,7 +254,7 @@ class VLLMEngine:
         sequences = Sequences((torch.tensor(context),), (torch.tensor(answer.tokens),))
         try:
             with torch.no_grad():
-                own = self.policy.score(sequences, width=len(answer.tokens))["logp"][0].tolist()
+                own = self.policy.log_probs(sequences, width=len(answer.tokens))["logp"][0].tolist()
             apart = sum(abs(a - b) for a, b in zip(own, answer.logp, strict=True)) / len(own)
         except (IndexError, ValueError):
             apart = math.inf  # tokens that the policy does not have
