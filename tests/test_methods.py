@@ -10,7 +10,8 @@ import torch
 
 import cohort
 from cohort import registry
-from cohort.axes import advantage, aggregation, filters, ratio, regularizer, surrogate
+from cohort.axes import advantage, aggregation, ratio, regularizer, surrogate
+from cohort.axes.filter import mixed_accuracy
 from cohort.axes.objective import GradedRewardError
 from cohort.methods import AXES, ConflictError, Method, MethodError, use
 from cohort.registry import method
@@ -143,13 +144,13 @@ def test_a_method_from_the_users_own_file(tmp_path: Path) -> None:
 
 def test_a_method_made_in_python() -> None:
     made = Method(
-        advantage=use(advantage.centred), aggregation=use(aggregation.token_mean), filter=(use(filters.mixed_accuracy),)
+        advantage=use(advantage.centred), aggregation=use(aggregation.token_mean), filter=(use(mixed_accuracy),)
     ).named("mine")
     assert (made | method("etr")).filled == ("filter", "advantage", "surrogate", "aggregation")
     with pytest.raises(MethodError, match="takes one function"):
         Method(advantage=(use(advantage.centred),))  # type: ignore[arg-type]
     with pytest.raises(MethodError, match="takes a tuple"):
-        Method(filter=use(filters.mixed_accuracy))  # type: ignore[arg-type]
+        Method(filter=use(mixed_accuracy))  # type: ignore[arg-type]
     with pytest.raises(MethodError, match="has no hyperparameter lo"):
         use(surrogate.ppo_clip, lo=0.1)
 

@@ -144,7 +144,7 @@ def test_settings_that_mean_nothing_are_refused(arguments: str, named: str) -> N
 
 
 def test_staleness_counts_from_the_oldest_token_and_drops_whole_groups() -> None:
-    from cohort.axes.filters import fresh_groups, staleness
+    from cohort.axes.filter import fresh_groups, staleness
 
     version = torch.tensor([[5, 6, 0], [7, 7, 7], [9, 0, 0], [0, 0, 0]])
     mask = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0], [0, 0, 0]]).bool()

@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cohort import registry
-from cohort.recipes.grpo_care import answer_likelihood, answer_span, consistency_bonus
+from cohort.recipes.grpo_care import answer_likelihood, consistency_bonus
 from cohort.reductions.groups import group_mean
 from cohort.rollouts.batching import make_batch
+from cohort.signals.spans import answer_span
 from cohort.training import checkpoint
 from cohort.training.build import optimizer_of, prepare
 from cohort.training.config import make_config

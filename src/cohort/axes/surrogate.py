@@ -96,3 +96,48 @@ def soft_gate(
     """
     tau = torch.where(advantages > 0, tau_pos, tau_neg).to(ratio.dtype)
     return -4 / tau * torch.sigmoid(tau * (ratio - 1)) * advantages
+
+
+def clipped_weight(
+    ratio: Tensor,
+    advantages: Tensor,
+    *,
+    is_clip_low: float | None,
+    is_clip_high: float,
+    mask_low: float | None = None,
+    mask_high: float | None = None,
+) -> Tensor:
+    """[N, T] the ratio without gradient, clipped, and 0 where it has gone too far already."""
+    ratio = ratio.detach()
+    low = None if is_clip_low is None else 1 - is_clip_low
+    weight = ratio.clamp(min=low, max=1 + is_clip_high)
+    if mask_high is not None:
+        weight = weight.masked_fill((advantages > 0) & (ratio > 1 + mask_high), 0)
+    if mask_low is not None:
+        weight = weight.masked_fill((advantages < 0) & (ratio < 1 - mask_low), 0)
+    return weight
+
+
+def weighted_reinforce(
+    batch: Batch,
+    ratio: Tensor,
+    advantages: Tensor,
+    *,
+    is_clip_low: float | None = None,
+    is_clip_high: float = 4.0,
+    mask_low: float | None = None,
+    mask_high: float | None = None,
+) -> Tensor:
+    """l_it = -sg[w_it] A_it logp_it, w the clipped ratio: every token keeps a gradient.
+
+    Args:
+        is_clip_low, is_clip_high: how far below and above 1 the weight may go; None for no lower bound.
+        mask_low, mask_high: how far the ratio may go against the sign of A before the token counts no more.
+
+    Returns:
+        [N, T].
+
+    Source: arXiv:2506.13585 eq. 4.
+    """
+    clip = {"is_clip_low": is_clip_low, "is_clip_high": is_clip_high, "mask_low": mask_low, "mask_high": mask_high}
+    return -clipped_weight(ratio, advantages, **clip) * advantages * batch.logp  # type: ignore[arg-type]

@@ -20,46 +20,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cohort.axes import aggregation
+from cohort.axes import aggregation, surrogate
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.types import Batch, Request, Rollout
+from cohort.types import Request, Rollout
 from cohort.types.access import Sampler
-
-
-def weights(
-    ratio: Tensor,
-    advantages: Tensor,
-    *,
-    is_clip_low: float | None,
-    is_clip_high: float,
-    mask_low: float | None = None,
-    mask_high: float | None = None,
-) -> Tensor:
-    """[N, T] detached importance weights after clip and mask."""
-    ratio = ratio.detach()
-    low = None if is_clip_low is None else 1 - is_clip_low
-    weight = ratio.clamp(min=low, max=1 + is_clip_high)
-    if mask_high is not None:
-        weight = weight.masked_fill((advantages > 0) & (ratio > 1 + mask_high), 0)
-    if mask_low is not None:
-        weight = weight.masked_fill((advantages < 0) & (ratio < 1 - mask_low), 0)
-    return weight
-
-
-def weighted_reinforce(
-    batch: Batch,
-    ratio: Tensor,
-    advantages: Tensor,
-    *,
-    is_clip_low: float | None = None,
-    is_clip_high: float = 4.0,
-    mask_low: float | None = None,
-    mask_high: float | None = None,
-) -> Tensor:
-    """l_it = -sg[w_it] A_it logp_it, w the clipped importance weight: [N, T]. Source: arXiv:2506.13585 eq. 4."""
-    clip = {"is_clip_low": is_clip_low, "is_clip_high": is_clip_high, "mask_low": mask_low, "mask_high": mask_high}
-    return -weights(ratio, advantages, **clip) * advantages * batch.logp  # type: ignore[arg-type]
 
 
 def stop_index(token_probs: Tensor, *, prob_threshold: float, run_length: int) -> int:
@@ -110,6 +75,6 @@ def cispo(
     clip = {"is_clip_low": is_clip_low, "is_clip_high": is_clip_high, "mask_low": mask_low, "mask_high": mask_high}
     return Method(
         sampling=use(stop_repetition, prob_threshold=prob_threshold, run_length=run_length),
-        surrogate=use(weighted_reinforce, **clip),
+        surrogate=use(surrogate.weighted_reinforce, **clip),
         aggregation=use(aggregation.token_mean),
     )

@@ -12,7 +12,8 @@ Defaults: the paper's. L_max is the generation budget of the run and L_cache a f
 
 from __future__ import annotations
 
-from cohort.axes import aggregation, filters, shaping, surrogate
+from cohort.axes import aggregation, shaping, surrogate
+from cohort.axes.filter import mixed_accuracy
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
@@ -42,7 +43,7 @@ def dapo(
 ) -> Method:
     return Method(
         shaping=(use(shaping.soft_overlong, max_len=max_len, cache_len=cache_len),) if overlong else (),
-        filter=(use(filters.mixed_accuracy, max_rounds=max_rounds),) if dynamic_sampling else (),
+        filter=(use(mixed_accuracy, max_rounds=max_rounds),) if dynamic_sampling else (),
         surrogate=use(surrogate.ppo_clip, low=clip_low, high=clip_high),
         aggregation=use(aggregation.token_mean),
     )

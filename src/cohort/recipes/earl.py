@@ -19,13 +19,12 @@ Defaults: rho 0.2 is usual for gates on entropy; the weights are the specificati
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from cohort.axes.credit import of_tokens, uncertain_tokens
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.components import component
-from cohort.reductions.groups import top_tokens
 from cohort.types import Batch
 from cohort.types.declare import declare, needs
 
@@ -33,8 +32,8 @@ from cohort.types.declare import declare, needs
 @needs("old_entropy")
 def entropy_gate(batch: Batch, advantages: Tensor, *, rho: float = 0.2, denominator: str = "all") -> Tensor:
     """G_it A_it, times L_i / sum_t G_it with denominator "kept": [N, T]. Source: arXiv:2511.12033."""
-    kept = top_tokens(batch["old_entropy"], batch.loss_mask, rho)
-    gated = torch.where(kept, advantages, torch.zeros_like(advantages))
+    kept = uncertain_tokens(batch, rho)
+    gated = of_tokens(advantages, kept)
     if denominator == "all":
         return gated
     return gated * (batch.loss_mask.sum(1, keepdim=True) / kept.sum(1, keepdim=True).clamp(min=1)).to(gated.dtype)

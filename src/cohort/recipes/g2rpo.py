@@ -23,7 +23,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes import filters
+from cohort.axes.filter import mixed_accuracy
 from cohort.axes.shaping import trapezoid
 from cohort.errors import UsageError
 from cohort.methods import Method, MethodError, use
@@ -122,7 +122,7 @@ def g2rpo(
     band = {"entropy_bounds": tables["entropy_bounds"], "entropy_coef": entropy_coef}
     return Method(
         shaping=(use(length_shaped, **of, **reward),) if lengths else (),
-        filter=(use(filters.mixed_accuracy, max_rounds=1),) if discard_uniform else (),
+        filter=(use(mixed_accuracy, max_rounds=1),) if discard_uniform else (),
         advantage=use(gaussian_ranks),
         regularizer=(use(entropy_band, **of, **band),) if entropy_bounds else (),
     )

@@ -25,23 +25,13 @@ from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.components import component
 from cohort.reductions.groups import group_mean, group_sum, token_sum
-from cohort.signals.spans import Span, text_ends, within
+from cohort.signals.spans import answer_span, text_ends, within
 from cohort.types import Batch, Groups
 from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
 ACCURATE = 0.1
 _SLACK = 1e-9
-
-
-def answer_span(text: str, open_tag: str, close_tag: str) -> Span | None:
-    """Where the last tagged answer stands in a text; None if there is none."""
-    tag = text.rfind(open_tag)
-    if tag < 0:
-        return None
-    start = tag + len(open_tag)
-    end = text.find(close_tag, start)
-    return start, len(text) if end < 0 else end
 
 
 def teachers_view(

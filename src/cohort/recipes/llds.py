@@ -24,10 +24,9 @@ import torch
 from torch import Tensor
 
 from cohort.methods import Method, use
-from cohort.recipes.grpo_care import answer_span
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import token_mean, token_sum
-from cohort.signals.spans import text_ends, within
+from cohort.signals.spans import answer_span, text_ends, within
 from cohort.types import Batch
 from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs

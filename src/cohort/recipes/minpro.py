@@ -20,9 +20,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes import aggregation
+from cohort.axes import aggregation, surrogate
 from cohort.methods import Method, use
-from cohort.recipes.cispo import weighted_reinforce
 from cohort.recipes.recipe import recipe
 from cohort.types import Batch
 from cohort.types.declare import needs
@@ -59,6 +58,6 @@ def prefix_ratio(batch: Batch) -> Tensor:
 def minpro(*, clip_low: float = 0.2, clip_high: float = 0.28) -> Method:
     return Method(
         ratio=use(prefix_ratio),
-        surrogate=use(weighted_reinforce, is_clip_low=clip_low, is_clip_high=clip_high),
+        surrogate=use(surrogate.weighted_reinforce, is_clip_low=clip_low, is_clip_high=clip_high),
         aggregation=use(aggregation.token_mean),
     )

@@ -25,7 +25,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cohort.axes import correction, filters, ratio, surrogate
+from cohort.axes import correction, ratio, surrogate
+from cohort.axes.filter import fresh_groups
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 
@@ -85,7 +86,7 @@ def rollout_correction(
     rejects = (use(correction.reject, criteria=_checked(criteria), proximal=proximal),) if criteria else ()
     clip = use(surrogate.ppo_clip, low=clip_low, high=clip_high)
     return Method(
-        filter=() if max_staleness is None else (use(filters.fresh_groups, max_staleness=max_staleness),),
+        filter=() if max_staleness is None else (use(fresh_groups, max_staleness=max_staleness),),
         correction=((use(weight, **bounds),) if weighs else ()) + rejects,
         ratio=use(
             ratio.none if loss == "reinforce" else ratio.token if proximal == "trainer" else ratio.against_sampler

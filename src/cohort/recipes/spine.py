@@ -22,9 +22,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from cohort.axes import regularizer
+from cohort.axes.credit import uncertain_tokens
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.groups import token_quantile, top_tokens
+from cohort.reductions.groups import token_quantile
 from cohort.signals.votes import majority_reward
 from cohort.types import Batch
 from cohort.types.declare import needs
@@ -33,7 +34,7 @@ from cohort.types.declare import needs
 @needs("old_entropy")
 def forking_tokens(batch: Batch, advantages: Tensor, *, fork_fraction: float = 0.2) -> Batch:
     """The batch with `loss_mask` narrowed to S_i, the tokens of highest entropy. Source: arXiv:2511.17938."""
-    return batch.replace(loss_mask=top_tokens(batch["old_entropy"], batch.loss_mask, fork_fraction))
+    return batch.replace(loss_mask=uncertain_tokens(batch, fork_fraction))
 
 
 def band(batch: Batch, *, q_low: float, q_high: float) -> tuple[Tensor, Tensor]:

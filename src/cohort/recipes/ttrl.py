@@ -21,7 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.axes.filters import first_of_group
+from cohort.axes.filter import first_of_group
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.signals.votes import majority_reward

@@ -75,6 +75,16 @@ def within(ends: Tensor, spans: Sequence[Span | None]) -> Tensor:
     return (ends > starts) & (starts < bounds[:, 1:]) & (ends > bounds[:, :1])
 
 
+def answer_span(text: str, open_tag: str, close_tag: str) -> Span | None:
+    """Where the last tagged answer stands in a text; None if there is none."""
+    tag = text.rfind(open_tag)
+    if tag < 0:
+        return None
+    start = tag + len(open_tag)
+    end = text.find(close_tag, start)
+    return start, len(text) if end < 0 else end
+
+
 def steps(text: str) -> list[Span]:
     """Stretches of the text between blank lines, which belong to the step before them; none of an empty text."""
     starts = [0, *(match.end() for match in _BLANK_LINES.finditer(text) if text[: match.start()].strip())]

@@ -1,7 +1,8 @@
 import torch
 
 from cohort.axes.ratio import token
-from cohort.recipes.cispo import cispo, weights
+from cohort.axes.surrogate import clipped_weight
+from cohort.recipes.cispo import cispo
 from cohort.types import Prompt, Request, Rollout, Segment
 
 IGNORE = ("aggregation",)
@@ -9,7 +10,7 @@ IGNORE = ("aggregation",)
 
 def _weights(run):
     batch, clip = run.trained, {k: v for k, v in run.config.items() if k.startswith(("is_clip", "mask_"))}
-    return torch.where(batch.mask, weights(token(batch), batch.advantages, **clip), 0.0)
+    return torch.where(batch.mask, clipped_weight(token(batch), batch.advantages, **clip), 0.0)
 
 
 OUTPUTS = {"weights": _weights}

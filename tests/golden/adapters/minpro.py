@@ -1,7 +1,7 @@
 import torch
 
+from cohort.axes.surrogate import clipped_weight
 from cohort.methods import Method
-from cohort.recipes.cispo import weights
 from cohort.recipes.minpro import log_prefix_min, minpro
 from cohort.types import Batch
 
@@ -15,7 +15,7 @@ def _shown(batch: Batch, method: Method) -> dict:
     parts = {
         "prefix_min": log_prefix_min((batch.logp - batch.old_logp).detach(), batch.mask).exp(),
         "raw": raw,
-        "weight": weights(raw, torch.zeros_like(raw), **clip),
+        "weight": clipped_weight(raw, torch.zeros_like(raw), **clip),
     }
     return {name: torch.where(batch.mask, value, 0.0) for name, value in parts.items()}
 

@@ -1,6 +1,7 @@
 import torch
 
-from cohort.axes import correction, filters
+from cohort.axes import correction
+from cohort.axes.filter import fresh_groups, staleness
 from cohort.types import Batch
 from tests.golden.runner import make_batch, tensor
 
@@ -38,9 +39,9 @@ def KIND_filter(case):
     batch = Batch(mask=mask, tokens={"version": version}, rollouts={"group": group})
     batch = batch.note(version=case["config"]["current_version"])
     bound = case["config"]["max_staleness"]
-    stale = filters.staleness(batch)
+    stale = staleness(batch)
     return {
         "staleness": stale,
         "keep_rollout": (stale <= bound).double(),
-        "keep_group": filters.fresh_groups(batch, max_staleness=bound).double(),
+        "keep_group": fresh_groups(batch, max_staleness=bound).double(),
     }
