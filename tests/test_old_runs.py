@@ -22,7 +22,7 @@ from cohort.analysis import tokens
 from cohort.analysis.store import open_run
 from cohort.analysis.words import pieces
 from cohort.doctor import examine
-from cohort.experiments.compare import compare_runs
+from cohort.experiments.finished import compare_runs
 from cohort.training.display import Display
 from cohort.viewer import server
 from cohort.viewer.shelf import Shelf

@@ -21,7 +21,7 @@ from cohort.training.run import Result
 from cohort.training.run import train as run
 
 if TYPE_CHECKING:
-    from cohort.experiments.compare import Comparison
+    from cohort.experiments.comparison import Comparison
 
 # Rows may also be a table: a data frame, one of Arrow, or a data set of `datasets`.
 Data = str | Path | Iterable[Mapping[str, Any]] | Any

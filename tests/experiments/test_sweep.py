@@ -1,88 +1,101 @@
-"""`cohort train SLUG` for every method, ten steps on the embedded model: long, so outside the suite.
-
-    make test-exhaustive
-
-prints a table at the end: method, sampled accuracy at the first and the last steps, gradient norm, seconds.
-"""
+"""Settings of a method, compared like methods."""
 
 from __future__ import annotations
 
-import json
-import math
-import statistics
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from cohort import registry
-from cohort.cli import app
-from cohort.data.prompts import PromptSpec, load_prompts
-from cohort.policies import toy as model
-from cohort.training import toy
-
-TRAINABLE = [name for name in registry.names() if not registry.method(name).lacks]
-STEPS = 10
-REWARDS = Path(__file__).with_name("sweep_rewards.py")
-# What a method that reads a judge's reward or a column of the data is given beside the embedded task.
-JUDGES = {
-    "fapo": ["flawed"],
-    "posterior-grpo": ["formatted", "thinking"],
-    "ssl-sweet-spot": ["proximity"],
-    "dagrpo": ["proximity"],
-}
-HYPER = {
-    "arspo": "(maps=('identity', 'exp'))",
-    "capo-genprm": f"(judge='{REWARDS}:wrong_steps')",
-    "dagrpo": "(score='proximity')",
-    "group-robust-po": "(column='task')",
-    "posterior-grpo": "(format='formatted')",
-    "rank-grpo": "(num_items=1)",
-}
-COLUMNS = ("arspo", "dagrpo", "f-hal", "group-robust-po", "rank-grpo", "sage")
+from cohort.errors import UsageError
+from cohort.experiments import queue
+from cohort.experiments.sweep import arms_of, parse_axis, sweep
+from tests.experiments.made import QUIET, refused, stub
 
 
-def with_columns(path: Path) -> Path:
-    """The embedded task's problems with further columns, in a file."""
-    spec = PromptSpec(template=toy.TEMPLATE, max_new_tokens=32)
-    rows = [dict(p.row) for p in load_prompts(toy.TRAIN.replace("size=4000", "size=400"), model.toy(seed=0), spec)]
-    with path.open("w", encoding="utf-8") as file:
-        for i, row in enumerate(rows):
-            solution, kept = toy.worked_out(row), {"answer": row["answer"], "items": [row["answer"]], "task": i % 2}
-            prompt = f"{row['metadata']['expression']} ="
-            pair = {"chosen": solution, "rejected": f"maybe {int(row['answer']) + 1}"}
-            file.write(json.dumps({"prompt": prompt, "solution": solution, **kept, **pair}) + "\n")
-    return path
+def test_a_grid_takes_every_combination_of_hyperparameters_and_keys() -> None:
+    arms = arms_of("grpo", [parse_axis("group_size=4,8"), parse_axis("kl_beta=0,1e-2")], None)
+    assert [(a.name, a.method, dict(a.config)) for a in arms] == [
+        ("group_size=4 kl_beta=0", "grpo(kl_beta=0)", {"group_size": 4}),
+        ("group_size=4 kl_beta=0.01", "grpo(kl_beta=0.01)", {"group_size": 4}),
+        ("group_size=8 kl_beta=0", "grpo(kl_beta=0)", {"group_size": 8}),
+        ("group_size=8 kl_beta=0.01", "grpo(kl_beta=0.01)", {"group_size": 8}),
+    ]
+    assert [a.method for a in arms_of("grpo(kl_beta=0.1)+sage:guidance", [parse_axis("clip_low=0.1,0.2")], None)] == [
+        "grpo(kl_beta=0.1, clip_low=0.1)+sage:guidance",
+        "grpo(kl_beta=0.1, clip_low=0.2)+sage:guidance",
+    ]
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("name", TRAINABLE)
-def test_it_trains_from_the_command_line(
-    name: str, toy_cache: Path, tmp_path: Path, record_property: pytest.RecordProperty
+def test_random_settings_lie_in_their_ranges_and_are_the_same_again() -> None:
+    axes = [parse_axis("lr=1e-6..1e-4:log"), parse_axis("group_size=4..8"), parse_axis("kl=k1,k3")]
+    arms = arms_of("grpo", axes, 12)
+    assert arms == arms_of("grpo", axes, 12)
+    assert len({a.name for a in arms}) == 12
+    drawn = [a.settings for a in arms]
+    assert all(1e-6 <= s["lr"] <= 1e-4 and s["group_size"] in range(4, 9) and s["kl"] in ("k1", "k3") for s in drawn)
+    # Evenly in the logarithm: about half lie below the geometric mean.
+    assert 2 <= sum(s["lr"] < 1e-5 for s in drawn) <= 10
+
+
+@pytest.mark.parametrize(
+    ("axes", "draws", "said"),
+    [
+        (["lr=1e-6..1e-4"], None, "say how many to draw with --random N"),
+        (["group_siz=4,8"], None, "neither 'grpo' nor the configuration has it; did you mean 'group_size'"),
+        (["group_size=4"], None, "single setting"),
+        (["group_size=4,4"], None, "twice"),
+        (["group_size=4,8", "group_size=2,3"], None, "given twice"),
+        (["group_size"], None, "write KEY=VALUE"),
+        (["lr=0..1:log"], 3, "above 0 for :log"),
+        (["lr=2..1"], 3, "from a lower number to a higher one"),
+        (["group_size=4,8"], 5, "only 2 different settings"),
+        ([], None, "nothing to vary"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused(axes: list[str], draws: int | None, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        arms_of("grpo", [parse_axis(text) for text in axes], draws)
+
+
+def test_a_hyperparameter_out_of_its_range_is_refused_before_anything_runs(
+    options: dict[str, Any], tmp_path: Path
 ) -> None:
-    command = ["train", name + HYPER.get(name, ""), "--steps", str(STEPS), "--out", str(tmp_path / "run")]
-    if name in COLUMNS:
-        command += ["--data", str(with_columns(tmp_path / "rows.jsonl")), "--reward", "number", "--lr", "1e-4"]
-        command += ["--prompts-per-step", "24", "--group-size", "8", "--max-new-tokens", "32"]
-        command += ["--pairs", str(with_columns(tmp_path / "pairs.jsonl"))] if name == "f-hal" else []
-    elif name in JUDGES:
-        command += ["--reward", "task"]
-    for judge in JUDGES.get(name, []):
-        command += ["--reward", f"0*{REWARDS}:{judge}"]
-    command += ["--set", "eval_size=20", "--set", "tensorboard=false"]
-    start = time.monotonic()
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 0, result.output[-3000:]
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    assert all(row["skipped_updates"] == 0 for row in rows)
-    norms = [row["grad_norm"] for row in rows if row.get("grad_norm") is not None]
-    assert norms
-    assert all(math.isfinite(norm) for norm in norms)
-    assert max(norms) > 0
-    early, late = (statistics.mean(row["accuracy"] for row in part) for part in (rows[:3], rows[-3:]))
-    seconds = time.monotonic() - start
-    record_property(
-        "sweep", f"{name:24} {early:6.1%} -> {late:6.1%}   grad {statistics.median(norms):9.3g}   {seconds:5.1f} s"
+    err = refused(
+        "sweep",
+        "grpo",
+        "--grid",
+        "clip_low=0.1,7",
+        "--model",
+        options["model"],
+        "--data",
+        options["data"],
+        "--reward",
+        "number",
+        "--out",
+        tmp_path / "out",
     )
+    assert "clip_low" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_has_its_parameters_as_columns_and_plots(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "train", stub([]))
+    monkeypatch.setattr(queue, "evaluate_run", lambda *_: {})
+    found = sweep(
+        "grpo",
+        [parse_axis("group_size=2,4")],
+        options={k: v for k, v in options.items() if k != "group_size"},
+        seeds=2,
+        samples=2,
+        out=tmp_path / "out",
+        display=QUIET,
+    )
+    assert found.failures == {}
+    assert found.findings.settings == {"group_size=2": {"group_size": 2}, "group_size=4": {"group_size": 4}}
+    assert not any("different group_size" in note for note in found.findings.notes)
+    text = found.report.read_text()
+    assert 'data-chart="setting" data-of="group_size"' in text
+    assert (tmp_path / "out" / "results.csv").read_text().splitlines()[0].startswith("data,measure,entry,group_size,")

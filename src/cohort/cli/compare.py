@@ -14,7 +14,7 @@ from cohort.training.config import Layer, make_config
 from cohort.training.values import DATA, EVALUATION, MACHINE, MODEL, OPTIMISATION, OUTPUT, REWARDS, SAMPLING
 
 if TYPE_CHECKING:
-    from cohort.experiments.compare import Comparison
+    from cohort.experiments.comparison import Comparison
 
 TokensOption = Annotated[
     int | None,
@@ -82,7 +82,7 @@ def compare(
     Without --eval-data a fifth of the data is held out to measure on.
     """
     from cohort.experiments.compare import compare as run
-    from cohort.experiments.compare import parse_transfer
+    from cohort.experiments.plan import parse_transfer
     from cohort.training.display import Display
 
     found = run(
@@ -131,7 +131,7 @@ def sweep(
 
     Without --eval-data a fifth of the data is held out to measure on.
     """
-    from cohort.experiments.compare import parse_transfer
+    from cohort.experiments.plan import parse_transfer
     from cohort.experiments.sweep import parse_axis
     from cohort.experiments.sweep import sweep as run
     from cohort.training.display import Display

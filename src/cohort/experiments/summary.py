@@ -9,7 +9,7 @@ from rich.text import Text
 from cohort.analysis.measure import about
 from cohort.analysis.report import cell, columns
 from cohort.analysis.tables import HEADLINE
-from cohort.experiments.compare import Comparison
+from cohort.experiments.comparison import Comparison
 
 # As many as fit beside names on an ordinary terminal; the report has them all.
 SHOWN = ("pass@1", "pass@16", "maj@16", "entropy", "length", "tokens_to", "seconds")

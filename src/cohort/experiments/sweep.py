@@ -13,7 +13,10 @@ from typing import Any
 
 from cohort import registry
 from cohort.errors import UsageError
-from cohort.experiments.compare import SAMPLES, Arm, Comparison, checked_transfer, default_name, make_plan, run_plan
+from cohort.experiments.compare import default_name
+from cohort.experiments.comparison import Comparison
+from cohort.experiments.plan import SAMPLES, Arm, checked_transfer, make_plan
+from cohort.experiments.queue import run_plan
 from cohort.training.config import keys, takes_text
 from cohort.training.display import Display
 from cohort.training.folder import check_place
