@@ -197,7 +197,7 @@ def with_rewards(batch: Batch, **named: Tensor) -> Batch:
 def rollout_of(request: Request, tokens: list[int], **changes: Any) -> Rollout:
     """A rollout with made-up numbers."""
     segment = Segment(tuple(tokens), logp=(-1.0,) * len(tokens), entropy=(0.5,) * len(tokens))
-    return Rollout(request, (segment,), True, **changes)
+    return Rollout(request, (segment,), **changes)
 
 
 def access_of(

@@ -38,7 +38,7 @@ def graded(
                 Rollout(
                     request,
                     (Segment(tokens, logp=logp, entropy=(0.5,) * 4),),
-                    k > 0,
+                    "finished" if k else "truncated",
                     text=text,
                     reward=float(right),
                     accuracy=float(right),

@@ -131,7 +131,7 @@ class FakeTools:
             tokens = [*r.prefix, 1 if self.ends else 9]
             text = "".join(map(chr, r.prefix)) + ("" if self.ends else "!")
             drawn = Segment(tuple(tokens[len(r.prefix) :]), logp=(-1.0,), entropy=(0.5,))
-            out.append(Rollout(r, (*r.history, drawn), self.ends, text))
+            out.append(Rollout(r, (*r.history, drawn), "finished" if self.ends else "truncated", text))
         return out
 
     def grade(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
@@ -143,7 +143,7 @@ class FakeTools:
 
     def cut(self, rollout: Rollout, count: int) -> Rollout:
         text = "".join(map(chr, rollout.tokens[:count]))
-        return rollout.but(segments=rollout.head(count), finished=False, text=text)
+        return rollout.but(segments=rollout.head(count), status="truncated", text=text)
 
 
 def guided(solution: str, accuracies: Sequence[float], *, ends: bool = True, **hyper: object) -> tuple[Any, FakeTools]:

@@ -20,7 +20,7 @@ def graded(problem, text, right, *, reward=None, length=3, finished=True, **comp
         text=text,
         accuracy=float(right),
         reward=float(right) if reward is None else reward,
-        finished=finished,
+        status="finished" if finished else "truncated",
         components={"number": float(right), **components},
     )
 

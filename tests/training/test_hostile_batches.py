@@ -36,7 +36,7 @@ def rewarded(rollout: Rollout, value: float) -> Rollout:
 def empty(rollout: Rollout) -> Rollout:
     """Without a token."""
     fields = {name: [] if isinstance(value, list) else value for name, value in rollout.fields.items()}
-    return rollout.but(segments=(), text="", finished=False, fields=fields)
+    return rollout.but(segments=(), text="", status="truncated", fields=fields)
 
 
 def by_group(rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
@@ -124,7 +124,7 @@ HOSTILE: dict[str, Change] = {
     "groups of one": lambda rollouts: [rs[0] for rs in by_group(rollouts)],
     "all right": lambda rollouts: [rewarded(r, 1.0) for r in rollouts],
     "all wrong": lambda rollouts: [rewarded(r, 0.0) for r in rollouts],
-    "all truncated": lambda rollouts: [r.but(finished=False) for r in rollouts],
+    "all truncated": lambda rollouts: [r.but(status="truncated") for r in rollouts],
     "some empty": lambda rollouts: [empty(r) if i % 2 else r for i, r in enumerate(rollouts)],
     "all empty": lambda rollouts: [empty(r) for r in rollouts],
     "as drawn": lambda rollouts: rollouts,

@@ -34,7 +34,7 @@ def segments(draw: Any) -> tuple[Segment, ...]:
 
 @given(made=segments(), count=st.integers(0, 20))
 def test_a_head_is_the_first_actions_with_all_that_is_known_of_them(made: tuple[Segment, ...], count: int) -> None:
-    whole, cut = Rollout(REQUEST, made, True), Rollout(REQUEST, head(made, count), False)
+    whole, cut = Rollout(REQUEST, made), Rollout(REQUEST, head(made, count))
     for name in ("tokens", "mask", "versions"):
         assert getattr(cut, name) == getattr(whole, name)[:count]
     for name in ("sampler_logp", "sampler_entropy"):
@@ -50,7 +50,6 @@ def test_only_the_policys_actions_count_and_only_drawn_ones_are_known() -> None:
             Segment((8,), "method"),
             Segment((9, 9), version=4),
         ),
-        True,
     )
     assert rollout.tokens == [5, 6, 7, 8, 9, 9]
     assert rollout.mask == [1, 1, 0, 0, 1, 1]

@@ -10,7 +10,7 @@ from cohort.engine.base import Completion, Engine, Sampling
 from cohort.engine.stopping import first_stop
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.passes import log_probs
-from cohort.types import Request, Rollout, Segment
+from cohort.types import Request, Rollout, Segment, Status
 from cohort.types.support import Candidates, Support
 
 
@@ -60,7 +60,8 @@ class Runner:
             version=self.version,
         )
         text = self.text([*request.prefix, *drawn.actions], completion.finished, completion.stop)
-        return Rollout(request, (*request.history, drawn), completion.finished, text)
+        status: Status = "finished" if completion.finished else "truncated"
+        return Rollout(request, (*request.history, drawn), status, text, name_of(request))
 
     def _with_entropies(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """Rollouts with the entropies that the engine did not report, from a pass of the policy."""
@@ -78,6 +79,11 @@ class Runner:
             for i, row in zip(open_, entropies, strict=True):
                 out[i] = with_entropies(out[i], row)
         return out
+
+
+def name_of(request: Request) -> str:
+    """The id of a request's rollout: no two requests of a run have the same seed."""
+    return f"{request.seed:016x}"
 
 
 def with_entropies(rollout: Rollout, values: Sequence[float]) -> Rollout:

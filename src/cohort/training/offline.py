@@ -53,14 +53,14 @@ class Store:
         """
         out = []
         for prompt in prompts:
-            for written in self.preferences[prompt.id].completions:
+            for place, written in enumerate(self.preferences[prompt.id].completions):
                 request = Request(prompt, prompt.tokens, 0, len(written.tokens))
                 out.append(
                     Rollout(
                         request,
                         (Segment(tuple(written.tokens)),),
-                        finished=True,
                         text=written.text,
+                        id=f"{prompt.id}/{place}",
                         components={LABEL: written.label},
                         reward=written.label,
                         accuracy=written.label,

@@ -1,7 +1,7 @@
 """What every part of cohort speaks: rollouts of segments, batches of tensors, and what axis functions declare and are lent."""
 
 from cohort.types.batch import Batch, Groups, MissingField, generation_budget
-from cohort.types.rollout import Message, Processor, Prompt, Request, Rollout, Segment, Writer, head
+from cohort.types.rollout import Message, Processor, Prompt, Request, Rollout, Segment, Status, Turn, Writer, head
 
 __all__ = [
     "Batch",
@@ -13,6 +13,8 @@ __all__ = [
     "Request",
     "Rollout",
     "Segment",
+    "Status",
+    "Turn",
     "Writer",
     "generation_budget",
     "head",

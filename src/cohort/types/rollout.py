@@ -115,16 +115,18 @@ class Processor(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """An order to the engine: draw one rollout of `prompt`.
+    """An order to draw one rollout of `prompt`.
 
     Attributes:
         prompt: the task, as the reward functions and the group see it.
         context: token ids that the policy is conditioned on (the prompt; with guidance, the dressed prompt).
         seed: the same request with the same seed draws the same tokens.
-        max_new_tokens: most tokens to draw in this call.
-        history: what already stands there; the engine continues after it.
+        max_new_tokens: most actions that come behind the history: those drawn, and what an environment says between them.
+        history: what already stands there; the policy continues after it.
         meta: what the method that made the request wants to find again at the rollout (exit position, hint level).
         processor: changes the temperature of every token; None draws all at that of the call.
+        environment_seed: rollouts of one prompt with the same one meet the same environment.
+        parent: id of the rollout that the history was taken from; None if it is a beginning.
     """
 
     prompt: Prompt
@@ -134,6 +136,8 @@ class Request:
     history: tuple[Segment, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
     processor: Processor | None = None
+    environment_seed: int = 0
+    parent: str | None = None
 
     @cached_property
     def prefix(self) -> tuple[int, ...]:
@@ -142,26 +146,53 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """What the policy said once, and what its environment answered.
+
+    Attributes:
+        start, end: the policy's part are the rollout's actions [start, end), with what a method put among them.
+        messages: what the policy said, then what the environment answered, if anything.
+        reward: of the turn; None where the environment gives none.
+    """
+
+    start: int
+    end: int
+    messages: tuple[Message, ...] = ()
+    reward: float | None = None
+
+
+Status = Literal["finished", "truncated", "failed"]
+
+
+@dataclass(frozen=True)
 class Rollout:
-    """One completion and what is known of it.
+    """One episode and what is known of it.
 
     Attributes:
         request: the order it answers.
         segments: its actions by who wrote them, those of the request's history included.
-        finished: True if it ended by a stop token or a stop string, False if it ran into the token limit.
-        text: the completion as text, without the stop token, and without a stop string and what follows it.
+        status: "finished": it ended by a stop token or a stop string, or its environment ended it; "truncated": it ran into
+            the token limit; "failed": its environment did, and it is to be left out (`error` says why).
+        text: the completion as text, without the stop token, and without a stop string and what follows it; of several turns
+            what was said in each, parted by empty lines.
+        id: names it within the run.
+        turns: what the policy said, and what its environment answered; one where nothing answers.
+        error: why it failed; empty if it did not.
         components: reward component -> value (None: the component does not apply).
         reward: weighted sum of the components; set by scoring. NaN if it has none: no reward applies to it, or one failed.
         accuracy: 1.0 if the verifier calls it correct, else 0.0; set by scoring. NaN if the verifier does not apply.
-        failed: True if a reward function could not score it, and it is to be left out.
+        failed: True if its environment or a reward function failed, and it is to be left out.
         fields: further values by field name, for methods that declare that they need them: a number, or one a token.
         logged: what reward functions logged of it, by column (`log_extra`); set by scoring.
     """
 
     request: Request
     segments: tuple[Segment, ...]
-    finished: bool
+    status: Status = "finished"
     text: str = ""
+    id: str = ""
+    turns: tuple[Turn, ...] = ()
+    error: str = ""
     components: dict[str, float | None] = field(default_factory=dict)
     reward: float = 0.0
     accuracy: float = 0.0
@@ -172,6 +203,16 @@ class Rollout:
     @property
     def prompt(self) -> Prompt:
         return self.request.prompt
+
+    @property
+    def parent(self) -> str | None:
+        """The id of the rollout that it goes on from; None if it has a beginning of its own."""
+        return self.request.parent
+
+    @property
+    def finished(self) -> bool:
+        """False if it ran into the token limit, or failed."""
+        return self.status == "finished"
 
     @cached_property
     def tokens(self) -> list[int]:

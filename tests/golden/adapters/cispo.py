@@ -26,7 +26,7 @@ class FakeTools:
     def generate(self, requests):
         count = len(self.probs)
         logp = torch.tensor(self.probs, dtype=torch.float64).log().tolist()
-        return [Rollout(requests[0], (Segment(tuple(range(count)), logp=tuple(logp)),), True)]
+        return [Rollout(requests[0], (Segment(tuple(range(count)), logp=tuple(logp)),))]
 
     def cut(self, rollout, count):
         return rollout.but(segments=rollout.head(count))
