@@ -270,7 +270,8 @@ def mean_of(values: Floats) -> Weighted:
 
 
 def _ratio(top: Floats, bottom: Floats) -> Floats:
-    return np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=np.asarray(bottom) > 0)
+    out: Floats = np.full(np.shape(top), np.nan)
+    return np.divide(top, bottom, out=out, where=np.asarray(bottom) > 0)
 
 
 def auroc(score: Floats, correct: np.ndarray) -> Weighted:

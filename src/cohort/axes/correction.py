@@ -113,7 +113,8 @@ def statistic(d: Tensor, mask: Tensor, name: str) -> Tensor:
     if over == "token":
         return values
     # Neither k2 nor k3 is below 0, which a rollout without tokens gets.
-    whole = {"seq_sum": token_sum, "seq_mean": token_mean, "seq_max": lambda x, m: x.amax(1)}[over](values, mask)
+    reduce = {"seq_sum": token_sum, "seq_mean": token_mean}.get(over)
+    whole = values.amax(1) if reduce is None else reduce(values, mask)
     return whole[:, None].expand_as(d)
 
 

@@ -102,7 +102,8 @@ def _watch(batch: Batch, state: State, *, warmup_steps: int, window_steps: int, 
 @declare(columns=("column",), provides=("task",))
 def task_weight(batch: Batch, advantages: Tensor, state: State) -> Tensor:
     """l_k A_it: [N, T]. Source: arXiv:2602.10687."""
-    return advantages * state["weights"].to(batch.device, advantages.dtype)[batch["task"]][:, None]
+    weights: Tensor = state["weights"].to(batch.device, advantages.dtype)
+    return advantages * weights[batch["task"]][:, None]
 
 
 @recipe(

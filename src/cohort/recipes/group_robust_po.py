@@ -105,7 +105,8 @@ def worst_group(
     how: dict[str, Any] = {"base": base, "beta": beta, "scale_by_counts": scale_by_counts}
     losses = group_losses(batch, state, **how)
     after = _move(batch, state, step_size=step_size, importance_sampling=importance_sampling, **how)
-    return (after["log_weights"].exp().to(losses) * losses).sum()
+    weights: Tensor = after["log_weights"].exp().to(losses)
+    return (weights * losses).sum()
 
 
 @recipe(

@@ -96,7 +96,8 @@ def variance_penalty(
     replay: int = 0,
 ) -> Tensor:
     """l_it = -rho A + lambda (rho - 1)^2: [N, T]. Source: arXiv:2601.03320."""
-    return -ratio * advantages + state["lambda"] * (ratio - 1) ** 2
+    multiplier: float = state["lambda"]
+    return -ratio * advantages + multiplier * (ratio - 1) ** 2
 
 
 @recipe(

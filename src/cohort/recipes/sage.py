@@ -51,9 +51,10 @@ def next_level(record: Mapping[str, Any] | None, *, tau_min: float, tau_max: flo
     """Hint level (0 .. 3) of a prompt's next visit, from the level and accuracy of its last one."""
     if record is None:
         return 0
+    level = int(record["level"])
     if record["accuracy"] <= tau_min:
-        return min(record["level"] + 1, LEVELS)
-    return max(record["level"] - 1, 0) if record["accuracy"] > tau_max else int(record["level"])
+        return min(level + 1, LEVELS)
+    return max(level - 1, 0) if record["accuracy"] > tau_max else level
 
 
 def _remember(rollouts: Sequence[Rollout], state: State) -> State:

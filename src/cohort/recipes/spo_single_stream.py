@@ -60,7 +60,7 @@ def _start(size: int) -> State:
 
 def _counts(batch: Batch, state: State, rollouts: Sequence[Rollout], rho_min: float, offline: str | None) -> Tensor:
     """(alpha, beta) [N, 2] of the prompts; those of the offline scores where a prompt comes for the first time."""
-    out = state["counts"][batch["row"].cpu()]
+    out: Tensor = state["counts"][batch["row"].cpu()]
     for i, (row, rollout) in enumerate(zip(batch["row"].tolist(), rollouts, strict=True)):
         if offline and str(row) not in state["stored"] and (scores := rollout.prompt.row.get(offline)):
             out[i] = initial(scores, rho_min=rho_min)

@@ -34,7 +34,8 @@ def direction(gradient: Tensor, ids: Tensor, state: State, adam: Adam) -> Tensor
     known = (rows[slot] == ids)[..., None].to(gradient.dtype)
     first = beta1 * known * state["m"].to(gradient)[slot] + (1 - beta1) * gradient
     second = beta2 * known * state["v"].to(gradient)[slot] + (1 - beta2) * gradient**2
-    return first / (1 - beta1**after) / ((second / (1 - beta2**after)).sqrt() + eps)
+    step: Tensor = first / (1 - beta1**after) / ((second / (1 - beta2**after)).sqrt() + eps)
+    return step
 
 
 def row_means(factor: Tensor, ids: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ def packed(value: Any) -> bytes:
     """
     import dill
 
-    class Pickler(dill.Pickler):
+    class Pickler(dill.Pickler):  # type: ignore[misc]
         def persistent_id(self, each: Any) -> None:
             if not _sendable(each):
                 raise _Held(f"cannot send {_kind(each)}")

@@ -183,7 +183,7 @@ def from_file(text: str, kind: str = "reward", *, modules: dict[str, ModuleType]
     module = modules.get(str(path))
     if module is None:
         module = modules[str(path)] = _imported(path, text, file, kind)
-    function = getattr(module, name, None)
+    function: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(function):
         functions = [k for k, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
         raise UsageError(f"{kind} '{text}': {file} has no function '{name}' (it has: {', '.join(functions) or 'none'})")

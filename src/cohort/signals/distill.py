@@ -37,7 +37,8 @@ def divergence(log_p: Tensor, log_q: Tensor, *, alpha: float) -> Tensor:
         return _kl(log_q, log_p)
     if alpha == 1.0:
         return _kl(log_p, log_q)
-    return _Between.apply(log_p, log_q, alpha)
+    between: Tensor = _Between.apply(log_p, log_q, alpha)  # type: ignore[no-untyped-call]
+    return between
 
 
 class _Between(torch.autograd.Function):

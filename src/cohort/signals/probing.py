@@ -78,7 +78,8 @@ def features(fitted: State, parts: Sequence[Tensor], plain: Tensor) -> Tensor:
     """[n, k]: each part [n, D] in its principal components, then `plain` [n, S], all standardised."""
     pairs = zip(parts, fitted["means"], fitted["components"], strict=True)
     projected = [(part.double() - mean) @ components.T for part, mean, components in pairs]
-    return (torch.cat([*projected, plain.double()], 1) - fitted["center"]) / fitted["scale"]
+    raw = torch.cat([*projected, plain.double()], 1)
+    return raw.sub(fitted["center"]).div(fitted["scale"])
 
 
 def fit(parts: Sequence[Tensor], plain: Tensor, targets: Tensor, *, dims: Sequence[int], alpha: float) -> State:
@@ -108,4 +109,4 @@ def fit(parts: Sequence[Tensor], plain: Tensor, targets: Tensor, *, dims: Sequen
 
 def predict(fitted: State, parts: Sequence[Tensor], plain: Tensor) -> Tensor:
     """w.z + c: [n] in float64."""
-    return features(fitted, parts, plain) @ fitted["weights"] + fitted["intercept"]
+    return features(fitted, parts, plain).matmul(fitted["weights"]).add(fitted["intercept"])

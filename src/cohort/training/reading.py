@@ -16,7 +16,8 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            name, mark = self.peek_event().anchor, self.peek_event().start_mark
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            name, mark = event.anchor, event.start_mark
             # A few lines of lists of aliases of lists stand for more values than memory holds.
             if not isinstance(self.anchors.get(name, yaml.ScalarNode("", "")), yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(

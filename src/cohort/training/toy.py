@@ -58,7 +58,7 @@ def with_defaults(config: TrainConfig) -> TrainConfig:
 
 def worked_out(row: Row) -> str:
     """Step by step: "4 - 1 + 8 =" -> "4-1=3+8=11"."""
-    numbers = row["metadata"]["expression"].split()
+    numbers: list[str] = row["metadata"]["expression"].split()
     total, text = int(numbers[0]), numbers[0]
     for sign, term in zip(numbers[1::2], numbers[2::2], strict=True):
         total = total + int(term) if sign == "+" else total - int(term)

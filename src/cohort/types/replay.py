@@ -131,5 +131,6 @@ def rescored(held: Sequence[State], rollouts: Sequence[Rollout], access: ModelAc
 
 def drift_of(held: State, logp: Tensor) -> Tensor:
     """Mean absolute change from a remembered rollout's log-probabilities to `logp` [T] over its tokens with mask 1."""
-    mask = held["mask"]
-    return ((held["logp"] - logp[: len(mask)]).abs() * mask).sum() / mask.sum().clamp(min=1)
+    before, mask = held["logp"], held["mask"]
+    mean: Tensor = ((before - logp[: len(mask)]).abs() * mask).sum() / mask.sum().clamp(min=1)
+    return mean
