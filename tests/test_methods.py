@@ -14,6 +14,7 @@ from cohort.axes import advantage, aggregation, ratio, regularizer, surrogate
 from cohort.axes.filter import mixed_accuracy
 from cohort.axes.objective import GradedRewardError
 from cohort.methods import AXES, ConflictError, Method, MethodError, use
+from cohort.methods.ranges import check
 from cohort.registry import method
 from cohort.types import Batch
 from cohort.types.declare import needs
@@ -105,6 +106,8 @@ def test_bad_expressions_say_what_is_wrong(expression: str, says: str) -> None:
 
 
 OWN = '''
+from __future__ import annotations
+import typing
 import torch
 import cohort
 from cohort import Method, use
@@ -117,8 +120,8 @@ def mine(*, scale: float = 1.0):
     """My own method."""
     return Method(advantage=use(sign))
 
-@cohort.recipe(title="Declared", paper="none", confidence="exact", ranges={"x": "(0, 1]"})
-def declared(*, x: float = 0.5):
+@cohort.recipe(title="Declared", paper="none", confidence="exact")
+def declared(*, x: typing.Annotated[float, "(0, 1]"] = 0.5, y: OnlyForTypeCheckers = None):
     return Method(advantage=use(sign))
 
 def wrong():
@@ -170,6 +173,15 @@ def test_needs_follow_the_hyperparameters() -> None:
     assert method("rloo").needs(loss=False) == {"old_logp", "ref_logp"}
     assert method("s-grpo").provides == {"exit_position"}
     assert method("sage(solution='answer')").columns == {"answer": "hint_search"}
+
+
+def test_every_range_is_read_and_holds_its_default() -> None:
+    for name in registry.names():
+        recipe = registry.recipe(name)
+        assert {*recipe.hints} >= {*recipe.parameters}, name
+        for key, allowed in recipe.ranges.items():
+            check(name, key, recipe.parameters[key].default, allowed)
+    assert registry.recipe("grpo").ranges["clip_low"] == "[0, 1]"
 
 
 def test_every_method_fills_an_axis_and_says_where_it_comes_from() -> None:

@@ -24,6 +24,8 @@ Defaults: tau 0.5 and the weights are the paper's; correct means a reward above 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -98,23 +100,15 @@ def dynamic_weight(
     paper="arXiv:2602.10019",
     idea="prompts weighted by what their current rollouts show of length and difficulty",
     confidence="reconstructed: how the length and the difficulty criterion are joined",
-    ranges={
-        "variant": ("and", "or", "length", "difficulty", "llm", "vlm"),
-        "correct_above": "(-inf, inf)",
-        "tau": "[0, 1]",
-        "max_len": "[1, inf)",
-        "weight_tas": "[0, inf)",
-        "weight_tds": "[0, inf)",
-    },
 )
 def adora(
     *,
-    variant: str = "and",
-    correct_above: float = 0.5,
-    tau: float = 0.5,
-    max_len: int | None = None,
-    weight_tas: float | None = None,
-    weight_tds: float | None = None,
+    variant: Annotated[str, ("and", "or", "length", "difficulty", "llm", "vlm")] = "and",
+    correct_above: Annotated[float, "(-inf, inf)"] = 0.5,
+    tau: Annotated[float, "[0, 1]"] = 0.5,
+    max_len: Annotated[int | None, "[1, inf)"] = None,
+    weight_tas: Annotated[float | None, "[0, inf)"] = None,
+    weight_tds: Annotated[float | None, "[0, inf)"] = None,
 ) -> Method:
     tas, tds = WEIGHTS[variant]
     weights = {

@@ -24,7 +24,7 @@ and the lengths of warm-up and window are ours.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -111,42 +111,26 @@ def task_weight(batch: Batch, advantages: Tensor, state: State) -> Tensor:
     paper="arXiv:2602.10687",
     idea="steeper rewards and larger weights for the tasks that stand still",
     confidence="reconstructed: the controller's numbers and laggard, windows, the soft gate's temperatures",
-    ranges={
-        "a": "(0, inf)",
-        "gate": ("soft", "clip"),
-        "tau_pos": "(0, inf)",
-        "tau_neg": "(0, inf)",
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-        "warmup_steps": "[1, inf)",
-        "window_steps": "[1, inf)",
-        "eta_up": "[0, inf)",
-        "eta_down": "[0, inf)",
-        "theta_high": "(-inf, inf)",
-        "boost": "[1, inf)",
-        "decay": "(0, 1]",
-        "l_max": "[1, inf)",
-    },
 )
 def arspo(
     *,
     column: str = "task",
     tasks: tuple[Any, ...] | None = None,
     maps: tuple[str, ...] = ("identity", "exp", "exp", "exp"),
-    a: float = 3.0,
-    gate: str = "soft",
-    tau_pos: float = 1.0,
-    tau_neg: float = 1.05,
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
-    warmup_steps: int = 20,
-    window_steps: int = 20,
-    eta_up: float = 0.01,
-    eta_down: float = 0.01,
-    theta_high: float = 0.9,
-    boost: float = 1.2,
-    decay: float = 0.9,
-    l_max: float = 4.0,
+    a: Annotated[float, "(0, inf)"] = 3.0,
+    gate: Annotated[str, ("soft", "clip")] = "soft",
+    tau_pos: Annotated[float, "(0, inf)"] = 1.0,
+    tau_neg: Annotated[float, "(0, inf)"] = 1.05,
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.2,
+    warmup_steps: Annotated[int, "[1, inf)"] = 20,
+    window_steps: Annotated[int, "[1, inf)"] = 20,
+    eta_up: Annotated[float, "[0, inf)"] = 0.01,
+    eta_down: Annotated[float, "[0, inf)"] = 0.01,
+    theta_high: Annotated[float, "(-inf, inf)"] = 0.9,
+    boost: Annotated[float, "[1, inf)"] = 1.2,
+    decay: Annotated[float, "(0, 1]"] = 0.9,
+    l_max: Annotated[float, "[1, inf)"] = 4.0,
 ) -> Method:
     tasks = tuple(range(len(maps))) if tasks is None else tasks
     if len(tasks) != len(maps) or not set(maps) <= {"identity", "exp"}:

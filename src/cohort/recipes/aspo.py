@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -79,9 +80,10 @@ def early_code(batch: Batch, advantages: Tensor, *, delta: float = -2.0, k: floa
     paper="arXiv:2508.19201",
     idea="a bounded bonus in the advantage for calling code early",
     confidence="exact",
-    ranges={"delta": "(-inf, 0]", "k": "[0, 1)"},
 )
-def aspo(*, delta: float = -2.0, k: float = 0.7, code_pattern: str = FENCE) -> Method:
+def aspo(
+    *, delta: Annotated[float, "(-inf, 0]"] = -2.0, k: Annotated[float, "[0, 1)"] = 0.7, code_pattern: str = FENCE
+) -> Method:
     try:
         re.compile(code_pattern)
     except re.error as error:

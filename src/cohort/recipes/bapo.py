@@ -17,7 +17,7 @@ Defaults: the paper's (released yaml: "code", rho0 1, dual_clip 3, bounds 0.6 to
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
@@ -106,29 +106,18 @@ def balanced_clip(
     paper="arXiv:2510.18927",
     idea="clip bounds searched for every minibatch until positive tokens carry enough of it",
     confidence="exact",
-    ranges={
-        "search": ("paper", "code"),
-        "rho0": "[0, inf)",
-        "low_start": "[0, 1]",
-        "low_max": "[0, 1]",
-        "dual_clip": "(1, inf)",
-        "low_step": "(0, inf)",
-        "high_start": "[1, inf)",
-        "high_max": "[1, inf)",
-        "high_step": "(0, inf)",
-    },
 )
 def bapo(
     *,
-    search: str = "paper",
-    rho0: float = 0.4,
-    low_start: float = 0.6,
-    low_max: float = 0.9,
-    low_step: float = 0.02,
-    high_start: float = 1.2,
-    high_max: float = 3.0,
-    high_step: float = 0.05,
-    dual_clip: float | None = None,
+    search: Annotated[str, ("paper", "code")] = "paper",
+    rho0: Annotated[float, "[0, inf)"] = 0.4,
+    low_start: Annotated[float, "[0, 1]"] = 0.6,
+    low_max: Annotated[float, "[0, 1]"] = 0.9,
+    low_step: Annotated[float, "(0, inf)"] = 0.02,
+    high_start: Annotated[float, "[1, inf)"] = 1.2,
+    high_max: Annotated[float, "[1, inf)"] = 3.0,
+    high_step: Annotated[float, "(0, inf)"] = 0.05,
+    dual_clip: Annotated[float | None, "(1, inf)"] = None,
 ) -> Method:
     if low_max < low_start or high_max < high_start:
         raise MethodError("'bapo': low_max and high_max must not be below low_start and high_start, where they begin")

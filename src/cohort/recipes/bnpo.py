@@ -21,6 +21,8 @@ Defaults: rewards in [0, 1], cap 1e6 (official code). A reward beyond the range 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -106,13 +108,12 @@ def beta_normalised(
     paper="arXiv:2506.02864",
     idea="advantages normalised by a Beta density fitted to the batch's success rates",
     confidence="exact",
-    ranges={"reward_min": "(-inf, inf)", "reward_max": "(-inf, inf)", "weight_cap": "(0, inf)"},
 )
 def bnpo(
     *,
-    reward_min: float = 0.0,
-    reward_max: float = 1.0,
-    weight_cap: float = 1e6,
+    reward_min: Annotated[float, "(-inf, inf)"] = 0.0,
+    reward_max: Annotated[float, "(-inf, inf)"] = 1.0,
+    weight_cap: Annotated[float, "(0, inf)"] = 1e6,
     alpha_beta: tuple[float, float] | None = None,
     decompose: bool = False,
 ) -> Method:

@@ -18,6 +18,8 @@ sampler that there is not yet, so this is the update part. Defaults: 4 budgets o
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -108,15 +110,14 @@ def budget_relative(
     paper="arXiv:2505.13438",
     idea="rewarded at several thinking budgets, each stretch of thought for what it still changes",
     confidence="exact",
-    ranges={"prior": PRIORS, "mode": MODES, "decay": "(0, inf)", "max_tokens": "[1, inf)"},
 )
 def brpo(
     *,
     budgets: tuple[int, ...] = (2000, 4000, 6000, 8000),
-    prior: str = "uniform",
-    decay: float = 2.0,
-    mode: str = "brpo",
-    max_tokens: int | None = None,
+    prior: Annotated[str, PRIORS] = "uniform",
+    decay: Annotated[float, "(0, inf)"] = 2.0,
+    mode: Annotated[str, MODES] = "brpo",
+    max_tokens: Annotated[int | None, "[1, inf)"] = None,
 ) -> Method:
     if not budgets or list(budgets) != sorted(set(budgets)) or min(budgets) < 1:
         raise MethodError(f"'brpo': budgets={budgets!r} must be rising numbers of tokens, such as (2000, 4000)")

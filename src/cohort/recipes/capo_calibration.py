@@ -20,6 +20,8 @@ to be measured anew for other models). None for both switches the mask, and the 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -89,9 +91,12 @@ def calibrated(
     paper="arXiv:2604.12632",
     idea="weighs rollouts by how far perplexity misranks right and wrong ones",
     confidence="reconstructed: no division of the pair sum, log-probabilities of the sampling policy",
-    ranges={"tau": "(0, inf)", "ref_high": "[1, inf)", "ref_low": "[1, inf)"},
 )
 def capo_calibration(
-    *, tau: float = 0.6, ref_high: float | None = 2.5, ref_low: float | None = 1.05, threshold: float | None = None
+    *,
+    tau: Annotated[float, "(0, inf)"] = 0.6,
+    ref_high: Annotated[float | None, "[1, inf)"] = 2.5,
+    ref_low: Annotated[float | None, "[1, inf)"] = 1.05,
+    threshold: float | None = None,
 ) -> Method:
     return Method(advantage=use(calibrated, tau=tau, ref_high=ref_high, ref_low=ref_low, threshold=threshold))

@@ -20,6 +20,8 @@ rates about 1e-5; `gate/rejected` in the metrics says whether they fit.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -107,27 +109,17 @@ def curvature_gate(batch: Batch, advantages: Tensor) -> Tensor:
     paper="arXiv:2510.00819",
     idea="tokens whose own update would move the last layer too far are left out of the loss",
     confidence="exact",
-    ranges={
-        "tau_fisher": "[0, inf]",
-        "tau_hessian": "[0, inf]",
-        "symmetric": (True, False),
-        "optimizer": ("adam", "sgd"),
-        "beta1": "[0, 1)",
-        "beta2": "[0, 1)",
-        "adam_eps": "(0, inf)",
-        "top_k": "[1, inf)",
-    },
 )
 def capo_curvature(
     *,
-    tau_fisher: float = 1e-4,
-    tau_hessian: float = 1e-2,
-    symmetric: bool = True,
-    optimizer: str = "adam",
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    adam_eps: float = 1e-8,
-    top_k: int | None = 64,
+    tau_fisher: Annotated[float, "[0, inf]"] = 1e-4,
+    tau_hessian: Annotated[float, "[0, inf]"] = 1e-2,
+    symmetric: Annotated[bool, (True, False)] = True,
+    optimizer: Annotated[str, ("adam", "sgd")] = "adam",
+    beta1: Annotated[float, "[0, 1)"] = 0.9,
+    beta2: Annotated[float, "[0, 1)"] = 0.999,
+    adam_eps: Annotated[float, "(0, inf)"] = 1e-8,
+    top_k: Annotated[int | None, "[1, inf)"] = 64,
 ) -> Method:
     adam = (beta1, beta2, adam_eps) if optimizer == "adam" else None
     gate = {"tau_fisher": tau_fisher, "tau_hessian": tau_hessian, "symmetric": symmetric}

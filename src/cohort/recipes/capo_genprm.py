@@ -24,6 +24,7 @@ Defaults: weights 2 and 1 (paper, with k = 4). vote "majority" is one of the pap
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -110,16 +111,15 @@ def token_zscore(
     paper="arXiv:2508.02298",
     idea="a language model marks the wrong steps, whose tokens earn less",
     confidence="reconstructed: normalisation over tokens, average vote, ties in the majority",
-    ranges={"w_whole": "[0, inf)", "w_process": "[0, inf)", "vote": VOTES, "adv_eps": "(0, inf)", "std_ddof": (0, 1)},
 )
 def capo_genprm(
     *,
     judge: str | None = None,
-    w_whole: float = 2.0,
-    w_process: float = 1.0,
-    vote: str = "majority",
-    adv_eps: float = 1e-6,
-    std_ddof: int = 0,
+    w_whole: Annotated[float, "[0, inf)"] = 2.0,
+    w_process: Annotated[float, "[0, inf)"] = 1.0,
+    vote: Annotated[str, VOTES] = "majority",
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-6,
+    std_ddof: Annotated[int, (0, 1)] = 0,
 ) -> Method:
     how = {"w_whole": w_whole, "w_process": w_process, "vote": vote, "eps": adv_eps, "ddof": std_ddof}
     return Method(advantage=use(token_zscore, judge=judge, **how))

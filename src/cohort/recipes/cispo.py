@@ -16,6 +16,7 @@ the paper tunes it). The paper's AdamW uses beta2 0.95 and eps 1e-15.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -54,23 +55,15 @@ def stop_repetition(
     paper="arXiv:2506.13585",
     idea="clip the importance weight, not the gradient: every token keeps one",
     confidence="exact",
-    ranges={
-        "is_clip_low": "[0, 1]",
-        "is_clip_high": "[0, inf)",
-        "mask_low": "[0, 1]",
-        "mask_high": "[0, inf)",
-        "prob_threshold": "(0, 1)",
-        "run_length": "[1, inf)",
-    },
 )
 def cispo(
     *,
-    is_clip_low: float | None = None,
-    is_clip_high: float = 4.0,
-    mask_low: float | None = None,
-    mask_high: float | None = None,
-    prob_threshold: float = 0.99,
-    run_length: int = 3000,
+    is_clip_low: Annotated[float | None, "[0, 1]"] = None,
+    is_clip_high: Annotated[float, "[0, inf)"] = 4.0,
+    mask_low: Annotated[float | None, "[0, 1]"] = None,
+    mask_high: Annotated[float | None, "[0, inf)"] = None,
+    prob_threshold: Annotated[float, "(0, 1)"] = 0.99,
+    run_length: Annotated[int, "[1, inf)"] = 3000,
 ) -> Method:
     clip = {"is_clip_low": is_clip_low, "is_clip_high": is_clip_high, "mask_low": mask_low, "mask_high": mask_high}
     return Method(

@@ -19,6 +19,8 @@ Defaults: beta 0.1 is the specification's (the paper's depends on the reward's s
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -68,9 +70,10 @@ def contrastive(batch: Batch, *, beta: float = 0.1, form: str = "product") -> Te
     paper="arXiv:2406.19185",
     idea="differences of rewards are fitted by differences of log ratios, whoever drew the rollouts",
     confidence="reconstructed: the mean over pairs for more than two rollouts",
-    ranges={"beta": "[0, inf)", "form": ("product", "square")},
 )
-def copg(*, beta: float = 0.1, form: str = "product") -> Method:
+def copg(
+    *, beta: Annotated[float, "[0, inf)"] = 0.1, form: Annotated[str, ("product", "square")] = "product"
+) -> Method:
     if form == "square" and beta == 0:
         raise MethodError("'copg': form='square' divides by beta; give a beta above 0, or form='product'")
     return Method(objective=use(contrastive, beta=beta, form=form))

@@ -19,6 +19,8 @@ Defaults: gamma 20, rho 1.5 (paper; the group needs more than e^rho rollouts, or
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -82,25 +84,16 @@ def blended_advantage(
     paper="arXiv:2508.04138",
     idea="groups that answer alike learn from the comparison between prompts",
     confidence="reconstructed: prompt return, standard deviation and eps, blending of losses",
-    ranges={
-        "gamma": "[0, inf)",
-        "rho": "[0, inf)",
-        "blend": ("loss", "advantages"),
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-        "adv_eps": "(0, inf)",
-        "std_ddof": (0, 1),
-    },
 )
 def copo(
     *,
-    gamma: float = 20.0,
-    rho: float = 1.5,
-    blend: str = "loss",
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
-    adv_eps: float = 1e-6,
-    std_ddof: int = 0,
+    gamma: Annotated[float, "[0, inf)"] = 20.0,
+    rho: Annotated[float, "[0, inf)"] = 1.5,
+    blend: Annotated[str, ("loss", "advantages")] = "loss",
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.2,
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-6,
+    std_ddof: Annotated[int, (0, 1)] = 0,
 ) -> Method:
     local = use(advantage.zscore, eps=adv_eps, ddof=std_ddof)
     how = {"gamma": gamma, "rho": rho, "eps": adv_eps, "ddof": std_ddof}

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -118,41 +118,24 @@ def budgeted_reward(
     paper="arXiv:2508.08940",
     idea="a token budget that shrinks over training, in the prompt and in the reward",
     confidence="exact",
-    ranges={
-        "schedule": ("exponential", "stepwise", "linear"),
-        "shape": ("triangle", "band"),
-        "start": "[1, inf)",
-        "decay": "(0, 1]",
-        "interval": "[1, inf)",
-        "end": "[1, inf)",
-        "drops": "[1, inf)",
-        "total": "[1, inf)",
-        "lambda_c": "[0, inf)",
-        "lambda_l": "[0, inf)",
-        "lambda_f": "[0, inf)",
-        "r_cor": "[0, inf)",
-        "r_max": "[0, inf)",
-        "alpha_think": "[0, inf)",
-        "alpha_answer": "[0, inf)",
-    },
 )
 def curriculum_length(
     *,
-    schedule: str = "exponential",
-    start: float = 256,
-    decay: float = 0.7,
-    interval: int = 150,
-    end: float = 87,
-    drops: int = 3,
-    total: int | None = None,
-    lambda_c: float = 0.3,
-    lambda_l: float = 0.6,
-    lambda_f: float = 0.1,
-    r_cor: float = 1.0,
-    r_max: float = 1.0,
-    alpha_think: float = 0.5,
-    alpha_answer: float = 0.5,
-    shape: str = "triangle",
+    schedule: Annotated[str, ("exponential", "stepwise", "linear")] = "exponential",
+    start: Annotated[float, "[1, inf)"] = 256,
+    decay: Annotated[float, "(0, 1]"] = 0.7,
+    interval: Annotated[int, "[1, inf)"] = 150,
+    end: Annotated[float, "[1, inf)"] = 87,
+    drops: Annotated[int, "[1, inf)"] = 3,
+    total: Annotated[int | None, "[1, inf)"] = None,
+    lambda_c: Annotated[float, "[0, inf)"] = 0.3,
+    lambda_l: Annotated[float, "[0, inf)"] = 0.6,
+    lambda_f: Annotated[float, "[0, inf)"] = 0.1,
+    r_cor: Annotated[float, "[0, inf)"] = 1.0,
+    r_max: Annotated[float, "[0, inf)"] = 1.0,
+    alpha_think: Annotated[float, "[0, inf)"] = 0.5,
+    alpha_answer: Annotated[float, "[0, inf)"] = 0.5,
+    shape: Annotated[str, ("triangle", "band")] = "triangle",
     sentence: str = SENTENCE,
 ) -> Method:
     if sentence and "{budget}" not in sentence:

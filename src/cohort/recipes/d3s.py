@@ -20,6 +20,8 @@ fewer than 20 % of all tokens at the start).
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -103,23 +105,15 @@ def kept_over_length(batch: Batch) -> Tensor:
     paper="arXiv:2509.22115",
     idea="train on the most different advantages, and of these on the tokens of largest |A| H",
     confidence="reconstructed: denominator, rounding, ties, global ranking of tokens, values of the schedule",
-    ranges={
-        "cross_group": (False, True),
-        "num_rollouts_init": "[1, inf)",
-        "num_rollouts_final": "[1, inf)",
-        "token_fraction_init": "(0, 1]",
-        "token_fraction_final": "(0, 1]",
-        "denominator": ("selected", "sequence"),
-    },
 )
 def d3s(
     *,
-    cross_group: bool = True,
-    num_rollouts_init: int | None = None,
-    num_rollouts_final: int | None = None,
-    token_fraction_init: float = 0.2,
-    token_fraction_final: float = 0.8,
-    denominator: str = "selected",
+    cross_group: Annotated[bool, (False, True)] = True,
+    num_rollouts_init: Annotated[int | None, "[1, inf)"] = None,
+    num_rollouts_final: Annotated[int | None, "[1, inf)"] = None,
+    token_fraction_init: Annotated[float, "(0, 1]"] = 0.2,
+    token_fraction_final: Annotated[float, "(0, 1]"] = 0.8,
+    denominator: Annotated[str, ("selected", "sequence")] = "selected",
 ) -> Method:
     rollouts = {"num_rollouts_init": num_rollouts_init, "num_rollouts_final": num_rollouts_final}
     tokens = {"token_fraction_init": token_fraction_init, "token_fraction_final": token_fraction_final}

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -107,25 +108,17 @@ def anchored_clip(batch: Batch, ratio: Tensor, advantages: Tensor, *, low: float
     paper="arXiv:2512.06337",
     idea="leave out right and wrong rollouts that are too alike; solutions as anchors for unsolved prompts",
     confidence="reconstructed: distance, threshold rule, masking, anchors, all values",
-    ranges={
-        "tau": "(-inf, inf)",
-        "rule": ("any", "all"),
-        "anchor_ratio": ("policy_prob", "self"),
-        "max_accuracy": "[0, 1]",
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-    },
 )
 def dagrpo(
     *,
-    tau: float = 0.2,
-    rule: str = "any",
+    tau: Annotated[float, "(-inf, inf)"] = 0.2,
+    rule: Annotated[str, ("any", "all")] = "any",
     score: str = "quality",
-    anchor_ratio: str = "policy_prob",
+    anchor_ratio: Annotated[str, ("policy_prob", "self")] = "policy_prob",
     solution: str = "solution",
-    max_accuracy: float = 0.0,
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
+    max_accuracy: Annotated[float, "[0, 1]"] = 0.0,
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.2,
 ) -> Method:
     return Method(
         guidance=use(expert_anchors, solution=solution, max_accuracy=max_accuracy),

@@ -12,6 +12,8 @@ Defaults: the paper's. L_max is the generation budget of the run and L_cache a f
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from cohort.axes import aggregation, shaping, surrogate
 from cohort.axes.filter import mixed_accuracy
 from cohort.methods import Method, use
@@ -23,23 +25,16 @@ from cohort.recipes.recipe import recipe
     paper="arXiv:2503.14476",
     idea="clip-higher, token-level loss, dynamic sampling, soft overlong punishment",
     confidence="exact",
-    ranges={
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-        "max_rounds": "[1, inf)",
-        "max_len": "[1, inf)",
-        "cache_len": "[1, inf)",
-    },
 )
 def dapo(
     *,
-    clip_low: float = 0.2,
-    clip_high: float = 0.28,
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.28,
     dynamic_sampling: bool = True,
-    max_rounds: int = 10,
+    max_rounds: Annotated[int, "[1, inf)"] = 10,
     overlong: bool = True,
-    max_len: int | None = None,
-    cache_len: int | None = None,
+    max_len: Annotated[int | None, "[1, inf)"] = None,
+    cache_len: Annotated[int | None, "[1, inf)"] = None,
 ) -> Method:
     return Method(
         shaping=(use(shaping.soft_overlong, max_len=max_len, cache_len=cache_len),) if overlong else (),

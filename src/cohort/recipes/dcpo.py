@@ -20,6 +20,8 @@ Not "Dynamic Clipping Policy Optimization", which has the same short name.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from cohort.axes import advantage, surrogate
@@ -94,31 +96,19 @@ def target_ratio(logp_temp: Tensor, logp: Tensor) -> Tensor:
     paper="arXiv:2601.12730",
     idea="adds REINFORCE towards a hotter or colder policy, which a controller picks by entropy",
     confidence="exact",
-    ranges={
-        "target_entropy": "[0, inf)",
-        "hot": "[1, inf)",
-        "cold": "(0, 1]",
-        "cap": "[0, inf)",
-        "correct_threshold": "(-inf, inf)",
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-        "dual_clip": "(1, inf)",
-        "adv_eps": "(0, inf)",
-        "std_ddof": (0, 1),
-    },
 )
 def dcpo(
     *,
-    target_entropy: float = 0.25,
-    hot: float = 1.2,
-    cold: float = 0.8,
-    cap: float = 0.1,
-    correct_threshold: float = 0.05,
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
-    dual_clip: float | None = None,
-    adv_eps: float = 1e-6,
-    std_ddof: int = 1,
+    target_entropy: Annotated[float, "[0, inf)"] = 0.25,
+    hot: Annotated[float, "[1, inf)"] = 1.2,
+    cold: Annotated[float, "(0, 1]"] = 0.8,
+    cap: Annotated[float, "[0, inf)"] = 0.1,
+    correct_threshold: Annotated[float, "(-inf, inf)"] = 0.05,
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.2,
+    dual_clip: Annotated[float | None, "(1, inf)"] = None,
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-6,
+    std_ddof: Annotated[int, (0, 1)] = 1,
 ) -> Method:
     clip = {"low": clip_low, "high": clip_high}
     if dual_clip is not None and dual_clip <= 1 + clip_high:

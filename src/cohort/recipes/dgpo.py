@@ -22,6 +22,8 @@ sub-problem), and the method trains on the originals and the rewrites, four time
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -75,9 +77,8 @@ def with_signal(batch: Batch) -> Tensor:
     paper="arXiv:2601.20614",
     idea="every prompt with a signal counts equally, but hard ones more",
     confidence="exact",
-    ranges={"temperature": "(0, inf)", "eps_mad": "(0, inf)"},
 )
-def dgpo(*, temperature: float = 2.0, eps_mad: float = 1e-4) -> Method:
+def dgpo(*, temperature: Annotated[float, "(0, inf)"] = 2.0, eps_mad: Annotated[float, "(0, inf)"] = 1e-4) -> Method:
     return Method(
         filter=(use(with_signal),),
         advantage=use(mean_deviation, eps=eps_mad),

@@ -15,6 +15,8 @@ Defaults: token clip 0.2 (GRPO), sequence clip 3e-4 and 4e-4 (GSPO), alpha 0.5; 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -76,27 +78,17 @@ def hybrid_clip(
     paper="arXiv:2601.05607",
     idea="token and sequence ratio mixed by entropy, each clipped in its own region",
     confidence="reconstructed: entropy weight and its direction, min over mixed ratios, gradient of the sequence ratio",
-    ranges={
-        "mixing": ("average", "entropy"),
-        "alpha": "[0, 1]",
-        "seq_grad": ("token", "sequence"),
-        "form": ("mixed", "branch_min"),
-        "token_clip_low": "[0, 1]",
-        "token_clip_high": "[0, inf)",
-        "seq_clip_low": "[0, 1]",
-        "seq_clip_high": "[0, inf)",
-    },
 )
 def dhpo(
     *,
-    mixing: str = "entropy",
-    alpha: float = 0.5,
-    seq_grad: str = "token",
-    form: str = "mixed",
-    token_clip_low: float = 0.2,
-    token_clip_high: float = 0.2,
-    seq_clip_low: float = 3e-4,
-    seq_clip_high: float = 4e-4,
+    mixing: Annotated[str, ("average", "entropy")] = "entropy",
+    alpha: Annotated[float, "[0, 1]"] = 0.5,
+    seq_grad: Annotated[str, ("token", "sequence")] = "token",
+    form: Annotated[str, ("mixed", "branch_min")] = "mixed",
+    token_clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    token_clip_high: Annotated[float, "[0, inf)"] = 0.2,
+    seq_clip_low: Annotated[float, "[0, 1]"] = 3e-4,
+    seq_clip_high: Annotated[float, "[0, inf)"] = 4e-4,
 ) -> Method:
     mix = {"mixing": mixing, "alpha": alpha, "seq_grad": seq_grad}
     clip = {

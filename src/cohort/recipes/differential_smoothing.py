@@ -15,6 +15,8 @@ defaults (the specification's, 0.02 and 0.01) suit rollouts of some ten tokens. 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -59,16 +61,14 @@ def smoothed_reward(batch: Batch, *, gamma_p: float = 0.02, gamma_n: float = 0.0
     paper="arXiv:2511.19942",
     idea="a bonus for rare correct rollouts, a malus for rare wrong ones",
     confidence="exact",
-    ranges={
-        "gamma_p": "[0, inf)",
-        "gamma_n": "[0, inf)",
-        "form": ("advantage", "reward"),
-        "adv_eps": "(0, inf)",
-        "std_ddof": (0, 1),
-    },
 )
 def differential_smoothing(
-    *, gamma_p: float = 0.02, gamma_n: float = 0.01, form: str = "advantage", adv_eps: float = 1e-6, std_ddof: int = 0
+    *,
+    gamma_p: Annotated[float, "[0, inf)"] = 0.02,
+    gamma_n: Annotated[float, "[0, inf)"] = 0.01,
+    form: Annotated[str, ("advantage", "reward")] = "advantage",
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-6,
+    std_ddof: Annotated[int, (0, 1)] = 0,
 ) -> Method:
     weights = {"gamma_p": gamma_p, "gamma_n": gamma_n}
     if form == "reward":

@@ -16,6 +16,8 @@ Defaults: log-likelihood score with tau 10, kl_delta 1e-4, kl_beta 1e3 (official
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from cohort.axes.objective import binary, contrast, kl_hinge
@@ -58,23 +60,15 @@ def discriminative(
     paper="arXiv:2505.12366",
     idea="rank right above wrong rollouts; a squared hinge on the KL in place of clipping",
     confidence="exact",
-    ranges={
-        "variant": ("disco", "disco_b"),
-        "score": ("log_likelihood", "likelihood_ratio"),
-        "tau": "(0, inf)",
-        "kl_delta": "[0, inf)",
-        "kl_beta": "[0, inf)",
-        "kl_type": ("kl", "low_var_kl"),
-    },
 )
 def disco(
     *,
-    variant: str = "disco",
-    score: str = "log_likelihood",
-    tau: float | None = None,
-    kl_delta: float = 1e-4,
-    kl_beta: float = 1e3,
-    kl_type: str = "kl",
+    variant: Annotated[str, ("disco", "disco_b")] = "disco",
+    score: Annotated[str, ("log_likelihood", "likelihood_ratio")] = "log_likelihood",
+    tau: Annotated[float | None, "(0, inf)"] = None,
+    kl_delta: Annotated[float, "[0, inf)"] = 1e-4,
+    kl_beta: Annotated[float, "[0, inf)"] = 1e3,
+    kl_type: Annotated[str, ("kl", "low_var_kl")] = "kl",
     threshold: float | None = None,
 ) -> Method:
     # The paper pairs the log-likelihood score with tau 10 and the likelihood ratio with tau 1.

@@ -13,6 +13,8 @@ Defaults: beta 0.1, no label smoothing (paper). Its learning rates are small, 5e
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from cohort.axes.objective import logistic, mean_of_pairs, preferred_pairs, sequence_log_ratio
@@ -43,7 +45,6 @@ def pairwise_logistic(batch: Batch, *, beta: float = 0.1, label_smoothing: float
     paper="arXiv:2305.18290",
     idea="fit preferences by a classification loss; the policy is its own reward model",
     confidence="exact",
-    ranges={"beta": "(0, inf)", "label_smoothing": "[0, 0.5)"},
 )
-def dpo(*, beta: float = 0.1, label_smoothing: float = 0.0) -> Method:
+def dpo(*, beta: Annotated[float, "(0, inf)"] = 0.1, label_smoothing: Annotated[float, "[0, 0.5)"] = 0.0) -> Method:
     return Method(objective=use(pairwise_logistic, beta=beta, label_smoothing=label_smoothing))

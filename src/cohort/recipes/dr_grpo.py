@@ -11,6 +11,8 @@ Defaults: clip 0.2 and no KL are the paper's; L_max is the generation budget (30
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from cohort.axes import advantage, aggregation, surrogate
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
@@ -21,9 +23,13 @@ from cohort.recipes.recipe import recipe
     paper="arXiv:2503.20783",
     idea="no division by length or standard deviation",
     confidence="exact",
-    ranges={"clip_low": "[0, 1]", "clip_high": "[0, inf)", "max_tokens": "[1, inf)"},
 )
-def dr_grpo(*, clip_low: float = 0.2, clip_high: float = 0.2, max_tokens: int | None = None) -> Method:
+def dr_grpo(
+    *,
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.2,
+    max_tokens: Annotated[int | None, "[1, inf)"] = None,
+) -> Method:
     return Method(
         advantage=use(advantage.centred),
         surrogate=use(surrogate.ppo_clip, low=clip_low, high=clip_high),

@@ -18,6 +18,8 @@ Defaults: lambda 0.1 (released models; null is DisCO), tau 10, kl_delta 1e-4, kl
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -77,23 +79,15 @@ def decoupled(
     paper="arXiv:2510.04474",
     idea="rank right above wrong rollouts, the shorter right ones higher",
     confidence="exact",
-    ranges={
-        "length_weight_lambda": "(0, inf]",
-        "max_len": "[1, inf)",
-        "tau": "(0, inf)",
-        "kl_delta": "[0, inf)",
-        "kl_beta": "[0, inf)",
-        "threshold": "(-inf, inf)",
-    },
 )
 def drpo(
     *,
-    length_weight_lambda: float | None = 0.1,
-    max_len: int | None = None,
-    tau: float = 10.0,
-    kl_delta: float = 1e-4,
-    kl_beta: float = 1e3,
-    threshold: float | None = None,
+    length_weight_lambda: Annotated[float | None, "(0, inf]"] = 0.1,
+    max_len: Annotated[int | None, "[1, inf)"] = None,
+    tau: Annotated[float, "(0, inf)"] = 10.0,
+    kl_delta: Annotated[float, "[0, inf)"] = 1e-4,
+    kl_beta: Annotated[float, "[0, inf)"] = 1e3,
+    threshold: Annotated[float | None, "(-inf, inf)"] = None,
 ) -> Method:
     length = {"length_weight_lambda": length_weight_lambda, "max_len": max_len}
     hinge = {"kl_delta": kl_delta, "kl_beta": kl_beta}

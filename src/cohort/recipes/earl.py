@@ -19,6 +19,8 @@ Defaults: rho 0.2 is usual for gates on entropy; the weights are the specificati
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from cohort.axes.credit import of_tokens, uncertain_tokens
@@ -55,12 +57,11 @@ def staged_reward(
     paper="arXiv:2511.12033",
     idea="only the most uncertain tokens of each rollout carry the policy gradient",
     confidence="reconstructed: share of tokens, denominator, ungated KL, form and weights of the reward",
-    ranges={"rho": "(0, 1]", "denominator": ("all", "kept")},
 )
 def earl(
     *,
-    rho: float = 0.2,
-    denominator: str = "all",
+    rho: Annotated[float, "(0, 1]"] = 0.2,
+    denominator: Annotated[str, ("all", "kept")] = "all",
     syntax: str | None = None,
     interface: str | None = None,
     functional: str | None = None,

@@ -21,6 +21,7 @@ and no bound for "free_form"; min_top_probability and empty_reward are the relea
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -97,21 +98,14 @@ def free_form_reward(
     paper="arXiv:2504.05812",
     idea="no labels: an answer is worth the share of rollouts that mean the same",
     confidence="exact",
-    ranges={
-        "variant": ("math", "free_form"),
-        "entropy_low": "[0, inf)",
-        "entropy_high": "[0, inf]",
-        "min_top_probability": "[0, 1]",
-        "empty_reward": "(-inf, inf)",
-    },
 )
 def empo(
     *,
-    variant: str = "math",
-    entropy_low: float = 0.0,
-    entropy_high: float | None = None,
-    min_top_probability: float = 0.2,
-    empty_reward: float = -0.5,
+    variant: Annotated[str, ("math", "free_form")] = "math",
+    entropy_low: Annotated[float, "[0, inf)"] = 0.0,
+    entropy_high: Annotated[float | None, "[0, inf]"] = None,
+    min_top_probability: Annotated[float, "[0, 1]"] = 0.2,
+    empty_reward: Annotated[float, "(-inf, inf)"] = -0.5,
     equal: str | None = None,
 ) -> Method:
     if entropy_high is not None and entropy_high <= entropy_low:

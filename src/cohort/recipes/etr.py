@@ -13,6 +13,8 @@ Defaults: clip 0.2 (base); alpha 0.5, beta 0.5 and scale in [0.25, 3] are the sp
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from cohort.axes.surrogate import clipped
@@ -56,25 +58,16 @@ def elastic_clip(batch: Batch, ratio: Tensor, advantages: Tensor) -> Tensor:
     paper="arXiv:2601.03723",
     idea="wider clip for strong outcome signals and prompts of medium difficulty",
     confidence="reconstructed: the scaling functions and all values",
-    ranges={
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-        "alpha": "[0, inf)",
-        "beta": "[0, 1]",
-        "scale_min": "(0, inf)",
-        "scale_max": "(0, inf)",
-        "reward_range": "(0, inf)",
-    },
 )
 def etr(
     *,
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
-    alpha: float = 0.5,
-    beta: float = 0.5,
-    scale_min: float = 0.25,
-    scale_max: float = 3.0,
-    reward_range: float = 1.0,
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.2,
+    alpha: Annotated[float, "[0, inf)"] = 0.5,
+    beta: Annotated[float, "[0, 1]"] = 0.5,
+    scale_min: Annotated[float, "(0, inf)"] = 0.25,
+    scale_max: Annotated[float, "(0, inf)"] = 3.0,
+    reward_range: Annotated[float, "(0, inf)"] = 1.0,
 ) -> Method:
     if scale_max * clip_low >= 1:
         raise MethodError(

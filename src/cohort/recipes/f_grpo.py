@@ -25,6 +25,8 @@ has one above 0).
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from cohort.axes import advantage
@@ -65,23 +67,15 @@ def f_divergence(
     paper="arXiv:2602.05946",
     idea="an f-divergence between good and bad rollouts, with the log ratio to the reference as its critic",
     confidence="reconstructed: equal weights within each side, division by N, the clip",
-    ranges={
-        "divergence": tuple(TABLE),
-        "beta": "(0, inf)",
-        "gamma": "[0, inf)",
-        "link_kind": tuple(LINKS),
-        "conj_clip": "(0, inf]",
-        "adv_eps": "(0, inf)",
-    },
 )
 def f_grpo(
     *,
-    divergence: str = "kl",
-    beta: float = 0.1,
-    gamma: float = 0.0,
-    link_kind: str = "table",
-    conj_clip: float = 10.0,
-    adv_eps: float = 1e-6,
+    divergence: Annotated[str, tuple(TABLE)] = "kl",
+    beta: Annotated[float, "(0, inf)"] = 0.1,
+    gamma: Annotated[float, "[0, inf)"] = 0.0,
+    link_kind: Annotated[str, tuple(LINKS)] = "table",
+    conj_clip: Annotated[float, "(0, inf]"] = 10.0,
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-6,
 ) -> Method:
     reward = {"beta": beta, "gamma": gamma, "link_kind": link_kind, "conj_clip": conj_clip}
     return Method(

@@ -17,6 +17,8 @@ Defaults: beta 0.1, hybrid_weight 0.5, jensen_shannon are the specification's; t
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from cohort.axes import advantage
@@ -62,10 +64,13 @@ def hybrid(
     paper="arXiv:2602.05946",
     idea="f-GRPO on rollouts, anchored by fixed preferences in the same f-divergence",
     confidence="reconstructed: convex mixture, side of its weight, means over completions",
-    ranges={"divergence": tuple(TABLE), "beta": "(0, inf)", "hybrid_weight": "[0, 1]", "adv_eps": "(0, inf)"},
 )
 def f_hal(
-    *, divergence: str = "jensen_shannon", beta: float = 0.1, hybrid_weight: float = 0.5, adv_eps: float = 1e-6
+    *,
+    divergence: Annotated[str, tuple(TABLE)] = "jensen_shannon",
+    beta: Annotated[float, "(0, inf)"] = 0.1,
+    hybrid_weight: Annotated[float, "[0, 1]"] = 0.5,
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-6,
 ) -> Method:
     return Method(
         advantage=use(advantage.zscore, eps=adv_eps),

@@ -19,6 +19,8 @@ Defaults: flaw_penalty 1 (paper). Its run: clip 0.2/0.28, mean over tokens, over
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -71,7 +73,6 @@ def flaw_aware_reward(batch: Batch, *, flawed: str = "flawed", flaw_penalty: flo
     paper="arXiv:2510.22543",
     idea="a right answer by a flawed way counts less than a sound one",
     confidence="exact",
-    ranges={"flaw_penalty": "[0, inf)"},
 )
-def fapo(*, flaw_penalty: float = 1.0, flawed: str = "flawed") -> Method:
+def fapo(*, flaw_penalty: Annotated[float, "[0, inf)"] = 1.0, flawed: str = "flawed") -> Method:
     return Method(shaping=(use(flaw_aware_reward, flawed=flawed, flaw_penalty=flaw_penalty),))

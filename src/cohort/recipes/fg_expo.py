@@ -14,6 +14,7 @@ Defaults: center 0.5 (paper); the others are the specification's.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -97,29 +98,18 @@ def gaussian(
     paper="arXiv:2605.11403",
     idea="KL grows with accuracy; prompts of medium accuracy come more often",
     confidence="reconstructed: logistic shape, constants, estimation of accuracies",
-    ranges={
-        "beta_min": "[0, inf)",
-        "beta_max": "[0, inf)",
-        "steepness": "[0, inf)",
-        "midpoint": "[0, 1]",
-        "center": "[0, 1]",
-        "sigma": "(0, inf)",
-        "floor": "[0, inf)",
-        "ema": "(0, 1]",
-        "initial_accuracy": "[0, 1]",
-    },
 )
 def fg_expo(
     *,
-    beta_min: float = 1e-4,
-    beta_max: float = 2e-3,
-    steepness: float = 10.0,
-    midpoint: float = 0.5,
-    center: float = 0.5,
-    sigma: float = 0.25,
-    floor: float = 0.0,
-    ema: float = 1.0,
-    initial_accuracy: float = 0.5,
+    beta_min: Annotated[float, "[0, inf)"] = 1e-4,
+    beta_max: Annotated[float, "[0, inf)"] = 2e-3,
+    steepness: Annotated[float, "[0, inf)"] = 10.0,
+    midpoint: Annotated[float, "[0, 1]"] = 0.5,
+    center: Annotated[float, "[0, 1]"] = 0.5,
+    sigma: Annotated[float, "(0, inf)"] = 0.25,
+    floor: Annotated[float, "[0, inf)"] = 0.0,
+    ema: Annotated[float, "(0, 1]"] = 1.0,
+    initial_accuracy: Annotated[float, "[0, 1]"] = 0.5,
 ) -> Method:
     kl = {"beta_min": beta_min, "beta_max": beta_max, "steepness": steepness, "midpoint": midpoint}
     pick = {"center": center, "sigma": sigma, "floor": floor, "ema": ema, "initial_accuracy": initial_accuracy}

@@ -22,6 +22,7 @@ Defaults are ours, since the paper's were not recorded: coarse scales get smalle
 from __future__ import annotations
 
 import zlib
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -103,24 +104,16 @@ def shared_budget_ratio(batch: Batch, *, delta: float) -> Tensor:
     paper="arXiv:2603.08239",
     idea="a trust region of its own for token, rollout, prompt and domain",
     confidence="reconstructed: gates, residuals and means of the coarse scales, state and budget of APC-Obj, all values",
-    ranges={
-        "levels": (2, 4),
-        "delta_trajectory": "[0, inf]",
-        "epsilon": "[0, inf]",
-        "delta_group": "[0, inf]",
-        "delta_domain": "[0, inf]",
-        "delta": "[0, inf)",
-    },
 )
 def fiberpo(
     *,
-    levels: int = 2,
-    delta_trajectory: float = 0.05,
-    epsilon: float = 0.2,
-    delta_group: float = 0.04,
-    delta_domain: float = 0.03,
+    levels: Annotated[int, (2, 4)] = 2,
+    delta_trajectory: Annotated[float, "[0, inf]"] = 0.05,
+    epsilon: Annotated[float, "[0, inf]"] = 0.2,
+    delta_group: Annotated[float, "[0, inf]"] = 0.04,
+    delta_domain: Annotated[float, "[0, inf]"] = 0.03,
     domain: str | None = None,
-    delta: float | None = None,
+    delta: Annotated[float | None, "[0, inf)"] = None,
 ) -> Method:
     fine = {"delta_trajectory": delta_trajectory, "epsilon": epsilon}
     coarse = {"delta_group": delta_group, "delta_domain": delta_domain}

@@ -17,6 +17,7 @@ Defaults: w 0.5, p 0.5 (code); max_len: the run's longest completion.
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -66,15 +67,13 @@ def surrogate_signals(
     paper="arXiv:2505.19439",
     idea="rewards a readable answer and a good length; no labels",
     confidence="exact",
-    ranges={
-        "mode": ("format_length", "format", "correctness"),
-        "format_weight": "[0, inf)",
-        "max_len": "[1, inf)",
-        "p": "(0, 1)",
-    },
 )
 def format_length(
-    *, mode: str = "format_length", format_weight: float = 0.5, max_len: int | None = None, p: float = 0.5
+    *,
+    mode: Annotated[str, ("format_length", "format", "correctness")] = "format_length",
+    format_weight: Annotated[float, "[0, inf)"] = 0.5,
+    max_len: Annotated[int | None, "[1, inf)"] = None,
+    p: Annotated[float, "(0, 1)"] = 0.5,
 ) -> Method:
     how = {"mode": mode, "format_weight": format_weight, "max_len": max_len, "p": p}
     return Method(shaping=(use(surrogate_signals, **how),))

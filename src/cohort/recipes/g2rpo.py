@@ -20,6 +20,8 @@ Defaults: length_weight 0.2 and entropy_coef 0.1 are ours.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -97,16 +99,15 @@ def entropy_band(batch: Batch, *, entropy_bounds: PerTask, entropy_coef: float) 
     paper="arXiv:2604.08539",
     idea="advantages are normal quantiles of the reward's rank, whatever its scale",
     confidence="reconstructed: slopes of the length reward, form and scale of the entropy penalty, all thresholds",
-    ranges={"length_weight": "[0, inf)", "entropy_coef": "[0, inf)"},
 )
 def g2rpo(
     *,
     task: str | None = None,
     tasks: tuple[str | int, ...] | None = None,
     lengths: PerTask | None = None,
-    length_weight: float = 0.2,
+    length_weight: Annotated[float, "[0, inf)"] = 0.2,
     entropy_bounds: PerTask | None = None,
-    entropy_coef: float = 0.1,
+    entropy_coef: Annotated[float, "[0, inf)"] = 0.1,
     discard_uniform: bool = True,
 ) -> Method:
     tables = {"lengths": lengths or (), "entropy_bounds": entropy_bounds or ()}

@@ -18,6 +18,8 @@ Defaults: temperature 1e-4 (scripts), clip 0.2 (0.2 or 0.3 there); 5 to 10 epoch
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -88,21 +90,14 @@ def median_critic_loss(returns: Tensor, medians: Tensor) -> Tensor:
     paper="arXiv:2604.18578",
     idea="pull the ratio to the closed-form optimum of a bounded step instead of clipping it",
     confidence="exact",
-    ranges={
-        "temperature": "(0, inf)",
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-        "adv_eps": "(0, inf)",
-        "scale_by_std": (True, False),
-    },
 )
 def gbpo(
     *,
-    temperature: float = 1e-4,
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
-    adv_eps: float = 1e-6,
-    scale_by_std: bool = True,
+    temperature: Annotated[float, "(0, inf)"] = 1e-4,
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.2,
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-6,
+    scale_by_std: Annotated[bool, (True, False)] = True,
 ) -> Method:
     scale = {"eps": adv_eps, "scale_by_std": scale_by_std}
     return Method(

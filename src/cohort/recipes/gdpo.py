@@ -16,6 +16,8 @@ counts as 0, as there; `missing="skip"` leaves it out of mean and standard devia
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -79,15 +81,14 @@ def conditioned(batch: Batch, *, target: int, condition_on: int, threshold: floa
     paper="arXiv:2601.05242",
     idea="normalise every reward component by itself before adding them",
     confidence="exact",
-    ranges={"adv_eps": "(0, inf)", "std_ddof": (0, 1), "missing": ("zero", "skip")},
 )
 def gdpo(
     *,
     weights: tuple[float, ...] | None = None,
-    adv_eps: float = 1e-4,
-    std_ddof: int = 1,
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-4,
+    std_ddof: Annotated[int, (0, 1)] = 1,
     batch_norm: bool = True,
-    missing: str = "zero",
+    missing: Annotated[str, ("zero", "skip")] = "zero",
     condition: tuple[int, int, float] | None = None,
 ) -> Method:
     shape: tuple[Stage, ...] = ()

@@ -19,7 +19,7 @@ pairs, so the step size must be tiny; the script halves it whenever it lowers th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -114,14 +114,13 @@ def worst_group(
     paper="arXiv:2405.20304",
     idea="minimise the loss of the labellers who are served worst",
     confidence="exact",
-    ranges={"base": ("dpo", "ipo"), "beta": "(0, inf)", "step_size": "[0, inf)"},
 )
 def group_robust_po(
     *,
     column: str = "labeller",
-    base: str = "ipo",
-    beta: float = 0.01,
-    step_size: float = 5e-7,
+    base: Annotated[str, ("dpo", "ipo")] = "ipo",
+    beta: Annotated[float, "(0, inf)"] = 0.01,
+    step_size: Annotated[float, "[0, inf)"] = 5e-7,
     scale_by_counts: bool = True,
     importance_sampling: bool = False,
 ) -> Method:

@@ -16,6 +16,8 @@ Defaults: clip 0.2 and beta 0.04 are the paper's (group size 64 and learning rat
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -57,27 +59,17 @@ def process_advantages(batch: Batch, *, eps: float = 1e-6, ddof: int = 0) -> Ten
     paper="arXiv:2402.03300",
     idea="the mean reward of a group of rollouts replaces PPO's value network",
     confidence="exact",
-    ranges={
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-        "kl_beta": "[0, inf)",
-        "adv_eps": "(0, inf)",
-        "std_ddof": (0, 1),
-        "kl": ("k1", "k2", "k3"),
-        "aggregation": tuple(BY_NAME),
-        "supervision": ("outcome", "process"),
-    },
 )
 def grpo(
     *,
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
-    kl_beta: float = 0.04,
-    kl: str = "k3",
-    adv_eps: float = 1e-6,
-    std_ddof: int = 0,
-    aggregation: str = "seq",
-    supervision: str = "outcome",
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.2,
+    kl_beta: Annotated[float, "[0, inf)"] = 0.04,
+    kl: Annotated[str, ("k1", "k2", "k3")] = "k3",
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-6,
+    std_ddof: Annotated[int, (0, 1)] = 0,
+    aggregation: Annotated[str, tuple(BY_NAME)] = "seq",
+    supervision: Annotated[str, ("outcome", "process")] = "outcome",
 ) -> Method:
     estimate = process_advantages if supervision == "process" else advantage.zscore
     return Method(

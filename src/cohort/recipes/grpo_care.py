@@ -18,6 +18,8 @@ Defaults: the paper's; margin 0 (SEED-Bench-R1; 0.01 in its transfer run).
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -100,22 +102,15 @@ def consistency_reward(
     paper="arXiv:2506.16141",
     idea="a bonus for right answers that follow from their own reasoning, by a slow copy of the policy",
     confidence="exact",
-    ranges={
-        "bonus_coefficient": "[0, inf)",
-        "margin": "[0, inf)",
-        "confidence_upper": "(0, 1]",
-        "teacher_decay": "[0, 1]",
-        "teacher_every": "[1, inf)",
-    },
 )
 def grpo_care(
     *,
-    bonus_coefficient: float = 0.5,
-    margin: float = 0.0,
-    confidence_upper: float | None = 0.95,
+    bonus_coefficient: Annotated[float, "[0, inf)"] = 0.5,
+    margin: Annotated[float, "[0, inf)"] = 0.0,
+    confidence_upper: Annotated[float | None, "(0, 1]"] = 0.95,
     accuracy_reward: str | None = None,
-    teacher_decay: float = 0.995,
-    teacher_every: int = 10,
+    teacher_decay: Annotated[float, "[0, 1]"] = 0.995,
+    teacher_every: Annotated[int, "[1, inf)"] = 10,
     open_tag: str = "<answer>",
     close_tag: str = "</answer>",
 ) -> Method:

@@ -14,6 +14,7 @@ Defaults: lambda 0.2 is the paper's example; alpha 0.2 is common for this penalt
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -50,7 +51,6 @@ def short_if_solved(batch: Batch, *, lambda_top: float = 0.2, alpha: float = 0.2
     paper="arXiv:2505.18086",
     idea="a length penalty for the best-solved prompts of the step alone",
     confidence="reconstructed: rounding, ties, standard deviation, groups without spread, alpha",
-    ranges={"lambda_top": "[0, 1]", "alpha": "[0, 1)"},
 )
-def grpo_lambda(*, lambda_top: float = 0.2, alpha: float = 0.2) -> Method:
+def grpo_lambda(*, lambda_top: Annotated[float, "[0, 1]"] = 0.2, alpha: Annotated[float, "[0, 1)"] = 0.2) -> Method:
     return Method(shaping=(use(short_if_solved, lambda_top=lambda_top, alpha=alpha),))

@@ -19,6 +19,8 @@ Defaults: K 4 (paper); alpha 0.5, rho 0.5 are the specification's.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -105,19 +107,13 @@ def progress_bonus(
     paper="arXiv:2604.20659",
     idea="a segment is paid for how much it raises the policy's belief in the gold answer",
     confidence="reconstructed: candidates, boundaries, alpha, joint probability, closing text",
-    ranges={
-        "alpha": "[0, inf)",
-        "num_segments": "[1, inf)",
-        "entropy_fraction": "(0, 1]",
-        "confidence": ("joint", "per_token"),
-    },
 )
 def grpo_vps(
     *,
-    alpha: float = 0.5,
-    num_segments: int = 4,
-    entropy_fraction: float = 0.5,
-    confidence: str = "joint",
+    alpha: Annotated[float, "[0, inf)"] = 0.5,
+    num_segments: Annotated[int, "[1, inf)"] = 4,
+    entropy_fraction: Annotated[float, "(0, 1]"] = 0.5,
+    confidence: Annotated[str, ("joint", "per_token")] = "joint",
     answer: str = "answer",
     closing: str = CLOSING,
 ) -> Method:

@@ -11,6 +11,8 @@ within a rollout. Defaults: the paper's bounds, small because s_i is normalised 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from cohort.axes import aggregation, ratio, surrogate
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
@@ -21,9 +23,13 @@ from cohort.recipes.recipe import recipe
     paper="arXiv:2507.18071",
     idea="one length-normalised importance ratio and clip per rollout",
     confidence="exact",
-    ranges={"clip_low": "[0, 1]", "clip_high": "[0, inf)", "level": ("sequence", "sequence-token")},
 )
-def gspo(*, clip_low: float = 3e-4, clip_high: float = 4e-4, level: str = "sequence") -> Method:
+def gspo(
+    *,
+    clip_low: Annotated[float, "[0, 1]"] = 3e-4,
+    clip_high: Annotated[float, "[0, inf)"] = 4e-4,
+    level: Annotated[str, ("sequence", "sequence-token")] = "sequence",
+) -> Method:
     return Method(
         ratio=use(ratio.sequence, gradient="sequence" if level == "sequence" else "token"),
         surrogate=use(surrogate.ppo_clip, low=clip_low, high=clip_high),

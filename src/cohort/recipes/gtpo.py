@@ -18,6 +18,7 @@ one at the first update.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -106,21 +107,14 @@ def conflict_credit(
     paper="arXiv:2508.03772",
     idea="protect tokens that right and wrong rollouts share; push down rollouts whose entropy explodes",
     confidence="exact",
-    ranges={
-        "w_pos": "[0, inf)",
-        "entropy_threshold": "[0, inf)",
-        "gamma": "[0, inf)",
-        "initial_entropy": "[0, inf)",
-        "ratio": ("self", "old"),
-    },
 )
 def gtpo(
     *,
-    w_pos: float = 2.0,
-    entropy_threshold: float = math.log(2),
-    gamma: float = 0.1,
-    initial_entropy: float | None = None,
-    ratio: str = "self",
+    w_pos: Annotated[float, "[0, inf)"] = 2.0,
+    entropy_threshold: Annotated[float, "[0, inf)"] = math.log(2),
+    gamma: Annotated[float, "[0, inf)"] = 0.1,
+    initial_entropy: Annotated[float | None, "[0, inf)"] = None,
+    ratio: Annotated[str, ("self", "old")] = "self",
 ) -> Method:
     how = {"w_pos": w_pos, "entropy_threshold": entropy_threshold, "gamma": gamma, "initial_entropy": initial_entropy}
     return Method(

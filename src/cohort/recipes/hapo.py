@@ -20,6 +20,8 @@ Defaults: the paper's (temperature_tau is to be lowered if training collapses; 0
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -96,29 +98,18 @@ def heterogeneous_clip(
     paper="arXiv:2509.16591",
     idea="temperature, advantage and clip range of each token by its entropy",
     confidence="exact",
-    ranges={
-        "entropy_pivot": "[0, 1]",
-        "temperature_tau": "[0, 1)",
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-        "clip_alpha": "[0, inf)",
-        "adv_beta": "[0, 1]",
-        "dual_clip": "(1, inf)",
-        "fallback_limit": "(0, inf)",
-        "adv_eps": "(0, inf)",
-    },
 )
 def hapo(
     *,
-    entropy_pivot: float = 0.8,
-    temperature_tau: float = 0.05,
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
-    clip_alpha: float = 1.0,
-    adv_beta: float = 1.0,
-    dual_clip: float = 10.0,
-    fallback_limit: float = 5.0,
-    adv_eps: float = 1e-6,
+    entropy_pivot: Annotated[float, "[0, 1]"] = 0.8,
+    temperature_tau: Annotated[float, "[0, 1)"] = 0.05,
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.2,
+    clip_alpha: Annotated[float, "[0, inf)"] = 1.0,
+    adv_beta: Annotated[float, "[0, 1]"] = 1.0,
+    dual_clip: Annotated[float, "(1, inf)"] = 10.0,
+    fallback_limit: Annotated[float, "(0, inf)"] = 5.0,
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-6,
 ) -> Method:
     tokens = {"clip_alpha": clip_alpha, "adv_beta": adv_beta, "dual_clip": dual_clip, "entropy_pivot": entropy_pivot}
     heated = use(sampling.by_entropy, temperature_tau=temperature_tau, entropy_pivot=entropy_pivot)

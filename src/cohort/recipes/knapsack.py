@@ -18,6 +18,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -111,7 +112,11 @@ def knapsack_budget(
     paper="arXiv:2509.25849",
     idea="more rollouts for prompts where they are likely to bring a gradient",
     confidence="reconstructed: ties, unseen prompts, left-over, min_gain",
-    ranges={"n_low": "[2, inf)", "n_up": "[2, inf)", "min_gain": "[0, inf)"},
 )
-def knapsack(*, n_low: int = 2, n_up: int = 128, min_gain: float = 0.0) -> Method:
+def knapsack(
+    *,
+    n_low: Annotated[int, "[2, inf)"] = 2,
+    n_up: Annotated[int, "[2, inf)"] = 128,
+    min_gain: Annotated[float, "[0, inf)"] = 0.0,
+) -> Method:
     return Method(budget=use(knapsack_budget, n_low=n_low, n_up=n_up, min_gain=min_gain))

@@ -18,6 +18,8 @@ Defaults: beta 0.1, both weights 1. The paper wants w_D n_D / (w_U n_U) in [1, 4
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -107,21 +109,14 @@ def prospect(
     paper="arXiv:2402.01306, arXiv:2604.09746",
     idea="learn from thumbs up or down on single completions, with a loss that saturates both ways",
     confidence="reconstructed: the loop of rounds (labels, schedule, reference); the loss is exact",
-    ranges={
-        "beta": "(0, inf)",
-        "desirable_weight": "[0, inf)",
-        "undesirable_weight": "[0, inf)",
-        "threshold": "(-inf, inf)",
-        "balance": "(0, inf)",
-    },
 )
 def kto(
     *,
-    beta: float = 0.1,
-    desirable_weight: float = 1.0,
-    undesirable_weight: float = 1.0,
-    threshold: float | None = 0.5,
-    balance: float | None = None,
+    beta: Annotated[float, "(0, inf)"] = 0.1,
+    desirable_weight: Annotated[float, "[0, inf)"] = 1.0,
+    undesirable_weight: Annotated[float, "[0, inf)"] = 1.0,
+    threshold: Annotated[float | None, "(-inf, inf)"] = 0.5,
+    balance: Annotated[float | None, "(0, inf)"] = None,
 ) -> Method:
     weights = {"desirable_weight": desirable_weight, "undesirable_weight": undesirable_weight}
     return Method(objective=use(prospect, beta=beta, threshold=threshold, balance=balance, **weights))

@@ -15,7 +15,7 @@ many times larger. Gradient clipping changes the mixture in c and m, not the ste
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -95,16 +95,14 @@ def lion_k(
     paper="arXiv:2302.06675, arXiv:2310.05898",
     idea="sign of an interpolated momentum; one buffer per weight",
     confidence="exact",
-    ranges={
-        "beta1": "[0, 1)",
-        "beta2": "[0, 1)",
-        "weight_decay": "[0, inf)",
-        "cut": "(0, inf)",
-        "kappa": ("l1", "l2", "half_square", "huber", "l1_trunc", "linf"),
-    },
 )
 def lion(
-    *, beta1: float = 0.9, beta2: float = 0.99, weight_decay: float = 0.0, kappa: str = "l1", cut: float = 0.05
+    *,
+    beta1: Annotated[float, "[0, 1)"] = 0.9,
+    beta2: Annotated[float, "[0, 1)"] = 0.99,
+    weight_decay: Annotated[float, "[0, inf)"] = 0.0,
+    kappa: Annotated[str, ("l1", "l2", "half_square", "huber", "l1_trunc", "linf")] = "l1",
+    cut: Annotated[float, "(0, inf)"] = 0.05,
 ) -> Method:
     how = {"beta1": beta1, "beta2": beta2, "weight_decay": weight_decay, "kappa": kappa, "cut": cut}
     return Method(optimizer=use(lion_k, **how))

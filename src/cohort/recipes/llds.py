@@ -20,6 +20,8 @@ Defaults: coef 0.2 (paper; ports use 0.05 to 0.1), without LLDS-MA, whose weight
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -101,19 +103,13 @@ def lazy_displacement(
     paper="arXiv:2512.04220",
     idea="penalise falling likelihood of what is worth keeping, action by action",
     confidence="exact",
-    ranges={
-        "coef": "[0, inf)",
-        "gate": ("action", "response", "token"),
-        "answer_weight": "[0, 1]",
-        "denominator": ("preserving", "all"),
-    },
 )
 def llds(
     *,
-    coef: float = 0.2,
-    gate: str = "action",
-    answer_weight: float = 1.0,
-    denominator: str = "preserving",
+    coef: Annotated[float, "[0, inf)"] = 0.2,
+    gate: Annotated[str, ("action", "response", "token")] = "action",
+    answer_weight: Annotated[float, "[0, 1]"] = 1.0,
+    denominator: Annotated[str, ("preserving", "all")] = "preserving",
     open_tag: str = "<answer>",
     close_tag: str = "</answer>",
 ) -> Method:

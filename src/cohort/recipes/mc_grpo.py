@@ -15,6 +15,8 @@ relies on Adam's scale invariance and gradient clipping. Raise eps, or set scale
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -61,9 +63,13 @@ def without_pivot(batch: Batch) -> Tensor:
     paper="arXiv:2601.22582",
     idea="median baseline from one extra rollout, for small groups",
     confidence="exact",
-    ranges={"eps_mad": "(0, inf)", "scale": ("mad", "none")},
 )
-def mc_grpo(*, eps_mad: float = 1e-3, rescale_nonzero: bool = False, scale: str = "mad") -> Method:
+def mc_grpo(
+    *,
+    eps_mad: Annotated[float, "(0, inf)"] = 1e-3,
+    rescale_nonzero: bool = False,
+    scale: Annotated[str, ("mad", "none")] = "mad",
+) -> Method:
     return Method(
         budget=use(one_more),
         advantage=use(median_centred, eps=eps_mad, rescale_nonzero=rescale_nonzero, scale=scale),

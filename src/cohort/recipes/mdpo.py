@@ -21,6 +21,8 @@ Defaults: the schedule is the paper's. Its code has t_k = 1 - (k - 1)/K.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from cohort.axes import surrogate
@@ -69,7 +71,8 @@ def proximity(batch: Batch, *, kl: str = "sampled", step_size: float | None = No
     paper="arXiv:2005.09814",
     idea="no clip: several updates a batch, held near the policy before the step by a KL that grows over the run",
     confidence="exact",
-    ranges={"step_size": "(0, inf)", "kl": ("sampled", "full")},
 )
-def mdpo(*, step_size: float | None = None, kl: str = "sampled") -> Method:
+def mdpo(
+    *, step_size: Annotated[float | None, "(0, inf)"] = None, kl: Annotated[str, ("sampled", "full")] = "sampled"
+) -> Method:
     return Method(surrogate=use(surrogate.unclipped), regularizer=(use(proximity, kl=kl, step_size=step_size),))

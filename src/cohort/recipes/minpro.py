@@ -17,6 +17,8 @@ Defaults: clip 0.2 and 0.28 as in DAPO (the paper's values were not recorded); c
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -53,9 +55,8 @@ def prefix_ratio(batch: Batch) -> Tensor:
     paper="arXiv:2601.22718",
     idea="a token's weight counts the smallest ratio of its prefix as well",
     confidence="reconstructed: empty prefix, masked tokens, clip values",
-    ranges={"clip_low": "[0, 1]", "clip_high": "[0, inf)"},
 )
-def minpro(*, clip_low: float = 0.2, clip_high: float = 0.28) -> Method:
+def minpro(*, clip_low: Annotated[float, "[0, 1]"] = 0.2, clip_high: Annotated[float, "[0, inf)"] = 0.28) -> Method:
     return Method(
         ratio=use(prefix_ratio),
         surrogate=use(surrogate.weighted_reinforce, is_clip_low=clip_low, is_clip_high=clip_high),

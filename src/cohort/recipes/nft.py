@@ -18,6 +18,8 @@ The advantage is w_g for a right, -neg_weight w_g for a wrong rollout. Groups wi
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -100,27 +102,17 @@ def negative_aware(
     paper="arXiv:2505.18116",
     idea="maximum likelihood on right rollouts, and on wrong ones through the negative policy that the policy implies",
     confidence="exact",
-    ranges={
-        "prompt_weight": ("one_minus_rate", "sqrt_odds", "uniform"),
-        "neg_weight": "[0, inf)",
-        "eps_neg": "(0, inf)",
-        "rate_clamp": "[0, 0.5]",
-        "length_norm": "(0, inf)",
-        "ratio_type": ("token", "sequence"),
-        "threshold": "(-inf, inf)",
-        "max_rounds": "[1, inf)",
-    },
 )
 def nft(
     *,
-    prompt_weight: str = "one_minus_rate",
-    neg_weight: float = 1.0,
-    eps_neg: float = 1.0,
-    rate_clamp: float = 0.02,
-    length_norm: float = 1000.0,
-    ratio_type: str = "token",
-    threshold: float | None = None,
-    max_rounds: int = 10,
+    prompt_weight: Annotated[str, ("one_minus_rate", "sqrt_odds", "uniform")] = "one_minus_rate",
+    neg_weight: Annotated[float, "[0, inf)"] = 1.0,
+    eps_neg: Annotated[float, "(0, inf)"] = 1.0,
+    rate_clamp: Annotated[float, "[0, 0.5]"] = 0.02,
+    length_norm: Annotated[float, "(0, inf)"] = 1000.0,
+    ratio_type: Annotated[str, ("token", "sequence")] = "token",
+    threshold: Annotated[float | None, "(-inf, inf)"] = None,
+    max_rounds: Annotated[int, "[1, inf)"] = 10,
 ) -> Method:
     rate = {"rate_clamp": rate_clamp, "threshold": threshold}
     token = ratio_type == "token"

@@ -18,6 +18,8 @@ Defaults: r_max 1, one virtual rollout, clip 0.16 below and 0.24 above, eps 1e-6
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -58,23 +60,15 @@ def not_all_correct(batch: Batch) -> Tensor:
     paper="arXiv:2509.18851",
     idea="a virtual best rollout in every group's statistics, so that groups of failures teach too",
     confidence="exact",
-    ranges={
-        "r_max": "(-inf, inf)",
-        "virtual": "[0, inf)",
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-        "adv_eps": "(0, inf)",
-        "std_ddof": (0, 1),
-    },
 )
 def ngrpo(
     *,
-    r_max: float = 1.0,
-    virtual: int = 1,
-    clip_low: float = 0.16,
-    clip_high: float = 0.24,
-    adv_eps: float = 1e-6,
-    std_ddof: int = 1,
+    r_max: Annotated[float, "(-inf, inf)"] = 1.0,
+    virtual: Annotated[int, "[0, inf)"] = 1,
+    clip_low: Annotated[float, "[0, 1]"] = 0.16,
+    clip_high: Annotated[float, "[0, inf)"] = 0.24,
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-6,
+    std_ddof: Annotated[int, (0, 1)] = 1,
 ) -> Method:
     return Method(
         filter=(use(not_all_correct),),

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -95,9 +96,15 @@ def tool_efficiency(
     paper="arXiv:2504.14870",
     idea="correct answers earn less the further their tool calls are from the fewest that were enough",
     confidence="exact",
-    ranges={"variant": ("grpo", "ppo"), "memory": (False, True), "alpha": "(0, inf)", "c": "(0, inf)"},
 )
-def otc(*, variant: str = "grpo", memory: bool = False, alpha: float = 1.0, c: float = 4.0, call: str = CALL) -> Method:
+def otc(
+    *,
+    variant: Annotated[str, ("grpo", "ppo")] = "grpo",
+    memory: Annotated[bool, (False, True)] = False,
+    alpha: Annotated[float, "(0, inf)"] = 1.0,
+    c: Annotated[float, "(0, inf)"] = 4.0,
+    call: str = CALL,
+) -> Method:
     try:
         re.compile(call)
     except re.error as error:

@@ -20,6 +20,8 @@ for 3B no eta). Clip bounds are the base's: 0.2/0.3 with clip_dual 3 for GRPO, o
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from cohort.axes import regularizer, surrogate
@@ -92,31 +94,19 @@ def double_entropy(
     paper="arXiv:2507.06448",
     idea="reward the policy for needing the image",
     confidence="exact",
-    ranges={
-        "gamma": "[0, inf)",
-        "gamma_end": "[0, inf)",
-        "anneal_share": "(0, 1]",
-        "eta_ori": "[0, inf)",
-        "eta_aug": "[0, inf)",
-        "kl_beta": "[0, inf)",
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-        "clip_dual": "(1, inf)",
-        "aug_gradient": (True, False),
-    },
 )
 def papo(
     *,
-    gamma: float = 0.01,
-    gamma_end: float | None = None,
-    anneal_share: float = 1.0,
-    eta_ori: float = 0.03,
-    eta_aug: float = 0.03,
-    aug_gradient: bool = False,
-    kl_beta: float = 0.0,
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
-    clip_dual: float | None = None,
+    gamma: Annotated[float, "[0, inf)"] = 0.01,
+    gamma_end: Annotated[float | None, "[0, inf)"] = None,
+    anneal_share: Annotated[float, "(0, 1]"] = 1.0,
+    eta_ori: Annotated[float, "[0, inf)"] = 0.03,
+    eta_aug: Annotated[float, "[0, inf)"] = 0.03,
+    aug_gradient: Annotated[bool, (True, False)] = False,
+    kl_beta: Annotated[float, "[0, inf)"] = 0.0,
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.2,
+    clip_dual: Annotated[float | None, "(1, inf)"] = None,
 ) -> Method:
     clip = {"low": clip_low, "high": clip_high}
     how = {"gamma": gamma, "gamma_end": gamma_end, "anneal_share": anneal_share, "aug_gradient": aug_gradient}

@@ -20,6 +20,7 @@ Defaults: K 8 and phi in [0, 0.5] are the paper's.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -94,9 +95,14 @@ def retrospect(batch: Batch, advantages: Tensor) -> Tensor:
     paper="arXiv:2604.00860",
     idea="an update that raised the success rate is repeated on the rollouts it came from",
     confidence="reconstructed: level of the ratio, eps, step size of the retrospective update",
-    ranges={"window": "[2, inf)", "phi_low": "(-inf, inf)", "phi_high": "(-inf, inf)", "eps": "(0, inf)"},
 )
-def pipo(*, window: int = 8, phi_low: float = 0.0, phi_high: float = 0.5, eps: float = 1e-8) -> Method:
+def pipo(
+    *,
+    window: Annotated[int, "[2, inf)"] = 8,
+    phi_low: Annotated[float, "(-inf, inf)"] = 0.0,
+    phi_high: Annotated[float, "(-inf, inf)"] = 0.5,
+    eps: Annotated[float, "(0, inf)"] = 1e-8,
+) -> Method:
     if phi_low > phi_high:
         raise MethodError(f"'pipo': phi_low = {phi_low:g} is above phi_high = {phi_high:g}")
     return Method(credit=(use(retrospect, window=window, phi_low=phi_low, phi_high=phi_high, eps=eps),))

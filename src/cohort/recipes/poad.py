@@ -23,6 +23,8 @@ Defaults: gamma 0.95, lam 0.95, clips 0.2, entropy 0.01, max_kl 0.02 (paper; Ove
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -96,35 +98,21 @@ def stopping_entropy(batch: Batch, *, coef: float, max_kl: float | None) -> Tens
     paper="arXiv:2405.15821",
     idea="a token-level value function that discounts between an agent's actions, never within one",
     confidence="exact",
-    ranges={
-        "gamma": "[0, 1]",
-        "lam": "[0, 1]",
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-        "entropy_coef": "[0, inf)",
-        "value_clip": "(0, inf)",
-        "value_coef": "(0, inf)",
-        "max_kl": "(0, inf)",
-        "rewards": ("outcome", "turn"),
-        "normalise_advantages": (True, False),
-        "critic": ("model", "head"),
-        "critic_lr": "(0, inf)",
-    },
 )
 def poad(
     *,
-    gamma: float = 0.95,
-    lam: float = 0.95,
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
-    entropy_coef: float = 0.01,
-    value_clip: float | None = 0.2,
-    value_coef: float = 1.0,
-    max_kl: float | None = 0.02,
-    rewards: str = "outcome",
-    normalise_advantages: bool = True,
-    critic: str = "model",
-    critic_lr: float | None = None,
+    gamma: Annotated[float, "[0, 1]"] = 0.95,
+    lam: Annotated[float, "[0, 1]"] = 0.95,
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.2,
+    entropy_coef: Annotated[float, "[0, inf)"] = 0.01,
+    value_clip: Annotated[float | None, "(0, inf)"] = 0.2,
+    value_coef: Annotated[float, "(0, inf)"] = 1.0,
+    max_kl: Annotated[float | None, "(0, inf)"] = 0.02,
+    rewards: Annotated[str, ("outcome", "turn")] = "outcome",
+    normalise_advantages: Annotated[bool, (True, False)] = True,
+    critic: Annotated[str, ("model", "head")] = "model",
+    critic_lr: Annotated[float | None, "(0, inf)"] = None,
 ) -> Method:
     value = {"coef": value_coef, "value_clip": value_clip, "critic": critic, "critic_lr": critic_lr}
     clip = {"low": clip_low, "high": clip_high, "max_kl": max_kl, "normalise": normalise_advantages}

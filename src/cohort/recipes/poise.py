@@ -20,6 +20,7 @@ Defaults: official configuration for Qwen3-4B (its buffers: 4096 rows for math, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -130,26 +131,17 @@ def cross_baseline(batch: Batch) -> Tensor:
     paper="arXiv:2605.07579",
     idea="a linear probe of the policy's hidden states predicts the baseline from the sibling rollout",
     confidence="exact",
-    ranges={
-        "layer": "[0, inf)",
-        "pool_last": "[1, inf)",
-        "prompt_pca_dim": "[1, inf)",
-        "response_pca_dim": "[1, inf)",
-        "alpha": "(0, inf)",
-        "buffer": "[1, inf)",
-        "bootstrap_steps": "[1, inf)",
-    },
 )
 def poise(
     *,
-    layer: int | None = None,
-    pool_last: int = 10,
-    prompt_pca_dim: int = 32,
-    response_pca_dim: int = 64,
-    alpha: float = 100.0,
+    layer: Annotated[int | None, "[0, inf)"] = None,
+    pool_last: Annotated[int, "[1, inf)"] = 10,
+    prompt_pca_dim: Annotated[int, "[1, inf)"] = 32,
+    response_pca_dim: Annotated[int, "[1, inf)"] = 64,
+    alpha: Annotated[float, "(0, inf)"] = 100.0,
     clip: tuple[float, float] = (0.0, 1.0),
-    buffer: int = 4096,
-    bootstrap_steps: int = 16,
+    buffer: Annotated[int, "[1, inf)"] = 4096,
+    bootstrap_steps: Annotated[int, "[1, inf)"] = 16,
     domain: str | None = None,
 ) -> Method:
     look = {"layer": layer, "pool_last": pool_last, "clip": clip, "domain": domain, "bootstrap_steps": bootstrap_steps}

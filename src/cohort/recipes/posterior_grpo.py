@@ -18,6 +18,8 @@ Defaults: weights 1. The paper's run: clip 0.2/0.28, mean over tokens, no KL.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -50,7 +52,8 @@ def posterior_reward(batch: Batch, *, format: str = "format", thinking: str = "t
     paper="arXiv:2508.05170",
     idea="the quality of the reasoning counts only where the outcome is right",
     confidence="reconstructed: loss of the reward model, scaling of its score, format as a precondition",
-    ranges={"gate": (True, False)},
 )
-def posterior_grpo(*, format: str = "format", thinking: str = "thinking", gate: bool = True) -> Method:
+def posterior_grpo(
+    *, format: str = "format", thinking: str = "thinking", gate: Annotated[bool, (True, False)] = True
+) -> Method:
     return Method(shaping=(use(posterior_reward, format=format, thinking=thinking, gate=gate),))

@@ -17,6 +17,8 @@ Defaults: beta 2, eta 0.005, gamma 0.1 are the specification's, not the paper's;
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -95,7 +97,12 @@ def robust_preference(
     paper="arXiv:2412.09544",
     idea="preference labels that give way where they cannot be trusted, and an anchor on chosen responses",
     confidence="reconstructed: offset, label update, inverse-length weights, aggregation",
-    ranges={"beta": "(0, inf)", "eta": "[0, inf)", "gamma": "[0, 1]", "weight": ("inverse_length", "one")},
 )
-def power_dl(*, beta: float = 2.0, eta: float = 0.005, gamma: float = 0.1, weight: str = "inverse_length") -> Method:
+def power_dl(
+    *,
+    beta: Annotated[float, "(0, inf)"] = 2.0,
+    eta: Annotated[float, "[0, inf)"] = 0.005,
+    gamma: Annotated[float, "[0, 1]"] = 0.1,
+    weight: Annotated[str, ("inverse_length", "one")] = "inverse_length",
+) -> Method:
     return Method(objective=use(robust_preference, beta=beta, eta=eta, gamma=gamma, weight=weight))

@@ -22,6 +22,8 @@ Defaults: gamma 1, lam 0.95, clip and value clip 0.2, beta 0.01 (released script
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -79,51 +81,29 @@ def whitened_clip(
     paper="arXiv:1707.06347, arXiv:2307.04964",
     idea="a learned value function is the baseline at every token; clipped ratios",
     confidence="reconstructed: which tricks the paper counts as PPO-max, and its KL weight",
-    ranges={
-        "gamma": "[0, 1]",
-        "lam": "[0, 1]",
-        "kl_beta": "[0, inf)",
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-        "dual_clip": "(1, inf)",
-        "value_clip": "(0, inf)",
-        "value_coef": "(0, inf)",
-        "critic": ("model", "head"),
-        "critic_lr": "(0, inf)",
-        "critic_warmup": "[0, inf)",
-        "whiten": ("batch", "minibatch", "none"),
-        "whiten_eps": "(0, inf)",
-        "whiten_ddof": (0, 1),
-        "adv_clip": "(0, inf)",
-        "entropy_coef": "[0, inf)",
-        "reward_norm": ("none", "centred", "scaled"),
-        "reward_clip": "(0, inf)",
-        "reward_eps": "(0, inf)",
-        "std_ddof": (0, 1),
-    },
 )
 def ppo(
     *,
-    gamma: float = 1.0,
-    lam: float = 0.95,
-    kl_beta: float = 0.01,
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
-    dual_clip: float | None = None,
-    value_clip: float | None = 0.2,
-    value_coef: float = 1.0,
-    critic: str = "model",
-    critic_lr: float | None = None,
-    critic_warmup: int = 0,
-    whiten: str = "batch",
-    whiten_eps: float = 1e-8,
-    whiten_ddof: int = 1,
-    adv_clip: float | None = None,
-    entropy_coef: float = 0.0,
-    reward_norm: str = "none",
-    reward_clip: float | None = None,
-    reward_eps: float = 1e-8,
-    std_ddof: int = 1,
+    gamma: Annotated[float, "[0, 1]"] = 1.0,
+    lam: Annotated[float, "[0, 1]"] = 0.95,
+    kl_beta: Annotated[float, "[0, inf)"] = 0.01,
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.2,
+    dual_clip: Annotated[float | None, "(1, inf)"] = None,
+    value_clip: Annotated[float | None, "(0, inf)"] = 0.2,
+    value_coef: Annotated[float, "(0, inf)"] = 1.0,
+    critic: Annotated[str, ("model", "head")] = "model",
+    critic_lr: Annotated[float | None, "(0, inf)"] = None,
+    critic_warmup: Annotated[int, "[0, inf)"] = 0,
+    whiten: Annotated[str, ("batch", "minibatch", "none")] = "batch",
+    whiten_eps: Annotated[float, "(0, inf)"] = 1e-8,
+    whiten_ddof: Annotated[int, (0, 1)] = 1,
+    adv_clip: Annotated[float | None, "(0, inf)"] = None,
+    entropy_coef: Annotated[float, "[0, inf)"] = 0.0,
+    reward_norm: Annotated[str, ("none", "centred", "scaled")] = "none",
+    reward_clip: Annotated[float | None, "(0, inf)"] = None,
+    reward_eps: Annotated[float, "(0, inf)"] = 1e-8,
+    std_ddof: Annotated[int, (0, 1)] = 1,
 ) -> Method:
     if critic_warmup and critic == "head":
         raise MethodError("'ppo': critic_warmup needs critic='model', since a head trains the policy's weights as well")

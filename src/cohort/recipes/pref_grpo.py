@@ -24,6 +24,8 @@ weights (0.4, 0.6), batch_norm, clip 1e-4, advantage_clip 5.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -95,24 +97,17 @@ def bounded(
     paper="arXiv:2508.20751",
     idea="the reward is the share of pairwise comparisons won in the group",
     confidence="exact",
-    ranges={
-        "round_decimals": "[0, 15]",
-        "adv_eps": "(0, inf)",
-        "std_ddof": (None, 0, 1),
-        "batch_norm": (False, True),
-        "advantage_clip": "(0, inf)",
-    },
 )
 def pref_grpo(
     *,
     judge: str | None = None,
     compare: str | None = None,
-    round_decimals: int | None = 3,
+    round_decimals: Annotated[int | None, "[0, 15]"] = 3,
     weights: Weights = None,
-    adv_eps: float | None = None,
-    std_ddof: int | None = None,
-    batch_norm: bool = False,
-    advantage_clip: float | None = None,
+    adv_eps: Annotated[float | None, "(0, inf)"] = None,
+    std_ddof: Annotated[int | None, (None, 0, 1)] = None,
+    batch_norm: Annotated[bool, (False, True)] = False,
+    advantage_clip: Annotated[float | None, "(0, inf)"] = None,
 ) -> Method:
     weights = tuple(weights) if weights else None
     how = {"round_decimals": round_decimals, "weights": weights}

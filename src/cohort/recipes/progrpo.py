@@ -16,6 +16,7 @@ Defaults: low_fraction 0.2 (paper), for the prompt too; alpha 0.3 is the specifi
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -87,21 +88,14 @@ def confidence_shifted(
     paper="arXiv:2602.05281",
     idea="less confident rollouts gain, measured by their least likely tokens",
     confidence="reconstructed: confidence of the prompt, alpha, rounding of the 20 %, policy that gives the probabilities",
-    ranges={
-        "alpha": "[0, inf)",
-        "low_fraction": "(0, 1]",
-        "prompt_low_fraction": "(0, 1]",
-        "adv_eps": "(0, inf)",
-        "std_ddof": (0, 1),
-    },
 )
 def progrpo(
     *,
-    alpha: float = 0.3,
-    low_fraction: float = 0.2,
-    prompt_low_fraction: float = 0.2,
-    adv_eps: float = 1e-6,
-    std_ddof: int = 0,
+    alpha: Annotated[float, "[0, inf)"] = 0.3,
+    low_fraction: Annotated[float, "(0, 1]"] = 0.2,
+    prompt_low_fraction: Annotated[float, "(0, 1]"] = 0.2,
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-6,
+    std_ddof: Annotated[int, (0, 1)] = 0,
 ) -> Method:
     fractions = {"low_fraction": low_fraction, "prompt_low_fraction": prompt_low_fraction}
     return Method(advantage=use(confidence_shifted, alpha=alpha, eps=adv_eps, ddof=std_ddof, **fractions))

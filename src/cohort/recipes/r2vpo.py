@@ -20,6 +20,7 @@ Defaults: the specification's (the paper's were not recorded; a re-implementatio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -105,16 +106,14 @@ def variance_penalty(
     paper="arXiv:2601.03320",
     idea="a constraint on the variance of the ratio, with a dual variable, in place of clipping",
     confidence="reconstructed: dual step and its average, composition of the replay, all values",
-    ranges={
-        "lambda_init": "[0, inf)",
-        "delta": "[0, inf)",
-        "dual_lr": "[0, inf)",
-        "aggregation": tuple(BY_NAME),
-        "replay": "[0, inf)",
-    },
 )
 def r2vpo(
-    *, lambda_init: float = 0.5, delta: float = 0.02, dual_lr: float = 0.1, aggregation: str = "seq", replay: int = 0
+    *,
+    lambda_init: Annotated[float, "[0, inf)"] = 0.5,
+    delta: Annotated[float, "[0, inf)"] = 0.02,
+    dual_lr: Annotated[float, "[0, inf)"] = 0.1,
+    aggregation: Annotated[str, tuple(BY_NAME)] = "seq",
+    replay: Annotated[int, "[0, inf)"] = 0,
 ) -> Method:
     dual = {"lambda_init": lambda_init, "delta": delta, "dual_lr": dual_lr}
     return Method(

@@ -20,6 +20,7 @@ more. A true item is taken to be in the catalogue. Defaults: K 20, clip 0.06 and
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -108,26 +109,17 @@ def rank_mean(batch: Batch, *, num_items: int = 20) -> Tensor:
     paper="arXiv:2510.20150",
     idea="each rank of a list is an action with its own reward, baseline and ratio",
     confidence="exact",
-    ranges={
-        "num_items": "[1, inf)",
-        "reward": ("exp_inf", "log_decay"),
-        "aggregation": ("token", "rank-mean"),
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-        "adv_eps": "(0, inf)",
-        "std_ddof": (0, 1),
-    },
 )
 def rank_grpo(
     *,
-    num_items: int = 20,
-    reward: str = "exp_inf",
+    num_items: Annotated[int, "[1, inf)"] = 20,
+    reward: Annotated[str, ("exp_inf", "log_decay")] = "exp_inf",
     length_shaping: Mapping[str, float] | None = SHAPING,
-    aggregation: str = "token",
-    clip_low: float = 0.06,
-    clip_high: float = 0.08,
-    adv_eps: float = 1e-4,
-    std_ddof: int = 1,
+    aggregation: Annotated[str, ("token", "rank-mean")] = "token",
+    clip_low: Annotated[float, "[0, 1]"] = 0.06,
+    clip_high: Annotated[float, "[0, inf)"] = 0.08,
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-4,
+    std_ddof: Annotated[int, (0, 1)] = 1,
     items: str = "items",
     seen: str | None = None,
 ) -> Method:

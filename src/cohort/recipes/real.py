@@ -20,6 +20,8 @@ Defaults: tau 0.5 (framework).
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -90,21 +92,14 @@ def classification(
     paper="arXiv:2602.05630",
     idea="rewards are classes and log ratios their logits, so that no rollout's weight exceeds 1/tau",
     confidence="exact",
-    ranges={
-        "tau": "(0, inf)",
-        "variant": ("group_softmax", "bce"),
-        "skip_uniform_groups": (True, False),
-        "label_rule": ("reward", "above_group_mean"),
-        "threshold": "(-inf, inf)",
-    },
 )
 def real(
     *,
-    tau: float = 0.5,
-    variant: str = "group_softmax",
-    skip_uniform_groups: bool = True,
-    label_rule: str = "reward",
-    threshold: float | None = None,
+    tau: Annotated[float, "(0, inf)"] = 0.5,
+    variant: Annotated[str, ("group_softmax", "bce")] = "group_softmax",
+    skip_uniform_groups: Annotated[bool, (True, False)] = True,
+    label_rule: Annotated[str, ("reward", "above_group_mean")] = "reward",
+    threshold: Annotated[float | None, "(-inf, inf)"] = None,
 ) -> Method:
     rule = {"skip_uniform_groups": skip_uniform_groups, "label_rule": label_rule, "threshold": threshold}
     return Method(objective=use(classification, tau=tau, variant=variant, **rule))

@@ -20,6 +20,7 @@ Defaults: kl_beta 0.04, pred_eps 1e-6, window 8 and strength 1 are ours (the pap
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -101,23 +102,15 @@ def cued(
     paper="arXiv:2506.07464",
     idea="log ratios, normalised in the group, are fitted to the advantages; cues for hard prompts",
     confidence="reconstructed: pred_eps, gradient through mean and variance, KL estimator, strength of the augmentation",
-    ranges={
-        "kl_beta": "[0, inf)",
-        "pred_eps": "[0, inf)",
-        "adv_eps": "(0, inf)",
-        "augment": (True, False),
-        "window": "[1, inf)",
-        "strength": "[0, inf)",
-    },
 )
 def reg_grpo(
     *,
-    kl_beta: float = 0.04,
-    pred_eps: float = 1e-6,
-    adv_eps: float = 1e-6,
-    augment: bool = True,
-    window: int = 8,
-    strength: float = 1.0,
+    kl_beta: Annotated[float, "[0, inf)"] = 0.04,
+    pred_eps: Annotated[float, "[0, inf)"] = 1e-6,
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-6,
+    augment: Annotated[bool, (True, False)] = True,
+    window: Annotated[int, "[1, inf)"] = 8,
+    strength: Annotated[float, "[0, inf)"] = 1.0,
     solution: str = "solution",
 ) -> Method:
     return Method(

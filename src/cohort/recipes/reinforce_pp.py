@@ -12,6 +12,8 @@ Defaults: gamma 1 and clip 0.2 are the paper's; beta is of the order it reports 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -64,23 +66,15 @@ def global_baseline(batch: Batch, *, var_min: float = 1e-8) -> Tensor:
     paper="arXiv:2501.03262",
     idea="advantages normalised over the whole batch instead of the group",
     confidence="exact",
-    ranges={
-        "variant": ("plain", "baseline"),
-        "kl_beta": "[0, inf)",
-        "gamma": "[0, 1]",
-        "var_min": "(0, inf)",
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-    },
 )
 def reinforce_pp(
     *,
-    variant: str = "plain",
-    kl_beta: float = 0.01,
-    gamma: float = 1.0,
-    var_min: float = 1e-8,
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
+    variant: Annotated[str, ("plain", "baseline")] = "plain",
+    kl_beta: Annotated[float, "[0, inf)"] = 0.01,
+    gamma: Annotated[float, "[0, 1]"] = 1.0,
+    var_min: Annotated[float, "(0, inf)"] = 1e-8,
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.2,
 ) -> Method:
     plain = variant == "plain"
     return Method(

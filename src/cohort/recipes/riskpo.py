@@ -21,6 +21,8 @@ Defaults: the paper's for hard data; easy data: level_high 0.9, credit "std", na
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -100,30 +102,19 @@ def question_credit(
     paper="arXiv:2510.00911",
     idea="bundles of questions judged by the lower quantiles of their score",
     confidence="exact",
-    ranges={
-        "bundle_size": "[1, inf)",
-        "level_low": "(0, 1)",
-        "level_high": "(0, 1)",
-        "omega": "[0, inf)",
-        "credit": ("uniform", "std", "sum-mean"),
-        "quantiles": ("tracked", "bundle", "mix"),
-        "quantile_lr": "[0, inf)",
-        "min_std": "[0, inf)",
-        "adv_eps": "(0, inf)",
-    },
 )
 def riskpo(
     *,
-    bundle_size: int = 5,
-    level_low: float = 0.2,
-    level_high: float = 0.8,
-    omega: float = 1.5,
+    bundle_size: Annotated[int, "[1, inf)"] = 5,
+    level_low: Annotated[float, "(0, 1)"] = 0.2,
+    level_high: Annotated[float, "(0, 1)"] = 0.8,
+    omega: Annotated[float, "[0, inf)"] = 1.5,
     natural_baseline: bool = False,
-    credit: str = "sum-mean",
-    quantiles: str = "tracked",
-    quantile_lr: float = 0.1,
-    min_std: float | None = 1e-3,
-    adv_eps: float = 1e-6,
+    credit: Annotated[str, ("uniform", "std", "sum-mean")] = "sum-mean",
+    quantiles: Annotated[str, ("tracked", "bundle", "mix")] = "tracked",
+    quantile_lr: Annotated[float, "[0, inf)"] = 0.1,
+    min_std: Annotated[float | None, "[0, inf)"] = 1e-3,
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-6,
 ) -> Method:
     if level_low >= level_high:
         raise MethodError(f"'riskpo': level_low={level_low:g} must be below level_high={level_high:g}")

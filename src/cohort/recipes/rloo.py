@@ -12,6 +12,8 @@ Defaults: beta lies in the paper's range 0.03 to 0.1, which it tunes by task; cl
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from cohort.axes import advantage, aggregation, shaping, surrogate
 from cohort.axes import ratio as ratios
 from cohort.methods import Method, use
@@ -23,9 +25,14 @@ from cohort.recipes.recipe import recipe
     paper="arXiv:2402.14740",
     idea="REINFORCE on whole rollouts with the other rollouts as baseline",
     confidence="exact",
-    ranges={"kl_beta": "[0, inf)", "ratio": ("none", "sequence-sum"), "clip_low": "[0, 1]", "clip_high": "[0, inf)"},
 )
-def rloo(*, kl_beta: float = 0.05, ratio: str = "none", clip_low: float = 0.2, clip_high: float = 0.2) -> Method:
+def rloo(
+    *,
+    kl_beta: Annotated[float, "[0, inf)"] = 0.05,
+    ratio: Annotated[str, ("none", "sequence-sum")] = "none",
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.2,
+) -> Method:
     pure = ratio == "none"
     return Method(
         shaping=(use(shaping.kl_in_reward, beta=kl_beta),) if kl_beta else (),

@@ -23,7 +23,7 @@ is not exact a run without a correction takes these.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from cohort.axes import correction, ratio, surrogate
 from cohort.axes.filter import fresh_groups
@@ -49,31 +49,20 @@ def _checked(criteria: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], 
     paper="arXiv:1606.02647, arXiv:2510.18855, arXiv:2110.00641",
     idea="token losses are weighted by how much likelier the trainer finds what the sampler drew",
     confidence="exact",
-    ranges={
-        "level": correction.LEVELS,
-        "mode": correction.MODES,
-        "low": "(0, inf)",
-        "high": "(0, inf)",
-        "proximal": correction.PROXIMAL,
-        "loss": ("ppo", "reinforce"),
-        "max_staleness": "[0, inf)",
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-    },
 )
 def rollout_correction(
     *,
-    level: str = "token",
-    mode: str = "truncate",
-    low: float | None = None,
-    high: float | None = 2.0,
+    level: Annotated[str, correction.LEVELS] = "token",
+    mode: Annotated[str, correction.MODES] = "truncate",
+    low: Annotated[float | None, "(0, inf)"] = None,
+    high: Annotated[float | None, "(0, inf)"] = 2.0,
     batch_normalize: bool = False,
     criteria: Sequence[Mapping[str, Any]] = (),
-    proximal: str = "trainer",
-    loss: str = "ppo",
-    max_staleness: int | None = None,
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
+    proximal: Annotated[str, correction.PROXIMAL] = "trainer",
+    loss: Annotated[str, ("ppo", "reinforce")] = "ppo",
+    max_staleness: Annotated[int | None, "[0, inf)"] = None,
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.2,
 ) -> Method:
     if low is not None and high is not None and low > high:
         raise MethodError(f"'rollout-correction': low={low!r} lies above high={high!r}")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -94,10 +95,13 @@ def decaying_reward(batch: Batch, *, decay: float = 2.0) -> Tensor:
     paper="arXiv:2505.07686",
     idea="exits along one path, rewarded for answering early and right",
     confidence="reconstructed: shared prefix trained in every member, inserted tokens masked, equal positions merged",
-    ranges={"decay": "[1, inf)"},
 )
 def s_grpo(
-    *, decay: float = 2.0, scale_by_std: bool = False, exit_text: str = EXIT_TEXT, end_of_thinking: str = "</think>"
+    *,
+    decay: Annotated[float, "[1, inf)"] = 2.0,
+    scale_by_std: bool = False,
+    exit_text: str = EXIT_TEXT,
+    end_of_thinking: str = "</think>",
 ) -> Method:
     return Method(
         sampling=use(serial_exits, exit_text=exit_text, end_of_thinking=end_of_thinking),

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
@@ -102,9 +102,14 @@ def hint_schedule(
     paper="arXiv:2602.03143",
     idea="the policy writes itself hints for prompts it cannot solve",
     confidence="exact",
-    ranges={"variant": ("search", "light"), "tau_min": "[0, 1]", "tau_max": "[0, 1]"},
 )
-def sage(*, variant: str = "search", solution: str = "solution", tau_min: float = 0.1, tau_max: float = 0.35) -> Method:
+def sage(
+    *,
+    variant: Annotated[str, ("search", "light")] = "search",
+    solution: str = "solution",
+    tau_min: Annotated[float, "[0, 1]"] = 0.1,
+    tau_max: Annotated[float, "[0, 1]"] = 0.35,
+) -> Method:
     if variant == "search":
         return Method(guidance=use(hint_search, solution=solution))
     return Method(guidance=use(hint_schedule, solution=solution, tau_min=tau_min, tau_max=tau_max))

@@ -20,6 +20,8 @@ science and tools; the code runs take alpha 1 and the top 20). Left out: the tru
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -80,26 +82,16 @@ def self_distillation(
     paper="arXiv:2601.20802",
     idea="the policy, shown a sibling's solution, says token by token what a rollout should have been",
     confidence="exact",
-    ranges={
-        "mode": ("full_logits", "topk_logits", "sampled_token"),
-        "alpha": "[0, 1]",
-        "topk": "[1, inf)",
-        "is_clip": "(0, inf)",
-        "aggregation": tuple(AGGREGATIONS),
-        "threshold": "(-inf, inf)",
-        "teacher_decay": "[0, 1]",
-        "teacher_every": "[1, inf)",
-    },
 )
 def sdpo(
     *,
-    mode: str = "topk_logits",
-    alpha: float = 0.5,
-    topk: int = 100,
+    mode: Annotated[str, ("full_logits", "topk_logits", "sampled_token")] = "topk_logits",
+    alpha: Annotated[float, "[0, 1]"] = 0.5,
+    topk: Annotated[int, "[1, inf)"] = 100,
     add_tail: bool = True,
-    is_clip: float | None = 2.0,
-    aggregation: str = "token",
-    threshold: float = 1.0,
+    is_clip: Annotated[float | None, "(0, inf)"] = 2.0,
+    aggregation: Annotated[str, tuple(AGGREGATIONS)] = "token",
+    threshold: Annotated[float, "(-inf, inf)"] = 1.0,
     exclude_self: bool = True,
     feedback: str | None = None,
     feedback_only_without_solution: bool = True,
@@ -107,8 +99,8 @@ def sdpo(
     feedback_text: str = FEEDBACK,
     ending: str = ENDING,
     strip_thought: bool = False,
-    teacher_decay: float = 0.95,
-    teacher_every: int = 1,
+    teacher_decay: Annotated[float, "[0, 1]"] = 0.95,
+    teacher_every: Annotated[int, "[1, inf)"] = 1,
 ) -> Method:
     if mode == "sampled_token" and alpha != 1.0:
         raise MethodError(f"'sdpo': mode='sampled_token' estimates KL(p || q), so alpha must be 1, not {alpha:g}")

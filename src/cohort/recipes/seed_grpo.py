@@ -20,6 +20,8 @@ Defaults: alpha 0.5 is ours; the paper's is not known (a public re-implementatio
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -91,21 +93,14 @@ def certainty(
     paper="arXiv:2505.12346",
     idea="smaller updates for prompts whose rollouts disagree in their answers",
     confidence="reconstructed: normalisation of cluster probabilities, largest entropy, forms of the scale, alpha",
-    ranges={
-        "likelihood": ("counts", "length-normalised"),
-        "f": ("linear", "exponential", "focal", "reciprocal"),
-        "alpha": "[0, inf)",
-        "no_answer": ("own", "shared"),
-        "adv_scale": ("mean-only", "std"),
-    },
 )
 def seed_grpo(
     *,
-    likelihood: str = "counts",
-    f: str = "linear",
-    alpha: float = 0.5,
-    no_answer: str = "own",
-    adv_scale: str = "mean-only",
+    likelihood: Annotated[str, ("counts", "length-normalised")] = "counts",
+    f: Annotated[str, ("linear", "exponential", "focal", "reciprocal")] = "linear",
+    alpha: Annotated[float, "[0, inf)"] = 0.5,
+    no_answer: Annotated[str, ("own", "shared")] = "own",
+    adv_scale: Annotated[str, ("mean-only", "std")] = "mean-only",
 ) -> Method:
     return Method(
         advantage=use(advantage.zscore if adv_scale == "std" else advantage.centred),

@@ -21,6 +21,8 @@ Drawing needs an engine that feeds mixtures back and reports ids and g; only the
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from cohort.methods import Method, MethodError, use
@@ -93,10 +95,13 @@ def soft_kl(
     paper="arXiv:2511.06411",
     idea="soft tokens with Gumbel noise have a density, whose ratio GRPO clips",
     confidence="exact",
-    ranges={"kl_beta": "[0, inf)", "log_prob_cut": "(-inf, 0)", "prob_eps": "(0, 1)"},
 )
 def soft_grpo(
-    *, kl_beta: float = 0.0, noise_clamp: Clamp = (-1.5, 3.0), log_prob_cut: float = -3.0, prob_eps: float = 1e-6
+    *,
+    kl_beta: Annotated[float, "[0, inf)"] = 0.0,
+    noise_clamp: Clamp = (-1.5, 3.0),
+    log_prob_cut: Annotated[float, "(-inf, 0)"] = -3.0,
+    prob_eps: Annotated[float, "(0, 1)"] = 1e-6,
 ) -> Method:
     low, high = noise_clamp
     if not low < high:

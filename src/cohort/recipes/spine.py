@@ -19,6 +19,8 @@ Defaults: fork_fraction, q_low, q_high are the paper's; the lambdas and kl_beta 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from cohort.axes import regularizer
@@ -59,27 +61,17 @@ def entropy_band(
     paper="arXiv:2511.17938",
     idea="majority labels train only the tokens of high entropy, whose entropy is kept in a band",
     confidence="reconstructed: weights of band and KL, normalisation, rounding, quantiles, source of the entropies",
-    ranges={
-        "fork_fraction": "(0, 1]",
-        "q_low": "[0, 1]",
-        "q_high": "[0, 1]",
-        "lambda_low": "[0, inf)",
-        "lambda_high": "[0, inf)",
-        "kl_beta": "[0, inf)",
-        "kl": tuple(regularizer.ESTIMATORS),
-        "leave_one_out": (False, True),
-    },
 )
 def spine(
     *,
-    fork_fraction: float = 0.2,
-    q_low: float = 0.1,
-    q_high: float = 0.5,
-    lambda_low: float = 0.1,
-    lambda_high: float = 0.1,
-    kl_beta: float = 0.001,
-    kl: str = "k3",
-    leave_one_out: bool = False,
+    fork_fraction: Annotated[float, "(0, 1]"] = 0.2,
+    q_low: Annotated[float, "[0, 1]"] = 0.1,
+    q_high: Annotated[float, "[0, 1]"] = 0.5,
+    lambda_low: Annotated[float, "[0, inf)"] = 0.1,
+    lambda_high: Annotated[float, "[0, inf)"] = 0.1,
+    kl_beta: Annotated[float, "[0, inf)"] = 0.001,
+    kl: Annotated[str, tuple(regularizer.ESTIMATORS)] = "k3",
+    leave_one_out: Annotated[bool, (False, True)] = False,
 ) -> Method:
     if q_low > q_high:
         raise MethodError(f"'spine': the band is empty: q_low={q_low} lies above q_high={q_high}")

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -109,21 +110,14 @@ def edges(batch: Batch) -> Tensor:
     paper="arXiv:2505.23564",
     idea="the value of each segment by rolling on from its ends; only uncertain tokens are trained",
     confidence="exact",
-    ranges={
-        "variant": ("chain", "tree"),
-        "interval": "[1, inf)",
-        "prob_threshold": "(0, 1)",
-        "continuations": "[1, inf)",
-        "whiten_advantages": (True, False),
-    },
 )
 def spo_segment(
     *,
-    variant: str = "chain",
-    interval: int = 5,
-    prob_threshold: float = 0.9,
-    continuations: int = 9,
-    whiten_advantages: bool = True,
+    variant: Annotated[str, ("chain", "tree")] = "chain",
+    interval: Annotated[int, "[1, inf)"] = 5,
+    prob_threshold: Annotated[float, "(0, 1)"] = 0.9,
+    continuations: Annotated[int, "[1, inf)"] = 9,
+    whiten_advantages: Annotated[bool, (True, False)] = True,
 ) -> Method:
     loss = use(aggregation.token_mean)
     if variant == "tree":

@@ -21,6 +21,7 @@ Defaults: rho in [0.875, 0.96], d_half 0.06, explore 0.05 (official recipe; it c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -119,26 +120,17 @@ def batch_normalised(batch: Batch, *, eps: float = 1e-8, ddof: int = 1, threshol
     paper="arXiv:2509.13232",
     confidence="exact",
     idea="one rollout a prompt against a running estimate of the prompt's success rate",
-    ranges={
-        "rho_min": "[0, 1)",
-        "rho_max": "(0, 1]",
-        "d_half": "(0, inf)",
-        "explore": "[0, inf)",
-        "adv_eps": "(0, inf)",
-        "std_ddof": (0, 1),
-        "threshold": "(-inf, inf)",
-    },
 )
 def spo_single_stream(
     *,
-    rho_min: float = 0.875,
-    rho_max: float = 0.96,
-    d_half: float = 0.06,
-    explore: float = 0.05,
-    adv_eps: float = 1e-8,
-    std_ddof: int = 1,
+    rho_min: Annotated[float, "[0, 1)"] = 0.875,
+    rho_max: Annotated[float, "(0, 1]"] = 0.96,
+    d_half: Annotated[float, "(0, inf)"] = 0.06,
+    explore: Annotated[float, "[0, inf)"] = 0.05,
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-8,
+    std_ddof: Annotated[int, (0, 1)] = 1,
     offline: str | None = None,
-    threshold: float | None = None,
+    threshold: Annotated[float | None, "(-inf, inf)"] = None,
 ) -> Method:
     if rho_min > rho_max:
         raise MethodError(f"'spo-single-stream': rho_min={rho_min:g} is above rho_max={rho_max:g}")

@@ -16,6 +16,8 @@ clipping as in the experiments (0.2 and 0.28, whose values were not recorded).
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -92,33 +94,23 @@ def routed_losses(
     paper="arXiv:2604.02288",
     idea="right rollouts by GRPO; wrong ones by what the policy says once it has seen a right one",
     confidence="exact",
-    ranges={
-        "dw_beta": "[0, inf)",
-        "alpha": "[0, 1]",
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-        "threshold": "(-inf, inf)",
-        "adv_eps": "(0, inf)",
-        "teacher_decay": "[0, 1]",
-        "teacher_every": "[1, inf)",
-    },
 )
 def srpo(
     *,
-    dw_beta: float = 1.0,
-    alpha: float = 0.5,
-    clip_low: float = 0.2,
-    clip_high: float = 0.28,
-    threshold: float = 1.0,
+    dw_beta: Annotated[float, "[0, inf)"] = 1.0,
+    alpha: Annotated[float, "[0, 1]"] = 0.5,
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.28,
+    threshold: Annotated[float, "(-inf, inf)"] = 1.0,
     scale_by_std: bool = False,
-    adv_eps: float = 1e-6,
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-6,
     feedback: str | None = None,
     solution_text: str = SOLUTION,
     feedback_text: str = FEEDBACK,
     ending: str = ENDING,
     strip_thought: bool = False,
-    teacher_decay: float = 0.95,
-    teacher_every: int = 1,
+    teacher_decay: Annotated[float, "[0, 1]"] = 0.95,
+    teacher_every: Annotated[int, "[1, inf)"] = 1,
 ) -> Method:
     shown = {
         "threshold": threshold,

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -95,7 +96,8 @@ def sweet_spot(batch: Batch, *, proximity: str = "proximity", tiers: int = 4, al
     paper="arXiv:2601.22491",
     idea="a tier of how near the trajectory came, added to the outcome",
     confidence="reconstructed: mean over steps, Gaussian width, block and leading-step scores, alpha",
-    ranges={"tiers": "[2, inf)", "alpha": "[0, 1)"},
 )
-def ssl_sweet_spot(*, proximity: str = "proximity", tiers: int = 4, alpha: float = 0.5) -> Method:
+def ssl_sweet_spot(
+    *, proximity: str = "proximity", tiers: Annotated[int, "[2, inf)"] = 4, alpha: Annotated[float, "[0, 1)"] = 0.5
+) -> Method:
     return Method(shaping=(use(sweet_spot, proximity=proximity, tiers=tiers, alpha=alpha),))

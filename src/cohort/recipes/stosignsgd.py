@@ -20,7 +20,7 @@ continued from a checkpoint draws what it would have drawn. Defaults are ours: b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -93,7 +93,11 @@ def stochastic_sign(
     paper="arXiv:2604.15416",
     idea="the sign of the momentum plus noise as large as it has ever been",
     confidence="reconstructed: sign of 0, all values",
-    ranges={"beta1": "[0, 1)", "weight_decay": "[0, inf)", "seed": "[0, inf)"},
 )
-def stosignsgd(*, beta1: float = 0.9, weight_decay: float = 0.0, seed: int = 0) -> Method:
+def stosignsgd(
+    *,
+    beta1: Annotated[float, "[0, 1)"] = 0.9,
+    weight_decay: Annotated[float, "[0, inf)"] = 0.0,
+    seed: Annotated[int, "[0, inf)"] = 0,
+) -> Method:
     return Method(optimizer=use(stochastic_sign, beta1=beta1, weight_decay=weight_decay, seed=seed))

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -96,25 +97,16 @@ def finished_value_loss(
     paper="arXiv:2506.15050",
     idea="train on what a fixed window generated; unfinished rollouts go on in the next step",
     confidence="reconstructed: which tokens train policy and values, lambda, the value loss",
-    ranges={
-        "gamma": "[0, 1]",
-        "gae_lambda": "[0, 1]",
-        "clip_low": "[0, 1]",
-        "clip_high": "[0, inf)",
-        "value_coef": "(0, inf)",
-        "critic": ("model", "head"),
-        "critic_lr": "(0, inf)",
-    },
 )
 def t_ppo(
     *,
-    gamma: float = 1.0,
-    gae_lambda: float = 0.95,
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
-    value_coef: float = 1.0,
-    critic: str = "model",
-    critic_lr: float | None = None,
+    gamma: Annotated[float, "[0, 1]"] = 1.0,
+    gae_lambda: Annotated[float, "[0, 1]"] = 0.95,
+    clip_low: Annotated[float, "[0, 1]"] = 0.2,
+    clip_high: Annotated[float, "[0, inf)"] = 0.2,
+    value_coef: Annotated[float, "(0, inf)"] = 1.0,
+    critic: Annotated[str, ("model", "head")] = "model",
+    critic_lr: Annotated[float | None, "(0, inf)"] = None,
 ) -> Method:
     value = {"coef": value_coef, "critic": critic, "critic_lr": critic_lr, "gamma": gamma}
     return Method(

@@ -22,6 +22,8 @@ Defaults: N 64 is of the order of the paper's experiments (with m = 8 or 16); al
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -106,10 +108,13 @@ def tail_extrapolated(
     paper="arXiv:2605.10716",
     idea="the best of N samples, extrapolated from the upper tail of a few rollouts",
     confidence="reconstructed: gradient weight, threshold, constant, prefix weights, centring, alpha",
-    ranges={"alpha": "(0, 1]", "target_n": "[1, inf)", "center": ("group-mean", "none")},
 )
 def tea(
-    *, alpha: float = 0.5, target_n: int = 64, prefix_sizes: tuple[int, ...] | None = None, center: str = "group-mean"
+    *,
+    alpha: Annotated[float, "(0, 1]"] = 0.5,
+    target_n: Annotated[int, "[1, inf)"] = 64,
+    prefix_sizes: tuple[int, ...] | None = None,
+    center: Annotated[str, ("group-mean", "none")] = "group-mean",
 ) -> Method:
     sizes = tuple(prefix_sizes) if prefix_sizes else None
     if sizes and (min(sizes) < 1 or list(sizes) != sorted(set(sizes), reverse=True)):

@@ -21,6 +21,8 @@ Defaults: beta 0.1, anisotropy 2.5, tr_kl_coef 1e-3 (code).
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -91,14 +93,13 @@ def preference_approximation(
     paper="arXiv:2504.04524",
     idea="rule checks make levels, levels make pairs; a logistic loss over all pairs in a trust region",
     confidence="exact",
-    ranges={"beta": "(0, inf)", "anisotropy": "(0, inf)", "tr_kl_coef": "[0, inf)", "sqrt_tr_kl": (True, False)},
 )
 def trpa(
     *,
-    beta: float = 0.1,
-    anisotropy: float = 2.5,
-    tr_kl_coef: float = 1e-3,
-    sqrt_tr_kl: bool = False,
+    beta: Annotated[float, "(0, inf)"] = 0.1,
+    anisotropy: Annotated[float, "(0, inf)"] = 2.5,
+    tr_kl_coef: Annotated[float, "[0, inf)"] = 1e-3,
+    sqrt_tr_kl: Annotated[bool, (True, False)] = False,
     format: str | None = None,
 ) -> Method:
     how = {"beta": beta, "anisotropy": anisotropy, "tr_kl_coef": tr_kl_coef, "sqrt_tr_kl": sqrt_tr_kl}

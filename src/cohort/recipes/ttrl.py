@@ -18,6 +18,8 @@ Defaults: half of the rollouts are trained on (paper: 32 of 64 votes). n_votes N
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -37,9 +39,10 @@ def votes(rows: Tensor, *, group_size: int, n_votes: int) -> Tensor:
     paper="arXiv:2504.16084",
     idea="the majority answer of the policy's own rollouts is the label",
     confidence="exact",
-    ranges={"n_votes": "[2, inf)", "n_samples": "[1, inf)"},
 )
-def ttrl(*, n_votes: int | None = None, n_samples: int | None = None) -> Method:
+def ttrl(
+    *, n_votes: Annotated[int | None, "[2, inf)"] = None, n_samples: Annotated[int | None, "[1, inf)"] = None
+) -> Method:
     if n_votes is not None and n_samples is not None and n_samples > n_votes:
         raise MethodError(f"'ttrl': n_samples={n_samples} rollouts cannot be trained on of n_votes={n_votes}")
     return Method(

@@ -17,6 +17,8 @@ Defaults: tau 0.2, q_min 1e-6 (released runs).
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -81,15 +83,13 @@ def uniform_correct(
     paper="arXiv:2605.00365",
     idea="among correct rollouts the less likely are reinforced more",
     confidence="exact",
-    ranges={
-        "variant": ("inverse", "centred-surprisal"),
-        "tau": "[0, 1]",
-        "q_min": "(0, 1)",
-        "adv_eps": "(0, inf)",
-        "std_ddof": (0, 1),
-    },
 )
 def ucpo(
-    *, variant: str = "inverse", tau: float = 0.2, q_min: float = 1e-6, adv_eps: float = 1e-8, std_ddof: int = 1
+    *,
+    variant: Annotated[str, ("inverse", "centred-surprisal")] = "inverse",
+    tau: Annotated[float, "[0, 1]"] = 0.2,
+    q_min: Annotated[float, "(0, 1)"] = 1e-6,
+    adv_eps: Annotated[float, "(0, inf)"] = 1e-8,
+    std_ddof: Annotated[int, (0, 1)] = 1,
 ) -> Method:
     return Method(advantage=use(uniform_correct, variant=variant, tau=tau, q_min=q_min, eps=adv_eps, ddof=std_ddof))

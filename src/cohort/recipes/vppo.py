@@ -20,7 +20,7 @@ Defaults: the paper's (larger entropy_penalty for Qwen3-VL); its advantages divi
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,9 +75,13 @@ def sampled_entropy(batch: Batch, *, coef: float = 0.06) -> Tensor:
     paper="arXiv:2510.09285",
     idea="train the tokens, and weigh the rollouts, that look at the image",
     confidence="exact",
-    ranges={"token_fraction": "(0, 1]", "beta_min": "[0, 1]", "entropy_penalty": "[0, inf)"},
 )
-def vppo(*, token_fraction: float = 0.4, beta_min: float = 0.9, entropy_penalty: float = 0.06) -> Method:
+def vppo(
+    *,
+    token_fraction: Annotated[float, "(0, 1]"] = 0.4,
+    beta_min: Annotated[float, "[0, 1]"] = 0.9,
+    entropy_penalty: Annotated[float, "[0, inf)"] = 0.06,
+) -> Method:
     return Method(
         credit=(use(perceptive, token_fraction=token_fraction, beta_min=beta_min),),
         regularizer=(use(sampled_entropy, coef=entropy_penalty),) if entropy_penalty else (),

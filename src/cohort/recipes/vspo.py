@@ -17,6 +17,8 @@ Defaults: r_max 1 (rewards of 0 and 1); the paper trains with 5 rollouts a promp
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -93,7 +95,6 @@ def value_sampling(batch: Batch) -> Tensor:
     paper="arXiv:2512.07478",
     idea="groups without a signal give way to copies of groups worth learning from, damped",
     confidence="reconstructed: draws within the batch and their probabilities, population std, the damping",
-    ranges={"r_max": "(-inf, inf)"},
 )
-def vspo(*, r_max: float = 1.0) -> Method:
+def vspo(*, r_max: Annotated[float, "(-inf, inf)"] = 1.0) -> Method:
     return Method(filter=(use(value_sampling, r_max=r_max),))
