@@ -13,11 +13,9 @@ from torch import Tensor
 from cohort.errors import UsageError
 from cohort.policies import packing, stream
 from cohort.policies.activations import layers_of
-from cohort.policies.attention import Layout, Share
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.compiling import compile_layers
 from cohort.policies.sequences import Sequences
-from cohort.policies.stream import Chunk, cut
 from tests.helpers import in_float64, tiny_policy
 from tests.policies.test_packing import KINDS, largest, scored, sequences
 
@@ -64,55 +62,6 @@ def test_in_float32_they_agree_to_rounding(kind: str, monkeypatch: pytest.Monkey
         got, grads = scored(policy, "shared", sequences(3))
         assert largest((got[name], plain[name]) for name in plain) < 1e-5
         assert largest(zip(grads, plain_grads, strict=True)) < 1e-5
-
-
-def layouts() -> st.SearchStrategy[Layout]:
-    share = st.tuples(st.integers(1, 6), st.lists(st.integers(0, 5), min_size=1, max_size=4))
-
-    def made(given_: list[tuple[int, list[int]]]) -> Layout:
-        at, shares = 0, []
-        for length, suffixes in given_:
-            shares.append(Share(at, length, tuple(suffixes)))
-            at = shares[-1].end
-        return Layout(tuple(shares), torch.device("cpu"))
-
-    return st.lists(share, min_size=1, max_size=3).map(made)
-
-
-def seen_alone(layout: Layout) -> list[set[int]]:
-    """Of each place of the row, what it sees of it."""
-    out: list[set[int]] = []
-    for share in layout.shares:
-        prefix = range(share.start, share.middle)
-        out += [set(range(share.start, i + 1)) for i in prefix]
-        at = share.middle
-        for count in share.suffixes:
-            out += [{*prefix, *range(at, i + 1)} for i in range(at, at + count)]
-            at += count
-    return out
-
-
-def seen_in_chunks(chunks: list[Chunk]) -> list[set[int]]:
-    out: list[set[int]] = []
-    for chunk in chunks:
-        reach = set(range(chunk.start, chunk.stop)).union(*(range(a, b) for a, b in chunk.rest))
-        for piece in chunk.pieces:
-            assert piece.start == len(out)
-            before = {place for a, b in piece.seen for place in range(a, b)}
-            # What is not of the chunk itself is supplied.
-            assert before <= reach
-            at = piece.start
-            for count in piece.suffixes:
-                out += [{*before, *range(at, i + 1)} for i in range(at, at + count)]
-                at += count
-        assert len(out) == chunk.stop
-    return out
-
-
-@settings(max_examples=60, deadline=None)
-@given(layout=layouts(), size=st.integers(1, 30))
-def test_a_chunk_sees_what_its_tokens_see(layout: Layout, size: int) -> None:
-    assert seen_in_chunks(cut(layout, size)) == seen_alone(layout)
 
 
 @pytest.fixture(scope="module")

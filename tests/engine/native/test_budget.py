@@ -39,7 +39,7 @@ def policy(request: pytest.FixtureRequest) -> CausalLM:
 
 
 def stored_bytes(decoder: SharedDecoder) -> int:
-    pairs = [*decoder.stacked, *decoder.own]
+    pairs = [*decoder.prefixes.stacked, *decoder.own]
     return sum(tensor.numel() * tensor.element_size() for pair in pairs for tensor in pair)
 
 

@@ -30,8 +30,8 @@ def decoder_of(step: Step) -> shared.SharedDecoder:
 def state_of(decoder: shared.SharedDecoder) -> list[object]:
     """What a recorded step keeps: where its tensors lie, their shapes, and plain numbers."""
     assert decoder.grid is not None
-    tensors = [decoder.last, decoder.count, decoder.home, decoder.lengths, decoder.everyone, *decoder.grid]
-    tensors += [tensor for pair in (*decoder.own, *decoder.stacked) for tensor in pair]
+    tensors = [decoder.last, decoder.count, decoder.home, decoder.prefixes.lengths, decoder.everyone, *decoder.grid]
+    tensors += [tensor for pair in (*decoder.own, *decoder.prefixes.stacked) for tensor in pair]
     return [decoder.longest, decoder.level, *((t.data_ptr(), t.shape, t.stride()) for t in tensors)]
 
 

@@ -39,7 +39,7 @@ def both(
                 found = decoder._forward()
                 if step == 0:
                     decoder._take(found)
-            return torch.cat([torch.stack(list(decoder.following.values())), found])
+            return torch.cat([torch.stack(list(decoder.prefixes.following.values())), found])
 
     right = logits(None)
     return logits(kind), right

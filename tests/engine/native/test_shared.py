@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from cohort.engine.base import Sampling
@@ -10,6 +13,7 @@ from cohort.engine.native.cached import CachedDecoder
 from cohort.engine.native.engine import NativeEngine
 from cohort.engine.native.fused import FusedStep
 from cohort.engine.native.plain import PlainStep
+from cohort.engine.native.prefixes import Prefixes
 from cohort.policies.causal_lm import CausalLM
 from cohort.types import Request
 from tests.helpers import compiled, prompt_of, request_of, tiny_policy
@@ -96,14 +100,14 @@ def test_a_context_is_encoded_once_and_dropped_with_its_last_rollout(monkeypatch
     policy = tiny_policy("qwen3")
     encoded: list[tuple[int, ...]] = []
     engine = engine_of(policy, 2)
-    encode, held = shared.SharedDecoder._encode, []
+    add, held = Prefixes.add, []
 
-    def counted(self: shared.SharedDecoder, contexts: list[tuple[int, ...]]) -> None:
+    def counted(self: Prefixes, contexts: Sequence[tuple[int, ...]], *others: Any) -> None:
         encoded.extend(contexts)
-        encode(self, contexts)
-        held.append(len(self.stored))
+        add(self, contexts, *others)
+        held.append(len(self.contexts))
 
-    monkeypatch.setattr(shared.SharedDecoder, "_encode", counted)
+    monkeypatch.setattr(Prefixes, "add", counted)
     requests = orders(policy)
     list(engine.generate(requests, Sampling()))
     assert len(encoded) == len(set(encoded)) == len({(*r.context, *r.prefix) for r in requests})

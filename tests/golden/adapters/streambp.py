@@ -6,8 +6,8 @@ import torch
 
 from cohort import registry
 from cohort.policies.attention import Layout, Share
+from cohort.policies.chunks import cut
 from cohort.policies.sequences import Sequences
-from cohort.policies.stream import cut
 from cohort.training.update import gradient
 from cohort.types import Batch
 from tests.golden.preferences import paired

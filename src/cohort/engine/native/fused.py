@@ -218,7 +218,7 @@ class FusedStep:
         logits = torch.empty(len(decoder.last), self.model.head.n, dtype=torch.float32)
         self._turn(decoder.most_tokens)
         where = (decoder.last, decoder.home, decoder.everyone, decoder.count)
-        self._run(where, decoder.lengths, decoder.own, decoder.stacked, logits)
+        self._run(where, decoder.prefixes.lengths, decoder.own, decoder.prefixes.stacked, logits)
         return logits
 
     def encode(self, contexts: Sequence[Sequence[int]], blank: Blank) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:

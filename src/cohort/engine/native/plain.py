@@ -20,13 +20,25 @@ SERVED = (LlamaModel, MistralModel, Qwen2Model, Qwen3Model)
 WIDTH = 16
 
 
+class Stored(Protocol):
+    """What a step needs of stored contexts; see `Prefixes`, which has it.
+
+    Attributes:
+        lengths: [M] int64 their tokens.
+        stacked: by layer, their keys and values.
+    """
+
+    lengths: Tensor
+    stacked: list[tuple[Tensor, Tensor]]
+
+
 class Rows(Protocol):
     """What a step needs of the rows that are being decoded; see `SharedDecoder`, which has it.
 
     Attributes:
         last, home, count: [B] int64 of each row: its last token, its context, the tokens of its own; everyone: 0 .. B - 1.
-        lengths: [M] int64 tokens of the contexts.
-        own, stacked: by layer, keys and values of the rows' own tokens and of the contexts.
+        prefixes: the contexts.
+        own: by layer, keys and values of the rows' own tokens.
         most_tokens: of a context and what follows it.
     """
 
@@ -34,10 +46,11 @@ class Rows(Protocol):
     home: Tensor
     count: Tensor
     everyone: Tensor
-    lengths: Tensor
     own: list[tuple[Tensor, Tensor]]
-    stacked: list[tuple[Tensor, Tensor]]
     most_tokens: int
+
+    @property
+    def prefixes(self) -> Stored: ...
 
     def positions(self) -> Tensor:
         """[B] of the last tokens."""

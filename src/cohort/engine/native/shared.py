@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, pad
 from transformers import AttentionInterface
 
 from cohort.engine.base import Completion, Sampling
@@ -20,8 +19,9 @@ from cohort.engine.native.fused import FusedStep
 from cohort.engine.native.graphs import Graphs, Steps
 from cohort.engine.native.grid import Grid
 from cohort.engine.native.picking import Drawing, context_of
-from cohort.engine.native.plain import PlainStep, columns_of
-from cohort.policies.attention import Layout, Share, kept_keys, packed
+from cohort.engine.native.plain import PlainStep
+from cohort.engine.native.prefixes import Prefixes
+from cohort.engine.native.thin import thin_products
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.head import head_of
 from cohort.types import Prompt, Request
@@ -31,8 +31,6 @@ NAME = "cohort_decode"
 MOST_PREFILL = 16384
 # Blocks of own tokens that steps of a fixed shape begin with.
 FIRST_BLOCKS = 4
-# Numbers of a line of the cache.
-LINE = 16
 # Tokens of contexts up to which the last rows are better off with a copy each than with two products (measured).
 FEW_TOKENS = 1024
 
@@ -83,14 +81,9 @@ class SharedDecoder:
         self.owner, self.count, self.home, self.last = (
             torch.empty(0, dtype=torch.int64, device=self.device) for _ in range(4)
         )
-        # Of each stored context: token ids, and by layer its keys and values [K, P, D].
-        self.stored: list[tuple[int, ...]] = []
-        self.prefix: list[list[tuple[Tensor, Tensor]]] = []
         # Whether rows have come or gone since the last step, and how they lie, where a step asks for that.
         self.moved = True
         self.grid: Grid | None = None
-        self.stacked: list[tuple[Tensor, Tensor]] = []
-        self.lengths = torch.empty(0, dtype=torch.int64, device=self.device)
         # By layer, keys and values [rows, K, capacity, D] of the rollouts' own tokens.
         self.own: list[tuple[Tensor, Tensor]] = []
         # Own tokens that a step reads of every row (as many as one has drawn, or has room for); whether all have as many.
@@ -100,13 +93,12 @@ class SharedDecoder:
         self.live: Tensor | None = None
         self.graphs = graphs
         self.flash = flash if flash is not None and flash.works else None
+        self.prefixes = Prefixes(self.base, self.head, self.device, tokens_first=self.flash is not None)
         self.steps: Steps | None = None
         # Of the step: what rows do not see, by window.
         self.unseen: dict[int | None, Tensor | None] = {}
         self.stepping = kind(self.base) if kind is not None else None
         self.fused = kind is FusedStep
-        # Of each stored context: the logits [V] of the token that follows it.
-        self.following: dict[tuple[int, ...], Tensor] = {}
         self.add(requests)
 
     def add(self, requests: Sequence[Request]) -> None:
@@ -138,7 +130,7 @@ class SharedDecoder:
             decoder._arrange()
             decoder._grow()
             decoder.last = decoder.last if last is None else last
-            return torch.cat([*decoder.following.values(), decoder._logits().flatten()])
+            return torch.cat([*decoder.prefixes.following.values(), decoder._logits().flatten()])
 
         sampling = Sampling(stop_ids=frozenset())
         model = cls(policy, requests, sampling, slots=3)
@@ -180,7 +172,7 @@ class SharedDecoder:
         tokens = 0
         while self.waiting and len(chosen) < free:
             context = self.contexts[self.waiting[-1]]
-            if context not in fresh and context not in self.stored:
+            if context not in fresh and context not in self.prefixes.contexts:
                 # Stored contexts are as wide as the longest of them.
                 held = {*self._used(), *(self.contexts[i] for i in chosen), context}
                 if fresh and tokens + len(context) > MOST_PREFILL:
@@ -192,9 +184,11 @@ class SharedDecoder:
             chosen.append(self.waiting.pop())
         if not chosen:
             return []
-        self._forget({*(self.contexts[i] for i in chosen)})
-        self._encode(list(fresh))
-        home = torch.tensor([self.stored.index(self.contexts[i]) for i in chosen], device=self.device)
+        place = self.prefixes.keep(self._used() | {self.contexts[i] for i in chosen})
+        if place:
+            self.home = torch.tensor([place[i] for i in self.home.tolist()], dtype=torch.int64, device=self.device)
+        self.prefixes.add(list(fresh), self.stepping if isinstance(self.stepping, FusedStep) else None)
+        home = torch.tensor([self.prefixes.contexts.index(self.contexts[i]) for i in chosen], device=self.device)
         before = len(self.owner)
         owner = torch.tensor(chosen, device=self.device)
         self.owner = torch.cat([self.owner, owner])
@@ -202,7 +196,7 @@ class SharedDecoder:
         self.last = torch.cat([self.last, torch.zeros_like(owner)])
         self.home = torch.cat([self.home, home])
         self.moved = True
-        logits = torch.stack([self.following[self.contexts[i]] for i in chosen])
+        logits = torch.stack([self.prefixes.following[self.contexts[i]] for i in chosen])
         return self._take(logits, start=before)
 
     def _take(self, logits: Tensor, start: int = 0) -> list[tuple[int, Completion]]:
@@ -248,81 +242,9 @@ class SharedDecoder:
             keys[target], values[target] = keys[source], values[source]
         self.moved = True
 
-    # contexts ------------------------------------------------------------------------------------------------------
-
     def _used(self) -> set[tuple[int, ...]]:
         """Contexts of the rows that are being decoded."""
-        return {self.stored[i] for i in set(self.home.tolist())}
-
-    def _forget(self, coming: set[tuple[int, ...]]) -> None:
-        """Drop stored contexts that no row has and no request that is coming in needs."""
-        held = self._used() | coming
-        kept = [i for i, context in enumerate(self.stored) if context in held]
-        if len(kept) < len(self.stored):
-            place = {old: new for new, old in enumerate(kept)}
-            self.home = torch.tensor([place[i] for i in self.home.tolist()], dtype=torch.int64, device=self.device)
-            self.stored, self.prefix = [self.stored[i] for i in kept], [self.prefix[i] for i in kept]
-            self.following = {context: self.following[context] for context in self.stored}
-
-    def _encode(self, contexts: list[tuple[int, ...]]) -> None:
-        """Store new contexts, with the logits of what follows them."""
-        if contexts:
-            if isinstance(self.stepping, FusedStep):
-                layers, following = self.stepping.encode(contexts, self._blank)
-                places: list[Any] = [(i, slice(None), slice(len(context))) for i, context in enumerate(contexts)]
-            else:
-                layers, following, places = self._pass(contexts)
-            for context, place, logits in zip(contexts, places, following, strict=True):
-                self.stored.append(context)
-                self.prefix.append([(keys[place], values[place]) for keys, values in layers])
-                self.following[context] = logits
-        self._stack()
-
-    def _pass(
-        self, contexts: list[tuple[int, ...]]
-    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor, list[tuple[slice, slice]]]:
-        """By layer keys and values [K, N, D] of contexts one after the other, the logits [M, V] of what follows, and places."""
-        shares, at = [], 0
-        for context in contexts:
-            shares.append(Share(at, len(context), ()))
-            at += len(context)
-        layout = Layout(tuple(shares), self.device)
-        ids = torch.tensor([token for context in contexts for token in context], device=self.device)
-        with packed(self.base, layout), kept_keys() as layers:
-            out = self.base.base_model(
-                input_ids=ids[None], position_ids=layout.positions()[None], use_cache=False
-            ).last_hidden_state[0]
-        ends = torch.tensor([share.middle - 1 for share in shares], device=self.device)
-        return layers, self.head(out[ends]), [(slice(None), slice(share.start, share.middle)) for share in shares]
-
-    def _stack(self) -> None:
-        """Stored contexts side by side: by layer keys and values [M, K, P, D], right padded."""
-        lengths = [len(context) for context in self.stored]
-        self.lengths = torch.tensor(lengths, device=self.device)
-        self.stacked = []
-        for layers in zip(*self.prefix, strict=True):
-            whole = self._blank(layers[0][0], len(lengths), max(lengths))
-            for i, pair in enumerate(layers):
-                for stored, own in zip(whole, pair, strict=True):
-                    stored[i, :, : lengths[i]] = own
-            self.stacked.append(whole)
-        # The padded copies take over: what they were made of is a view of them from now on.
-        self.prefix = [
-            [(keys[i, :, : lengths[i]], values[i, :, : lengths[i]]) for keys, values in self.stacked]
-            for i in range(len(lengths))
-        ]
-
-    def _blank(self, like: Tensor, rows: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """Zeros [rows, K, tokens, D] for keys and values like those [K, ..., D], lying as they are best attended to."""
-        heads, width = like.shape[0], like.shape[-1]
-        if self.flash is not None:
-            keys, values = (like.new_zeros(rows, tokens, heads, width).transpose(1, 2) for _ in range(2))
-            return keys, values
-        values = like.new_zeros(rows, heads, tokens, width)
-        if self.device.type != "cpu":
-            return torch.zeros_like(values), values
-        # Tokens side by side, number by number, in whole lines of the cache, so that a query meets many keys at once.
-        return like.new_zeros(rows, heads, width, -(-tokens // LINE) * LINE)[..., :tokens].mT, values
+        return {self.prefixes.contexts[i] for i in set(self.home.tolist())}
 
     # a step --------------------------------------------------------------------------------------------------------
 
@@ -345,7 +267,7 @@ class SharedDecoder:
 
     def positions(self) -> Tensor:
         """[B] of the last tokens."""
-        return self.lengths[self.home] + self.count - 1
+        return self.prefixes.lengths[self.home] + self.count - 1
 
     def _grow(self) -> None:
         """Room for one more token of every row."""
@@ -358,7 +280,7 @@ class SharedDecoder:
             if self.graphs is not None:
                 more = min(max(more, capacity, FIRST_BLOCKS * BLOCK), self.most_own - capacity)
                 self.steps = None
-            grown = [self._blank(keys[0], rows, capacity + more) for keys, _ in self.stacked]
+            grown = [self.prefixes.blank(keys[0], rows, capacity + more) for keys, _ in self.prefixes.stacked]
             for whole, held in zip(grown, self.own, strict=bool(self.own)):
                 for new, old in zip(whole, held, strict=True):
                     new[:had, :, :capacity] = old
@@ -372,26 +294,24 @@ class SharedDecoder:
         self.everyone = torch.arange(len(self.owner), device=self.device)
         if self.fused:
             return
-        copies = int(self.lengths[self.home].sum())
+        copies = int(self.prefixes.lengths[self.home].sum())
         if self.graphs is None and not (self.waiting or self.open) and 0 < copies <= min(FEW_TOKENS, self.room):
             self._part()
-        self.grid = Grid.of(self.home, len(self.stored), self.stacked[0][0].shape[1])
+        self.grid = Grid.of(self.home, len(self.prefixes.contexts), self.prefixes.stacked[0][0].shape[1])
 
     def _part(self) -> None:
         """Have each row hold its context itself, as the first of its own tokens; contexts are empty from then on."""
         self._grow()
-        lengths = self.lengths[self.home].tolist()
+        lengths = self.prefixes.lengths[self.home].tolist()
         capacity = -(-(max(lengths) + self.longest) // BLOCK) * BLOCK
-        for layer, pairs in enumerate(zip(self.stacked, self.own, strict=True)):
-            self.own[layer] = self._blank(pairs[0][0][0], len(lengths), capacity)
+        for layer, pairs in enumerate(zip(self.prefixes.stacked, self.own, strict=True)):
+            self.own[layer] = self.prefixes.blank(pairs[0][0][0], len(lengths), capacity)
             for rows, stored, own in zip(self.own[layer], *pairs, strict=True):
                 for row, (home, length) in enumerate(zip(self.home.tolist(), lengths, strict=True)):
                     rows[row, :, :length] = stored[home, :, :length]
                     rows[row, :, length : length + self.longest] = own[row, :, : self.longest]
-        self.count = self.count + self.lengths[self.home]
-        self.lengths = torch.zeros_like(self.lengths)
-        self.prefix = []
-        self.stacked = [(keys[:, :, :0].clone(), values[:, :, :0].clone()) for keys, values in self.stacked]
+        self.count = self.count + self.prefixes.lengths[self.home]
+        self.prefixes.empty()
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float | None, window: int | None
@@ -404,12 +324,12 @@ class SharedDecoder:
                 stored[:size, :, self.longest - 1] = new
             else:
                 stored[self.everyone, :, self.count - 1] = new
-        dense = functools.partial(self._attend, q, own, self.stacked[layer], scale, softcap, window)
+        dense = functools.partial(self._attend, q, own, self.prefixes.stacked[layer], scale, softcap, window)
         if self.flash is None or not self.flash.serves(q.shape[-1], softcap, self._narrow(window)):
             return dense()
         assert self.grid is not None
         flash = functools.partial(
-            self.flash.step, q, own, self.stacked[layer], self.grid, self.count, self.lengths, scale
+            self.flash.step, q, own, self.prefixes.stacked[layer], self.grid, self.count, self.prefixes.lengths, scale
         )
         return self.flash(flash, dense)
 
@@ -448,7 +368,7 @@ class SharedDecoder:
 
     def _narrow(self, window: int | None) -> bool:
         """Whether there are tokens that rows do not see."""
-        return window is not None and window < int(self.stacked[0][0].shape[2]) + self.longest
+        return window is not None and window < int(self.prefixes.stacked[0][0].shape[2]) + self.longest
 
     def _seen(self, scores: Tensor, softcap: float | None, window: int | None) -> Tensor:
         """Scores with the soft cap, -inf where a row does not see a token; in their place."""
@@ -463,10 +383,10 @@ class SharedDecoder:
         """Stored and own tokens that rows do not see: bool [M, 1, g, 1, P + t] by context, or, where contexts are empty,
         [B, 1, 1, t]; None if all see all."""
         assert self.grid is not None
-        length, most = int(self.stacked[0][0].shape[2]), self.longest
-        lengths = self.lengths[self.home][:, None]
+        length, most = int(self.prefixes.stacked[0][0].shape[2]), self.longest
+        lengths = self.prefixes.lengths[self.home][:, None]
         narrow = self._narrow(window)
-        if self.level and not narrow and bool((self.lengths == length).all()):
+        if self.level and not narrow and bool((self.prefixes.lengths == length).all()):
             return None
         far = torch.arange(length, device=self.device)[None]
         near = torch.arange(most, device=self.device)[None]
@@ -523,34 +443,3 @@ def decoding(decoder: SharedDecoder) -> Iterator[None]:
     finally:
         base.set_attn_implementation(before)
         _decoder.reset(token)
-
-
-@contextlib.contextmanager
-def thin_products(model: torch.nn.Module) -> Iterator[None]:
-    """Have linear layers on the CPU take W x^T rather than x W^T, which is up to twice as fast for the rows of a step."""
-    layers = [
-        module
-        for module in model.modules()
-        # A layer that something else has taken over (hooks of accelerate, for one) stays with it.
-        if type(module) is torch.nn.Linear and module.weight.device.type == "cpu" and "forward" not in vars(module)
-    ]
-    for layer in layers:
-        layer.forward = functools.partial(thin_linear, layer)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward
-
-
-def thin_linear(layer: torch.nn.Linear, x: Tensor) -> Tensor:
-    """[..., N] of x [..., K], as the layer gives it."""
-    rows = x.reshape(-1, x.shape[-1])
-    count = len(rows)
-    if count == 1:
-        return linear(x, layer.weight, layer.bias)
-    columns = rows.t().contiguous()  # nothing to do where x came out of such a product
-    if columns_of(count) > count:
-        columns = pad(columns, (0, columns_of(count) - count))
-    out = layer.weight @ columns if layer.bias is None else torch.addmm(layer.bias[:, None], layer.weight, columns)
-    return out[:, :count].t().view(*x.shape[:-1], -1)
