@@ -94,7 +94,7 @@ class _Norm(torch.nn.Module):
 
 def in_float64(policy: CausalLM) -> CausalLM:
     """The policy in float64 throughout, also where transformers would cast to float32."""
-    models = [model for model in (policy.model, policy._teacher, policy.critic) if model is not None]
+    models = [*policy.roles.models.values()]
     for model in models:
         model.double()
     for parent in [module for model in models for module in model.modules()]:
@@ -115,8 +115,8 @@ def compiled() -> bool:
 
 
 def prompt_of(policy: CausalLM, text: str, **row: Any) -> Prompt:
-    rendered = policy.render(text)
-    return Prompt(rendered, rendered, policy.encode(rendered, start=True), text, row)
+    rendered = policy.renderer.render(text)
+    return Prompt(rendered, rendered, policy.renderer.encode(rendered, start=True), text, row)
 
 
 def request_of(prompt: Prompt, *, seed: int = 0, count: int = 12, prefix: tuple[int, ...] = ()) -> Request:

@@ -79,8 +79,8 @@ def folder(root: Path, thought: bool = False) -> Path:
                 for letter in LETTERS:
                     thinks = THOUGHT * rng.randint(fewest, most) if most else ""
                     said = answer(letter) if rng.random() < start else str(rng.randrange(8))
-                    context = policy.encode(policy.render(letter), start=True)
-                    pairs.append((context, sft.completion_tokens(policy, thinks + said)))
+                    context = policy.renderer.encode(policy.renderer.render(letter), start=True)
+                    pairs.append((context, sft.completion_tokens(policy.renderer, thinks + said)))
             sft.fine_tune(policy, pairs, steps=steps, batch_size=48, lr=lr, warmup=5)
         policy.save(path)
     return path
@@ -114,8 +114,8 @@ def outcomes(policy: CausalLM, most: int = 7) -> tuple[float, float]:
     """(true success rate, expected tokens of a right answer) of fewer than `most` tildes, the right digit and the end of the
     completion, mean over prompts."""
     said = [(letter, THOUGHT * tildes + answer(letter)) for letter in LETTERS for tildes in range(most)]
-    right = [torch.tensor(sft.completion_tokens(policy, text)) for _, text in said]
-    contexts = [torch.tensor(policy.encode(policy.render(letter), start=True)) for letter, _ in said]
+    right = [torch.tensor(sft.completion_tokens(policy.renderer, text)) for _, text in said]
+    contexts = [torch.tensor(policy.renderer.encode(policy.renderer.render(letter), start=True)) for letter, _ in said]
     logp = policy.log_probs(Sequences(tuple(contexts), tuple(right)), width=max(map(len, right)))["logp"]
     probability = logp.sum(1).exp()
     lengths = torch.tensor([float(len(tokens)) for tokens in right])

@@ -37,8 +37,8 @@ def folder(root: Path) -> Path:
                         right = rng.random() < 0.5
                         said.append((letter, micro.answer(letter) if right else str(rng.randrange(8))))
                     for prompt, completion in said:
-                        context = policy.encode(policy.render(prompt), start=True)
-                        pairs.append((context, sft.completion_tokens(policy, completion)))
+                        context = policy.renderer.encode(policy.renderer.render(prompt), start=True)
+                        pairs.append((context, sft.completion_tokens(policy.renderer, completion)))
             sft.fine_tune(policy, pairs, steps=steps, batch_size=32, lr=1e-2, warmup=5)
         policy.save(path)
     return path

@@ -46,7 +46,9 @@ COLUMNS = ("arspo", "dagrpo", "f-hal", "group-robust-po", "rank-grpo", "sage")
 def with_columns(path: Path) -> Path:
     """The embedded task's problems with further columns, in a file."""
     spec = PromptSpec(template=toy.TEMPLATE, max_new_tokens=32)
-    rows = [dict(p.row) for p in load_prompts(toy.TRAIN.replace("size=4000", "size=400"), model.toy(seed=0), spec)]
+    rows = [
+        dict(p.row) for p in load_prompts(toy.TRAIN.replace("size=4000", "size=400"), model.toy(seed=0).renderer, spec)
+    ]
     with path.open("w", encoding="utf-8") as file:
         for i, row in enumerate(rows):
             solution, kept = toy.worked_out(row), {"answer": row["answer"], "items": [row["answer"]], "task": i % 2}

@@ -28,7 +28,9 @@ def load(policy):
         said = []
         spec = PromptSpec(**spec)
         source = read_pairs(rows, spec, log=said.append)
-        return load_pairs(source, policy, spec, lambda prompt, text: completion_tokens(policy, text, prompt)), said
+        return load_pairs(
+            source, policy.renderer, spec, lambda prompt, text: completion_tokens(policy.renderer, text, prompt)
+        ), said
 
     return run
 
@@ -42,8 +44,8 @@ def test_a_pair_is_a_prompt_with_a_good_and_a_bad_completion(load, policy):
     assert plain(found) == ("1+1=", [("2", 1.0), ("3", 0.0)])
     assert found.decided
     assert found.prompt.row["labeller"] == "a"
-    assert found.prompt.tokens == policy.encode("<|user|>1+1=<|assistant|>")
-    assert [written.tokens for written in found.completions] == [(*policy.encode(text), 1) for text in "23"]
+    assert found.prompt.tokens == policy.renderer.encode("<|user|>1+1=<|assistant|>")
+    assert [written.tokens for written in found.completions] == [(*policy.renderer.encode(text), 1) for text in "23"]
     assert said == []
 
 
@@ -85,7 +87,7 @@ def test_columns_and_templates_are_named_as_for_prompts(load, policy):
     assert found.prompt.source == "1+1"
     (found,), _ = load([row], template="{question} = ?", system="Add.")
     assert found.prompt.source == "1+1 = ?"
-    assert found.prompt.text == policy.render("1+1 = ?", "Add.")
+    assert found.prompt.text == policy.renderer.render("1+1 = ?", "Add.")
 
 
 def test_files_are_read_like_data(load, tmp_path):

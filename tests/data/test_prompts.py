@@ -17,7 +17,7 @@ from tests.helpers import tiny_policy
 
 
 class Words:
-    """A policy whose tokens are words, and which shows its messages in brackets."""
+    """A renderer whose tokens are words, and which shows its messages in brackets."""
 
     def __init__(self, context_length=None):
         self.context_length = context_length
@@ -30,9 +30,10 @@ class Words:
         return text, tuple(len(word) for word in text.split())
 
 
-def prompts_of(rows, *, policy=None, said=None, **spec):
+def prompts_of(rows, *, policy=None, words=None, said=None, **spec):
     log = said.append if said is not None else lambda _: None
-    return load_prompts(rows, policy or Words(), PromptSpec(**spec), log=log)
+    renderer = policy.renderer if policy is not None else words or Words()
+    return load_prompts(rows, renderer, PromptSpec(**spec), log=log)
 
 
 # fields ------------------------------------------------------------------------------------------------------------
@@ -209,7 +210,7 @@ def policy():
 def bare():
     """A policy whose tokenizer has no chat template."""
     made = tiny_policy()
-    made.tokenizer.chat_template = None
+    made.renderer.tokenizer.chat_template = None
     return made
 
 
@@ -220,7 +221,7 @@ def test_a_model_s_chat_template_is_used(policy):
     assert turns.text == "<|system|>s<|user|>a<|assistant|>b<|end|><|user|>c<|assistant|>"
     # The special tokens of the template are single tokens.
     assert len(text.tokens) == 5
-    assert policy.decode(text.tokens) == "sa"
+    assert policy.renderer.decode(text.tokens) == "sa"
 
 
 def test_a_message_that_is_no_text_is_named_with_its_row(policy, bare):
@@ -257,7 +258,7 @@ def test_a_model_without_a_chat_template_gets_plain_text(bare):
         *prompts_of([{"prompt": "a"}], policy=bare, system="s"),
     )
     assert text.text == "a+b="
-    assert bare.decode(text.tokens) == "a+b="
+    assert bare.renderer.decode(text.tokens) == "a+b="
     assert turns.text == "a\n\nb"
     assert system.text == "s\n\na"
 
@@ -269,27 +270,27 @@ def test_an_empty_prompt_is_refused(bare):
 
 def test_bos_begins_a_prompt_once(policy, bare):
     def tokens(text, base, *, bos):
-        made = CausalLM(base.model, base.tokenizer, bos=bos)
+        made = CausalLM(base.model, base.renderer.tokenizer, bos=bos)
         (prompt,) = prompts_of([{"prompt": text}], policy=made)
         return prompt.tokens
 
     for base in (policy, bare):
-        base.tokenizer.bos_token = "<|system|>"
+        base.renderer.tokenizer.bos_token = "<|system|>"
         try:
             without, with_bos = tokens("a", base, bos=False), tokens("a", base, bos=True)
-            assert with_bos == (base.tokenizer.bos_token_id, *without)
+            assert with_bos == (base.renderer.tokenizer.bos_token_id, *without)
         finally:
-            base.tokenizer.bos_token = None
-    bare.tokenizer.bos_token = "<|system|>"
+            base.renderer.tokenizer.bos_token = None
+    bare.renderer.tokenizer.bos_token = "<|system|>"
     try:
         assert tokens("<|system|>a", bare, bos=True) == tokens("<|system|>a", bare, bos=False)
     finally:
-        bare.tokenizer.bos_token = None
+        bare.renderer.tokenizer.bos_token = None
 
 
 def test_bos_without_such_a_token_is_refused(policy):
     with pytest.raises(UsageError, match="--bos: the tokenizer of some model has no beginning-of-sequence token"):
-        CausalLM(policy.model, policy.tokenizer, bos=True, name="some model")
+        CausalLM(policy.model, policy.renderer.tokenizer, bos=True, name="some model")
 
 
 # lengths -----------------------------------------------------------------------------------------------------------
@@ -297,14 +298,14 @@ def test_bos_without_such_a_token_is_refused(policy):
 
 def test_a_prompt_that_leaves_no_room_is_refused_with_the_row_and_the_lengths():
     rows = [{"prompt": "short"}, {"prompt": "one two three four"}]
-    assert len(prompts_of(rows, policy=Words(context_length=8), max_new_tokens=3)) == 2
+    assert len(prompts_of(rows, words=Words(context_length=8), max_new_tokens=3)) == 2
     with pytest.raises(UsageError) as error:
-        prompts_of(rows, policy=Words(context_length=8), max_new_tokens=4)
+        prompts_of(rows, words=Words(context_length=8), max_new_tokens=4)
     assert str(error.value) == (
         "data, row 2: the prompt has 5 tokens, which with max_new_tokens=4 exceeds the model's context of 8: shorten "
         "it, or lower max_new_tokens to at most 3"
     )
-    assert len(prompts_of(rows, policy=Words(context_length=None), max_new_tokens=10**9)) == 2
+    assert len(prompts_of(rows, words=Words(context_length=None), max_new_tokens=10**9)) == 2
 
 
 # identity ----------------------------------------------------------------------------------------------------------

@@ -154,11 +154,11 @@ def test_a_stop_string_ends_a_completion_with_the_token_that_completes_it() -> N
     requests = some_requests(policy)
     free = draw(policy, requests, Sampling(stop_ids=frozenset()))
     # Two characters of the first completion, which are two tokens of the character tokenizer.
-    stop = policy.decode(free[0].tokens[4:6])
+    stop = policy.renderer.decode(free[0].tokens[4:6])
     assert len(stop) == 2
     for a, b in zip(free, draw(policy, requests, Sampling(stop_ids=frozenset(), stop=(stop, "~~~"))), strict=True):
         assert b.tokens == a.tokens[: len(b.tokens)]
-        at = next((n for n in range(1, len(a.tokens) + 1) if stop in policy.decode(a.tokens[:n])), None)
+        at = next((n for n in range(1, len(a.tokens) + 1) if stop in policy.renderer.decode(a.tokens[:n])), None)
         assert len(b.tokens) == (len(a.tokens) if at is None else at)
         assert (b.finished, b.stop) == ((False, None) if at is None else (True, stop))
     assert any(done.stop for done in draw(policy, requests, Sampling(stop_ids=frozenset(), stop=(stop,))))

@@ -67,34 +67,34 @@ def test_micro_batches_cover_every_row_once_within_the_budget() -> None:
 
 def test_text_goes_through_the_chat_template_if_there_is_one() -> None:
     policy = tiny_policy()
-    assert policy.render("hi") == "<|user|>hi<|assistant|>"
-    assert policy.render("hi", system="be kind") == "<|system|>be kind<|user|>hi<|assistant|>"
+    assert policy.renderer.render("hi") == "<|user|>hi<|assistant|>"
+    assert policy.renderer.render("hi", system="be kind") == "<|system|>be kind<|user|>hi<|assistant|>"
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
-    assert policy.render(chat) == "<|user|>a<|assistant|>b<|end|><|user|>c<|assistant|>"
-    policy.tokenizer.chat_template = None
-    assert policy.render("hi") == "hi"
-    assert policy.render(chat, system="s") == "s\n\na\n\nb\n\nc"
+    assert policy.renderer.render(chat) == "<|user|>a<|assistant|>b<|end|><|user|>c<|assistant|>"
+    policy.renderer.tokenizer.chat_template = None
+    assert policy.renderer.render("hi") == "hi"
+    assert policy.renderer.render(chat, system="s") == "s\n\na\n\nb\n\nc"
 
 
 def test_text_survives_the_tokenizer() -> None:
     policy = tiny_policy()
     text = " 12 + {3}\n= \\boxed{15}?"
-    ids = policy.encode(text)
+    ids = policy.renderer.encode(text)
     assert len(ids) == len(text)
-    assert policy.decode((*ids, policy.tokenizer.eos_token_id)) == text
+    assert policy.renderer.decode((*ids, policy.renderer.tokenizer.eos_token_id)) == text
 
 
 def test_a_beginning_of_sequence_token_can_be_asked_for() -> None:
     plain = tiny_policy()
     with pytest.raises(UsageError, match="--bos"):
-        CausalLM(plain.model, plain.tokenizer, bos=True)
-    plain.tokenizer.bos_token = "<|user|>"
-    plain.tokenizer.chat_template = None
-    asked = CausalLM(plain.model, plain.tokenizer, bos=True)
-    bos = plain.tokenizer.bos_token_id
-    assert asked.encode("ab", start=True) == (bos, *plain.encode("ab"))
-    assert asked.encode("<|user|>ab", start=True) == (bos, *plain.encode("ab"))
-    assert asked.encode("ab") == plain.encode("ab")
+        CausalLM(plain.model, plain.renderer.tokenizer, bos=True)
+    plain.renderer.tokenizer.bos_token = "<|user|>"
+    plain.renderer.tokenizer.chat_template = None
+    asked = CausalLM(plain.model, plain.renderer.tokenizer, bos=True)
+    bos = plain.renderer.tokenizer.bos_token_id
+    assert asked.renderer.encode("ab", start=True) == (bos, *plain.renderer.encode("ab"))
+    assert asked.renderer.encode("<|user|>ab", start=True) == (bos, *plain.renderer.encode("ab"))
+    assert asked.renderer.encode("ab") == plain.renderer.encode("ab")
 
 
 def test_a_saved_policy_loads_with_transformers(tmp_path: Path) -> None:
@@ -105,10 +105,10 @@ def test_a_saved_policy_loads_with_transformers(tmp_path: Path) -> None:
     model, words = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
     for a, b in zip(policy.model.state_dict().values(), model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    assert words("1+1")["input_ids"] == list(policy.encode("1+1"))
-    assert words.chat_template == policy.tokenizer.chat_template
+    assert words("1+1")["input_ids"] == list(policy.renderer.encode("1+1"))
+    assert words.chat_template == policy.renderer.tokenizer.chat_template
     again = CausalLM.load(str(tmp_path))
-    assert again.stop_ids == policy.stop_ids
+    assert again.renderer.stop_ids == policy.renderer.stop_ids
     again.load_weights(tmp_path)
 
 
@@ -124,9 +124,9 @@ def test_the_nursery_is_the_same_for_the_same_seed_and_leaves_the_random_state_a
 
 def test_the_reference_stays_where_the_policy_was() -> None:
     policy, sequences = tiny_policy(), ragged()
-    with pytest.raises(RuntimeError, match="make_reference"), policy.model_of("reference"):
+    with pytest.raises(RuntimeError, match="no model plays the role 'reference'"), policy.roles.playing("reference"):
         pass
-    policy.make_reference()
+    policy.roles.make("reference")
     before = policy.log_probs(sequences, width=7)["logp"].detach()
     with torch.no_grad():
         for parameter in policy.trainable():
@@ -146,7 +146,7 @@ def test_adapters_train_few_weights_and_their_reference_is_the_base(tmp_path: Pa
     assert policy.is_adapter
     assert 0 < sum(p.numel() for p in policy.trainable()) < sum(p.numel() for p in base.model.parameters())
     assert torch.allclose(policy.log_probs(sequences, width=7)["logp"], before, atol=1e-6)
-    policy.make_reference()
+    policy.roles.make("reference")
     with torch.no_grad():
         for parameter in policy.trainable():
             parameter.add_(0.05)

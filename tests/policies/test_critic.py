@@ -30,10 +30,9 @@ def with_critic(kind: str, *, lora: int = 0) -> CausalLM:
     torch.manual_seed(1)
     if lora:
         policy.add_lora(lora)
-    policy.make_critic(kind)
-    assert policy.critic is not None
-    torch.nn.init.normal_(policy.critic.head.weight)
-    torch.nn.init.normal_(policy.critic.head.bias)
+    policy.roles.make("critic", kind=kind)
+    torch.nn.init.normal_(policy.roles.models["critic"].head.weight)
+    torch.nn.init.normal_(policy.roles.models["critic"].head.bias)
     return policy
 
 
@@ -41,8 +40,7 @@ def with_critic(kind: str, *, lora: int = 0) -> CausalLM:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_value_belongs_to_the_state_before_its_token(kind: str, lora: int) -> None:
     policy, sequences = with_critic(kind, lora=lora), ragged()
-    critic = policy.critic
-    assert critic is not None
+    critic = policy.roles.models["critic"]
     with torch.no_grad():
         scored = policy.log_probs(sequences, width=8, temperature=0.7, want=VALUES)
         for i, (context, completion) in enumerate(zip(sequences.context, sequences.completion, strict=True)):
@@ -60,9 +58,9 @@ def test_a_value_belongs_to_the_state_before_its_token(kind: str, lora: int) -> 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_critic_expects_nothing(kind: str) -> None:
     policy = tiny_policy("llama")
-    with pytest.raises(RuntimeError, match="make_critic"):
+    with pytest.raises(RuntimeError, match="no model plays the role 'critic'"):
         policy.log_probs(ragged(), width=8, want=VALUES)
-    policy.make_critic(kind)
+    policy.roles.make("critic", kind=kind)
     assert not policy.log_probs(ragged(), width=8, want=VALUES)["values"].any()
 
 
@@ -71,8 +69,7 @@ def test_a_new_critic_expects_nothing(kind: str) -> None:
 def test_where_the_gradient_of_the_values_goes(kind: str, lora: int) -> None:
     """A head's reaches the policy's trained weights; a model of its own leaves the policy alone."""
     policy = with_critic(kind, lora=lora)
-    critic = policy.critic
-    assert critic is not None
+    critic = policy.roles.models["critic"]
     policy.log_probs(ragged(), width=8, want=VALUES)["values"].square().sum().backward()
     assert critic.head.weight.grad is not None
     assert critic.head.weight.grad.any()
@@ -98,11 +95,10 @@ def test_the_policy_scores_as_without_a_critic(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_weights_are_part_of_a_checkpoint(kind: str) -> None:
     trained, fresh = with_critic(kind), tiny_policy("llama", seed=3)
-    fresh.make_critic(kind)
-    fresh.load_side_state(trained.side_state())
-    assert fresh.critic is not None
-    assert trained.critic is not None
-    pairs = zip(trained.critic.parameters(), fresh.critic.parameters(), strict=True)
+    fresh.roles.make("critic", kind=kind)
+    fresh.roles.load_state_dict(trained.roles.state_dict())
+    critics = [each.roles.models["critic"].parameters() for each in (trained, fresh)]
+    pairs = zip(*critics, strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
@@ -110,8 +106,7 @@ def test_its_weights_are_part_of_a_checkpoint(kind: str) -> None:
 def test_it_has_a_learning_rate_of_its_own(micro_root: Path, kind: str) -> None:
     method = f"ppo(critic='{kind}', critic_lr=0.02, kl_beta=0.0)"
     with micro.ready(micro_root, method, lr=0.01, warmup=4) as (setup, optimizer, progress):
-        critic = setup.policy.critic
-        assert critic is not None
+        critic = setup.policy.roles.models["critic"]
         rates = []
         for _ in range(2):
             one_step(setup, optimizer, progress)
@@ -147,7 +142,7 @@ def remains(result: Result, model: str) -> dict[str, torch.Tensor]:
     state = checkpoint.read_state(checkpoint.newest(result.folder / "checkpoints"))  # type: ignore[arg-type]
     moments = state["optimizer"]["inner"]["state"]
     flat = {f"{i}/{name}": value for i, held in moments.items() for name, value in held.items()}
-    return {**load_file(result.folder / "final" / model), **state["side"]["critic"], **flat}
+    return {**load_file(result.folder / "final" / model), **state["roles"]["critic"], **flat}
 
 
 @pytest.mark.parametrize(

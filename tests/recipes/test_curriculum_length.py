@@ -98,13 +98,13 @@ def test_the_budget_stands_in_the_prompt() -> None:
         return []
 
     def tools(step: int) -> Any:
-        render = lambda source: policy.encode(policy.render(source), start=True)  # noqa: E731
+        render = lambda source: policy.renderer.encode(policy.renderer.render(source), start=True)  # noqa: E731
         return SimpleNamespace(draw=draw, render=render, step=step, steps=600)
 
     made = registry.method("curriculum-length", sentence=" Use {budget} tokens.")
     for step in (0, 150, 599):
         made.run("guidance", {}, [request_of(prompt, seed=step)], tools(step))
-    texts = [policy.decode(request.context) for request in drawn]
+    texts = [policy.renderer.decode(request.context) for request in drawn]
     assert [text.removesuffix(" tokens.") for text in texts] == [f"2+3= Use {n}" for n in (256, 179, 87)]
     assert [request.seed for request in drawn] == [0, 150, 599]
     drawn.clear()

@@ -120,7 +120,7 @@ def test_the_teacher_follows_the_policy(base: dict[str, Any], decay: float, ever
     finally:
         setup.close()
     assert progress.updates == 3
-    teacher, policy = list(setup.policy._teacher.parameters()), list(setup.policy.model.parameters())
+    teacher, policy = list(setup.policy.roles.models["ema"].parameters()), list(setup.policy.model.parameters())
     moved = any(not torch.equal(a, b) for a, b in zip(start, policy, strict=True))
     assert moved
     if decay == 0.0:
@@ -151,7 +151,7 @@ def test_the_teacher_survives_a_stop(base: dict[str, Any], tmp_path: Path) -> No
         assert found is not None
         return {
             "policy": load_file(found / "model" / "model.safetensors"),
-            "teacher": checkpoint.read_state(found)["side"]["teacher"],
+            "ema": checkpoint.read_state(found)["roles"]["ema"],
         }
 
     whole = run("whole")
@@ -160,4 +160,4 @@ def test_the_teacher_survives_a_stop(base: dict[str, Any], tmp_path: Path) -> No
     for model, weights in whole.items():
         assert all(torch.equal(resumed[model][name], value) for name, value in weights.items()), model
         assert not all(torch.equal(early[model][name], value) for name, value in weights.items()), model
-    assert not all(torch.equal(whole["teacher"][name], value) for name, value in whole["policy"].items())
+    assert not all(torch.equal(whole["ema"][name], value) for name, value in whole["policy"].items())

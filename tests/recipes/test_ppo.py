@@ -155,14 +155,14 @@ def test_rewards_by_the_statistics_of_all_scores_so_far(steps: list[list[float]]
 def test_the_values_warm_up_before_the_policy_moves(micro_root: Path) -> None:
     method = "ppo(critic_warmup=2, kl_beta=0.0)"
     with micro.ready(micro_root, method, steps=4, group_size=2, weight_decay=0.1) as (setup, optimizer, progress):
-        assert setup.policy.critic is not None
+        assert setup.policy.roles.models["critic"] is not None
         for step in range(3):
             policy = [p.detach().clone() for p in setup.policy.trainable()]
-            head = setup.policy.critic.head.weight.detach().clone()
+            head = setup.policy.roles.models["critic"].head.weight.detach().clone()
             one_step(setup, optimizer, progress)
             stayed = all(torch.equal(a, b) for a, b in zip(policy, setup.policy.trainable(), strict=True))
             assert stayed == (step < 2)
-            assert not torch.equal(head, setup.policy.critic.head.weight)
+            assert not torch.equal(head, setup.policy.roles.models["critic"].head.weight)
     with pytest.raises(MethodError, match="critic='model'"):
         registry.method("ppo(critic_warmup=2, critic='head')")
 

@@ -231,7 +231,7 @@ def test_serial_exits_share_their_prefix_and_mask_what_was_inserted(base: dict[s
     method = "s-grpo(exit_text='!',end_of_thinking='@')"
     with ready(base, method=method, max_new_tokens=12, prompts_per_step=6) as (setup, optimizer, progress):
         result = one_step(setup, optimizer, progress)
-        inserted = setup.policy.encode("!")[0]
+        inserted = setup.policy.renderer.encode("!")[0]
         groups: dict[str, list[Any]] = {}
         for rollout in result.rollouts:
             groups.setdefault(rollout.prompt.id, []).append(rollout)

@@ -58,8 +58,10 @@ def margin(folder: Path | str) -> float:
     policy = CausalLM.load(str(folder))
     sums = []
     for side in ("chosen", "rejected"):
-        contexts = tuple(torch.tensor(policy.encode(policy.render(row["prompt"]), start=True)) for row in PAIRS)
-        completions = tuple(torch.tensor(completion_tokens(policy, row[side])) for row in PAIRS)
+        contexts = tuple(
+            torch.tensor(policy.renderer.encode(policy.renderer.render(row["prompt"]), start=True)) for row in PAIRS
+        )
+        completions = tuple(torch.tensor(completion_tokens(policy.renderer, row[side])) for row in PAIRS)
         with torch.no_grad():
             sums.append(policy.log_probs(Sequences(contexts, completions), width=4)["logp"].sum(1))
     return float((sums[0] - sums[1]).mean())

@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def said(folder: Path, rows: list[dict[str, Any]], *, sampled: bool = True, **options: Any) -> list[str]:
     policy, out = CausalLM.load(str(folder), **options), []
-    log_text(policy, load_prompts(rows, policy, PromptSpec()), out.append, sampled=sampled)
+    log_text(policy.renderer, load_prompts(rows, policy.renderer, PromptSpec()), out.append, sampled=sampled)
     return out
 
 

@@ -165,8 +165,8 @@ def test_supervised_fine_tuning_learns_its_pairs_and_repeats_itself() -> None:
     for _ in range(2):
         policy = tiny_policy("llama")
         prompts = [prompt_of(policy, text, completion=text[::-1]) for text in ("abc", "xyz", "123")]
-        pairs = pairs_of(policy, prompts, "completion")
-        assert pairs[0][1] == (*policy.encode("cba"), policy.tokenizer.eos_token_id)
+        pairs = pairs_of(policy.renderer, prompts, "completion")
+        assert pairs[0][1] == (*policy.renderer.encode("cba"), policy.renderer.tokenizer.eos_token_id)
         seen: dict[int, float] = {}
         fine_tune(
             policy, pairs, steps=60, batch_size=3, lr=1e-2, report=lambda step, v, to=seen: to.update({step: v["loss"]})
@@ -175,7 +175,7 @@ def test_supervised_fine_tuning_learns_its_pairs_and_repeats_itself() -> None:
     assert losses[0] == losses[1]
     assert losses[0][-1] < 0.05 < 1.0 < losses[0][0]
     with pytest.raises(UsageError, match="there is no text in column 'done'"):
-        pairs_of(policy, prompts, "done")
+        pairs_of(policy.renderer, prompts, "done")
 
 
 def test_what_is_imitated_stands_in_a_row_and_fits_behind_its_prompt(tmp_path: Path) -> None:
@@ -187,12 +187,12 @@ def test_what_is_imitated_stands_in_a_row_and_fits_behind_its_prompt(tmp_path: P
         {"prompt": [user], "completion": [{"role": "assistant", "content": "2"}]},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    prompts = load_prompts_of_rows(read_source(path, PromptSpec()), policy, PromptSpec())
-    pairs = pairs_of(policy, prompts, "completion", "data.jsonl")
+    prompts = load_prompts_of_rows(read_source(path, PromptSpec()), policy.renderer, PromptSpec())
+    pairs = pairs_of(policy.renderer, prompts, "completion", "data.jsonl")
     # A prompt comes as often as completions of it.
-    assert [policy.decode(completion) for _, completion in pairs] == ["2", "two", "2"]
+    assert [policy.renderer.decode(completion) for _, completion in pairs] == ["2", "two", "2"]
     assert pairs[0] == pairs[2]
-    assert all(completion[-1] in policy.stop_ids for _, completion in pairs)
+    assert all(completion[-1] in policy.renderer.stop_ids for _, completion in pairs)
     for row, said in (
         (
             {"prompt": "a", "completion": "b" * 200},
@@ -206,9 +206,9 @@ def test_what_is_imitated_stands_in_a_row_and_fits_behind_its_prompt(tmp_path: P
         ),
     ):
         path.write_text(json.dumps(row) + "\n")
-        prompts = load_prompts_of_rows(read_source(path, PromptSpec()), policy, PromptSpec())
+        prompts = load_prompts_of_rows(read_source(path, PromptSpec()), policy.renderer, PromptSpec())
         with pytest.raises(UsageError, match=said):
-            pairs_of(policy, prompts, "completion", "data.jsonl")
+            pairs_of(policy.renderer, prompts, "completion", "data.jsonl")
 
 
 def test_metrics_have_no_nan_in_json(tmp_path: Path) -> None:

@@ -29,17 +29,17 @@ def test_options_reach_the_engine(tmp_path: Path) -> None:
     config.save(tmp_path / "config.yaml")
     # What a run writes down is what it did: ids stay ids, and texts texts.
     for made in (config, make_config(read_config(tmp_path / "config.yaml"))):
-        sampling = make_sampling(made, policy)
-        assert sampling.logit_bias == {policy.encode("a")[0]: -2.0, 11: 5.0}
-        assert sampling.stop_ids == policy.stop_ids | {7}
+        sampling = make_sampling(made, policy.renderer, policy.vocabulary)
+        assert sampling.logit_bias == {policy.renderer.encode("a")[0]: -2.0, 11: 5.0}
+        assert sampling.stop_ids == policy.renderer.stop_ids | {7}
         assert (sampling.min_new_tokens, sampling.min_p, sampling.stop) == (2, 0.1, ("x", "\n"))
-    assert make_sampling(make_config({"stop": "one"}), policy).stop == ("one",)
-    plain = make_sampling(make_config({}), policy)
+    assert make_sampling(make_config({"stop": "one"}), policy.renderer, policy.vocabulary).stop == ("one",)
+    plain = make_sampling(make_config({}), policy.renderer, policy.vocabulary)
     assert plain.stop_ids is None
-    assert plain.rule(policy.stop_ids).free
+    assert plain.rule(policy.renderer.stop_ids).free
     # A digit is a text if it is written as one.
-    digit = make_sampling(make_config({"logit_bias": {"5": 1.0}}), policy)
-    assert digit.logit_bias == {policy.encode("5")[0]: 1.0}
+    digit = make_sampling(make_config({"logit_bias": {"5": 1.0}}), policy.renderer, policy.vocabulary)
+    assert digit.logit_bias == {policy.renderer.encode("5")[0]: 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> dict[str, CausalLM]:
 
 
 def sampling_of(policy: CausalLM, *keys: str) -> Sampling:
-    return make_sampling(make_config(parse_set(list(keys))), policy)
+    return make_sampling(make_config(parse_set(list(keys))), policy.renderer, policy.vocabulary)
 
 
 def test_a_stop_text_that_is_one_special_token_is_that_token(people: dict[str, CausalLM]) -> None:
@@ -59,10 +59,12 @@ def test_a_stop_text_that_is_one_special_token_is_that_token(people: dict[str, C
     for text in ("<|im_start|>", "<|im_end|>"):
         made = sampling_of(policy, f'stop=["{text}", "x"]')
         assert made.stop == ("x",)
-        assert made.stop_ids == policy.stop_ids | {policy.tokenizer.convert_tokens_to_ids(text)}
+        assert made.stop_ids == policy.renderer.stop_ids | {policy.renderer.tokenizer.convert_tokens_to_ids(text)}
     # Content, too, where it is a token.
     tags = people["specialtags"]
-    assert sampling_of(tags, 'stop=["</answer>"]').stop_ids == tags.stop_ids | set(tags.encode("</answer>"))
+    assert sampling_of(tags, 'stop=["</answer>"]').stop_ids == tags.renderer.stop_ids | set(
+        tags.renderer.encode("</answer>")
+    )
     assert sampling_of(tags, 'stop=["4</answer>"]').stop == ("4</answer>",)
     assert sampling_of(people["chat"], 'stop=["</answer>"]').stop == ("</answer>",)
     with pytest.raises(
@@ -77,7 +79,7 @@ def test_a_new_line_can_be_typed_in_a_stop_text(people: dict[str, CausalLM]) -> 
 
 def test_tokens_that_the_model_does_not_have_are_refused(people: dict[str, CausalLM]) -> None:
     policy = people["smallvocab"]
-    token = policy.tokenizer.convert_tokens_to_ids("<tool_x>")
+    token = policy.renderer.tokenizer.convert_tokens_to_ids("<tool_x>")
     for key in ("logit_bias={'<tool_x>': 1}", "stop=['<tool_x>']"):
         with pytest.raises(UsageError, match=rf"{key.split('=')[0]}: token <tool_x> \(id {token}\)"):
             sampling_of(policy, key)
@@ -89,19 +91,18 @@ def test_tokens_that_the_model_does_not_have_are_refused(people: dict[str, Causa
 def test_a_biased_text_is_one_as_it_stands_behind_others(people: dict[str, CausalLM]) -> None:
     policy = people["llama2"]
     made = sampling_of(policy, "logit_bias={'4': 1, ' 4': 2}")
-    assert {policy.tokenizer.convert_ids_to_tokens(token): bias for token, bias in made.logit_bias.items()} == {
-        "4": 1.0,
-        "▁4": 2.0,
-    }
+    assert {
+        policy.renderer.tokenizer.convert_ids_to_tokens(token): bias for token, bias in made.logit_bias.items()
+    } == {"4": 1.0, "▁4": 2.0}
 
 
 @pytest.mark.parametrize("name", ["llama2", "chatbase", "specialtags"])
 def test_the_text_of_a_rollout_is_what_was_drawn(people: dict[str, CausalLM], name: str) -> None:
     policy = people[name]
     prompt = prompt_of(policy, "Once upon a time, there was a")
-    end = min(policy.stop_ids)
+    end = min(policy.renderer.stop_ids)
     for text in (" little girl", "ball <think>hmm</think>", "x != y , a", " "):
-        tokens = [*policy.follow(prompt, text), end]
+        tokens = [*policy.renderer.follow(prompt, text), end]
         numbers = [-1.0] * len(tokens)
         completion = Completion(tokens, numbers, numbers, numbers, finished=True)
         collector = Collector(policy, Scripted(completion), Sampling(), None, 50)  # type: ignore[arg-type]
@@ -138,7 +139,7 @@ def test_the_text_of_a_rollout_ends_before_the_stop_string(
     text: str, prefix: str, stop: str, ended: bool, seen: str
 ) -> None:
     policy = tiny_policy()
-    tokens, before = list(policy.encode(text)), policy.encode(prefix) if prefix else ()
+    tokens, before = list(policy.renderer.encode(text)), policy.renderer.encode(prefix) if prefix else ()
     numbers = [-1.0] * len(tokens)
     completion = Completion(
         tokens, [-9.0] * len(tokens), numbers, numbers, finished=ended, stop=stop if ended else None

@@ -88,7 +88,7 @@ def test_rewards_see_the_special_tokens_that_are_content(people: Any, tmp_path: 
     from cohort.policies.causal_lm import CausalLM
 
     policy = CausalLM.load(people("specialtags"))
-    (tag,) = policy.encode("<answer>")
+    (tag,) = policy.renderer.encode("<answer>")
     path = tmp_path / "rewards.py"
     path.write_text("def tagged(completions, **_):\n    return [float('<answer>' in text) for text in completions]\n")
     out = tmp_path / "run"

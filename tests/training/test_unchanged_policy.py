@@ -116,7 +116,7 @@ def test_a_completion_that_is_too_short_for_the_minimum_has_a_finite_log_probabi
     with ready(base, min_new_tokens=8) as (setup, _, progress):
         rollouts, _, _ = sample(setup, progress.states, 1)
         assert all(len(r.tokens) == 8 for r in rollouts)
-        stop = next(iter(setup.policy.stop_ids))
+        stop = next(iter(setup.policy.renderer.stop_ids))
         logp = scored(setup, [ended_early(r, stop) for r in rollouts])
     assert logp.isfinite().all()
 

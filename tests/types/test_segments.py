@@ -81,7 +81,7 @@ def test_what_was_not_drawn_in_its_context_is_scored_there(tmp_path: Any, choice
     setup = prepare(config, log=lambda _: None)
     try:
         rollouts, _, _ = sample(setup, setup.method.init(size=4), 1)
-        hint = setup.policy.encode("as I said: ")
+        hint = setup.policy.renderer.encode("as I said: ")
         moved = rollouts[0].unscored()
         context = (*moved.request.context, *hint)
         rollouts[0] = moved.but(request=replace(moved.request, context=context))

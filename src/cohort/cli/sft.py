@@ -65,9 +65,9 @@ def sft(
     source = read_source(made.data, spec, log=display.log)
     check_source(source, spec)
     policy = load_policy(made, display.log)
-    prompts = load_prompts_of_rows(source, policy, spec)
-    pairs = pairs_of(policy, prompts, completion_field, source.where)
-    log_text(policy, prompts, display.log, sampled=False)
+    prompts = load_prompts_of_rows(source, policy.renderer, spec)
+    pairs = pairs_of(policy.renderer, prompts, completion_field, source.where)
+    log_text(policy.renderer, prompts, display.log, sampled=False)
     display.begin("fine-tuning", made.steps)
     done, interrupt = 0, Interrupt(display.log, hung_up=display.hush)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from cohort.data.messages import is_chat, messages_of
-from cohort.data.prompts import PromptSpec, Renderer, Source, make_prompt, read_source, template_of
+from cohort.data.prompts import PromptSpec, Source, make_prompt, read_source, template_of
 from cohort.data.rows import Row
 from cohort.errors import UsageError, shown
 from cohort.types import Prompt
+from cohort.types.policy import Renderer
 
 FORM = "a row has 'chosen' and 'rejected', or one 'completion' and its 'label'"
 # Column -> the label of what stands in it.
@@ -74,7 +75,7 @@ def read_pairs(
 
 
 def load_pairs(
-    source: Source, policy: Renderer, spec: PromptSpec, finish: Callable[[Prompt, str], tuple[int, ...]]
+    source: Source, renderer: Renderer, spec: PromptSpec, finish: Callable[[Prompt, str], tuple[int, ...]]
 ) -> list[Preference]:
     """The prompts of a file of pairs with their completions.
 
@@ -91,7 +92,7 @@ def load_pairs(
     together: dict[str, str] = {}
     seen: Counter[str] = Counter()
     for row, where in zip(*_numbered(source), strict=True):
-        prompt = make_prompt(row, policy, spec, template, where)
+        prompt = make_prompt(row, renderer, spec, template, where)
         texts = _texts(row, where)
         labels = list(SIDES.values()) if len(texts) == 2 else [_label(row, where)]
         try:
@@ -101,10 +102,10 @@ def load_pairs(
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from error
         longest = max(len(each.tokens) for each in written)
-        if policy.context_length is not None and len(prompt.tokens) + longest > policy.context_length:
+        if renderer.context_length is not None and len(prompt.tokens) + longest > renderer.context_length:
             raise UsageError(
                 f"{where}: prompt and completion have {len(prompt.tokens) + longest} tokens together, which exceeds the "
-                f"model's context of {policy.context_length}: shorten them, or leave the row out"
+                f"model's context of {renderer.context_length}: shorten them, or leave the row out"
             )
         # A pair says nothing about the completions of another one.
         key = together.get(prompt.id) if len(texts) == 1 else None

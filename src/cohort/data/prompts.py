@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cohort.data.load import load_rows
 from cohort.data.messages import is_chat, messages_of, tools_of
@@ -15,6 +15,7 @@ from cohort.data.presets import apply_preset
 from cohort.data.rows import Row
 from cohort.errors import UsageError, shown
 from cohort.types import Message, Prompt
+from cohort.types.policy import Renderer
 
 Tools = Sequence[Mapping[str, Any]]
 # Characters that no token is longer than: runs of spaces come nearest.
@@ -26,16 +27,6 @@ _TEX = (
     "ormalsize|ot|otin|parallel|prec|sim|subseteq|succ|supseteq|u|Vdash|vdash|warrow"
 )
 _NEWLINE = re.compile(rf"(?<!\\)\\n(?!(?:{_TEX})(?![A-Za-z]))")
-
-
-class Renderer(Protocol):
-    """The part of a policy that knows text."""
-
-    context_length: int | None
-
-    def prompt(
-        self, source: str | list[Message], system: str | None = None, tools: Tools = ()
-    ) -> tuple[str, tuple[int, ...]]: ...
 
 
 @dataclass(frozen=True)
@@ -84,7 +75,7 @@ def read_source(
 
 def load_prompts(
     source: str | Path | Source | Iterable[Mapping[str, Any]],
-    policy: Renderer,
+    renderer: Renderer,
     spec: PromptSpec,
     *,
     seed: int = 0,
@@ -100,10 +91,10 @@ def load_prompts(
     template = template_of(spec.template)
     prompts: dict[str, Prompt] = {}
     for row in source.rows:
-        prompt = make_prompt(row, policy, spec, template, f"{source.where}, {row.place}")
+        prompt = make_prompt(row, renderer, spec, template, f"{source.where}, {row.place}")
         prompts.setdefault(prompt.id, prompt)
     first = next((prompt for prompt in prompts.values() if prompt.tools), None)
-    if first is not None and policy.prompt(first.source, spec.system)[0] == first.text:
+    if first is not None and renderer.prompt(first.source, spec.system)[0] == first.text:
         log(f"{source.where}: the model's chat template shows no tools: the column 'tools' is no part of the prompts")
     # A procedural task repeats itself by nature; in a file it is worth knowing.
     repeated = len(source.rows) - len(prompts)
@@ -220,7 +211,7 @@ def check_source(source: Source, spec: PromptSpec) -> None:
         source_of(row, template, f"{source.where}, {row.place}")
 
 
-def make_prompt(row: Row, policy: Renderer, spec: PromptSpec, template: str | None, where: str) -> Prompt:
+def make_prompt(row: Row, renderer: Renderer, spec: PromptSpec, template: str | None, where: str) -> Prompt:
     """The prompt of a row.
 
     Args:
@@ -235,22 +226,22 @@ def make_prompt(row: Row, policy: Renderer, spec: PromptSpec, template: str | No
         source = [{"role": "system", "content": spec.system}, *source]
     tools = () if isinstance(source, str) else tools_of(row)
     size = len(source) if isinstance(source, str) else sum(len(str(message.get("content") or "")) for message in source)
-    if policy.context_length is not None and size > (most := policy.context_length * LONGEST_TOKEN):
+    if renderer.context_length is not None and size > (most := renderer.context_length * LONGEST_TOKEN):
         raise UsageError(
-            f"{where}: the prompt has {size} characters, of which the model's context of {policy.context_length} tokens holds "
-            f"{most} at the very most: shorten it"
+            f"{where}: the prompt has {size} characters, of which the model's context of {renderer.context_length} tokens "
+            f"holds {most} at the very most: shorten it"
         )
     try:
-        text, tokens = policy.prompt(source, spec.system, tools)
+        text, tokens = renderer.prompt(source, spec.system, tools)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
     if not tokens:
         raise UsageError(f"{where}: the prompt is empty")
-    if policy.context_length is not None and len(tokens) + spec.max_new_tokens > policy.context_length:
+    if renderer.context_length is not None and len(tokens) + spec.max_new_tokens > renderer.context_length:
         raise UsageError(
             f"{where}: the prompt has {len(tokens)} tokens, which with max_new_tokens={spec.max_new_tokens} exceeds the "
-            f"model's context of {policy.context_length}: shorten it, or lower max_new_tokens"
-            + (f" to at most {room}" if (room := policy.context_length - len(tokens)) > 0 else "")
+            f"model's context of {renderer.context_length}: shorten it, or lower max_new_tokens"
+            + (f" to at most {room}" if (room := renderer.context_length - len(tokens)) > 0 else "")
         )
     return Prompt(prompt_id(text), text, tokens, source, row, tuple(tools), where)
 

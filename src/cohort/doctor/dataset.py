@@ -154,7 +154,7 @@ def gather(config: Any, *, samples: int, limit: int, log: Callable[[str], None])
     source = read_source(config.data, spec, seed=config.seed, log=log)
     held = None if config.eval_data is None else read_source(config.eval_data, spec, seed=config.seed, log=log)
     policy = load_policy(config, log) if known else None
-    read = policy.prompt if policy is not None else _plain
+    read = policy.renderer.prompt if policy is not None else _plain
     made = [_prompt(row, spec, read, f"{source.where}, {row.place}") for row in source.rows]
     problems: list[str] = []
     found: dict[str, Any] = {}
@@ -163,7 +163,7 @@ def gather(config: Any, *, samples: int, limit: int, log: Callable[[str], None])
         found["held_rows"] = held.rows
     if policy is not None:
         found["lengths"] = [len(tokens) for _, tokens in made]
-        found["context"] = policy.context_length
+        found["context"] = policy.renderer.context_length
     if config.reward:
         name, verdicts, problems = _verdicts(config, source.rows, limit)
         found |= {"verifier": name, "verdicts": verdicts}
@@ -270,7 +270,7 @@ def _solved(config: Any, policy: Any, rows: Sequence[Row], samples: int, most: i
     for i in random.Random(0).sample(range(len(rows)), len(rows)):
         # Rows that make no prompt are another diagnosis's.
         with contextlib.suppress(UsageError):
-            prompts.append(make_prompt(rows[i], policy, spec, template, rows[i].place))
+            prompts.append(make_prompt(rows[i], policy.renderer, spec, template, rows[i].place))
         if len(prompts) == most:
             break
     grader = make_grader(config)

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+
+from cohort.types.policy import Renderer
 
 # Of a character whose last bytes have not come yet.
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 # Tokens before those that can hold a stop string: some tokenizers write the first token of a text differently.
 MARGIN = 4
-
-
-class Speaker(Protocol):
-    """What decodes tokens."""
-
-    @property
-    def special_ids(self) -> frozenset[int]: ...
-
-    def decode(self, tokens: Sequence[int]) -> str: ...
 
 
 def first_stop(text: str, before: str, stops: Sequence[str]) -> tuple[int, str] | None:
@@ -34,9 +26,9 @@ class StopStrings:
         found: the stop string that ended each request; None if none did yet.
     """
 
-    def __init__(self, policy: Speaker, stops: Sequence[str], requests: int = 0) -> None:
-        self.policy, self.stops = policy, tuple(stops)
-        self.special = policy.special_ids
+    def __init__(self, renderer: Renderer, stops: Sequence[str], requests: int = 0) -> None:
+        self.renderer, self.stops = renderer, tuple(stops)
+        self.special = renderer.special_ids
         # A token other than a special one stands for at least one byte.
         self.window = max(len(stop.encode()) for stop in stops) + MARGIN
         self.tails: list[list[int]] = []
@@ -57,9 +49,9 @@ class StopStrings:
         del tail[: -self.window]
         if not ends:
             return False
-        text = self.policy.decode(tail)
+        text = self.renderer.decode(tail)
         if not any(stop in text for stop in self.stops):
             return False
-        found = first_stop(text, self.policy.decode(tail[:-1]), self.stops)
+        found = first_stop(text, self.renderer.decode(tail[:-1]), self.stops)
         self.found[place] = found[1] if found else None
         return found is not None

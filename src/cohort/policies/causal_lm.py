@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +15,29 @@ from torch import Tensor
 from cohort.policies.activations import Compiled, checkpointed, layers_of, return_freed_memory
 from cohort.policies.attention import packed
 from cohort.policies.critic import Critic
-from cohort.policies.diverging import diverged
+from cohort.policies.diverging import diverged, first_not_finite
 from cohort.policies.head import head_of, token_statistics
 from cohort.policies.loading import check_finite, load_model, save_as, stored_dtype
 from cohort.policies.packing import Packed, pack, packs, pays
+from cohort.policies.renderer import PromptFormat, TextRenderer
+from cohort.policies.roles import Roles, has_adapter
 from cohort.policies.sequences import Sequences
 from cohort.policies.stream import serves, streamed
-from cohort.policies.text import Codec, PromptFormat
 from cohort.quiet import quiet_libraries
 from cohort.types import Rollout
+from cohort.types.policy import Actions
 from cohort.types.support import Flat, Support
 
+# Tokens of a forward pass with gradient (see `CausalLM.pass_tokens`), and numbers of a hidden state for all of them.
+SMALL_PASS, MIDDLE_PASS, LARGE_PASS, PASS_NUMBERS = 1024, 2048, 16384, 2**19
 
-class CausalLM(Codec):
-    """A causal language model with its tokenizer.
+
+class CausalLM:
+    """A Policy (see `cohort.types.policy`) that is a causal language model with its tokenizer.
 
     Attributes:
-        model: the transformers model, or its peft wrapper.
-        context_length: most tokens of context and completion together; None if the model has no limit.
+        renderer: its tokenizer and chat template.
+        roles: the models beside it, such as its reference.
         activations: what a pass with gradient keeps: "keep", "checkpoint" or "stream" (see `use_activations`).
         compiled: the compiled layers that passes go through, if they do (see compiling.py).
         halved: True if micro-batches are cut in half, since memory ran out.
@@ -49,18 +53,16 @@ class CausalLM(Codec):
         prompt_format: PromptFormat = "auto",
         special_tokens: str | Sequence[str] = "content",
     ) -> None:
-        self.model = model.eval()
+        self.name = name
+        self.roles = Roles(model.eval(), critic=lambda kind: Critic.beside(self.model, kind))
         self.forwards = 0
-        self._reference: Any = None
-        self._teacher: Any = None
-        self.critic: Critic | None = None
         self.activations = "keep"
         self.compiled: Compiled | None = None
         self.halved = False
         self.came_as: torch.dtype | None = None
         config = model.config
         ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None) or config.eos_token_id
-        super().__init__(
+        self.renderer = TextRenderer(
             tokenizer,
             rows=0 if tokenizer is None else self._rows,
             name=name,
@@ -68,9 +70,14 @@ class CausalLM(Codec):
             prompt_format=prompt_format,
             special_tokens=special_tokens,
             ends=[i for i in (ends if isinstance(ends, list) else [ends]) if i is not None],
+            context_length=getattr(config, "max_position_embeddings", None),
         )
-        self.context_length: int | None = getattr(config, "max_position_embeddings", None)
         self.keeps_logits = "logits_to_keep" in inspect.signature(self.base.forward).parameters
+
+    @property
+    def model(self) -> Any:
+        """The transformers model, or its peft wrapper."""
+        return self.roles.models["policy"]
 
     @property
     def _rows(self) -> int:
@@ -102,7 +109,7 @@ class CausalLM(Codec):
             model.to(device), tokenizer, bos=bos, name=name, prompt_format=prompt_format, special_tokens=special_tokens
         )
         check_finite(policy.model, f"model '{name}'")
-        policy.check_tokens()
+        policy.renderer.check_tokens()
         policy.came_as = stored_dtype(name)
         return policy
 
@@ -118,8 +125,8 @@ class CausalLM(Codec):
         else:
             assert dtype is not None
             save_as(self.model, folder, dtype)
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(folder)
+        if self.renderer.tokenizer is not None:
+            self.renderer.tokenizer.save_pretrained(folder)
 
     def export(self, folder: Path) -> None:
         """`save` for others to use: a model's weights in the type that they came in, whatever they were trained in."""
@@ -149,12 +156,12 @@ class CausalLM(Codec):
             target_modules=targets if isinstance(targets, str) else list(targets),
             task_type="CAUSAL_LM",
         )
-        self.model = get_peft_model(self.model, config).eval()
+        self.roles.models["policy"] = get_peft_model(self.model, config).eval()
 
     @property
     def is_adapter(self) -> bool:
         """True if low-rank adapters are trained rather than the model itself."""
-        return hasattr(self.model, "disable_adapter") and hasattr(self.model, "peft_config")
+        return has_adapter(self.model)
 
     @property
     def base(self) -> Any:
@@ -194,7 +201,7 @@ class CausalLM(Codec):
 
     def log_probs(
         self,
-        actions: Sequences,
+        actions: Actions,
         *,
         width: int,
         temperature: float = 1.0,
@@ -212,16 +219,18 @@ class CausalLM(Codec):
                 drawn over (`Sequences.support`), and so are their entropies and logits.
             want: "logp", "entropy" [n, T]; "values" [n, T] of the critic, before each token; "logits" [n, T, V], divided
                 by the temperature; "hidden" [n, T, d], the last hidden state, from which each token was predicted.
-            role: "policy", "reference" or "ema".
+            role: of the model: "policy", or another that was made (see `roles`).
 
         Returns:
             name -> tensor in float32 (float64 for a float64 model), on the policy's device.
         """
+        assert isinstance(actions, Sequences)
         row = pack(actions, self.device)
         flat: dict[str, Tensor] = {}
-        own = self.critic is not None and self.critic.backbone is None
+        critic = self._critic(role) if "values" in want else None
+        own = critic is not None and critic.backbone is None
         if want - {"values"} or own:
-            with self.model_of(role) as scored:
+            with self.roles.playing("policy" if role == "target" else role) as scored:
                 hidden, logits = self._forward(scored, row, actions, states=bool(want & {"hidden", "values"}))
                 head = head_of(scored)
             support = Flat.of(actions.support, row.row, row.column)
@@ -230,15 +239,19 @@ class CausalLM(Codec):
             )
             if hidden is not None and want & {"hidden", "values"}:
                 flat["hidden"] = hidden if hidden.dtype == torch.float64 else hidden.float()
-                if self.critic is not None and own:
-                    flat["values"] = self.critic(hidden)
-        if "values" in want and not own:
-            if self.critic is None:
-                raise RuntimeError("no critic was made; call make_critic before training")
-            hidden, _ = self._forward(self.critic.backbone, row, actions, states=True)
+                if critic is not None and own:
+                    flat["values"] = critic(hidden)
+        if critic is not None and not own:
+            hidden, _ = self._forward(critic.backbone, row, actions, states=True)
             assert hidden is not None
-            flat["values"] = self.critic(hidden)
+            flat["values"] = critic(hidden)
         return {name: row.padded(flat[name], len(actions), width) for name in want}
+
+    def _critic(self, role: str) -> Critic:
+        """The value function whose values a role gives: the target's own, or the one that is trained."""
+        with self.roles.playing("target" if role == "target" else "critic") as critic:
+            assert isinstance(critic, Critic)
+            return critic
 
     def _forward(
         self, scored: Any, row: Packed, sequences: Sequences, *, states: bool
@@ -280,9 +293,19 @@ class CausalLM(Codec):
         pays); "padded", each sequence by itself, the output layer apart; "whole", the model's own logits."""
         return find_forward_mode(self.model)
 
-    def micro_batches(self, sequences: Sequences, max_tokens: int) -> list[Tensor]:
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens of a forward pass with gradient: on a CPU larger ones hold more memory and are no faster, but for small
+        models (measured for widths of 256 and 512)."""
+        if self.device.type != "cpu":
+            return LARGE_PASS
+        hidden = int(self.base.get_input_embeddings().weight.shape[1])
+        return min(MIDDLE_PASS, max(SMALL_PASS, PASS_NUMBERS // hidden))
+
+    def micro_batches(self, actions: Actions, max_tokens: int) -> list[Tensor]:
         """Rows [n] int64 of micro-batches of at most `max_tokens` tokens to compute (at least one sequence each)."""
-        parts = packs(sequences, max_tokens) if self.forward_mode == "shared" else sequences.micro_batches(max_tokens)
+        assert isinstance(actions, Sequences)
+        parts = packs(actions, max_tokens) if self.forward_mode == "shared" else actions.micro_batches(max_tokens)
         return [half for rows in parts for half in rows.tensor_split(2) if len(half)] if self.halved else parts
 
     @torch.no_grad()
@@ -299,60 +322,16 @@ class CausalLM(Codec):
         """V, the number of logits."""
         return int(self.base.get_output_embeddings().weight.shape[0])
 
-    @property
     def head_weight(self) -> Tensor:
         """Weights [V, d] of the output layer."""
         weight: Tensor = self.base.get_output_embeddings().weight.detach()
         return weight if weight.dtype == torch.float64 else weight.float()
 
-    # other models beside the policy --------------------------------------------------------------------------------
-
-    def make_critic(self, kind: str) -> None:
-        """Have a value function: a "head" on the policy's hidden states, or a "model" of its own."""
-        self.critic = Critic.beside(self.model, kind)
-
-    def make_teacher(self) -> None:
-        """Keep a copy of the policy that `update_teacher` moves slowly after it."""
-        self._teacher = copy.deepcopy(self.model).requires_grad_(False)
-
-    @torch.no_grad()
-    def update_teacher(self, decay: float) -> None:
-        """teacher <- decay * teacher + (1 - decay) * policy, parameter by parameter."""
-        for mine, theirs in zip(self.model.parameters(), self._teacher.parameters(), strict=True):
-            theirs.lerp_(mine, 1.0 - decay)
-
-    def side_state(self) -> dict[str, Any]:
-        """Weights of critic and teacher, for a checkpoint."""
-        models = {"critic": self.critic, "teacher": self._teacher}
-        return {name: model.state_dict() for name, model in models.items() if model is not None}
-
-    def load_side_state(self, state: dict[str, Any]) -> None:
-        """Take over what `side_state` gave."""
-        for name, model in (("critic", self.critic), ("teacher", self._teacher)):
-            if model is not None:
-                model.load_state_dict(state[name])
-
-    def make_reference(self) -> None:
-        """Keep the policy as it is now as the reference: a frozen copy, or the base model under the adapters."""
-        if not self.is_adapter:
-            self._reference = copy.deepcopy(self.model).requires_grad_(False)
-
-    @contextlib.contextmanager
-    def model_of(self, which: str) -> Iterator[Any]:
-        """The model to score under."""
-        if which == "policy":
-            yield self.model
-        elif which == "ema":
-            if self._teacher is None:
-                raise RuntimeError("no teacher was made; call make_teacher before training")
-            yield self._teacher
-        elif self.is_adapter:
-            with self.model.disable_adapter():
-                yield self.model
-        else:
-            if self._reference is None:
-                raise RuntimeError("no reference policy was made; call make_reference before training")
-            yield self._reference
+    def first_not_finite(self, actions: Actions, role: str = "policy") -> str | None:
+        """The part of a model that gives NaN or infinity first, for the first sequence; None if none does."""
+        assert isinstance(actions, Sequences)
+        with self.roles.playing(role) as model:
+            return first_not_finite(model, torch.cat([actions.context[0], actions.completion[0]]).tolist())
 
 
 def base_of(model: Any) -> Any:
@@ -400,7 +379,8 @@ def find_forward_mode(model: Any) -> str:
     _, right = forward(model, row, probe, "whole", states=False)
     assert right is not None
     if bool(right.isnan().any()):
-        raise diverged(model, torch.cat([probe.context[0], probe.completion[0]]).tolist(), "trying it on a few tokens")
+        first = torch.cat([probe.context[0], probe.completion[0]]).tolist()
+        raise diverged(first_not_finite(model, first), "trying it on a few tokens")
     near = {torch.float64: 1e-6, torch.float32: 1e-3}.get(right.dtype, 0.05) * (1.0 + float(right.abs().max()))
     for mode in ("shared", "padded"):
         try:

@@ -47,9 +47,13 @@ def first_not_finite(model: Any, tokens: Sequence[int]) -> str | None:
     return None if bool(logits.isfinite().all()) else "the output layer"
 
 
-def diverged(model: Any, tokens: Sequence[int], doing: str) -> Diverged:
-    """The error of a model whose logits are not finite for a sequence."""
-    where = first_not_finite(model, tokens)
+def diverged(where: str | None, doing: str) -> Diverged:
+    """The error of a model whose logits are not finite.
+
+    Args:
+        where: what `first_not_finite` found.
+        doing: what the model was used for.
+    """
     said = f"the first that is NaN or infinite is {where}" if where else "though a pass of its own over the sequence is"
     return Diverged(
         f"the model's logits are not finite while {doing}: {said}. Lower the learning rate (--lr), and go on from a "

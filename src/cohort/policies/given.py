@@ -74,5 +74,5 @@ class GivenModel:
         policy = CausalLM(model, self.tokenizer, name="the model given", **form)
         policy.came_as = came_as
         check_finite(policy.model, policy.name)
-        policy.check_tokens()
+        policy.renderer.check_tokens()
         return policy

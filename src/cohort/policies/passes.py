@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 from cohort.errors import UsageError, out_of_memory
-from cohort.policies.causal_lm import CausalLM
 from cohort.policies.diverging import diverged
-from cohort.policies.sequences import Sequences
+from cohort.types.policy import Actions, Policy
 
 T = TypeVar("T")
 
 
 def log_probs(
-    policy: CausalLM,
-    sequences: Sequences,
+    policy: Policy,
+    actions: Actions,
     *,
     width: int,
     temperature: float,
@@ -28,34 +27,34 @@ def log_probs(
     want: frozenset[str] = frozenset({"logp"}),
     role: str = "policy",
 ) -> dict[str, Tensor]:
-    """A pass without gradient over any number of sequences: name -> [n, T]; see `retry_on_oom`.
+    """A pass without gradient over any number of actions: name -> [n, T]; see `retry_on_oom`.
 
     Raises:
         Diverged: the model's logits are not finite.
     """
     how: dict[str, Any] = {"width": width, "temperature": temperature, "want": want, "role": role}
     return retry_on_oom(
-        policy, lambda: log_probs_of_parts(policy, sequences, policy.micro_batches(sequences, micro_tokens), **how)
+        policy, lambda: log_probs_of_parts(policy, actions, policy.micro_batches(actions, micro_tokens), **how)
     )
 
 
 @torch.no_grad()
-def log_probs_of_parts(policy: CausalLM, sequences: Sequences, parts: list[Tensor], **how: Any) -> dict[str, Tensor]:
+def log_probs_of_parts(policy: Policy, actions: Actions, parts: list[Tensor], **how: Any) -> dict[str, Tensor]:
+    """`log_probs` over micro-batches that are known: rows [n] int64 of each."""
     out: dict[str, Tensor] = {}
     for rows in parts:
-        found = policy.log_probs(sequences.select(rows), **how)
+        found = policy.log_probs(actions.select(rows), **how)
         if "logp" in found and bool(found["logp"].isnan().any()):
-            place = int(rows[int(found["logp"].isnan().any(1).nonzero()[0])])
-            tokens = torch.cat([sequences.context[place], sequences.completion[place]]).tolist()
-            with policy.model_of(how.get("role", "policy")) as scored:
-                raise diverged(scored, tokens, "scoring")
+            place = found["logp"].isnan().any(1).nonzero()[:1, 0].cpu()
+            where = policy.first_not_finite(actions.select(rows[place]), how.get("role", "policy"))
+            raise diverged(where, "scoring")
         for name, value in found.items():
-            whole = out.setdefault(name, value.new_zeros(len(sequences), *value.shape[1:]))
+            whole = out.setdefault(name, value.new_zeros(len(actions), *value.shape[1:]))
             whole[rows.to(value.device)] = value
     return out
 
 
-def retry_on_oom(policy: CausalLM, passes: Callable[[], T]) -> T:
+def retry_on_oom(policy: Policy, passes: Callable[[], T]) -> T:
     """What passes over micro-batches give. Where memory runs out, it is said, and all is done again in micro-batches of
     half the size, which the policy keeps to from then on.
 
@@ -65,7 +64,7 @@ def retry_on_oom(policy: CausalLM, passes: Callable[[], T]) -> T:
     Raises:
         UsageError: halves are too large as well.
     """
-    params = [*policy.trainable(), *(policy.critic.parameters() if policy.critic is not None else ())]
+    params = [*policy.trainable(), *policy.roles.trained()]
     before = [None if p.grad is None else p.grad.clone() for p in params]
     try:
         return passes()

@@ -9,13 +9,13 @@ from typing import Any
 
 from cohort.engine.base import Engine, Sampling
 from cohort.methods import Method
-from cohort.policies.causal_lm import CausalLM
 from cohort.rewards.grader import Grader
 from cohort.rollouts.batching import check_groups
 from cohort.rollouts.runner import Runner
 from cohort.rollouts.sampler import Draws
 from cohort.seeds import derive, generator
 from cohort.types import Prompt, Request, Rollout
+from cohort.types.policy import Policy
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Collector:
         version: of the policy's weights: updates so far.
     """
 
-    policy: CausalLM
+    policy: Policy
     engine: Engine
     sampling: Sampling
     grader: Grader

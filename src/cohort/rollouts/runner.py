@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from cohort.engine.base import Completion, Engine, Sampling
 from cohort.engine.stopping import first_stop
-from cohort.policies.causal_lm import CausalLM
 from cohort.policies.passes import log_probs
 from cohort.types import Request, Rollout, Segment, Status
+from cohort.types.policy import Policy
 from cohort.types.support import Candidates, Support
 
 
@@ -24,7 +24,7 @@ class Runner:
             0 if nobody reads them.
     """
 
-    policy: CausalLM
+    policy: Policy
     engine: Engine
     sampling: Sampling
     version: int = 0
@@ -40,17 +40,17 @@ class Runner:
 
     def text(self, tokens: Sequence[int], finished: bool, stop: str | None = None) -> str:
         """The text of a rollout's tokens, without the stop token that ends it, or the stop string and what follows it."""
-        before = self.policy.decode(tokens[:-1]) if finished else ""
+        before = self.policy.renderer.decode(tokens[:-1]) if finished else ""
         if stop is None:
-            return before if finished else self.policy.decode(tokens)
+            return before if finished else self.policy.renderer.decode(tokens)
         # The token that completes a stop string can begin before it.
-        text = self.policy.decode(tokens)
+        text = self.policy.renderer.decode(tokens)
         found = first_stop(text, before, (stop,))
         return text[: found[0]] if found else text
 
     def _rollout(self, request: Request, completion: Completion) -> Rollout:
         logp = completion.sampled_logp if completion.policy_logp is None else completion.policy_logp
-        rule = self.sampling.rule(self.policy.stop_ids)
+        rule = self.sampling.rule(self.policy.renderer.stop_ids)
         sets: list[Candidates | None] | None = None if completion.candidates is None else [*completion.candidates]
         drawn = Segment(
             tuple(completion.tokens),

@@ -58,8 +58,8 @@ class Draws:
             grade=lambda rollouts: [rollout for rollout in self.grader.grade(rollouts) if rollout.scored],
             ask=self._ask,
             render=self._render,
-            encode=self.runner.policy.encode,
-            follow=self.runner.policy.follow,
+            encode=self.runner.policy.renderer.encode,
+            follow=self.runner.policy.renderer.follow,
             cut=self._cut,
             rng=rng,
             step=step,
@@ -68,7 +68,7 @@ class Draws:
         return sampler
 
     def _render(self, source: str | list[Message], schemas: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
-        return self.runner.policy.prompt(source, self.system, schemas)[1]
+        return self.runner.policy.renderer.prompt(source, self.system, schemas)[1]
 
     def _ask(self, sources: Sequence[str | list[Message]]) -> list[str]:
         requests = []
@@ -85,7 +85,7 @@ class Draws:
 
     def _room(self, context: Sequence[int], prefix: Sequence[int] = ()) -> int:
         """Tokens that may still be drawn after a context and a prefix."""
-        limit = self.runner.policy.context_length or math.inf
+        limit = self.runner.policy.renderer.context_length or math.inf
         return int(max(1, min(self.max_new_tokens, limit - len(context) - len(prefix))))
 
     def _fitted(self, request: Request) -> Request:

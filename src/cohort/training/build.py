@@ -14,7 +14,7 @@ from cohort.data.pairs import load_pairs, read_pairs
 from cohort.data.prompts import PromptSpec, check_source, load_prompts, read_source, typed
 from cohort.errors import UsageError
 from cohort.methods import Method, use
-from cohort.policies.causal_lm import CausalLM
+from cohort.policies.causal_lm import LARGE_PASS, CausalLM
 from cohort.policies.compiling import compile_layers
 from cohort.policies.given import GivenModel
 from cohort.rewards.grader import Grader
@@ -32,9 +32,8 @@ from cohort.training.precision import MasterWeights
 from cohort.training.sampling import make_sampling
 from cohort.training.verdict import accuracy_component, verdict_name
 from cohort.types import Prompt
+from cohort.types.policy import Policy
 
-# Tokens of a forward pass with gradient (see `pass_tokens`), and numbers of a hidden state for all of them.
-SMALL_PASS, MIDDLE_PASS, LARGE_PASS, PASS_NUMBERS = 1024, 2048, 16384, 2**19
 # Steps from which compiling is taken to pay on a GPU: it costs a minute or two, and saves at best some tenths of a second
 # a step.
 COMPILE_STEPS = 1000
@@ -52,7 +51,7 @@ class Setup:
 
     config: TrainConfig
     method: Method
-    policy: CausalLM
+    policy: Policy
     collector: Collector
     prompts: list[Prompt]
     eval_prompts: list[Prompt]
@@ -105,13 +104,9 @@ def load_policy(
     return policy
 
 
-def pass_tokens(method: Method, policy: CausalLM) -> int:
-    """Tokens of a forward pass: on a CPU larger ones hold more memory and are no faster, but for small models (measured for
-    widths of 256 and 512). Where rollouts are coupled each step in more than one pass takes a pass more."""
-    if policy.device.type != "cpu" or method.couples:
-        return LARGE_PASS
-    hidden = int(policy.base.get_input_embeddings().weight.shape[1])
-    return min(MIDDLE_PASS, max(SMALL_PASS, PASS_NUMBERS // hidden))
+def pass_tokens(method: Method, policy: Policy) -> int:
+    """Tokens of a forward pass. Where rollouts are coupled, each step in more than one pass takes a pass more."""
+    return LARGE_PASS if method.couples else policy.pass_tokens
 
 
 def compile_policy(config: TrainConfig, policy: CausalLM, log: Log) -> float:
@@ -155,7 +150,7 @@ def make_grader(config: TrainConfig) -> Grader:
 
 def make_collector(config: TrainConfig, policy: CausalLM, grader: Grader, store: Store | None = None) -> Collector:
     """Policy, engine and grader put together for sampling, or for taking rollouts from a store."""
-    sampling = make_sampling(config, policy)
+    sampling = make_sampling(config, policy.renderer, policy.vocabulary)
     engine = make_engine(config, policy, sampling)
     if store is not None:
         return OfflineCollector(policy, engine, sampling, grader, config.max_new_tokens, system_of(config), store=store)
@@ -217,16 +212,16 @@ def prepare(
         check_columns(method, config, grader, rows[0], rows[1][: config.eval_size], rows[2])
         check_arguments(method, grader, source, eval_source)
         policy = load_policy(config, log, report=report, given=given)
-        prompts = [] if source is None else load_prompts(source, policy, spec, log=log)
+        prompts = [] if source is None else load_prompts(source, policy.renderer, spec, log=log)
         store: Store | None = None
         if written is not None:
-            preferences = load_pairs(written, policy, spec, partial(policy.follow, end=True))
+            preferences = load_pairs(written, policy.renderer, spec, partial(policy.renderer.follow, end=True))
             store = Store.of(preferences)
             if offline:
                 check_labels(method, preferences, written.where)
         eval_prompts: list[Prompt] = []
         if eval_source is not None:
-            eval_prompts = load_prompts(eval_source, policy, spec, log=log)[: config.eval_size]
+            eval_prompts = load_prompts(eval_source, policy.renderer, spec, log=log)[: config.eval_size]
             if prompts:
                 same = held is config.data or held == config.data
                 prompts = separate(prompts, eval_prompts, same=same, log=log)
@@ -270,21 +265,26 @@ def optimizer_of(setup: Setup) -> MasterWeights:
     They are copies of the policy as the run begins, so this comes before a checkpoint is loaded.
     """
     config, method, policy = setup.config, setup.method, setup.policy
-    if "ref_logp" in method.needs(loss=True) | method.needs(loss=False):
-        policy.make_reference()
-    if method.teacher is not None:
-        policy.make_teacher()
+    make_roles(policy, method, seed=config.seed)
     stage = method.stage("optimizer")
     # The run's weight decay, unless the method sets its own.
     decay = {} if "weight_decay" in stage.hyper else {"weight_decay": config.weight_decay}
     scaled: tuple[list[torch.nn.Parameter], float] = ([], 1.0)
     trained = policy.trainable()
     if method.critic is not None:
-        torch.manual_seed(config.seed)
-        policy.make_critic(str(method.critic["critic"]))
-        assert policy.critic is not None
-        scaled = (list(policy.critic.parameters()), float(method.critic["critic_lr"] or config.lr) / config.lr)
+        scaled = (policy.roles.trained(), float(method.critic["critic_lr"] or config.lr) / config.lr)
     return MasterWeights(trained, lambda params: stage(params, config.lr, **decay), scaled=scaled)
+
+
+def make_roles(policy: Policy, method: Method, *, seed: int) -> None:
+    """Make the models beside the policy that a method declares: they are copies of it, or begin with the seed's numbers."""
+    if "ref_logp" in method.needs(loss=True) | method.needs(loss=False):
+        policy.roles.make("reference")
+    if (teacher := method.teacher) is not None:
+        policy.roles.make("ema", decay=float(teacher["teacher_decay"]), every=int(teacher["teacher_every"]))
+    if method.critic is not None:
+        torch.manual_seed(seed)
+        policy.roles.make("critic", kind=str(method.critic["critic"]))
 
 
 def separate(prompts: list[Prompt], eval_prompts: list[Prompt], *, same: bool, log: Log) -> list[Prompt]:

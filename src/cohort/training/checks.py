@@ -12,7 +12,6 @@ from cohort.data.prompts import Source
 from cohort.data.rows import place_of
 from cohort.errors import UsageError
 from cohort.methods import Method
-from cohort.policies.causal_lm import CausalLM
 from cohort.rewards.grader import Grader
 from cohort.rewards.judge import check_judge, load_judge
 from cohort.rollouts.batching import ALWAYS
@@ -22,6 +21,7 @@ from cohort.training.engines import check_engine
 from cohort.training.offline import LABEL, check_pairs, is_offline
 from cohort.training.update import SCORED, TEACHER
 from cohort.types import Prompt
+from cohort.types.policy import Policy
 
 Log = Callable[[str], None]
 # Fields that the loop can compute when a method declares them.
@@ -147,7 +147,7 @@ def log_inapplicable(grader: Grader, prompts: Sequence[Prompt], source: Source |
                 log(text)
 
 
-def check_space(folder: Path, policy: CausalLM, config: TrainConfig) -> None:
+def check_space(folder: Path, policy: Policy, config: TrainConfig) -> None:
     """There is room for the run's checkpoints.
 
     Raises:

@@ -57,11 +57,11 @@ def evaluate_model(
         check_columns(method, config, grader, source.rows[:limit], [])
         check_arguments(method, grader, source)
         policy = load_policy(config, log, given=given)
-        prompts = load_prompts(source, policy, spec, log=log)[:limit]
+        prompts = load_prompts(source, policy.renderer, spec, log=log)[:limit]
         check_columns(method, config, grader, [prompt.row for prompt in prompts], [])
         log_inapplicable(grader, prompts, source, log)
         collector = make_collector(config, policy, grader)
-        log_text(policy, prompts, log)
+        log_text(policy.renderer, prompts, log)
         stack.callback(collector.engine.close)
         if samples == 1:
             collector = greedy(collector)

@@ -19,11 +19,11 @@ from cohort import registry
 from cohort.errors import UsageError
 from cohort.files import digest
 from cohort.methods import Method, MethodError
-from cohort.policies.causal_lm import CausalLM
 from cohort.training.build import Setup
 from cohort.training.offline import OfflineCollector
 from cohort.types import Prompt
 from cohort.types.declare import State
+from cohort.types.policy import Policy
 
 # Bytes that a prompt, or its row, is known by.
 SHORT = 8
@@ -186,10 +186,10 @@ def _digest(items: Iterable[Any]) -> str:
     return hashlib.sha256(json.dumps(list(items)).encode()).hexdigest()
 
 
-def _weights(policy: CausalLM) -> dict[str, str]:
+def _weights(policy: Policy) -> dict[str, str]:
     folder = Path(policy.name)
     if not folder.is_dir():
-        revision = getattr(policy.base.config, "_commit_hash", None)
+        revision = getattr(getattr(policy.model, "config", None), "_commit_hash", None)
         # A revision of the hub says it all; a model that was given from Python has none.
         return {policy.name: revision} if revision else _of_tensors(policy)
     files = sorted(folder.glob("*.safetensors"))
@@ -210,9 +210,9 @@ def _settings(folder: Path) -> dict[str, str]:
     return found
 
 
-def _of_tensors(policy: CausalLM) -> dict[str, str]:
+def _of_tensors(policy: Policy) -> dict[str, str]:
     whole = hashlib.sha256()
-    for name, tensor in policy.base.state_dict().items():
+    for name, tensor in policy.model.state_dict().items():
         if "lora_" not in name:
             whole.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return {"the model given": whole.hexdigest()}

@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
+from cohort.errors import UsageError
 from cohort.methods import Method
-from cohort.policies.causal_lm import CausalLM
 from cohort.policies.passes import log_probs
-from cohort.policies.sequences import Sequences
 from cohort.rewards.judge import ask
 from cohort.rollouts.batching import make_batch
 from cohort.rollouts.refill import refill
@@ -29,6 +28,7 @@ from cohort.training.trace import notices, traced
 from cohort.training.update import Gradient, gradient
 from cohort.types import Batch, Rollout
 from cohort.types.access import ModelAccess
+from cohort.types.policy import Actions, Layered, Policy
 from cohort.types.replay import Recall, completions, concat
 from cohort.types.support import Support
 
@@ -156,7 +156,7 @@ class Passes:
     norms: list[float] = field(default_factory=list)
     mismatch: float | None = None
 
-    def update(self, minibatch: Batch, actions: Sequences, *, on_policy: bool) -> Gradient:
+    def update(self, minibatch: Batch, actions: Actions, *, on_policy: bool) -> Gradient:
         """One update; skipped and counted where loss or gradient is not finite."""
         setup, optimizer, progress = self.setup, self.optimizer, self.progress
         done = gradient(
@@ -174,7 +174,7 @@ class Passes:
         if finite:
             optimizer.step()
             progress.updates += 1
-            follow(setup, progress)
+            setup.policy.roles.move(progress.updates)
         optimizer.zero_grad()
         progress.in_a_row = 0 if finite else progress.in_a_row + 1
         progress.skipped += not finite
@@ -184,19 +184,12 @@ class Passes:
         return done
 
 
-def follow(setup: Setup, progress: Progress) -> None:
-    """Move the teacher after the policy, where the method has one."""
-    teacher = setup.method.teacher
-    if teacher is not None and progress.updates % int(teacher["teacher_every"]) == 0:
-        setup.policy.update_teacher(float(teacher["teacher_decay"]))
-
-
-def remembered(policy: CausalLM, recall: Recall) -> Sequences:
+def remembered(policy: Policy, recall: Recall) -> Actions:
     """The actions of recalled rollouts."""
     return policy.actions_after(recall.contexts, completions(recall.batch), recall.support)
 
 
-def together(policy: CausalLM, batch: Batch, actions: Sequences, recalls: Sequence[Recall]) -> tuple[Batch, Sequences]:
+def together(policy: Policy, batch: Batch, actions: Actions, recalls: Sequence[Recall]) -> tuple[Batch, Actions]:
     """The step's batch with recalled rollouts after its own."""
     if not recalls:
         return batch, actions
@@ -297,7 +290,7 @@ def batch_of(setup: Setup, rollouts: Sequence[Rollout], step: int = 1) -> Batch:
 
 def model_access(setup: Setup, rollouts: Sequence[Rollout], step: int) -> ModelAccess:
     """What hooks that look at rollouts more closely are lent."""
-    config, policy = setup.config, setup.policy
+    config, policy, renderer = setup.config, setup.policy, setup.policy.renderer
 
     def passes(
         contexts: Sequence[Sequence[int]],
@@ -318,22 +311,27 @@ def model_access(setup: Setup, rollouts: Sequence[Rollout], step: int) -> ModelA
             role=role,
         )
 
+    def layered() -> Layered:
+        if not isinstance(policy, Layered):
+            raise UsageError(f"'{setup.method.name}' looks into the layers of the model, and the policy has none")
+        return policy
+
     def render(source: Any, schemas: Any = ()) -> tuple[int, ...]:
-        return policy.prompt(source, setup.collector.system, schemas)[1]
+        return renderer.prompt(source, setup.collector.system, schemas)[1]
 
     return ModelAccess(
         rollouts,
         passes,
-        policy.hidden_states,
-        lambda: policy.head_weight,
-        policy.encode,
-        policy.decode,
+        lambda contexts, **how: layered().hidden_states(contexts, **how),
+        lambda: layered().head_weight(),
+        renderer.encode,
+        renderer.decode,
         render,
         ask,
         step - 1,
         config.steps,
         config.temperature,
-        policy.context_length,
+        renderer.context_length,
     )
 
 
@@ -379,7 +377,7 @@ def beside(setup: Setup, progress: Progress, states: Mapping[str, Any], batch: B
     return [Recall(stored.with_tokens(**tokens).with_rollouts(**others).to("cpu"), contexts)]
 
 
-def with_old_logp(setup: Setup, progress: Progress, batch: Batch, actions: Sequences) -> Batch:
+def with_old_logp(setup: Setup, progress: Progress, batch: Batch, actions: Actions) -> Batch:
     """The batch with the log-probabilities of the policy before the update: the engine's own, where they agree with
     the trainer's, or a pass of their own."""
     if "old_logp" in batch:
@@ -398,7 +396,7 @@ def with_old_logp(setup: Setup, progress: Progress, batch: Batch, actions: Seque
 
 
 def _log_probs(
-    setup: Setup, batch: Batch, actions: Sequences, *, role: str = "policy", want: str = "logp"
+    setup: Setup, batch: Batch, actions: Actions, *, role: str = "policy", want: str = "logp"
 ) -> torch.Tensor:
     config = setup.config
     return log_probs(

@@ -16,9 +16,7 @@ from cohort.analysis.store import open_run
 from cohort.errors import Diverged, StorageError, UsageError
 from cohort.files import save_into, write_atomically
 from cohort.methods import Method
-from cohort.policies.diverging import first_not_finite
 from cohort.policies.given import GivenModel
-from cohort.policies.pieces import Pieces
 from cohort.rewards.judge import LIMIT
 from cohort.training import checkpoint, toy
 from cohort.training.build import Setup, optimizer_of, prepare
@@ -109,7 +107,7 @@ def train(
                 display.log(f"{found} holds no checksums: data, rewards and model are taken to be those of before")
             changed += check_same_inputs(folder, state.get("inputs"), inputs, accept=accept_changes)
         drawn = setup.collector.samples or bool(setup.eval_prompts)
-        log_text(setup.policy, setup.prompts, display.log, sampled=drawn)
+        log_text(setup.policy.renderer, setup.prompts, display.log, sampled=drawn)
         if config.wandb:
             require_wandb()
         if claim is None:
@@ -198,13 +196,12 @@ class _Run:
         state.clear()  # twice the moments of the optimizer, for as long as the run goes on
 
     def _recorder(self) -> Recorder:
-        words = self.setup.policy.tokenizer
         return Recorder(
             self.folder,
             self.config,
             start=self.progress.step,
             method=self.setup.method,
-            pieces=words and Pieces(words),
+            pieces=self.setup.policy.renderer.pieces,
             log=self.display.log,
         )
 
@@ -382,7 +379,8 @@ class _Run:
 
 def _first_broken(setup: Setup) -> str:
     """Where the model's numbers are no numbers, if they are not."""
-    found = first_not_finite(setup.policy.model, setup.prompts[0].tokens)
+    policy = setup.policy
+    found = policy.first_not_finite(policy.actions_after([setup.prompts[0].tokens], [()]))
     return f" (the first that is NaN or infinite is {found})" if found else ""
 
 

@@ -17,26 +17,27 @@ from cohort.seeds import generator
 from cohort.training.precision import MasterWeights
 from cohort.training.schedule import factor
 from cohort.types import Prompt
+from cohort.types.policy import Renderer
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def completion_tokens(policy: CausalLM, text: str, prompt: Prompt | None = None) -> tuple[int, ...]:
+def completion_tokens(renderer: Renderer, text: str, prompt: Prompt | None = None) -> tuple[int, ...]:
     """Token ids of a completion behind a prompt (None: behind any text), ended as the policy's completions are."""
-    return policy.follow(prompt, text, end=True)
+    return renderer.follow(prompt, text, end=True)
 
 
-def load_prompts_of_rows(source: Source, policy: CausalLM, spec: PromptSpec) -> list[Prompt]:
+def load_prompts_of_rows(source: Source, renderer: Renderer, spec: PromptSpec) -> list[Prompt]:
     """The prompt of every row of a data set: one that several completions follow comes as often.
 
     Raises:
         UsageError: a row whose prompt the policy cannot take.
     """
     template = template_of(spec.template)
-    return [make_prompt(row, policy, spec, template, f"{source.where}, {row.place}") for row in source.rows]
+    return [make_prompt(row, renderer, spec, template, f"{source.where}, {row.place}") for row in source.rows]
 
 
-def pairs_of(policy: CausalLM, prompts: Sequence[Prompt], field: str, where: str = "data") -> list[Pair]:
+def pairs_of(renderer: Renderer, prompts: Sequence[Prompt], field: str, where: str = "data") -> list[Pair]:
     """(context, completion) token ids of prompts whose rows have their completion in a column.
 
     A completion is a text, or messages of which the last one is the assistant's.
@@ -57,14 +58,14 @@ def pairs_of(policy: CausalLM, prompts: Sequence[Prompt], field: str, where: str
             )
         text = written_text(prompt.row, field, row)
         try:
-            completion = completion_tokens(policy, text, prompt)
+            completion = completion_tokens(renderer, text, prompt)
         except UsageError as error:
             raise UsageError(f"{row}, '{field}': {error}") from error
         total = len(prompt.tokens) + len(completion)
-        if policy.context_length is not None and total > policy.context_length:
+        if renderer.context_length is not None and total > renderer.context_length:
             raise UsageError(
                 f"{row}: prompt and completion have {total} tokens together, which exceeds the model's context of "
-                f"{policy.context_length}: shorten them, or leave the row out"
+                f"{renderer.context_length}: shorten them, or leave the row out"
             )
         out.append((prompt.tokens, completion))
     return out

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from cohort.errors import UsageError
-from cohort.policies.causal_lm import CausalLM
 from cohort.training import checkpoint
 from cohort.training.build import Setup
 from cohort.training.loop import Progress
 from cohort.training.precision import MasterWeights
+from cohort.types.policy import Policy
 
 # Most bytes that are copied at every step so that it can be undone, in the processor's memory: little beside a training
 # step on a CPU, where that is the memory that models are short of, and on a GPU, where it is not.
@@ -52,7 +52,7 @@ def capture(
     """The state for a checkpoint, but for the policy's weights."""
     return {
         "optimizer": optimizer.state_dict(),
-        "side": setup.policy.side_state(),
+        "roles": setup.policy.roles.state_dict(),
         "progress": dict(vars(progress)),
         "extra": dict(extra),
         "inputs": dict(inputs),
@@ -82,7 +82,8 @@ def restore(
     """
     try:
         setup.policy.load_weights(found / "model")
-        setup.policy.load_side_state(state["side"])
+        # Earlier versions called it so.
+        setup.policy.roles.load_state_dict(state["roles"] if "roles" in state else state["side"])
         optimizer.load_state_dict(state["optimizer"])
         for name, value in state["progress"].items():
             setattr(progress, name, value)
@@ -104,14 +105,15 @@ class Undo:
         whole: False while the weights are between two steps and no copy of them was made.
     """
 
-    def __init__(self, policy: CausalLM, optimizer: MasterWeights, progress: Progress) -> None:
+    def __init__(self, policy: Policy, optimizer: MasterWeights, progress: Progress) -> None:
         self.policy, self.optimizer, self.progress = policy, optimizer, progress
         values = [p for p in optimizer.params if p.requires_grad]
         masters = [m for m, p in zip(optimizer.masters, optimizer.params, strict=True) if m is not p]
         # Weights, float32 copies, and two moments of each.
         size = sum(p.numel() * p.element_size() for p in [*values, *masters]) + 8 * sum(p.numel() for p in values)
-        teacher = policy.side_state().get("teacher", {})
-        size += sum(t.numel() * t.element_size() for t in teacher.values())
+        size += sum(
+            t.numel() * t.element_size() for model in policy.roles.following() for t in model.state_dict().values()
+        )
         self._copies = size <= (COPIED_CPU if policy.device.type == "cpu" else COPIED_ELSEWHERE)
         self._copy: dict[str, Any] | None = None
         self._updated = False
@@ -127,9 +129,9 @@ class Undo:
         if self._updated:
             return
         if self._copies:
-            side = {name: _copied(state) for name, state in self.policy.side_state().items()}
+            roles = {role: _copied(state) for role, state in self.policy.roles.state_dict().items()}
             weights = [p.detach().to("cpu", copy=True) for p in self.optimizer.params]
-            self._copy = {"side": side, "weights": weights, "optimizer": _copied(self.optimizer.state_dict())}
+            self._copy = {"roles": roles, "weights": weights, "optimizer": _copied(self.optimizer.state_dict())}
         self._updated = True
 
     @property
@@ -144,7 +146,7 @@ class Undo:
         if self._copy is not None:
             for param, value in zip(self.optimizer.params, self._copy["weights"], strict=True):
                 param.copy_(value)
-            self.policy.load_side_state(self._copy["side"])
+            self.policy.roles.load_state_dict(self._copy["roles"])
             self.optimizer.load_state_dict(self._copy["optimizer"])
         for name, value in self._progress.items():
             setattr(self.progress, name, value)

@@ -95,11 +95,15 @@ def folder(log: Callable[[str], None], report: Report | None = None) -> Path:
     log("warm start: a short supervised run, kept for the next time")
     policy = model.toy(seed=0)
     spec = PromptSpec(template=TEMPLATE, max_new_tokens=32)
-    test = {prompt.id for prompt in load_prompts(TEST, policy, spec)}
-    prompts = [p for p in load_prompts(DEMONSTRATIONS, policy, spec) if p.id not in test]
+    test = {prompt.id for prompt in load_prompts(TEST, policy.renderer, spec)}
+    prompts = [p for p in load_prompts(DEMONSTRATIONS, policy.renderer, spec) if p.id not in test]
     rng = random.Random(0)
     # Several of each prompt: which prompts are guessed at and which worked out is nothing to learn.
-    pairs = [(p.tokens, sft.completion_tokens(policy, demonstration(p.row, rng), p)) for p in prompts for _ in range(4)]
+    pairs = [
+        (p.tokens, sft.completion_tokens(policy.renderer, demonstration(p.row, rng), p))
+        for p in prompts
+        for _ in range(4)
+    ]
     steps = int(WARM_START["steps"])
     sft.fine_tune(
         policy, pairs, **WARM_START, report=lambda step, values: report and report("warm start", step, steps, values)

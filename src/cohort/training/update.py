@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from cohort.methods import Loss, Method
-from cohort.policies.causal_lm import CausalLM
 from cohort.policies.passes import log_probs_of_parts, retry_on_oom
-from cohort.policies.sequences import Sequences
 from cohort.types import Batch
+from cohort.types.policy import Actions, Policy
 
 # Fields that a scoring pass of the current policy gives, with gradient.
 SCORED = frozenset({"logp", "entropy", "logits", "hidden", "values"})
@@ -44,11 +43,11 @@ class Gradient:
 
 
 def gradient(
-    policy: CausalLM,
+    policy: Policy,
     method: Method,
     states: Mapping[str, Any],
     minibatch: Batch,
-    actions: Sequences,
+    actions: Actions,
     *,
     temperature: float,
     micro_tokens: int,
@@ -82,11 +81,11 @@ def gradient(
 
 
 def _gradient(
-    policy: CausalLM,
+    policy: Policy,
     method: Method,
     states: Mapping[str, Any],
     minibatch: Batch,
-    actions: Sequences,
+    actions: Actions,
     *,
     temperature: float,
     micro_tokens: int,
@@ -131,9 +130,7 @@ def _gradient(
     return result
 
 
-def add_teacher_logits(
-    policy: CausalLM, method: Method, part: Batch, actions: Sequences, *, temperature: float
-) -> Batch:
+def add_teacher_logits(policy: Policy, method: Method, part: Batch, actions: Actions, *, temperature: float) -> Batch:
     """The rows with `teacher_logits` [n, T, V], if the method reads them: the teacher's, without gradient, in the
     context of the field `teacher_context` [n, C] (token ids, then -1; a row of -1 has no teacher and gets zeros)."""
     if not method.needs(loss=True) & TEACHER:

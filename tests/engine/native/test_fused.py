@@ -50,7 +50,7 @@ def policy_of(config: Any, seed: int = 0) -> CausalLM:
         for name, parameter in model.named_parameters():
             parameter.mul_(3.0) if parameter.ndim == 2 else parameter.add_(0.3 * torch.randn_like(parameter))
             assert "weight" in name or "bias" in name
-    return CausalLM(model, tiny_policy().tokenizer, name="drawn")
+    return CausalLM(model, tiny_policy().renderer.tokenizer, name="drawn")
 
 
 @pytest.mark.usefixtures("vectors")

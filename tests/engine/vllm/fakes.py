@@ -103,7 +103,7 @@ class Model:
         with self.lock:
             self.calls.append(("adopt", name))
             whole = CausalLM.load(self.folder, device=torch.device("cpu"), dtype=torch.float32)
-            whole.model = PeftModel.from_pretrained(whole.model, path).eval()
+            whole.roles.models["policy"] = PeftModel.from_pretrained(whole.model, path).eval()
             self.adapters[name] = whole
 
     def draw(self, model: str | None, tokens: Sequence[int], given: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Model:
                 params.top_p,
                 max(0, params.top_k),
                 params.min_p,
-                stops if params.ignore_eos else stops | policy.stop_ids,
+                stops if params.ignore_eos else stops | policy.renderer.stop_ids,
                 params.min_tokens,
                 tuple(params.stop or ()),
                 {int(k): v for k, v in (params.logit_bias or {}).items()},
@@ -134,7 +134,7 @@ class Model:
                 with torch.no_grad():
                     logp = policy.log_probs(sequences, width=len(done.tokens))["logp"][0].tolist()
         stop: Any = done.stop
-        if done.finished and stop is None and done.tokens[-1] != policy.tokenizer.eos_token_id:
+        if done.finished and stop is None and done.tokens[-1] != policy.renderer.tokenizer.eos_token_id:
             stop = done.tokens[-1]
         mask = None
         if self.masked:

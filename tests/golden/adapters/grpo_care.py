@@ -3,9 +3,9 @@ from types import SimpleNamespace
 import torch
 
 from cohort import registry
-from cohort.policies.causal_lm import CausalLM
+from cohort.policies.roles import Roles
 from cohort.recipes.grpo_care import answer_likelihood, clamped, consistency_bonus
-from cohort.training.loop import Progress, follow
+from cohort.training.build import make_roles
 from cohort.types import Batch
 from tests.golden.runner import make_batch, tensor
 from tests.micro import THOUGHT
@@ -42,16 +42,15 @@ def KIND_reward(case):
 def KIND_state(case):
     """A policy of a few numbers, and what the loop does after every update."""
     hyper = {RENAME[name]: value for name, value in case["config"].items()}
-    policy = object.__new__(CausalLM)
-    policy.model = torch.nn.ParameterList([torch.nn.Parameter(tensor(case["inputs"]["initial"]))])
-    policy.make_teacher()
-    setup = SimpleNamespace(method=registry.method("grpo-care", **hyper), policy=policy)
+    model = torch.nn.ParameterList([torch.nn.Parameter(tensor(case["inputs"]["initial"]))])
+    roles = Roles(model)
+    make_roles(SimpleNamespace(roles=roles), registry.method("grpo-care", **hyper), seed=0)
     out = []
     for step, weights in enumerate(case["inputs"]["policy_after_step"], 1):
         with torch.no_grad():
-            policy.model[0].copy_(tensor(weights))
-        follow(setup, Progress(updates=step))
-        out.append(policy._teacher[0].tolist())
+            model[0].copy_(tensor(weights))
+        roles.move(step)
+        out.append(roles.models["ema"][0].tolist())
     return {"reference_after_step": out}
 
 

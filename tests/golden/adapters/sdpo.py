@@ -1,6 +1,6 @@
 import torch
 
-from cohort.policies.causal_lm import CausalLM
+from cohort.policies.roles import Roles
 from cohort.signals.distill import demonstrations, informed, taught
 from tests.golden.distillation import random_teacher, with_logits, with_teacher
 from tests.golden.runner import make_batch
@@ -45,15 +45,15 @@ def KIND_guidance(case):
 
 def KIND_state(case):
     """The weight of a teacher of one weight after each step, moved as the policy's is."""
-    policy = object.__new__(CausalLM)
-    policy.model = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
-    torch.nn.init.constant_(policy.model.weight, case["inputs"]["teacher0"])
-    policy.make_teacher()
+    student = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.constant_(student.weight, case["inputs"]["teacher0"])
+    roles = Roles(student)
+    roles.make("ema", decay=1 - case["config"]["teacher_update_rate"])
     out = []
-    for weight in case["inputs"]["student_after_step"]:
-        torch.nn.init.constant_(policy.model.weight, weight)
-        policy.update_teacher(1 - case["config"]["teacher_update_rate"])
-        out.append(float(policy._teacher.weight))
+    for step, weight in enumerate(case["inputs"]["student_after_step"], 1):
+        torch.nn.init.constant_(student.weight, weight)
+        roles.move(step)
+        out.append(float(roles.models["ema"].weight))
     return {"teacher_after_step": out}
 
 

@@ -16,7 +16,7 @@ from cohort.engine.base import Completion, Sampling
 from cohort.engine.stopping import StopStrings
 from cohort.engine.truncation import allowed, draw
 from cohort.policies.causal_lm import CausalLM
-from cohort.policies.diverging import diverged
+from cohort.policies.diverging import diverged, first_not_finite
 from cohort.policies.head import entropy_of
 from cohort.types import Processor, Request
 from cohort.types.support import Candidates, Rule, candidate_sets
@@ -97,7 +97,7 @@ class Drawing:
         self.device = device = policy.device
         self.policy, self.sampling = policy, sampling
         self.requests: list[Request] = []
-        self.rule = sampling.rule(policy.stop_ids)
+        self.rule = sampling.rule(policy.renderer.stop_ids)
         self.stops = torch.tensor(sorted(self.rule.stop_ids), dtype=torch.int64, device=device)
         self.uniforms = torch.empty(0, 0, dtype=torch.float64, device=device)
         self.limits, self.before, self.which, self.count = torch.empty(4, 0, dtype=torch.int64, device=device)
@@ -107,7 +107,7 @@ class Drawing:
         self.numbers = torch.empty(4, 0, 0, dtype=dtype, device=device)
         self.finished = torch.empty(0, dtype=torch.bool, device=device)
         self.candidates: list[list[Candidates]] = []
-        self.strings = StopStrings(policy, sampling.stop) if sampling.stop else None
+        self.strings = StopStrings(policy.renderer, sampling.stop) if sampling.stop else None
         self.add(requests)
 
     def add(self, requests: Sequence[Request]) -> None:
@@ -178,7 +178,8 @@ class Drawing:
         logp, sampled, entropy, policy = self.numbers[:, place, :length].tolist()
         tokens = self.tokens[place, :length].tolist()
         if any(map(math.isnan, logp)):
-            raise diverged(self.policy.model, [*context_of(self.requests[place]), *tokens], "sampling")
+            where = first_not_finite(self.policy.model, [*context_of(self.requests[place]), *tokens])
+            raise diverged(where, "sampling")
         return Completion(
             tokens,
             logp,

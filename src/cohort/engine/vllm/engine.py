@@ -19,9 +19,8 @@ import torch
 from cohort.engine.base import Completion, Sampling, complete
 from cohort.engine.native.picking import context_of
 from cohort.errors import EngineError, UsageError
-from cohort.policies.causal_lm import CausalLM
-from cohort.policies.sequences import Sequences
 from cohort.types import Request
+from cohort.types.policy import Policy
 
 # Mean difference (nats) of a probe's log-probabilities from the trainer's beyond which the models are not the same; that
 # of equal weights in half precision is a tenth of it at most.
@@ -68,6 +67,15 @@ class Answer:
             raise ValueError(f"a completion that ended by {self.reason!r}")
         if count == 0 or len(self.logp) != count or (self.support is not None and len(self.support) != count):
             raise ValueError(f"a completion of {count} tokens with {len(self.logp)} log-probabilities")
+
+
+class Served(Policy, Protocol):
+    """A policy that vLLM can hold: its `model` is one of transformers."""
+
+    @property
+    def is_adapter(self) -> bool:
+        """True if low-rank adapters are trained rather than the model itself."""
+        ...
 
 
 class Draws(Protocol):
@@ -154,7 +162,7 @@ class VLLMEngine:
 
     exact = False
 
-    def __init__(self, policy: CausalLM, backend: Backend, route: Route) -> None:
+    def __init__(self, policy: Served, backend: Backend, route: Route) -> None:
         self.policy, self.backend, self.route = policy, backend, route
         self._current = self._known = False
         backend.lost = route.again
@@ -213,7 +221,7 @@ class VLLMEngine:
                 f"{request.max_new_tokens} new ones are asked for: start it with a larger --max-model-len, or lower "
                 "max_new_tokens"
             )
-        stop_ids = sampling.stop_ids if sampling.stop_ids is not None else self.policy.stop_ids
+        stop_ids = sampling.stop_ids if sampling.stop_ids is not None else self.policy.renderer.stop_ids
         params = parameters(sampling, stop_ids, seed=request.seed, count=request.max_new_tokens, masked=backend.masked)
         params["min_tokens"] = min(request.max_new_tokens, max(0, sampling.min_new_tokens - len(request.prefix)))
         return Order(list(tokens), params)
@@ -245,16 +253,16 @@ class VLLMEngine:
         Raises:
             UsageError: it has not, so that vLLM holds another model, or the weights did not arrive.
         """
-        context = list(self.policy.encode("1 2 3 4 5 6", start=True))
+        context = list(self.policy.renderer.encode("1 2 3 4 5 6", start=True))
         count = 2 if self.backend.masked else 8
         params = parameters(Sampling(), frozenset(), seed=0, count=count, masked=self.backend.masked)
         if self.backend.masked:
             params["top_k"] = self.policy.vocabulary
         answer = drawn(self.backend, Order(context, params))
-        sequences = Sequences((torch.tensor(context),), (torch.tensor(answer.tokens),))
+        actions = self.policy.actions_after([context], [answer.tokens])
         try:
             with torch.no_grad():
-                own = self.policy.log_probs(sequences, width=len(answer.tokens))["logp"][0].tolist()
+                own = self.policy.log_probs(actions, width=len(answer.tokens))["logp"][0].tolist()
             apart = sum(abs(a - b) for a, b in zip(own, answer.logp, strict=True)) / len(own)
         except (IndexError, ValueError):
             apart = math.inf  # tokens that the policy does not have

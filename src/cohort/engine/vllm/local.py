@@ -18,7 +18,7 @@ from typing import Any
 from cohort.engine.vllm.engine import Answer, Order
 from cohort.errors import EngineError, UsageError
 from cohort.lifeline import Lifeline
-from cohort.policies.causal_lm import CausalLM
+from cohort.types.policy import Policy
 
 # Ranks that vLLM allocates adapters for.
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -55,7 +55,7 @@ class Local:
 
     def __init__(
         self,
-        policy: CausalLM,
+        policy: Policy,
         *,
         memory: float,
         slots: int,

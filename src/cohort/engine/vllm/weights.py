@@ -13,11 +13,10 @@ from urllib.parse import urlsplit
 
 import torch
 
-from cohort.engine.vllm.engine import Backend
+from cohort.engine.vllm.engine import Backend, Served
 from cohort.engine.vllm.local import Local, import_vllm
 from cohort.engine.vllm.server import Server
 from cohort.errors import EngineError, UsageError
-from cohort.policies.causal_lm import CausalLM
 
 
 class Folder:
@@ -29,7 +28,7 @@ class Folder:
         parent: of the folders; None takes one in memory where there is such, which lasts as long as the run.
     """
 
-    def __init__(self, policy: CausalLM, backend: Backend, parent: Path | None = None) -> None:
+    def __init__(self, policy: Served, backend: Backend, parent: Path | None = None) -> None:
         self.policy, self.backend = policy, backend
         memory = Path("/dev/shm")
         place = parent if parent is not None else memory if memory.is_dir() else None
@@ -77,7 +76,7 @@ class Memory:
     training/weight_transfer).
     """
 
-    def __init__(self, policy: CausalLM, backend: Local | Server) -> None:
+    def __init__(self, policy: Served, backend: Local | Server) -> None:
         self.backend, self._device = backend, policy.device
         transfer = import_vllm("vllm.distributed.weight_transfer")
         info: Any

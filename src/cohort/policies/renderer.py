@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from cohort.errors import UsageError, shown
-from cohort.policies.pieces import UNREADABLE, Decoder, special_tokens
+from cohort.policies.pieces import UNREADABLE, Decoder, Pieces, special_tokens
 from cohort.policies.template import Turn, render_chat, turn_of
 from cohort.types import Message, Prompt
 
@@ -16,7 +16,7 @@ PromptFormat = Literal["auto", "chat", "text"]
 ANCHORS = ("\n", "a", "0", ".")
 
 
-class Codec:
+class TextRenderer:
     """Text as the tokens of a model, and back.
 
     Attributes:
@@ -27,6 +27,8 @@ class Codec:
             template, "auto" through the template if there is one. Messages always go through it.
         special_tokens: special tokens that stand in the text of completions: "content" (those that do not end or pad a
             text, nor frame a turn of the template), "all", "none", or their names.
+        context_length: most tokens of context and completion together; None if the model has no limit.
+        stop_ids: tokens that end a completion.
     """
 
     def __init__(
@@ -39,10 +41,12 @@ class Codec:
         prompt_format: PromptFormat = "auto",
         special_tokens: str | Sequence[str] = "content",
         ends: Sequence[int] = (),
+        context_length: int | None = None,
     ) -> None:
         self.tokenizer, self.rows, self.name, self.bos = tokenizer, rows, name, bos
         self.prompt_format: PromptFormat = prompt_format
         self.special_tokens = special_tokens
+        self.context_length = context_length
         of = name or "the model"
         if bos and getattr(tokenizer, "bos_token_id", None) is None:
             raise UsageError(f"--bos: the tokenizer of {of} has no beginning-of-sequence token")
@@ -50,7 +54,7 @@ class Codec:
             raise UsageError(f"prompt_format is chat, but the tokenizer of {of} has no chat template: use text or auto")
         own = getattr(tokenizer, "eos_token_id", None)
         self.ends = frozenset([*ends, *([] if own is None else [own])])
-        self.stop_ids = self.ends if self.turn.end is None else self.ends | {self.turn.end}
+        self.stop_ids: frozenset[int] = self.ends if self.turn.end is None else self.ends | {self.turn.end}
 
     # prompts -------------------------------------------------------------------------------------------------------
 
@@ -169,6 +173,11 @@ class Codec:
     def spell(self) -> Decoder:
         """Text of tokens, with all special ones."""
         return Decoder(self.tokenizer)
+
+    @property
+    def pieces(self) -> Pieces | None:
+        """Texts of single tokens; None without a tokenizer."""
+        return None if self.tokenizer is None else Pieces(self.tokenizer)
 
     @cached_property
     def special_ids(self) -> frozenset[int]:

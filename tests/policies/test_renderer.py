@@ -32,14 +32,14 @@ def load(model_folder: Callable[[str], Path]) -> Load:
 
 
 def asked(policy: CausalLM, source: Any, system: str | None = None) -> Prompt:
-    text, tokens = policy.prompt(source, system)
+    text, tokens = policy.renderer.prompt(source, system)
     return Prompt("asked", text, tokens, source)
 
 
 def written(policy: CausalLM, tokens: tuple[int, ...]) -> str:
     """Text of a sequence, without what the tokenizer put before it."""
-    begin = len(policy._before) if not policy.has_template else 0
-    return policy.whole(tokens[begin:])
+    begin = len(policy.renderer._before) if not policy.renderer.has_template else 0
+    return policy.renderer.whole(tokens[begin:])
 
 
 # what follows a prompt -----------------------------------------------------------------------------------------------
@@ -62,28 +62,31 @@ def test_prompt_and_completion_together_are_what_was_written(
 ) -> None:
     policy = load(name)
     made = asked(policy, prompt)
-    ids = policy.follow(made, completion)
+    ids = policy.renderer.follow(made, completion)
     assert written(policy, (*made.tokens, *ids)) == made.text + completion
-    assert policy.decode(ids) == completion
-    assert "".join(Pieces(policy.tokenizer)(ids)) == completion
-    joint = policy.encode(made.text + completion, start=True)
+    assert policy.renderer.decode(ids) == completion
+    assert "".join(Pieces(policy.renderer.tokenizer)(ids)) == completion
+    joint = policy.renderer.encode(made.text + completion, start=True)
     if joint[: len(made.tokens)] == made.tokens:
         assert ids == joint[len(made.tokens) :]
     # No more than one token for the end.
-    assert policy.follow(made, completion, end=True)[: len(ids)] == ids
-    assert len(policy.follow(made, completion, end=True)) == len(ids) + 1
+    assert policy.renderer.follow(made, completion, end=True)[: len(ids)] == ids
+    assert len(policy.renderer.follow(made, completion, end=True)) == len(ids) + 1
 
 
 @pytest.mark.parametrize("name", ["llama2", "metaspace"])
 def test_no_space_mark_comes_before_a_text_in_the_middle(load: Load, name: str) -> None:
     policy = load(name)
     for text in ("ball.", "</think>\n\n", " park", "  two", "\nline"):
-        assert policy.decode(policy.encode(text)) == text
+        assert policy.renderer.decode(policy.renderer.encode(text)) == text
     made = asked(policy, "Lily had a red ball")
-    assert policy.tokenizer.convert_ids_to_tokens(policy.follow(made, "4"))[0] == "4"
+    assert policy.renderer.tokenizer.convert_ids_to_tokens(policy.renderer.follow(made, "4"))[0] == "4"
     # Its own tokenizer puts a mark there.
     assert (
-        policy.tokenizer.convert_ids_to_tokens(policy.tokenizer("4", add_special_tokens=False)["input_ids"])[0] != "4"
+        policy.renderer.tokenizer.convert_ids_to_tokens(
+            policy.renderer.tokenizer("4", add_special_tokens=False)["input_ids"]
+        )[0]
+        != "4"
     )
 
 
@@ -93,13 +96,14 @@ def test_a_completion_ends_as_a_turn_does_and_only_once(load: Load) -> None:
         policy = load(name)
         made = asked(policy, "1 + 1 = ")
         for completion in ("4", f"4{end}"):
-            ids = policy.follow(made, completion, end=True)
-            assert policy.tokenizer.convert_ids_to_tokens(ids).count(end) == 1
-            assert ids[-1] in policy.stop_ids
+            ids = policy.renderer.follow(made, completion, end=True)
+            assert policy.renderer.tokenizer.convert_ids_to_tokens(ids).count(end) == 1
+            assert ids[-1] in policy.renderer.stop_ids
     # A text that goes to the model as it is ends as texts do.
     policy = load("chatbase", prompt_format="text")
     assert (
-        policy.tokenizer.convert_ids_to_tokens(policy.follow(asked(policy, "1"), "4", end=True))[-1] == "<|endoftext|>"
+        policy.renderer.tokenizer.convert_ids_to_tokens(policy.renderer.follow(asked(policy, "1"), "4", end=True))[-1]
+        == "<|endoftext|>"
     )
 
 
@@ -108,20 +112,24 @@ def test_a_completion_ends_as_a_turn_does_and_only_once(load: Load) -> None:
 
 def test_a_prompt_does_not_end_with_what_the_tokenizer_appends(load: Load) -> None:
     policy = load("addeos")
-    whole = policy.tokenizer("What is 2 + 2?")["input_ids"]
-    assert policy.tokenizer.convert_ids_to_tokens(whole)[-1] == "</s>"
-    assert list(policy.encode("What is 2 + 2?", start=True)) == whole[:-1]
-    assert policy.encode("", start=True) == (policy.tokenizer.bos_token_id,)
+    whole = policy.renderer.tokenizer("What is 2 + 2?")["input_ids"]
+    assert policy.renderer.tokenizer.convert_ids_to_tokens(whole)[-1] == "</s>"
+    assert list(policy.renderer.encode("What is 2 + 2?", start=True)) == whole[:-1]
+    assert policy.renderer.encode("", start=True) == (policy.renderer.tokenizer.bos_token_id,)
 
 
 def test_the_beginning_of_a_sequence_is_there_once(load: Load) -> None:
     for name in ("plain", "gemma"):
         for bos in (False, True):
             policy = load(name, bos=bos)
-            for text in ("a", f"{policy.tokenizer.bos_token}a"):
-                tokens = policy.prompt(text)[1] if name == "plain" else policy.encode(policy.render("a"), start=True)
-                assert tokens.count(policy.tokenizer.bos_token_id) == 1
-    assert load("chat").prompt("a")[1].count(load("chat").tokenizer.eos_token_id) == 1
+            for text in ("a", f"{policy.renderer.tokenizer.bos_token}a"):
+                tokens = (
+                    policy.renderer.prompt(text)[1]
+                    if name == "plain"
+                    else policy.renderer.encode(policy.renderer.render("a"), start=True)
+                )
+                assert tokens.count(policy.renderer.tokenizer.bos_token_id) == 1
+    assert load("chat").renderer.prompt("a")[1].count(load("chat").renderer.tokenizer.eos_token_id) == 1
 
 
 def test_whether_a_text_goes_through_the_template_is_a_setting(load: Load) -> None:
@@ -131,9 +139,9 @@ def test_whether_a_text_goes_through_the_template_is_a_setting(load: Load) -> No
     )
     for how, expected in (("auto", chat), ("chat", chat), ("text", "1 + 1")):
         policy = load("chat", prompt_format=how)
-        assert policy.prompt("1 + 1")[0] == expected
-        assert policy.prompt(messages)[0] == chat
-    assert load("gemma", prompt_format="text").prompt("1")[1] == load("gemma").encode("1")
+        assert policy.renderer.prompt("1 + 1")[0] == expected
+        assert policy.renderer.prompt(messages)[0] == chat
+    assert load("gemma", prompt_format="text").renderer.prompt("1")[1] == load("gemma").renderer.encode("1")
     with pytest.raises(UsageError, match=r"prompt_format is chat, but the tokenizer of .* has no chat template"):
         load("plain", prompt_format="chat")
 
@@ -141,24 +149,27 @@ def test_whether_a_text_goes_through_the_template_is_a_setting(load: Load) -> No
 @pytest.mark.parametrize(("said", "rest"), [("Well", "Well"), ("Well, ", "Well, "), ("Well\n", "Well\n")])
 def test_a_prompt_that_ends_with_the_assistant_is_gone_on_with(load: Load, said: str, rest: str) -> None:
     source = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": said}]
-    assert load("chat").render(source).endswith(f"<|im_start|>assistant\n{rest}")
-    assert load("gemma").render(source).endswith(f"<start_of_turn>model\n{rest}")
-    assert load("plain").render(source) == f"Hi\n\n{said}"
+    assert load("chat").renderer.render(source).endswith(f"<|im_start|>assistant\n{rest}")
+    assert load("gemma").renderer.render(source).endswith(f"<start_of_turn>model\n{rest}")
+    assert load("plain").renderer.render(source) == f"Hi\n\n{said}"
     made = asked(load("chat"), source)
-    ids = load("chat").follow(made, "done", end=True)
-    assert load("chat").whole((*made.tokens, *ids)) == f"{made.text}done<|im_end|>"
+    ids = load("chat").renderer.follow(made, "done", end=True)
+    assert load("chat").renderer.whole((*made.tokens, *ids)) == f"{made.text}done<|im_end|>"
 
 
 def test_an_empty_turn_of_the_assistant_asks_it_to_speak(load: Load) -> None:
     source = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": ""}]
-    assert load("chat").render(source) == load("chat").render("Hi")
+    assert load("chat").renderer.render(source) == load("chat").renderer.render("Hi")
 
 
 # what ends a rollout, and what a reward sees -------------------------------------------------------------------------
 
 
 def test_the_end_of_a_turn_ends_a_rollout(load: Load) -> None:
-    ends = {name: load(name).tokenizer.convert_ids_to_tokens(sorted(load(name).stop_ids)) for name in NAMES}
+    ends = {
+        name: load(name).renderer.tokenizer.convert_ids_to_tokens(sorted(load(name).renderer.stop_ids))
+        for name in NAMES
+    }
     assert ends["chatbase"] == ["<|endoftext|>", "<|im_end|>"]
     assert ends["gemma"] == ["<eos>", "<end_of_turn>"]
     assert ends["chat"] == ["<|im_end|>"]
@@ -170,7 +181,7 @@ def test_a_template_says_where_a_turn_ends_also_without_the_generation_configura
 ) -> None:
     from cohort.policies.template import turn_of
 
-    tokenizer = load("gemma").tokenizer
+    tokenizer = load("gemma").renderer.tokenizer
     assert tokenizer.convert_ids_to_tokens(turn_of(tokenizer).end) == "<end_of_turn>"
 
 
@@ -184,11 +195,11 @@ def test_special_tokens_that_are_content_are_seen(load: Load) -> None:
     }
     for which, expected in seen.items():
         policy = load("specialtags", special_tokens=which)
-        assert policy.decode(policy.encode(f"{text}<|im_start|>")) == expected
+        assert policy.renderer.decode(policy.renderer.encode(f"{text}<|im_start|>")) == expected
     policy = load("specialtags")
     # One token each.
-    assert len(policy.encode("<think></think>")) == 2
-    assert policy.decode(policy.encode(f"{text}<|im_end|><|endoftext|>")) == text
+    assert len(policy.renderer.encode("<think></think>")) == 2
+    assert policy.renderer.decode(policy.renderer.encode(f"{text}<|im_end|><|endoftext|>")) == text
     with pytest.raises(UsageError, match=r"special_tokens: '<thought>' is no special token of .*<\|im_end\|>"):
         load("specialtags", special_tokens=("<thought>",))
 
@@ -197,39 +208,39 @@ def test_a_thought_that_the_template_opens_is_content_too(load: Load, tmp_path: 
     from tests.model_folders import THINKING
 
     policy = load("specialtags")
-    tokenizer = copy.deepcopy(policy.tokenizer)
+    tokenizer = copy.deepcopy(policy.renderer.tokenizer)
     tokenizer.chat_template = THINKING
     again = CausalLM(policy.model, tokenizer)
-    assert again.render("1").endswith("<think>\n")
-    assert again.decode(again.encode("so</think>4")) == "so</think>4"
+    assert again.renderer.render("1").endswith("<think>\n")
+    assert again.renderer.decode(again.renderer.encode("so</think>4")) == "so</think>4"
 
 
 def test_text_is_not_tidied_up(load: Load) -> None:
     policy = load("cleanup")
     text = " x != y , a == b ; print ( 'hi' ) !"
-    assert policy.decode(policy.encode(text)) == text
+    assert policy.renderer.decode(policy.renderer.encode(text)) == text
 
 
 @pytest.mark.parametrize("name", ["llama2", "chat", "plain"])
 def test_a_character_that_was_cut_off_does_not_take_those_before_it_along(load: Load, name: str) -> None:
     policy = load(name)
-    ids = policy.encode("ok øß🎉")
-    assert policy.decode(ids) == "".join(Pieces(policy.tokenizer)(ids)) == "ok øß🎉"
-    assert CausalLM(policy.model, policy.tokenizer, special_tokens="none").decode(ids) == "ok øß🎉"
-    assert policy.decode(ids[:-1]) == "ok øß\ufffd"
+    ids = policy.renderer.encode("ok øß🎉")
+    assert policy.renderer.decode(ids) == "".join(Pieces(policy.renderer.tokenizer)(ids)) == "ok øß🎉"
+    assert CausalLM(policy.model, policy.renderer.tokenizer, special_tokens="none").renderer.decode(ids) == "ok øß🎉"
+    assert policy.renderer.decode(ids[:-1]) == "ok øß\ufffd"
     # A token can be several bytes.
-    assert {policy.decode(ids[:-cut]) for cut in (2, 3)} <= {"ok øß\ufffd", "ok øß", "ok ø\ufffd"}
+    assert {policy.renderer.decode(ids[:-cut]) for cut in (2, 3)} <= {"ok øß\ufffd", "ok øß", "ok ø\ufffd"}
 
 
 def test_rows_of_the_embedding_without_a_token_have_no_text(load: Load) -> None:
     policy = load("chat")
-    wide = CausalLM(copy.deepcopy(policy.model), policy.tokenizer)
-    wide.model.resize_token_embeddings(len(policy.tokenizer) + 8)
-    wide = CausalLM(wide.model, policy.tokenizer)
-    beyond = len(policy.tokenizer) + 3
-    assert wide.decode((*wide.encode("4"), beyond)) == "4"
-    assert beyond in wide.special_ids
-    assert Pieces(policy.tokenizer)([beyond]) == [""]
+    wide = CausalLM(copy.deepcopy(policy.model), policy.renderer.tokenizer)
+    wide.model.resize_token_embeddings(len(policy.renderer.tokenizer) + 8)
+    wide = CausalLM(wide.model, policy.renderer.tokenizer)
+    beyond = len(policy.renderer.tokenizer) + 3
+    assert wide.renderer.decode((*wide.renderer.encode("4"), beyond)) == "4"
+    assert beyond in wide.renderer.special_ids
+    assert Pieces(policy.renderer.tokenizer)([beyond]) == [""]
 
 
 # what a model has no row for, and what is no text --------------------------------------------------------------------
@@ -237,22 +248,22 @@ def test_rows_of_the_embedding_without_a_token_have_no_text(load: Load) -> None:
 
 def test_a_token_above_the_embedding_is_refused(load: Load) -> None:
     policy = load("smallvocab")
-    token = policy.tokenizer.convert_tokens_to_ids("<tool_x>")
+    token = policy.renderer.tokenizer.convert_tokens_to_ids("<tool_x>")
     found = rf"token <tool_x> \(id {token}\) .* ids 0 to {token - 1}"
     made = asked(policy, "use it")
     for attempt in (
-        lambda: policy.prompt("use <tool_x> now"),
-        lambda: policy.encode("<tool_x>"),
-        lambda: policy.follow(made, "a <tool_x>"),
+        lambda: policy.renderer.prompt("use <tool_x> now"),
+        lambda: policy.renderer.encode("<tool_x>"),
+        lambda: policy.renderer.follow(made, "a <tool_x>"),
     ):
         with pytest.raises(UsageError, match=found):
             attempt()
-    assert policy.prompt("use it now")[1]
+    assert policy.renderer.prompt("use it now")[1]
 
 
 def test_half_a_surrogate_pair_is_refused(load: Load) -> None:
     for name in NAMES:
-        for attempt in (load(name).prompt, load(name).encode):
+        for attempt in (load(name).renderer.prompt, load(name).renderer.encode):
             with pytest.raises(UsageError, match=r"half of a surrogate pair \(U\+D800, character \d+\)"):
                 attempt("a\ud800b")
 
@@ -321,21 +332,21 @@ def test_messages_are_rendered_as_they_are_or_refused_with_a_reason(
             return
         messages = messages_of(source)
         made = asked(policy, messages, system and system + broken)
-        ids = policy.follow(made, completion)
+        ids = policy.renderer.follow(made, completion)
     except UsageError as error:
         assert str(error)
         return
     place = 0
     for message in messages:
         said = message["content"].strip()
-        assert not message.get(CALLS[0]) or policy.has_template
+        assert not message.get(CALLS[0]) or policy.renderer.has_template
         place = made.text.index(said, place) + len(said)
     assert not broken or not system or system + broken not in made.text
     whole = written(policy, (*made.tokens, *ids))
     # A tokenizer without a token for a character cannot write it, and a mark for a space begins a text.
     if name not in ("metaspace", "llama2"):
         assert whole == made.text + completion
-        assert policy.decode(ids) == completion
+        assert policy.renderer.decode(ids) == completion
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -348,7 +359,7 @@ def test_any_text_behind_any_other_stays_what_it_is(load: Load, name: str, promp
     if name == "metaspace":  # knows no other characters
         prompt, completion = (text.translate({ord(c): None for c in "{}%\"'N"}) for text in (prompt, completion))
     made = asked(policy, prompt)
-    ids = policy.follow(made, completion)
+    ids = policy.renderer.follow(made, completion)
     assert written(policy, (*made.tokens, *ids)) == made.text + completion
-    assert policy.decode(ids) == completion
-    assert policy.decode(policy.encode(completion)) == completion
+    assert policy.renderer.decode(ids) == completion
+    assert policy.renderer.decode(policy.renderer.encode(completion)) == completion

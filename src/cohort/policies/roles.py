@@ -1,0 +1,145 @@
+"""The models beside a policy, by the part that each plays: how it comes to be, how it moves, whether a checkpoint holds it.
+
+policy     trained
+reference  the policy as the run began; of a LoRA run, the policy with its adapters switched off
+ema        a copy that moves slowly after the policy: role <- decay * role + (1 - decay) * policy
+old        a copy that becomes the policy again every few updates
+critic     a value function, trained
+target     a copy that moves slowly after the critic
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the model of a role lives.
+
+    Attributes:
+        source: the role that it is a copy of, as that is when the copy is made; None for a model of its own, which is
+            trained.
+        every: updates after which it moves towards its source; 0 never moves it.
+        decay: the share of itself that it keeps when it moves; 0 makes it what its source is.
+        stored: its weights stand among those of the roles in a checkpoint. Others are there again when a run is set up
+            anew, or (the policy's) are the checkpoint's model.
+    """
+
+    source: str | None = None
+    every: int = 0
+    decay: float = 0.0
+    stored: bool = True
+
+
+RULES: dict[str, Rule] = {
+    "policy": Rule(stored=False),
+    "reference": Rule("policy", stored=False),
+    "ema": Rule("policy", every=1, decay=0.99),
+    "old": Rule("policy", every=1),
+    "critic": Rule(),
+    "target": Rule("critic", every=1, decay=0.995),
+}
+# What roles are called in the checkpoints of earlier versions.
+FORMERLY = {"ema": "teacher"}
+
+
+class Roles:
+    """See `cohort.types.policy.Roles`.
+
+    Args:
+        policy: the module that is trained.
+        critic: kind -> a new value function for it; None if it can have none.
+
+    Attributes:
+        models: role -> module; "reference" is missing where it is the policy without its adapters.
+        rules: role -> how its model lives.
+    """
+
+    def __init__(self, policy: nn.Module, critic: Callable[[str], nn.Module] | None = None) -> None:
+        self.models: dict[str, nn.Module] = {"policy": policy}
+        self.rules: dict[str, Rule] = {"policy": RULES["policy"]}
+        self._critic = critic
+
+    def make(self, role: str, *, kind: str = "", **how: Any) -> None:
+        """Have a model play a role from now on.
+
+        Args:
+            kind: of a critic.
+            how: `every` and `decay`, where the role's rule is another.
+
+        Raises:
+            RuntimeError: there is no such role, the role whose model it copies has none, or the policy can have no critic.
+        """
+        if role not in RULES or role == "policy":
+            raise RuntimeError(f"there is no role '{role}' to make (there are: {', '.join(list(RULES)[1:])})")
+        rule = replace(RULES[role], **how)
+        if rule.source is None:
+            if self._critic is None:
+                raise RuntimeError("this policy can have no value function")
+            self.models[role] = self._critic(kind)
+        elif role != "reference" or not has_adapter(self.models["policy"]):
+            if rule.source not in self.models:
+                raise RuntimeError(f"the role '{role}' copies the {rule.source}, which was not made")
+            self.models[role] = copy.deepcopy(self.models[rule.source]).requires_grad_(False)
+        self.rules[role] = rule
+
+    @contextlib.contextmanager
+    def playing(self, role: str) -> Iterator[Any]:
+        """The model that plays a role, for as long as the context is open.
+
+        Raises:
+            RuntimeError: none was made.
+        """
+        policy: Any = self.models["policy"]
+        if role in self.models:
+            yield self.models[role]
+        elif role == "reference" and has_adapter(policy):
+            with policy.disable_adapter():
+                yield policy
+        else:
+            raise RuntimeError(f"no model plays the role '{role}': call roles.make('{role}') before training")
+
+    def trained(self) -> list[nn.Parameter]:
+        """Parameters that are trained beside the policy's own."""
+        own = (model for role, model in self.models.items() if self.rules[role].source is None and role != "policy")
+        return [parameter for model in own for parameter in model.parameters() if parameter.requires_grad]
+
+    @torch.no_grad()
+    def move(self, updates: int) -> None:
+        """Move the models that follow another, after the update with this number (the first is 1)."""
+        for role, rule in self.rules.items():
+            if rule.source is not None and rule.every and updates % rule.every == 0:
+                source = self.models[rule.source].parameters()
+                for own, followed in zip(self.models[role].parameters(), source, strict=True):
+                    own.lerp_(followed, 1.0 - rule.decay)
+
+    def following(self) -> Iterator[nn.Module]:
+        """Models that move without being trained."""
+        return (self.models[role] for role, rule in self.rules.items() if rule.source is not None and rule.every)
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """role -> weights, of those that a checkpoint holds."""
+        return {role: self.models[role].state_dict() for role, rule in self.rules.items() if rule.stored}
+
+    def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
+        """Take over what `state_dict` gave, now or in an earlier version.
+
+        Raises:
+            KeyError: a role is missing.
+        """
+        for role, rule in self.rules.items():
+            if rule.stored:
+                self.models[role].load_state_dict(state[role if role in state else FORMERLY.get(role, role)])
+
+
+def has_adapter(model: Any) -> bool:
+    """True if low-rank adapters are trained rather than the model itself."""
+    return hasattr(model, "disable_adapter") and hasattr(model, "peft_config")
