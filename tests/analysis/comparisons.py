@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from cohort.analysis.findings import Entry, Findings
 from cohort.analysis.measure import HELD_OUT, write_evaluation
 from cohort.analysis.store import open_run
-from cohort.analysis.tables import Entry
 from cohort.types import Prompt, Request, Rollout, Segment
 
 PROBLEMS = 30
@@ -103,3 +103,9 @@ def entry(root: Path, name: str, rates: list[float], **config: Any) -> Entry:
         for s, rate in enumerate(rates)
     }
     return Entry(name, runs)
+
+
+def contrast(findings: Findings, name: str, measure: str = "pass@1") -> str:
+    """What is said of the difference of an entry to the first."""
+    (found,) = [c.sentence for c in findings.contrasts if (c.entry, c.measure) == (name, measure)]
+    return found

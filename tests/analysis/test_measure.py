@@ -16,25 +16,20 @@ from hypothesis.extra import numpy as arrays
 from cohort.analysis.measure import (
     HELD_OUT,
     MEASURES,
-    Curve,
     about,
-    accuracy_curve,
     auroc,
     calibration_error,
     diversity,
     evaluated_as,
     evaluation_path,
-    first_at,
     mean_of,
     measures_of,
     read_evaluation,
     reliability,
-    value_at,
     write_evaluation,
 )
-from cohort.analysis.store import open_run
 from cohort.errors import UsageError
-from tests.analysis.comparisons import graded, write_run
+from tests.analysis.comparisons import graded
 from tests.helpers import rollout_of
 
 ONE = np.ones((1, 3))
@@ -144,23 +139,3 @@ def test_a_cut_or_foreign_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=str(path)):
         read_evaluation(tmp_path, HELD_OUT)
     assert evaluated_as(tmp_path, HELD_OUT) is None
-
-
-def test_the_curve_of_a_run_begins_before_its_first_step_and_ends_after_its_last(tmp_path: Path) -> None:
-    found = accuracy_curve(open_run(write_run(tmp_path / "run", rate=0.7)))
-    assert found.at["step"].tolist() == [0, 2, 4, 6]
-    assert found.at["tokens"].tolist() == [0, 200, 400, 600]
-    assert found.at["trained"].tolist() == [0, 160, 320, 480]
-    assert found.at["seconds"].tolist() == [0, 1, 2, 3]
-    assert found.values.tolist() == pytest.approx([0.1, 0.3, 0.5, 0.7])
-    assert first_at(found, 0.4, "tokens") == (pytest.approx(300), True)
-    assert first_at(found, 0.05, "tokens") == (0.0, True)
-    assert first_at(found, 0.8, "tokens") == (600.0, False)
-    assert value_at(found, 500, "tokens") == pytest.approx(0.6)
-    assert math.isnan(value_at(found, 601, "tokens"))
-
-
-def test_a_target_between_points_is_where_the_line_between_them_crosses_it() -> None:
-    found = Curve({"tokens": np.array([0.0, 10.0, 20.0])}, np.array([0.5, 0.2, 0.8]))
-    assert first_at(found, 0.6, "tokens") == (pytest.approx(10 + 10 * 2 / 3), True)
-    assert first_at(Curve({"tokens": np.empty(0)}, np.empty(0)), 0.6, "tokens")[1] is False

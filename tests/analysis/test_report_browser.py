@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
+from cohort.analysis.comparing import analyse
 from cohort.analysis.measure import HELD_OUT
 from cohort.analysis.report import write_report
-from cohort.analysis.tables import analyse
 from tests.analysis.comparisons import entry
 from tests.browser import PATIENCE
 

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 from cohort.analysis.at_k import majority_at_k, pass_at_k, powers
 from cohort.analysis.files import Unreadable, first_line, regular
 from cohort.analysis.statistics import Floats
-from cohort.analysis.store import Run
 from cohort.errors import UsageError
 from cohort.files import write_atomically
 from cohort.signals.answers import answer_key
@@ -96,9 +95,6 @@ def about(name: str) -> Measure:
     if at and kind == "maj":
         return _share(name, f"share of problems that the most frequent answer of {k} completions gets right")
     return MEASURES[name]
-
-
-# evaluations -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -334,84 +330,3 @@ def diversity(samples: Samples) -> Floats:
         apart = [1 - len(a & b) / len(a | b) for a, b in itertools.combinations(sets, 2)]
         out[p] = float(np.mean(apart)) if apart else math.nan
     return out
-
-
-# curves ------------------------------------------------------------------------------------------------------------
-
-AXES = ("step", "tokens", "trained", "seconds")
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A number that was measured several times in a run.
-
-    Attributes:
-        at: axis ("step", "tokens" sampled, tokens "trained" on, "seconds" of training) -> [n] where; NaN if not known.
-        values: [n].
-    """
-
-    at: Mapping[str, Floats]
-    values: Floats
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-
-def axes_of(run: Run) -> dict[str, Floats]:
-    """axis -> [steps] how far the run was after each of its steps."""
-
-    def column(name: str) -> Floats:
-        return np.array([_float(row.get(name)) for row in run.metrics], dtype=np.float64)
-
-    times = column("time/step")
-    seconds = np.cumsum(np.nan_to_num(times)) if np.isfinite(times).any() else times
-    return {"step": column("step"), "tokens": column("tokens"), "trained": column("tokens_trained"), "seconds": seconds}
-
-
-def _float(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-
-
-def curve(run: Run, name: str) -> Curve:
-    """A metric over the run's steps, where it is defined."""
-    values = np.array([_float(row.get(name)) for row in run.metrics], dtype=np.float64)
-    known = ~np.isnan(values)
-    return Curve({axis: at[known] for axis, at in axes_of(run).items()}, values[known])
-
-
-def accuracy_curve(run: Run) -> Curve:
-    """Greedy accuracy on held-out problems: before training, at evaluations in between, and after it."""
-    found = curve(run, "eval/accuracy")
-    before, after = (_float(run.summary.get(f"accuracy_{when}")) for when in ("before", "after"))
-    last = {axis: at[-1:] if len(at) else np.array([math.nan]) for axis, at in axes_of(run).items()}
-    at, values = dict(found.at), found.values
-    if not math.isnan(before):
-        at, values = {axis: np.append(0.0, where) for axis, where in at.items()}, np.append(before, values)
-    if not math.isnan(after):
-        at, values = {axis: np.append(where, last[axis]) for axis, where in at.items()}, np.append(values, after)
-    return Curve(at, values)
-
-
-def first_at(found: Curve, target: float, axis: str) -> tuple[float, bool]:
-    """(where on the axis the curve first reaches a value, True), drawn straight between its points; where it never does,
-    (its end, False)."""
-    at, values = found.at[axis], found.values
-    high = np.flatnonzero(values >= target)
-    if not len(values) or math.isnan(target):
-        return math.nan, False
-    if not len(high):
-        return float(at[-1]), False
-    i = int(high[0])
-    if i == 0 or values[i] == values[i - 1]:
-        return float(at[i]), True
-    part = (target - values[i - 1]) / (values[i] - values[i - 1])
-    return float(at[i - 1] + part * (at[i] - at[i - 1])), True
-
-
-def value_at(found: Curve, where: float, axis: str) -> float:
-    """The curve's value at a place of an axis, drawn straight between its points; NaN beyond them."""
-    at = found.at[axis]
-    known = ~np.isnan(at)
-    if not known.any() or where > at[known][-1] * (1 + 1e-9) or where < at[known][0]:
-        return math.nan
-    return float(np.interp(where, at[known], found.values[known]))

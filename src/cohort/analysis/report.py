@@ -13,8 +13,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from cohort.analysis.curves import PLOTTED
+from cohort.analysis.findings import HEADLINE, Contrast, Findings, Result
 from cohort.analysis.measure import BINS, MEASURES, about
-from cohort.analysis.tables import HEADLINE, PLOTTED, Contrast, Findings, Result, shown
+from cohort.analysis.sentences import shown
 from cohort.files import write_atomically
 
 TITLES = {

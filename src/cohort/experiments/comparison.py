@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cohort.analysis.comparing import analyse
+from cohort.analysis.findings import Entry, Findings
 from cohort.analysis.measure import HELD_OUT
 from cohort.analysis.report import write_report
-from cohort.analysis.tables import Entry, Findings, analyse
 from cohort.errors import UsageError
 from cohort.training.display import Display
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cohort.analysis.findings import Entry
 from cohort.analysis.store import Run, find_runs, is_run, open_run
-from cohort.analysis.tables import Entry
 from cohort.errors import UsageError
 from cohort.experiments.comparison import Comparison, reported
 from cohort.experiments.measuring import evaluate_run, is_finished

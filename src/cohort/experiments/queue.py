@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from cohort.analysis.findings import HEADLINE, Entry
 from cohort.analysis.measure import HELD_OUT
 from cohort.analysis.store import is_run, open_run
-from cohort.analysis.tables import HEADLINE, Entry
 from cohort.doctor.watch import observers
 from cohort.errors import UsageError
 from cohort.experiments.comparison import Comparison, reported

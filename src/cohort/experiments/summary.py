@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cohort.analysis.findings import HEADLINE
 from cohort.analysis.measure import about
 from cohort.analysis.report import cell, columns
-from cohort.analysis.tables import HEADLINE
 from cohort.experiments.comparison import Comparison
 
 # As many as fit beside names on an ordinary terminal; the report has them all.

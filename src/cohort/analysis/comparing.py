@@ -1,31 +1,27 @@
-"""From finished runs to what a comparison says: means, differences, a sentence for each, and curves."""
+"""From finished runs to what a comparison says: means, differences, and a sentence for each."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from cohort.analysis.curves import Curve, accuracy_curve, axes_of, curves_of, first_at, value_at
+from cohort.analysis.findings import Contrast, Entry, Findings, Result
 from cohort.analysis.measure import (
     HELD_OUT,
-    Curve,
-    Measure,
     Samples,
     Weighted,
     about,
-    accuracy_curve,
-    axes_of,
-    curve,
     evaluation_path,
-    first_at,
     measures_of,
     read_evaluation,
     reliability,
-    value_at,
 )
+from cohort.analysis.sentences import sentence
 from cohort.analysis.statistics import (
     ALPHA,
     Estimate,
@@ -44,7 +40,6 @@ from cohort.analysis.statistics import (
 from cohort.analysis.store import Run
 from cohort.errors import UsageError
 
-HEADLINE = "pass@1"
 # Of the configuration, what two methods must share for a difference between them to be the methods'.
 FAIR = (
     "model",
@@ -63,104 +58,6 @@ FAIR = (
     "lr",
     "temperature",
 )
-GRID = 100  # points of a curve against tokens or seconds
-MOST = 200  # points of a curve against steps
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What is compared: a method, or a setting of one.
-
-    Attributes:
-        name: in tables.
-        runs: seed -> run.
-        settings: parameter -> value, of a sweep.
-    """
-
-    name: str
-    runs: Mapping[int, Run]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Result:
-    """A measure of an entry on a data set, with its 95 % interval.
-
-    Attributes:
-        reached: (runs that reached the target, runs), of measures of when it was reached.
-    """
-
-    entry: str
-    data: str
-    measure: str
-    estimate: Estimate
-    low: float
-    high: float
-    reached: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """A difference to the first entry.
-
-    Attributes:
-        low, high: interval at the level of its step of Holm's procedure, over the entries compared with the first.
-        p, corrected: two-sided p-value, and the same corrected.
-        paired: True if runs of the same seeds were compared.
-        seeds_needed: seeds that would show a difference of this size with a chance of 80 %, where some would.
-        sentence: the same in words.
-    """
-
-    entry: str
-    reference: str
-    data: str
-    measure: str
-    estimate: Estimate
-    low: float
-    high: float
-    p: float
-    corrected: float
-    paired: bool
-    seeds_needed: int | None
-    sentence: str
-
-
-@dataclass
-class Findings:
-    """All that a comparison says.
-
-    Attributes:
-        entries: names, the first one is what others are compared with.
-        data: names of the data sets measured on.
-        notes: what a reader must know to read the numbers right.
-        runs: a row a run: what it is, how it ended, and its measures.
-        curves: metric -> axis -> entry -> columns x, mean, low, high (the lowest and highest of its seeds).
-        passes: data -> entry -> columns k, mean, low, high of pass@k; votes: the same of maj@k.
-        reliability: entry -> rows (mean confidence, share correct, completions).
-        settings: entry -> parameter -> value, of a sweep.
-        shared: what all runs have in common of model, data and rewards.
-        target: accuracy of "tokens to target"; equal_tokens: of "at equal tokens".
-    """
-
-    entries: list[str]
-    data: list[str]
-    results: list[Result] = field(default_factory=list)
-    contrasts: list[Contrast] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    runs: list[dict[str, Any]] = field(default_factory=list)
-    curves: dict[str, dict[str, dict[str, dict[str, list[float]]]]] = field(default_factory=dict)
-    passes: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
-    votes: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
-    reliability: dict[str, list[tuple[float, float, int]]] = field(default_factory=dict)
-    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
-    shared: dict[str, str] = field(default_factory=dict)
-    target: float = math.nan
-    equal_tokens: float = math.nan
-
-    def note(self, text: str) -> None:
-        """Add a note once."""
-        if text not in self.notes:
-            self.notes.append(text)
 
 
 def analyse(
@@ -230,9 +127,6 @@ def _check_fair(out: Findings, entries: Sequence[Entry]) -> None:
             same = run.config.get("eval_data")
             if same is not None and same == run.config.get("data"):
                 out.note("the evaluation problems are the training data: nothing here is about unseen problems")
-
-
-# measures ----------------------------------------------------------------------------------------------------------
 
 
 def _evaluated(
@@ -372,9 +266,6 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-# differences -------------------------------------------------------------------------------------------------------
-
-
 def _compare(
     out: Findings,
     data: str,
@@ -427,110 +318,3 @@ def _apart(found: Estimate, mine: Estimate, theirs: Estimate, level: float, *, s
     if found.se == 0 and found.problems:
         low, high = share_difference(mine, theirs, level)
     return max(-1.0, low), min(1.0, high)
-
-
-def shown(value: float, what: Measure, *, sign: bool = False, unit: bool = False, error: float = math.nan) -> str:
-    """A number as tables show it; shares in percent, their differences (`sign`) in points.
-
-    Args:
-        error: how far it may be off, in its own unit; no more digits are shown than two of that.
-    """
-    if math.isnan(value):
-        return "-"
-    scaled, off = value * what.scale, abs(error) * what.scale
-    digits = 0 if abs(scaled) >= 1000 else 1 if what.unit == "%" or abs(scaled) >= 10 else 2 if what.unit else 3
-    if off > 0:
-        fine = max(0, 1 - math.floor(math.log10(off)))
-        digits = min(4, fine if what.unit != "%" else max(1, fine) if off < 0.1 else 1)
-    ending = f" {'points' if what.unit == '%' and sign else what.unit}" if what.unit and unit else ""
-    # Rounded first: what rounds to 0 has no sign.
-    return f"{round(scaled, digits) + 0.0:{'+' if sign else ''}.{digits}f}{ending}"
-
-
-def sentence(found: Contrast, what: Measure) -> str:
-    """A difference in words."""
-    value, error = found.estimate.value, (found.high - found.low) / 2
-    if math.isnan(value):
-        return "not measured for both"
-    size = shown(value, what, sign=True, unit=True, error=error)
-    if math.isnan(found.estimate.se):
-        return f"{size}; one run of each says nothing of its error"
-    if value == 0 and found.estimate.se == 0 and found.low == found.high:
-        return "the same"
-    if found.corrected < ALPHA:
-        more = value > 0
-        words = {1: ("better", "worse"), -1: ("worse", "better"), 0: ("higher", "lower")}[what.better]
-        ends = (found.low, found.high) if more else (-found.high, -found.low)
-        size = shown(abs(value), what, sign=True, unit=True, error=error).lstrip("+")
-        near, far = (shown(each, what, error=error) for each in ends)
-        return f"{words[0] if more else words[1]} by {size} [{near}, {far}]"
-    low, high = (shown(each, what, sign=True, error=error) for each in (found.low, found.high))
-    said = f"no difference shown at this size ({size} [{low}, {high}])"
-    if found.seeds_needed is not None:
-        count = max(found.seeds_needed, found.estimate.seeds + 1)
-        return f"{said}: it would take about {count} seeds"
-    if math.isnan(found.estimate.seed_variance):
-        return f"{said}: with one seed it is not known how many it would take"
-    if found.estimate.problems:
-        return f"{said}: seeds alone would not show it; it would take more evaluation problems"
-    return f"{said}: it would take more than 1000 seeds"
-
-
-# curves ------------------------------------------------------------------------------------------------------------
-
-PLOTTED = (
-    "accuracy",
-    "reward/mean",
-    "entropy",
-    "completion/length_mean",
-    "completion/truncated",
-    "kl",
-    "grad_norm",
-    "zero_signal_groups",
-)
-
-
-def curves_of(entries: Sequence[Entry]) -> dict[str, dict[str, dict[str, dict[str, list[float]]]]]:
-    """metric -> axis -> entry -> columns x, mean, low, high over seeds."""
-    runs = [run for entry in entries for run in entry.runs.values()]
-    named = dict.fromkeys(name for run in runs for name in run.names())
-    metrics = [name for name in named if name in PLOTTED or (name.startswith("reward/") and name != "reward/mean")]
-    out: dict[str, dict[str, dict[str, dict[str, list[float]]]]] = {}
-    for metric in ["held-out accuracy", *sorted(metrics, key=lambda m: PLOTTED.index(m) if m in PLOTTED else 2)]:
-        for entry in entries:
-            found = []
-            for run in entry.runs.values():
-                each = accuracy_curve(run) if metric == "held-out accuracy" else smoothed(curve(run, metric))
-                if len(each) > (1 if metric == "held-out accuracy" else 0):
-                    found.append(each)
-            for axis in ("step", "tokens", "seconds") if found else ():
-                columns = band(found, axis)
-                if columns["x"]:
-                    out.setdefault(metric, {}).setdefault(axis, {})[entry.name] = columns
-    return out
-
-
-def smoothed(found: Curve) -> Curve:
-    """The curve with every value replaced by the mean of those around it, a twentieth of the run at most."""
-    half = len(found) // 40
-    if not half:
-        return found
-    padded = np.pad(found.values, half, mode="edge")
-    return Curve(found.at, np.convolve(padded, np.full(2 * half + 1, 1 / (2 * half + 1)), mode="valid"))
-
-
-def band(curves: Sequence[Curve], axis: str) -> dict[str, list[float]]:
-    """Mean, lowest and highest of several curves, where all of them are."""
-    places = [each.at[axis][~np.isnan(each.at[axis])] for each in curves]
-    if not places or any(not len(place) for place in places):
-        return {"x": [], "mean": [], "low": [], "high": []}
-    start, end = max(float(p[0]) for p in places), min(float(p[-1]) for p in places)
-    if axis == "step":
-        grid = np.unique(np.concatenate(places))
-        grid = grid[(grid >= start) & (grid <= end)]
-        grid = grid[np.unique(np.linspace(0, len(grid) - 1, min(MOST, len(grid))).astype(int))] if len(grid) else grid
-    else:
-        grid = np.linspace(start, end, GRID) if end > start else np.array([start])
-    values = np.array([np.interp(grid, each.at[axis], each.values) for each in curves])
-    columns = {"x": grid, "mean": values.mean(0), "low": values.min(0), "high": values.max(0)}
-    return {name: [float(f"{v:.6g}") for v in column] for name, column in columns.items()}
