@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.reductions.groups import group_flat, group_mean, group_size, group_std, group_sum, token_mean
+from cohort.reductions.groups import batch_std, group_flat, group_mean, group_size, group_std, group_sum, token_mean
 from cohort.types import Batch, Groups
 from cohort.types.declare import declare
 
@@ -15,6 +15,12 @@ def standardise(x: Tensor, groups: Groups, *, eps: float = 1e-6, ddof: int = 0) 
     mean, std = group_mean(x, groups)[groups.index], group_std(x, groups, ddof)[groups.index]
     flat = group_flat(x, groups)[groups.index]
     return torch.where(flat, torch.zeros_like(x), (x - mean) / (std + eps))
+
+
+def standardise_batch(x: Tensor, *, eps: float, ddof: int) -> Tensor:
+    """(x - mean) / (std + eps) over the values [N] of the batch; exactly 0 where they are equal."""
+    std = batch_std(x, ddof)
+    return (x - x.mean()) / (std + eps) if bool(std > 0) else torch.zeros_like(x)
 
 
 @declare(group_size=2)

@@ -23,7 +23,6 @@ and the lengths of warm-up and window are ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -39,18 +38,13 @@ from cohort.types.declare import State, declare, hooks, needs
 RULES = ("momentum", "rescue", "decay", "laggard", "none")
 
 
-def mapped(performance: Tensor, exponential: Tensor, *, a: float = 3.0) -> Tensor:
-    """exp(a x), x cut to [0, 1], where `exponential` [N] bool says so, else x: [N]."""
-    return torch.where(exponential, (a * performance.clamp(0, 1)).exp(), performance)
-
-
 @needs("task")
 @hooks(on_scored=task_numbers)
 @declare(columns=("column",), provides=("task",))
 def task_map(batch: Batch, *, maps: tuple[str, ...], a: float = 3.0) -> Tensor:
-    """Rewards through the map of their task: [N]. Source: arXiv:2602.10687."""
+    """Rewards through the map of their task, x or exp(a x) with x cut to [0, 1]: [N]. Source: arXiv:2602.10687."""
     exponential = torch.tensor([name == "exp" for name in maps], device=batch.device)
-    return mapped(batch.rewards, exponential[batch["task"]], a=a)
+    return torch.where(exponential[batch["task"]], (a * batch.rewards.clamp(0, 1)).exp(), batch.rewards)
 
 
 def control(
@@ -83,7 +77,7 @@ def _start(maps: tuple[str, ...]) -> State:
     return {"weights": zeros + 1, **unknown, "sum": zeros, "count": zeros, "steps": 0, "warm": False}
 
 
-def _watch(batch: Batch, state: State, *, warmup_steps: int, window_steps: int, rules: Mapping[str, float]) -> State:
+def _watch(batch: Batch, state: State, *, warmup_steps: int, window_steps: int, rules: dict[str, float]) -> State:
     task, x = batch["task"].cpu(), batch.rewards.to("cpu", torch.float64)
     total, count = state["sum"].index_add(0, task, x), state["count"].index_add(0, task, torch.ones_like(x))
     state = {**state, "sum": total, "count": count, "steps": state["steps"] + 1}

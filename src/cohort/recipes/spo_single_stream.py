@@ -27,11 +27,11 @@ import torch
 from torch import Tensor
 
 from cohort.axes import budget
+from cohort.axes.advantage import standardise_batch
 from cohort.axes.curriculum import draw_weighted
 from cohort.axes.objective import binary
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.groups import batch_std
 from cohort.types import Batch, Rollout
 from cohort.types.access import ModelAccess
 from cohort.types.declare import State, declare, hooks, needs
@@ -89,11 +89,10 @@ def _follow(
     won, keys = binary(batch.rewards, threshold, "spo-single-stream").cpu().double(), batch["row"].tolist()
     before, held = _counts(batch, state, rollouts, rho_min, offline), state["stored"]
     counts, drift, stored = state["counts"].clone(), state["drift"].clone(), dict(held)
-    again, new = rescored([held[str(key)] for key in keys if str(key) in held], rollouts, access)
-    seen = iter(again)
+    again, new = map(iter, rescored([held[str(key)] for key in keys if str(key) in held], rollouts, access))
     for key, rollout, old, win, logp in zip(keys, rollouts, before, won, new, strict=True):
         last = held.get(str(key))
-        drift[key] = 0.0 if last is None else drift_of(last, next(seen))
+        drift[key] = 0.0 if last is None else drift_of(last, next(again))
         rho = forgetting(drift[key], rho_min=rho_min, rho_max=rho_max, d_half=d_half)
         counts[key] = rho * old + torch.stack([win, 1 - win])
         stored[str(key)] = remembered(rollout, logp)
@@ -111,8 +110,7 @@ def prioritised(state: State, *, count: int, rng: torch.Generator, explore: floa
 def batch_normalised(batch: Batch, *, eps: float = 1e-8, ddof: int = 1, threshold: float | None = None) -> Tensor:
     """(a - mean) / (std + eps), a = r - v: [N]; 0 if all are equal. Source: arXiv:2509.13232."""
     raw = binary(batch.rewards, threshold, "spo-single-stream").to(batch.dtype) - batch["tracked_value"]
-    std = batch_std(raw, ddof)
-    return (raw - raw.mean()) / (std + eps) if bool(std > 0) else torch.zeros_like(raw)
+    return standardise_batch(raw, eps=eps, ddof=ddof)
 
 
 @recipe(

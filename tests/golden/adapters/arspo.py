@@ -1,7 +1,7 @@
 import torch
 
 from cohort import registry
-from cohort.recipes.arspo import control, mapped, task_weight
+from cohort.recipes.arspo import control, task_map, task_weight
 from tests.golden.runner import make_batch, tensor
 
 # A data set of two tasks, the second through the exponential map, as far as a reward of 0 or 1 can show it.
@@ -45,9 +45,9 @@ def KIND_credit(case):
 
 
 def KIND_reward(case):
-    x = tensor(case["inputs"]["performance"])
-    yes = torch.ones(len(x), dtype=torch.bool)
-    return {"identity": mapped(x, ~yes), "exp": mapped(x, yes, a=case["config"]["a"])}
+    made, _ = make_batch({"rewards": case["inputs"]["performance"]})
+    made, a = made.with_rollouts(task=torch.zeros(made.size, dtype=torch.int64)), case["config"]["a"]
+    return {name: task_map(made, maps=(name,), a=a) for name in ("identity", "exp")}
 
 
 def random_fields(batch, generator):
