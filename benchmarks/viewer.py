@@ -29,8 +29,8 @@ import numpy as np
 import uvicorn
 from tests.analysis.stored_run import metrics_row, write_run
 
+from cohort.viewer.run_index import RunIndex
 from cohort.viewer.server import application, listen
-from cohort.viewer.shelf import Shelf
 
 TEMPLATES = 8
 """Steps whose files are made; the others are copies, since making them takes longer than reading."""
@@ -52,7 +52,7 @@ def large_run(folder: Path, steps: int, groups: int, size: int, length: int) -> 
 def serving(folder: Path) -> Iterator[str]:
     """The address of a viewer of the folder."""
     with listen("127.0.0.1", 0) as opened:
-        server = uvicorn.Server(uvicorn.Config(application(Shelf([folder])), log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(application(RunIndex([folder])), log_level="warning"))
         thread = threading.Thread(target=server.run, args=([opened],))
         thread.start()
         try:

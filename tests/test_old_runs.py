@@ -20,12 +20,12 @@ from fastapi.testclient import TestClient
 import cohort
 from cohort.analysis import tokens
 from cohort.analysis.store import open_run
-from cohort.analysis.words import pieces
+from cohort.analysis.tokenizers import pieces
 from cohort.doctor import examine
 from cohort.experiments.finished import compare_runs
 from cohort.training.display import Display
 from cohort.viewer import server
-from cohort.viewer.shelf import Shelf
+from cohort.viewer.run_index import RunIndex
 
 SAMPLE = Path(__file__).parent / "samples" / "run-0.1"
 EXPECTED = SAMPLE / "expected.json"
@@ -38,7 +38,7 @@ LOOKED_AT = ((12, 27), (12, 0))
 def told(folder: Path) -> dict[str, Any]:
     """All that the readers say of a run, as plain values; of texts about methods and diagnoses what has numbers."""
     run = open_run(folder)
-    ask = TestClient(server.application(Shelf([folder])))
+    ask = TestClient(server.application(RunIndex([folder])))
 
     def page(name: str, **asked: Any) -> Any:
         answer = ask.get(f"/api/{name}", params={"run": run.name, **asked})

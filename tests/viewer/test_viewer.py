@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 from cohort.analysis.store import open_run
 from cohort.errors import UsageError
 from cohort.viewer import query, server
-from cohort.viewer.shelf import Shelf, short_names
+from cohort.viewer.run_index import RunIndex, short_names
 from tests.analysis.stored_run import metrics_row, write_run
 from tests.test_cli import run as cohort
 
@@ -34,7 +34,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def client(*folders: Path) -> TestClient:
-    return TestClient(server.application(Shelf(folders)))
+    return TestClient(server.application(RunIndex(folders)))
 
 
 def stored(folder: Path, step: int) -> dict[str, list]:
@@ -254,7 +254,7 @@ def test_the_page_and_all_it_needs_come_from_here(runs: Path) -> None:
 
 
 def test_names_of_other_machines_are_refused_on_the_loopback(runs: Path) -> None:
-    app = server.application(Shelf([runs]), hosts=["127.0.0.1"])
+    app = server.application(RunIndex([runs]), hosts=["127.0.0.1"])
     assert TestClient(app, base_url="http://127.0.0.1:80").get("/api/runs").status_code == 200
     assert TestClient(app, base_url="http://elsewhere.example").get("/api/runs").status_code == 400
 
@@ -262,12 +262,12 @@ def test_names_of_other_machines_are_refused_on_the_loopback(runs: Path) -> None
 def test_runs_have_the_shortest_names_that_tell_them_apart(tmp_path: Path) -> None:
     assert short_names([Path("/x/a/1"), Path("/x/b/1"), Path("/x/c")]) == ["a/1", "b/1", "c"]
     write_run(tmp_path / "one", steps=1)
-    shelf = Shelf([tmp_path])
-    shelf.RESCAN_SECONDS = 0  # type: ignore[misc]
+    index = RunIndex([tmp_path])
+    index.RESCAN_SECONDS = 0  # type: ignore[misc]
     write_run(tmp_path / "two", steps=1)
-    assert [each.name for each in shelf.all()] == ["one", "two"]
+    assert [each.name for each in index.all()] == ["one", "two"]
     with pytest.raises(UsageError, match=r"no such folder; runs near it: .*one"):
-        Shelf([tmp_path / "three"])
+        RunIndex([tmp_path / "three"])
 
 
 def test_ports(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,8 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, expect
 
+from cohort.viewer.run_index import RunIndex
 from cohort.viewer.server import application, listen
-from cohort.viewer.shelf import Shelf
 from tests.analysis.stored_run import metrics_row, write_run
 from tests.browser import PATIENCE
 
@@ -79,7 +79,7 @@ def write_chat(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def address(runs: Path) -> Iterator[str]:
     with listen("127.0.0.1", 0) as opened:
-        server = uvicorn.Server(uvicorn.Config(application(Shelf([runs])), log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(application(RunIndex([runs])), log_level="warning"))
         thread = threading.Thread(target=server.run, args=([opened],))
         thread.start()
         yield f"http://127.0.0.1:{opened.getsockname()[1]}/"

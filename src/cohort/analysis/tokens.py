@@ -83,7 +83,7 @@ def _texts(run: Run, ids: Sequence[Any] | None) -> list[str] | None:
     if not ids or any(token is None for token in ids):
         return None
     # It needs transformers, which takes seconds to load.
-    from cohort.analysis.words import pieces
+    from cohort.analysis.tokenizers import pieces
 
     return pieces(run, ids)
 

@@ -28,7 +28,7 @@ from cohort.analysis.files import first_line, printable
 from cohort.analysis.store import Run
 from cohort.errors import UsageError
 from cohort.viewer import query
-from cohort.viewer.shelf import Followed, Shelf
+from cohort.viewer.run_index import Followed, RunIndex
 
 PORT = 8642
 """Where the viewer listens if nothing else was asked for; where it is taken, the next free one of `PORTS_TRIED`."""
@@ -51,11 +51,11 @@ HEADERS = {
 Wanted = Annotated[query.Filter, Depends()]
 
 
-def application(shelf: Shelf, *, hosts: Sequence[str] = ("*",)) -> FastAPI:
+def application(index: RunIndex, *, hosts: Sequence[str] = ("*",)) -> FastAPI:
     """The web application that shows runs.
 
     Args:
-        shelf: the runs.
+        index: the runs.
         hosts: names under which it answers. Naming them keeps pages of other sites from reading runs by a name of
             theirs that leads to this machine.
     """
@@ -84,29 +84,29 @@ def application(shelf: Shelf, *, hosts: Sequence[str] = ("*",)) -> FastAPI:
 
     @app.get("/api/runs")
     def runs() -> JSONResponse:
-        return JSONResponse([_head(each) for each in shelf.all()])
+        return JSONResponse([_head(each) for each in index.all()])
 
     @app.get("/api/metrics")
     def metrics(run: str, after: int = 0) -> JSONResponse:
-        with shelf.get(run).fresh() as found:
+        with index.get(run).fresh() as found:
             return JSONResponse(query.metrics(found, after))
 
     @app.get("/api/configurations")
     def configurations(run: Annotated[list[str], Query()]) -> JSONResponse:
         found = {}
         for name in dict.fromkeys(run):
-            with shelf.get(name).fresh() as each:
+            with index.get(name).fresh() as each:
                 found[name] = each
         return JSONResponse(query.configurations(found))
 
     @app.get("/api/steps")
     def steps(run: str) -> JSONResponse:
-        with shelf.get(run).fresh() as found:
+        with index.get(run).fresh() as found:
             return JSONResponse(found.steps())
 
     @app.get("/api/rollouts")
     def rollouts(run: str, step: int, wanted: Wanted) -> JSONResponse:
-        followed = shelf.get(run)
+        followed = index.get(run)
         with followed.fresh():
             return JSONResponse(_there(query.step_rollouts(followed, step, wanted), followed, step))
 
@@ -118,14 +118,14 @@ def application(shelf: Shelf, *, hosts: Sequence[str] = ("*",)) -> FastAPI:
         limit: Annotated[int, Query(ge=1, le=1000)] = 200,
         seconds: Annotated[float, Query(gt=0, le=10)] = 2.0,
     ) -> JSONResponse:
-        followed = shelf.get(run)
+        followed = index.get(run)
         with followed.fresh() as found:
             steps = [step for step in found.steps() if step >= first]
         return JSONResponse(query.search(followed, steps, wanted, limit=limit, seconds=seconds))
 
     @app.get("/api/group")
     def group(run: str, step: int, group: int) -> JSONResponse:
-        followed = shelf.get(run)
+        followed = index.get(run)
         with followed.fresh():
             return JSONResponse(_there(query.group(followed, step, group), followed, step, f"has no group {group}"))
 
@@ -133,19 +133,19 @@ def application(shelf: Shelf, *, hosts: Sequence[str] = ("*",)) -> FastAPI:
     def tokens(run: str, step: int, row: int) -> JSONResponse:
         from cohort.viewer import token_page
 
-        with shelf.get(run).fresh() as found:
+        with index.get(run).fresh() as found:
             return JSONResponse(token_page.page(found, step, row))
 
     @app.get("/api/token")
     def token(run: str, step: int, row: int, token: int) -> JSONResponse:
         from cohort.viewer import token_page
 
-        with shelf.get(run).fresh() as found:
+        with index.get(run).fresh() as found:
             return JSONResponse(token_page.token(found, step, row, token))
 
     @app.get("/api/findings")
     def findings(run: str) -> JSONResponse:
-        return JSONResponse(shelf.get(run).findings())
+        return JSONResponse(index.get(run).findings())
 
     app.mount("/assets", StaticFiles(directory=ASSETS))
     app.mount("/static", StaticFiles(directory=STATIC))
@@ -293,13 +293,13 @@ def view(
     """
     if not folders and not os.path.isdir("runs"):
         raise UsageError("there is no folder runs/ here: name the folder of a run (`cohort train` makes one)")
-    shelf = Shelf(folders or [Path("runs")])
+    index = RunIndex(folders or [Path("runs")])
     with listen(host, port) as opened:
         number = opened.getsockname()[1]
         local = is_loopback(host)
         address = f"http://{_shown(host)}:{number}/"
         hosts = ["127.0.0.1", "localhost", "[::1]", _shown(host)] if local else ["*"]
-        runs = shelf.all()
+        runs = index.all()
         log(
             f"{len(runs)} run{'s' * (len(runs) != 1)}: {', '.join(each.name for each in runs[:8])}{' ...' * (len(runs) > 8)}"
         )
@@ -310,7 +310,7 @@ def view(
             threading.Timer(0.5, webbrowser.open, [address]).start()
         # Ctrl-C ends it at once, whatever a page still waits for; what cannot be answered is said to who asked.
         config = uvicorn.Config(
-            application(shelf, hosts=hosts), log_level="critical", access_log=False, timeout_graceful_shutdown=1
+            application(index, hosts=hosts), log_level="critical", access_log=False, timeout_graceful_shutdown=1
         )
         try:
             uvicorn.Server(config).run(sockets=[opened])

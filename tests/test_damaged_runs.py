@@ -17,8 +17,8 @@ from fastapi.testclient import TestClient
 
 from cohort.analysis import store
 from cohort.analysis.store import open_run
-from cohort.viewer import server, shelf
-from cohort.viewer.shelf import Shelf
+from cohort.viewer import run_index, server
+from cohort.viewer.run_index import RunIndex
 from tests.analysis.stored_run import write_run
 from tests.test_cli import run as cohort
 
@@ -202,7 +202,7 @@ def runs(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ask(runs: Path) -> TestClient:
-    return TestClient(server.application(Shelf([runs])))
+    return TestClient(server.application(RunIndex([runs])))
 
 
 @pytest.mark.parametrize("what", [*DAMAGES, *HARMLESS])
@@ -265,7 +265,7 @@ def test_a_run_of_an_unreadable_folder_says_so(sound: Path, tmp_path: Path, monk
 
         return called
 
-    ask = TestClient(server.application(Shelf([tmp_path])))
+    ask = TestClient(server.application(RunIndex([tmp_path])))
     monkeypatch.setattr(Path, "stat", refuse(reached))
     monkeypatch.setattr(Path, "open", refuse(opened))
     monkeypatch.setattr(os, "scandir", refuse(listed))
@@ -289,7 +289,7 @@ def test_what_is_no_run_is_said(command: str, path: str, tmp_path: Path, monkeyp
 def test_a_run_that_vanishes_takes_no_other_with_it(sound: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         shutil.copytree(sound, tmp_path / name)
-    runs = Shelf([tmp_path])
+    runs = RunIndex([tmp_path])
     ask = TestClient(server.application(runs))
     assert len(ask.get("/api/runs").json()) == 2
     followed = runs.get("a")
@@ -317,7 +317,7 @@ def test_a_run_of_a_kind_that_nobody_thought_of_takes_no_other_with_it(
         before(self, most or store.MOST_METRICS)
 
     monkeypatch.setattr(store.Run, "refresh", refresh)
-    ask = TestClient(server.application(Shelf([tmp_path])))
+    ask = TestClient(server.application(RunIndex([tmp_path])))
     first, second = ask.get("/api/runs").json()
     assert (first["name"], first["state"], second["state"]) == ("a", "broken", "finished")
     assert first["problems"] == [f"{tmp_path}/a cannot be read: ZeroDivisionError: of a new kind"]
@@ -337,8 +337,8 @@ def test_very_many_metrics_are_read_in_parts_and_not_for_ever(
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     size = (folder / "metrics.jsonl").stat().st_size
     monkeypatch.setattr(store, "LONGEST_LINE", 1000)
-    monkeypatch.setattr(shelf, "PART", size // 4)
-    ask = TestClient(server.application(Shelf([tmp_path])))
+    monkeypatch.setattr(run_index, "PART", size // 4)
+    ask = TestClient(server.application(RunIndex([tmp_path])))
     seen, after = [], 0
     for _ in range(8):
         part = ask.get("/api/metrics", params={"run": "long", "after": after}).json()
@@ -366,7 +366,7 @@ def test_a_few_bytes_of_rollouts_that_stand_for_billions_are_not_read(sound: Pat
 def test_folders_with_names_of_any_bytes_are_shown(sound: Path, tmp_path: Path) -> None:
     for name in (b"a\xff", b"a\xfe", b"<b>x</b>\n"):
         shutil.copytree(sound, Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)))
-    ask = TestClient(server.application(Shelf([tmp_path])))
+    ask = TestClient(server.application(RunIndex([tmp_path])))
     names = [each["name"] for each in ask.get("/api/runs").json()]
     assert len(set(names)) == 3
     for name in names:

@@ -136,7 +136,7 @@ class Followed:
                 self.rollouts(step, ["reward"])
 
 
-class Shelf:
+class RunIndex:
     """All runs of a session of the viewer.
 
     Args:

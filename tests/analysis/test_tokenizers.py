@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cohort.analysis import words
+from cohort.analysis import tokenizers
 from cohort.analysis.store import Run
 from cohort.policies.pieces import Pieces
 
@@ -33,7 +33,7 @@ def test_the_tokenizer_beside_a_model_of_the_run_reads_its_tokens(
     for path in model_folder(kind).glob("*token*"):
         shutil.copy(path, tmp_path / place)
     ids = tokenizer("Two and 12, 世界 or naïve. What?", add_special_tokens=False)["input_ids"]
-    found = words.pieces(run_with(tmp_path, "no/such-model"), ids)
+    found = tokenizers.pieces(run_with(tmp_path, "no/such-model"), ids)
     assert found == Pieces(tokenizer)(ids)
     assert "".join(found).strip() == tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip()
 
@@ -41,12 +41,12 @@ def test_the_tokenizer_beside_a_model_of_the_run_reads_its_tokens(
 def test_a_run_without_a_model_yet_is_read_with_that_which_it_starts_from(
     model_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    assert words.pieces(run_with(tmp_path, "toy"), [7, 8]) == words.pieces(run_with(tmp_path, "toy"), [7, 8])
-    assert words.pieces(run_with(tmp_path, "toy"), [6, 7, 1]) == ["0", "1", "<|end|>"]
-    assert words.pieces(run_with(tmp_path, str(model_folder("chat"))), [70, 71]) is not None
+    assert tokenizers.pieces(run_with(tmp_path, "toy"), [7, 8]) == tokenizers.pieces(run_with(tmp_path, "toy"), [7, 8])
+    assert tokenizers.pieces(run_with(tmp_path, "toy"), [6, 7, 1]) == ["0", "1", "<|end|>"]
+    assert tokenizers.pieces(run_with(tmp_path, str(model_folder("chat"))), [70, 71]) is not None
     for model in ("no/such-model", str(tmp_path), 5, None, "\0"):
-        assert words.pieces(run_with(tmp_path, model), [7, 8]) is None
+        assert tokenizers.pieces(run_with(tmp_path, model), [7, 8]) is None
     (tmp_path / "final").mkdir()
     (tmp_path / "final" / "tokenizer.json").write_text("{")
-    assert words.pieces(run_with(tmp_path, "toy"), [6, 7]) == ["0", "1"]
-    assert words.pieces(run_with(tmp_path, "toy"), [-6, 10**12]) is None
+    assert tokenizers.pieces(run_with(tmp_path, "toy"), [6, 7]) == ["0", "1"]
+    assert tokenizers.pieces(run_with(tmp_path, "toy"), [-6, 10**12]) is None
