@@ -113,7 +113,7 @@ def test_an_evaluation_is_stored_and_measured_from_its_file(tmp_path: Path) -> N
 
 def test_diversity_is_between_completions_that_are_right(tmp_path: Path) -> None:
     rollouts = [
-        r.but(segments=rollout_of(r.request, t).segments, accuracy=a)
+        r.replace(segments=rollout_of(r.request, t).segments, accuracy=a)
         for r, t, a in zip(
             graded([1.0, 1.0], samples=3),
             [[3, 4, 5, 6], [3, 4, 5, 6], [9, 9, 9, 9], [3, 4, 5, 6], [3, 4, 7, 8], [3, 4, 5, 6]],

@@ -18,7 +18,7 @@ from cohort.engine.truncation import allowed
 from cohort.policies.causal_lm import CausalLM
 from cohort.signals.entropy import EntropyTemperature
 from cohort.types import Request
-from cohort.types.support import left_out
+from cohort.types.support import excluded
 from tests.helpers import prompt_of, request_of, tiny_policy
 
 STOPS = ("7", "ab", "q")
@@ -107,7 +107,7 @@ def test_what_is_reported_is_what_was_drawn_from() -> None:
                 logits[i, [11, 12]] = -torch.inf
         policy_logp = (logits / 0.8).log_softmax(-1)
         assert done.candidates is not None
-        candidates = ~left_out(done.candidates, 102)
+        candidates = ~excluded(done.candidates, 102)
         assert torch.equal(candidates, allowed(policy_logp, sampling))
         drawn_from = policy_logp.masked_fill(~candidates, -torch.inf).log_softmax(-1)
         assert torch.allclose(torch.tensor(done.sampled_logp).double(), drawn_from.gather(1, at)[:, 0], atol=1e-5)

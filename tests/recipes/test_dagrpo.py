@@ -136,14 +136,14 @@ class FakeTools:
 
     def grade(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         self.graded += [rollout.text for rollout in rollouts]
-        return [rollout.but(components={"exact": 0.0, "quality": 0.9}, reward=0.0) for rollout in rollouts]
+        return [rollout.replace(components={"exact": 0.0, "quality": 0.9}, reward=0.0) for rollout in rollouts]
 
     def follow(self, prompt: Any, text: str) -> tuple[int, ...]:
         return tuple(map(ord, text))
 
     def cut(self, rollout: Rollout, count: int) -> Rollout:
         text = "".join(map(chr, rollout.tokens[:count]))
-        return rollout.but(segments=rollout.head(count), status="truncated", text=text)
+        return rollout.replace(segments=rollout.head(count), status="truncated", text=text)
 
 
 def guided(solution: str, accuracies: Sequence[float], *, ends: bool = True, **hyper: object) -> tuple[Any, FakeTools]:

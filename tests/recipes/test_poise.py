@@ -15,7 +15,7 @@ from torch import Tensor
 from cohort import registry
 from cohort.errors import UsageError
 from cohort.recipes.poise import FEATURES, entropy_features, thought_and_answer
-from cohort.reductions.groups import others_mean
+from cohort.reductions.groups import leave_one_out_mean
 from cohort.signals.probing import fit, pooled, predict
 from cohort.training.loop import one_step
 from cohort.types import Batch
@@ -165,7 +165,7 @@ def test_predictions_are_those_of_the_step_before(micro_root: Path) -> None:
             if step < 2:
                 assert expected.isnan().all()
                 assert torch.allclose(
-                    batch["outcome_advantage"], batch.rewards - others_mean(batch.rewards, batch.groups)
+                    batch["outcome_advantage"], batch.rewards - leave_one_out_mean(batch.rewards, batch.groups)
                 )
                 continue
             tasks = [result.rollouts[i].prompt.row["task"] for i in result.trained]
@@ -176,7 +176,7 @@ def test_predictions_are_those_of_the_step_before(micro_root: Path) -> None:
                 want = predict(before[name]["probe"], (prompt, response), scalars).clamp(0, 1)
                 assert torch.allclose(expected[here].double(), want)
                 assert len(progress.states[KEY][name]["target"]) == min(40, 8 * (step + 1))
-            want = batch.rewards - others_mean(expected.to(batch.rewards.dtype), batch.groups)
+            want = batch.rewards - leave_one_out_mean(expected.to(batch.rewards.dtype), batch.groups)
             assert torch.allclose(batch["outcome_advantage"], want)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.methods import MethodError
-from cohort.signals.distill import demonstrations, distilled, divergence, taught, teacher_contexts
+from cohort.signals.distill import demonstrations, distilled, divergence, has_teacher, teacher_contexts
 from cohort.types import Batch
 from tests import micro, shown
 from tests.helpers import access_of, random_batch
@@ -107,7 +107,7 @@ def test_sampling_estimates_one_divergence_alone() -> None:
 @given(seed=SEEDS, aggregation=st.sampled_from(["token", "sequence"]))
 def test_only_rollouts_with_a_teacher_count(seed: int, aggregation: str) -> None:
     batch = batch_for("sdpo", seed=seed)
-    has = taught(batch)
+    has = has_teacher(batch)
     loss, grads, ready = update_of(f"sdpo(aggregation='{aggregation}', is_clip=None)", batch)
     assert not grads["logits"][~has].any()
     assert not ready.advantages.any()
@@ -124,7 +124,7 @@ def test_only_rollouts_with_a_teacher_count(seed: int, aggregation: str) -> None
 @given(seed=SEEDS)
 def test_the_importance_weight_is_bounded_and_constant(seed: int) -> None:
     batch = batch_for("sdpo", seed=seed, drift=5.0)
-    plain = distilled(batch, batch.mask & taught(batch)[:, None], alpha=0.5, mode="topk_logits")
+    plain = distilled(batch, batch.mask & has_teacher(batch)[:, None], alpha=0.5, mode="topk_logits")
     method = registry.method("sdpo(is_clip=1.5)")
     ready = method.prepare(batch, {})
     loss = method.stage("surrogate")(ready, None, None)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cohort import registry
 from cohort.axes import advantage, aggregation, surrogate
 from cohort.methods import Method, use
-from cohort.signals.distill import taught
+from cohort.signals.distill import has_teacher
 from cohort.training.loop import one_step
 from cohort.types import Batch
 from tests import micro, shown
@@ -34,7 +34,7 @@ GRPO = Method(
 @given(seed=SEEDS, beta=st.floats(0, 50))
 def test_weights_of_distilled_tokens_have_mean_1_and_favour_sure_ones(seed: int, beta: float) -> None:
     batch = batch_for("srpo", seed=seed)
-    keep = batch.mask & taught(batch)[:, None]
+    keep = batch.mask & has_teacher(batch)[:, None]
     weight = registry.method(f"srpo(dw_beta={beta!r})").prepare(batch, {})["distil_weight"]
     assert not weight[~keep].any()
     if bool(keep.any()):
@@ -61,7 +61,7 @@ def test_without_a_teacher_it_is_grpo_over_tokens(seed: int, drift: float) -> No
 def test_each_rollout_gets_one_of_the_two_gradients(seed: int, alpha: float) -> None:
     """And a shared denominator; a teacher that is the student gives none."""
     batch = batch_for("srpo", seed=seed)
-    has = taught(batch)
+    has = has_teacher(batch)
     _, grads, ready = update_of(f"srpo(alpha={alpha})", batch)
     assert not grads["logits"][~has].any()
     assert not grads["logp"][has].any()
@@ -98,11 +98,11 @@ def test_the_teacher_sees_wrong_rollouts_alone() -> None:
         rewards=torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0]),
     )
     made = registry.method("srpo").attach(batch, access, {})
-    assert taught(made).tolist() == [False, True, True, False, False]
+    assert has_teacher(made).tolist() == [False, True, True, False, False]
     assert asked == [("ema", {"entropy"}, 2, [access.rollouts[1].tokens, access.rollouts[2].tokens])]
     assert made["teacher_entropy"].tolist()[1:3] == [[0.5, 0.5, 0.0, 0.0], [0.5, 0.5, 0.5, 0.0]]
     right = batch.replace(rewards=torch.ones(5))
-    assert not taught(registry.method("srpo").attach(right, access, {})).any()
+    assert not has_teacher(registry.method("srpo").attach(right, access, {})).any()
     assert len(asked) == 1
 
 
@@ -111,7 +111,7 @@ def test_a_step_routes_by_success(micro_root: Path) -> None:
         result = one_step(*parts)
     batch = result.batch
     assert batch is not None
-    has, right = taught(batch), batch.rewards == 1
+    has, right = has_teacher(batch), batch.rewards == 1
     siblings = torch.isin(batch.groups.index, batch.groups.index[right])
     assert torch.equal(has, ~right & siblings)
     assert has.any()

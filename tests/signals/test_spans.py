@@ -51,21 +51,21 @@ def test_tokens_within_a_span_of_the_text() -> None:
     access = access_of(["say <answer>12</answer>.", "none", ""])
     batch = make_batch(access.rollouts, {})
     ends = spans.text_ends(batch, access)
-    inside = spans.within(ends, [(12, 14), None, (0, 5)])
+    inside = spans.tokens_within(ends, [(12, 14), None, (0, 5)])
     said = [
         "".join(access.decode([t]) for t, i in zip(r.tokens, row, strict=False) if i)
         for r, row in zip(access.rollouts, inside.tolist(), strict=True)
     ]
     assert said == ["12", "", ""]
     # A token that is partly inside counts.
-    assert spans.within(torch.tensor([[2, 4, 6]]), [(3, 5)]).tolist() == [[False, True, True]]
+    assert spans.tokens_within(torch.tensor([[2, 4, 6]]), [(3, 5)]).tolist() == [[False, True, True]]
 
 
 def test_steps_are_what_blank_lines_separate() -> None:
     text = "\n\nfirst\nstill\n \n\n second\n\n\nthird\n\n"
     assert [text[a:b].strip() for a, b in spans.steps(text)] == ["first\nstill", "second", "third"]
     assert spans.steps(" \n\n ") == spans.steps("") == []
-    assert spans.numbered("a\n\nb", spans.steps("a\n\nb")) == "Step 0: a\n\nStep 1: b"
+    assert spans.with_step_numbers("a\n\nb", spans.steps("a\n\nb")) == "Step 0: a\n\nStep 1: b"
 
 
 def test_every_token_has_the_step_that_it_begins_in() -> None:
@@ -76,5 +76,5 @@ def test_every_token_has_the_step_that_it_begins_in() -> None:
     rows = [row[: len(r.tokens)] for r, row in zip(access.rollouts, step_of.tolist(), strict=True)]
     assert rows == [[0, 0, 0, 1, 1, 1, 1, 2, 2], [0, 0, 0, 0], [0], [0, 0, 0, 1, 1]]
     assert spans.step_index(torch.zeros(2, 3, dtype=torch.int64), [[], []]).tolist() == [[0] * 3] * 2
-    values = spans.of_steps(torch.tensor([[1.0, 2.0]]), torch.tensor([[0, 1, 2, 5]]))
+    values = spans.spread_over_tokens(torch.tensor([[1.0, 2.0]]), torch.tensor([[0, 1, 2, 5]]))
     assert values.tolist() == [[1.0, 2.0, 0.0, 0.0]]

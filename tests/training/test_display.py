@@ -50,7 +50,7 @@ def test_the_share_that_a_reward_other_than_a_verifier_gives_is_not_called_accur
 
 def test_a_rollout_without_a_reward_is_shown_as_such() -> None:
     console = Console(file=io.StringIO(), width=200)
-    rollout = rollout_of(request_of(Prompt("a", "a", (1,), "a")), [5]).but(
+    rollout = rollout_of(request_of(Prompt("a", "a", (1,), "a")), [5]).replace(
         text="hm", components={"math": None}, reward=math.nan
     )
     Display(console=console).rollouts(1, [rollout])

@@ -16,7 +16,7 @@ from tests.helpers import rollout_of
 def graded(problem, text, right, *, reward=None, length=3, finished=True, **components):
     prompt = Prompt(f"id {problem}", f"problem {problem}", (1, 2), f"problem {problem}")
     request = Request(prompt, prompt.tokens, 0, 8)
-    return rollout_of(request, [5] * length).but(
+    return rollout_of(request, [5] * length).replace(
         text=text,
         accuracy=float(right),
         reward=float(right) if reward is None else reward,
@@ -150,7 +150,7 @@ def test_more_problems_make_narrower_intervals():
 
 
 def unjudged(problem, text="?", **components):
-    return graded(problem, text, False).but(
+    return graded(problem, text, False).replace(
         reward=math.nan, accuracy=math.nan, components={"number": None, **components}
     )
 

@@ -22,13 +22,13 @@ Change = Callable[[list[Rollout]], list[Rollout]]
 
 def abstained(rollout: Rollout) -> Rollout:
     """As scoring leaves it where no reward applies."""
-    return rollout.but(components=dict.fromkeys(rollout.components), reward=math.nan, accuracy=math.nan)
+    return rollout.replace(components=dict.fromkeys(rollout.components), reward=math.nan, accuracy=math.nan)
 
 
 def rewarded(rollout: Rollout, value: float) -> Rollout:
     """With another verdict."""
     first, *rest = rollout.components
-    return rollout.but(
+    return rollout.replace(
         components={first: value, **{name: rollout.components[name] for name in rest}}, reward=value, accuracy=value
     )
 
@@ -36,7 +36,7 @@ def rewarded(rollout: Rollout, value: float) -> Rollout:
 def empty(rollout: Rollout) -> Rollout:
     """Without a token."""
     fields = {name: [] if isinstance(value, list) else value for name, value in rollout.fields.items()}
-    return rollout.but(segments=(), text="", status="truncated", fields=fields)
+    return rollout.replace(segments=(), text="", status="truncated", fields=fields)
 
 
 def by_group(rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
@@ -124,7 +124,7 @@ HOSTILE: dict[str, Change] = {
     "groups of one": lambda rollouts: [rs[0] for rs in by_group(rollouts)],
     "all right": lambda rollouts: [rewarded(r, 1.0) for r in rollouts],
     "all wrong": lambda rollouts: [rewarded(r, 0.0) for r in rollouts],
-    "all truncated": lambda rollouts: [r.but(status="truncated") for r in rollouts],
+    "all truncated": lambda rollouts: [r.replace(status="truncated") for r in rollouts],
     "some empty": lambda rollouts: [empty(r) if i % 2 else r for i, r in enumerate(rollouts)],
     "all empty": lambda rollouts: [empty(r) for r in rollouts],
     "as drawn": lambda rollouts: rollouts,

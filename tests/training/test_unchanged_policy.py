@@ -53,7 +53,7 @@ def ready(base: dict[str, Any], **changes: Any) -> Iterator[tuple[Setup, MasterW
 
 def without_support(rollout: Rollout) -> Rollout:
     """The rollout as if nothing had been left out of what its tokens were drawn over."""
-    return rollout.but(segments=tuple(replace(segment, support=None) for segment in rollout.segments))
+    return rollout.replace(segments=tuple(replace(segment, support=None) for segment in rollout.segments))
 
 
 def ended_early(rollout: Rollout, stop: int) -> Rollout:
@@ -63,7 +63,7 @@ def ended_early(rollout: Rollout, stop: int) -> Rollout:
     cut = replace(
         segment, actions=(*segment.actions[:2], stop), logp=None, entropy=None, support=support and support.cut(3)
     )
-    return rollout.but(segments=(cut,))
+    return rollout.replace(segments=(cut,))
 
 
 def scored(setup: Setup, rollouts: list[Rollout]) -> torch.Tensor:

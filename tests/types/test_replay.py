@@ -19,7 +19,7 @@ def test_tokens_that_the_policy_did_not_choose_are_kept_for_the_model_to_read() 
     sets = [np.array([3, 7], np.int32), None, np.array([9], np.int32)]
     support = Support(Rule({5: 1.0}, 2, frozenset({1})), sets)
     rollout = rollout_of(request, [7, 8, 9])
-    rollout = rollout.but(segments=(replace(rollout.segments[0], support=support),))
+    rollout = rollout.replace(segments=(replace(rollout.segments[0], support=support),))
     mask = torch.tensor([[True, False, True, False]])
     batch = random_batch(0, groups=(1,), width=4).replace(mask=mask, token_ids=torch.tensor([[7, 8, 9, 5]]))
     held = unpack(pack(batch, [rollout]))

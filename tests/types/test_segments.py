@@ -84,7 +84,7 @@ def test_what_was_not_drawn_in_its_context_is_scored_there(tmp_path: Any, choice
         hint = setup.policy.renderer.encode("as I said: ")
         moved = rollouts[0].unscored()
         context = (*moved.request.context, *hint)
-        rollouts[0] = moved.but(request=replace(moved.request, context=context))
+        rollouts[0] = moved.replace(request=replace(moved.request, context=context))
         sequences = setup.policy.actions(rollouts)
         batch = with_old_logp(setup, Progress(), batch_of(setup, rollouts), sequences)
         scored = setup.policy.log_probs(sequences, width=batch.mask.shape[1], temperature=1.0)["logp"].detach()

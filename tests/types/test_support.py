@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cohort.policies import head
 from cohort.policies.sequences import Sequences
-from cohort.types.support import Flat, Rule, Support, candidate_sets, joined, left_out
+from cohort.types.support import Flat, Rule, Support, candidate_sets, concatenated, excluded
 from tests.helpers import tiny_policy
 
 V = 102
@@ -21,7 +21,7 @@ V = 102
 def test_sets_come_back_whatever_their_size(seed: int, share: float, width: int) -> None:
     keep = torch.rand(4, width, generator=torch.Generator().manual_seed(seed)) < share
     sets = candidate_sets(keep)
-    assert torch.equal(~left_out(sets, width), keep)
+    assert torch.equal(~excluded(sets, width), keep)
     # None of them takes more room than a bit for every token, beyond a byte.
     assert all(held.nbytes <= width // 8 + 1 for held in sets)
 
@@ -38,18 +38,18 @@ def test_a_support_comes_back_from_a_checkpoint(seed: int, tmp_path_factory: pyt
     assert again.rule == support.rule
     assert again.candidates is not None
     assert again.candidates[-1] is None
-    assert torch.equal(left_out(again.candidates, V), left_out(support.candidates or [], V))
+    assert torch.equal(excluded(again.candidates, V), excluded(support.candidates or [], V))
     assert Support.of_state(Support(support.rule).state()) == Support(support.rule)
 
 
 def test_rollouts_put_together_keep_what_each_part_was_drawn_over() -> None:
     rule = Rule()
     a, b = ([np.array([i], np.int32) for i in range(start, start + 4)] for start in (0, 10))
-    both = joined([(2, Support(rule, list(a)).cut(2)), (4, Support(rule, list(b)))])
+    both = concatenated([(2, Support(rule, list(a)).cut(2)), (4, Support(rule, list(b)))])
     assert both is not None
     assert [int(k[0]) for k in both.candidates or [] if k is not None] == [0, 1, 10, 11, 12, 13]
-    assert joined([(2, None), (3, None)]) is None
-    late = joined([(2, Support(rule)), (1, None), (4, Support(rule, list(b)))])
+    assert concatenated([(2, None), (3, None)]) is None
+    late = concatenated([(2, Support(rule)), (1, None), (4, Support(rule, list(b)))])
     assert late is not None
     assert late.candidates is not None
     assert late.candidates[:3] == [None] * 3
@@ -67,7 +67,7 @@ def naive(logits: torch.Tensor, token: int, column: int, support: Support | None
         if column < support.rule.min_new_tokens:
             allowed = [i for i in allowed if i not in support.rule.stop_ids or i == token]
         if support.candidates is not None and (held := support.candidates[column]) is not None:
-            candidates = set((~left_out([held], V)[0]).nonzero()[:, 0].tolist()) | {token}
+            candidates = set((~excluded([held], V)[0]).nonzero()[:, 0].tolist()) | {token}
             allowed = [i for i in allowed if i in candidates]
     log_probs = (logits[allowed] / temperature).log_softmax(-1)
     return log_probs[allowed.index(token)], -(log_probs.exp() * log_probs).sum(), allowed

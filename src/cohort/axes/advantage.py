@@ -76,7 +76,7 @@ def leave_one_out(batch: Batch) -> Tensor:
     return torch.where(flat, torch.zeros_like(rewards), rewards - others)
 
 
-def of_rollouts(batch: Batch) -> Tensor:
+def rollout_means(batch: Batch) -> Tensor:
     """The mean advantage of each rollout's tokens, for losses of whole rollouts: [N].
 
     Of a rollout without tokens, what the advantage axis gave it; 0 where that gave each token its own.

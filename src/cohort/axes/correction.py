@@ -118,7 +118,7 @@ def statistic(d: Tensor, mask: Tensor, name: str) -> Tensor:
     return whole[:, None].expand_as(d)
 
 
-def within(d: Tensor, mask: Tensor, criterion: Mapping[str, Any]) -> Tensor:
+def satisfies(d: Tensor, mask: Tensor, criterion: Mapping[str, Any]) -> Tensor:
     """[N, T] bool: a criterion (`statistic`, `low`, `high`) holds. Bounds of k1 are bounds of the ratio trainer / sampler,
     where `low` is 1 / `high` unless it is given; k2 and k3 have an upper bound alone."""
     name, low, high = (criterion.get(key) for key in ("statistic", "low", "high"))
@@ -134,7 +134,7 @@ def within(d: Tensor, mask: Tensor, criterion: Mapping[str, Any]) -> Tensor:
 @needs("sampler_logp", old_logp=lambda proximal: proximal == "trainer")
 @declare(couples=True)
 def reject(batch: Batch, *, criteria: Sequence[Mapping[str, Any]], proximal: str = "trainer") -> Tensor:
-    """Keep the tokens for which all criteria hold (see `within`); the others leave the divisor of the loss as well.
+    """Keep the tokens for which all criteria hold (see `satisfies`); the others leave the divisor of the loss as well.
 
     Args:
         criteria: mappings with `statistic` (one of `STATISTICS`), and `low`, `high` or both.
@@ -147,5 +147,5 @@ def reject(batch: Batch, *, criteria: Sequence[Mapping[str, Any]], proximal: str
     d = log_ratio(batch, proximal=proximal)
     keep = batch.mask
     for criterion in criteria:
-        keep = keep & within(d, batch.mask, criterion)
+        keep = keep & satisfies(d, batch.mask, criterion)
     return keep

@@ -10,12 +10,12 @@ from cohort.reductions.groups import top_tokens
 from cohort.types import Batch
 
 
-def of_tokens(advantages: Tensor, tokens: Tensor) -> Tensor:
+def mask_tokens(advantages: Tensor, tokens: Tensor) -> Tensor:
     """[N, T] advantages where `tokens` [N, T] bool is True, 0 elsewhere."""
     return torch.where(tokens, advantages, torch.zeros_like(advantages))
 
 
-def of_groups(batch: Batch, advantages: Tensor, weight: Tensor) -> Tensor:
+def weight_groups(batch: Batch, advantages: Tensor, weight: Tensor) -> Tensor:
     """[N, T] advantages times the weight [P] of the rollout's group."""
     return weight[batch.groups.index, None] * advantages
 

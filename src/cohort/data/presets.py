@@ -65,5 +65,5 @@ def apply_preset(rows: list[Row]) -> tuple[list[Row], str | None]:
     if "prompt" not in rows[0]:
         for preset in PRESETS:
             if all(preset.fits(row) for row in rows):
-                return [row.but(preset.convert(row)) for row in rows], preset.name
+                return [row.replace(preset.convert(row)) for row in rows], preset.name
     return rows, None

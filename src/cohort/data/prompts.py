@@ -110,7 +110,7 @@ def _named(rows: list[Row], spec: PromptSpec, where: str, log: Callable[[str], N
             log(f"{where}: read as {preset}")
     out = []
     for row in rows:
-        row, at = row.but({}), f"{where}, {row.place}"
+        row, at = row.replace({}), f"{where}, {row.place}"
         for name, source in (("prompt", spec.prompt_field), ("answer", spec.answer_field)):
             if source is not None:
                 if source not in row:

@@ -29,7 +29,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from cohort.axes.credit import of_groups
+from cohort.axes.credit import weight_groups
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_max, group_mean, group_sum
@@ -92,7 +92,7 @@ def dynamic_weight(
     """w_g A_it: [N, T]. Source: arXiv:2602.10019."""
     how = {"variant": variant, "correct_above": correct_above, "tau": tau, "max_len": max_len}
     weight = group_weights(batch, weight_tas=weight_tas, weight_tds=weight_tds, **how)  # type: ignore[arg-type]
-    return of_groups(batch, advantages, weight)
+    return weight_groups(batch, advantages, weight)
 
 
 @recipe(

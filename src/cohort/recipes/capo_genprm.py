@@ -32,7 +32,7 @@ from torch import Tensor
 from cohort.axes.advantage import standardise
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.signals.spans import numbered, of_steps, step_index, steps, text_ends
+from cohort.signals.spans import spread_over_tokens, step_index, steps, text_ends, with_step_numbers
 from cohort.types import Batch, Groups
 from cohort.types.access import Judge, ModelAccess
 from cohort.types.declare import declare, hooks, needs
@@ -70,12 +70,12 @@ def critiqued(batch: Batch, access: ModelAccess, *, judge: Judge) -> Batch:
     asked = [i for i, each in enumerate(spans) if each]
     prompts = [access.rollouts[i].prompt for i in asked]
     critiques: list[Sequence[Sequence[int]]] = [[]] * len(spans)
-    completions = [numbered(access.rollouts[i].text, spans[i]) for i in asked]
+    completions = [with_step_numbers(access.rollouts[i].text, spans[i]) for i in asked]
     for i, lists in zip(asked, access.judge(judge, prompts, completions=completions), strict=True):
         critiques[i] = lists
     share = wrong_share(critiques, max((len(each) for each in spans), default=0))
     share = share.to(batch.device, batch.dtype)
-    return batch.with_tokens(wrong_share=of_steps(share, step_index(text_ends(batch, access), spans)))
+    return batch.with_tokens(wrong_share=spread_over_tokens(share, step_index(text_ends(batch, access), spans)))
 
 
 def token_rewards(batch: Batch, *, w_whole: float, w_process: float, vote: str) -> Tensor:

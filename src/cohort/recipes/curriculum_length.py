@@ -29,7 +29,7 @@ from torch import Tensor
 
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
-from cohort.signals.questions import question, redress
+from cohort.signals.questions import question, rewrite_question
 from cohort.types import Batch, Request, Rollout
 from cohort.types.access import ModelAccess, Sampler
 from cohort.types.declare import declare, hooks, needs
@@ -89,7 +89,7 @@ def budget_in_prompt(
     if not sentence:
         return sampler.draw(requests)
     said = sentence.replace("{budget}", str(budget(sampler.step, steps=sampler.steps, **plan)))
-    return sampler.draw([redress(request, question(request.prompt) + said, sampler) for request in requests])
+    return sampler.draw([rewrite_question(request, question(request.prompt) + said, sampler) for request in requests])
 
 
 @needs("has_think", "has_answer")

@@ -49,7 +49,7 @@ def expert_anchors(
     requests: Sequence[Request], sampler: Sampler, *, solution: str = "solution", max_accuracy: float = 0.0
 ) -> list[Rollout]:
     """Draw every group; where it stays unsolved, the expert's solution takes the place of its last rollout."""
-    rollouts = [rollout.but(fields={**rollout.fields, "is_anchor": 0.0}) for rollout in sampler.draw(requests)]
+    rollouts = [rollout.replace(fields={**rollout.fields, "is_anchor": 0.0}) for rollout in sampler.draw(requests)]
     hard = unsolved(rollouts, max_accuracy=max_accuracy)
     last = {rollout.prompt.id: place for place, rollout in enumerate(rollouts) if hard[rollout.prompt.id]}
     written = []
@@ -64,10 +64,10 @@ def expert_anchors(
     for drawn in sampler.generate(written):
         # The one token drawn after the solution stays if it is the end.
         ended = drawn if drawn.finished else sampler.cut(drawn, len(drawn.request.prefix))
-        anchors.append(ended.but(fields={**ended.fields, "is_anchor": 1.0}))
+        anchors.append(ended.replace(fields={**ended.fields, "is_anchor": 1.0}))
     for anchor in sampler.grade(anchors):
         # The judge scores it like any other, but that it is right is taken for granted.
-        rollouts[last[anchor.prompt.id]] = anchor.but(reward=1.0, accuracy=1.0)
+        rollouts[last[anchor.prompt.id]] = anchor.replace(reward=1.0, accuracy=1.0)
     return rollouts
 
 

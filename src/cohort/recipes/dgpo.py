@@ -29,7 +29,7 @@ from torch import Tensor
 
 from cohort.axes import aggregation
 from cohort.axes.advantage import centred
-from cohort.axes.credit import of_groups
+from cohort.axes.credit import weight_groups
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_mean, group_size, group_std, group_sum
@@ -64,7 +64,7 @@ def question_weights(batch: Batch, *, temperature: float) -> Tensor:
 @declare(group_size=2)
 def difficulty(batch: Batch, advantages: Tensor, *, temperature: float = 2.0) -> Tensor:
     """lambda_g A_it: [N, T]. Source: arXiv:2601.20614."""
-    return of_groups(batch, advantages, question_weights(batch, temperature=temperature))
+    return weight_groups(batch, advantages, question_weights(batch, temperature=temperature))
 
 
 def with_signal(batch: Batch) -> Tensor:

@@ -23,7 +23,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from cohort.axes.credit import of_tokens, uncertain_tokens
+from cohort.axes.credit import mask_tokens, uncertain_tokens
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.components import component
@@ -35,7 +35,7 @@ from cohort.types.declare import declare, needs
 def entropy_gate(batch: Batch, advantages: Tensor, *, rho: float = 0.2, denominator: str = "all") -> Tensor:
     """G_it A_it, times L_i / sum_t G_it with denominator "kept": [N, T]. Source: arXiv:2511.12033."""
     kept = uncertain_tokens(batch, rho)
-    gated = of_tokens(advantages, kept)
+    gated = mask_tokens(advantages, kept)
     if denominator == "all":
         return gated
     return gated * (batch.loss_mask.sum(1, keepdim=True) / kept.sum(1, keepdim=True).clamp(min=1)).to(gated.dtype)

@@ -58,7 +58,7 @@ def f_divergence(
 ) -> Tensor:
     """Mean of -A g(r) where A > 0, |A| clip(f*(g(r))) elsewhere: scalar. Source: arXiv:2602.05946."""
     reward = implicit_reward(batch, beta=beta, gamma=gamma)
-    terms = variational(reward, advantage.of_rollouts(batch), link=LINKS[link_kind][divergence], conj_clip=conj_clip)
+    terms = variational(reward, advantage.rollout_means(batch), link=LINKS[link_kind][divergence], conj_clip=conj_clip)
     return terms.sum() / max(1, batch.size)
 
 

@@ -38,7 +38,7 @@ def parts(batch: Batch, *, divergence: str, beta: float) -> tuple[Tensor, Tensor
     reward, link = beta * sequence_log_ratio(batch), TABLE[divergence]
     preference = batch["preference"] if "preference" in batch else reward.detach() * 0
     drawn, chosen, rejected = preference == 0, preference > 0, preference < 0
-    on_policy = variational(reward, advantage.of_rollouts(batch), link=link)[drawn].sum() / drawn.sum().clamp(min=1)
+    on_policy = variational(reward, advantage.rollout_means(batch), link=link)[drawn].sum() / drawn.sum().clamp(min=1)
     stored = variational(reward, preference, link=link)
     sides = (stored[side].sum() / side.sum().clamp(min=1) for side in (chosen, rejected))
     return on_policy, sum(sides, reward.new_zeros(()))

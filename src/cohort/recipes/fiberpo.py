@@ -30,7 +30,7 @@ from torch import Tensor
 from cohort.axes import ratio, surrogate
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.groups import group_parents, group_sum, token_mean, token_others
+from cohort.reductions.groups import group_parents, group_sum, token_mean, token_sum_of_others
 from cohort.types import Batch
 from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
@@ -95,7 +95,7 @@ def shared_budget_ratio(batch: Batch, *, delta: float) -> Tensor:
     Not detached: a token's gradient reaches the others through their budgets. Source: arXiv:2603.08239, APC-Obj.
     """
     deviation = ratio.token(batch) - 1
-    budget = (batch.mask.sum(1, keepdim=True) * delta - token_others(deviation.abs(), batch.mask)).clamp(min=0)
+    budget = (batch.mask.sum(1, keepdim=True) * delta - token_sum_of_others(deviation.abs(), batch.mask)).clamp(min=0)
     return 1 + torch.minimum(torch.maximum(deviation, -budget), budget)
 
 

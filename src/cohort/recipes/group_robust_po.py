@@ -27,7 +27,7 @@ from torch import Tensor
 from cohort.axes.objective import logistic, preferred_pairs, sequence_log_ratio
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.signals.strata import attach_stratum, count_strata, meet_strata
+from cohort.signals.strata import attach_stratum, count_strata, observe_strata
 from cohort.types import Batch
 from cohort.types.declare import State, declare, hooks, needs
 
@@ -69,7 +69,7 @@ def _start(rows: Sequence[Mapping[str, Any]], *, column: str, importance_samplin
 
 
 def _meet(batch: Batch, state: State, *, importance_sampling: bool) -> State:
-    return _weighted(meet_strata(batch, state), importance_sampling)
+    return _weighted(observe_strata(batch, state), importance_sampling)
 
 
 def _move(

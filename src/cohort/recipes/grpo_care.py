@@ -27,7 +27,7 @@ from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.components import component
 from cohort.reductions.groups import group_mean, group_sum, token_sum
-from cohort.signals.spans import answer_span, text_ends, within
+from cohort.signals.spans import answer_span, text_ends, tokens_within
 from cohort.types import Batch, Groups
 from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
@@ -46,7 +46,9 @@ def teachers_view(
     spans = [answer_span(rollout.text, open_tag, close_tag) for rollout in access.rollouts]
     contexts = [rollout.request.context for rollout in access.rollouts]
     logp = access.log_probs(contexts, [rollout.tokens for rollout in access.rollouts], role="ema")["logp"]
-    return batch.with_tokens(answer_mask=within(text_ends(batch, access), spans), ema_ref_logp=logp.to(batch.device))
+    return batch.with_tokens(
+        answer_mask=tokens_within(text_ends(batch, access), spans), ema_ref_logp=logp.to(batch.device)
+    )
 
 
 def clamped(likelihood: Tensor, *, confidence_upper: float | None) -> Tensor:

@@ -28,7 +28,7 @@ from torch import Tensor
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import token_mean, token_sum
-from cohort.signals.spans import answer_span, text_ends, within
+from cohort.signals.spans import answer_span, text_ends, tokens_within
 from cohort.types import Batch
 from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
@@ -80,7 +80,7 @@ def mark_answers(
     if answer_weight >= 1 or "answer_mask" in batch:
         return batch
     spans = [answer_span(rollout.text, open_tag, close_tag) for rollout in access.rollouts]
-    return batch.with_tokens(answer_mask=within(text_ends(batch, access), spans))
+    return batch.with_tokens(answer_mask=tokens_within(text_ends(batch, access), spans))
 
 
 @needs("old_logp", answer_mask=lambda answer_weight: answer_weight < 1)

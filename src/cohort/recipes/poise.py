@@ -27,9 +27,9 @@ from torch import Tensor
 
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.groups import others_mean, token_mean
+from cohort.reductions.groups import leave_one_out_mean, token_mean
 from cohort.signals import probing
-from cohort.signals.spans import Span, text_ends, within
+from cohort.signals.spans import Span, text_ends, tokens_within
 from cohort.types import Batch, Rollout
 from cohort.types.access import ModelAccess
 from cohort.types.declare import State, declare, hooks, needs
@@ -80,7 +80,7 @@ def _look(
     )
     ends = text_ends(batch, access)
     spans = zip(*(thought_and_answer(rollout.text) for rollout in access.rollouts), strict=True)
-    parts = [within(ends, each) for each in spans]
+    parts = [tokens_within(ends, each) for each in spans]
     values = (prompts, responses, entropy_features(batch["old_entropy"], batch.mask, *parts))
     kept = {name: value.float().cpu() for name, value in zip(FEATURES, values, strict=True)}
     expected = torch.full((batch.size,), torch.nan)
@@ -102,7 +102,7 @@ def _learn(
     bootstrap_steps: int,
     domain: str | None,
 ) -> State:
-    new, target = dict(state), others_mean(batch.rewards, batch.groups)
+    new, target = dict(state), leave_one_out_mean(batch.rewards, batch.groups)
     for name, rows in _domains(rollouts, batch.size, domain).items():
         old = state.get(name, {})
         fresh = {"target": target[rows].cpu(), **{feature: batch[feature][rows].cpu() for feature in FEATURES}}
@@ -123,7 +123,7 @@ def cross_baseline(batch: Batch) -> Tensor:
     # Without a prediction the reward itself stands in for it, and the baseline is RLOO's.
     expected = batch["value_predictions"].to(batch.dtype)
     expected = torch.where(expected.isnan(), batch.rewards, expected)
-    return batch.rewards - others_mean(expected, batch.groups)
+    return batch.rewards - leave_one_out_mean(expected, batch.groups)
 
 
 @recipe(

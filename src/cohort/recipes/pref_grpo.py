@@ -34,7 +34,7 @@ from cohort.methods import Method, MethodError, use
 from cohort.recipes.gdpo import decoupled
 from cohort.recipes.recipe import recipe
 from cohort.reductions.components import component
-from cohort.signals.preference import JUDGE, compared, judged_pairs
+from cohort.signals.preference import JUDGE, judged_pairs, win_counts
 from cohort.types import Batch
 from cohort.types.declare import declare, hooks, needs
 
@@ -79,7 +79,7 @@ def win_rate(
         compare: the reward component that is compared; None compares the reward itself.
     """
     score = batch.rewards if compare is None else component(batch, compare)
-    return rewarded(batch, win_rates(*compared(score, batch.groups), round_decimals=round_decimals), weights)
+    return rewarded(batch, win_rates(*win_counts(score, batch.groups), round_decimals=round_decimals), weights)
 
 
 @needs("reward_components")

@@ -29,7 +29,7 @@ from cohort.axes import advantage, regularizer
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_mean, token_sum
-from cohort.signals.questions import question, redress
+from cohort.signals.questions import question, rewrite_question
 from cohort.types import Batch, Request, Rollout
 from cohort.types.access import Sampler
 from cohort.types.declare import State, declare, hooks, needs
@@ -51,7 +51,7 @@ def predicted_advantage(batch: Batch, *, pred_eps: float) -> Tensor:
 @declare(couples=True, group_size=2)
 def regression(batch: Batch, *, pred_eps: float = 1e-6) -> Tensor:
     """(1/N) sum_i (A_i - Ahat_i)^2: scalar. Source: arXiv:2506.07464."""
-    error = advantage.of_rollouts(batch) - predicted_advantage(batch, pred_eps=pred_eps)
+    error = advantage.rollout_means(batch) - predicted_advantage(batch, pred_eps=pred_eps)
     return (error**2).sum() / max(1, batch.size)
 
 
@@ -91,10 +91,12 @@ def cued(
         trace = next((r.text for r in members if r.accuracy > 0), str(prompt.row.get(solution) or ""))
         cue = trace[: round(level * len(trace))] if action == "easier" else ""
         text = WITH_CUE.format(question=question(prompt), cue=cue)
-        again += [redress(r.request, text, sampler, salt=1, plain_reward=mean) for r in members if cue]
-        out += [r.but(fields={**r.fields, "plain_reward": mean}) for r in members if not cue]
+        again += [rewrite_question(r.request, text, sampler, salt=1, plain_reward=mean) for r in members if cue]
+        out += [r.replace(fields={**r.fields, "plain_reward": mean}) for r in members if not cue]
     redrawn = sampler.draw(again) if again else []
-    return out + [r.but(fields={**r.fields, "plain_reward": float(r.request.meta["plain_reward"])}) for r in redrawn]
+    return out + [
+        r.replace(fields={**r.fields, "plain_reward": float(r.request.meta["plain_reward"])}) for r in redrawn
+    ]
 
 
 @recipe(

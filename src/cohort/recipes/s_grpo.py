@@ -63,7 +63,7 @@ def serial_exits(
     rollouts: list[Rollout] = []
     cuts: list[tuple[Rollout, Request, int]] = []
     for path, members in zip(paths, groups.values(), strict=True):
-        rollouts.append(path.but(fields={**path.fields, "exit_position": len(path.tokens) + 1.0}))
+        rollouts.append(path.replace(fields={**path.fields, "exit_position": len(path.tokens) + 1.0}))
         length = _thought(path, end)
         if length:
             positions = exit_positions(length, torch.rand(len(members) - 1, generator=sampler.rng, dtype=torch.float64))
@@ -71,7 +71,7 @@ def serial_exits(
     told = Segment(inserted, "method")
     exits = sampler.generate([replace(request, history=(*path.head(at), told)) for path, request, at in cuts])
     for (_, _, at), rollout in zip(cuts, exits, strict=True):
-        rollouts.append(rollout.but(fields={**rollout.fields, "exit_position": float(at)}))
+        rollouts.append(rollout.replace(fields={**rollout.fields, "exit_position": float(at)}))
     return rollouts
 
 

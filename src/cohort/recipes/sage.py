@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.signals.hints import LEVELS, dress, write_hints
+from cohort.signals.hints import LEVELS, with_hint, write_hints
 from cohort.types import Request, Rollout
 from cohort.types.access import Sampler
 from cohort.types.declare import State, declare, hooks
@@ -41,9 +41,9 @@ def hint_search(requests: Sequence[Request], sampler: Sampler, *, solution: str 
         again = [r for r in requests if r.prompt.id in unsolved and str(level) in hints.get(r.prompt.id, {})]
         if not again:
             continue
-        dressed = [dress(r, hints[r.prompt.id][str(level)], level, sampler, salt=level) for r in again]
+        hinted = [with_hint(r, hints[r.prompt.id][str(level)], level, sampler, salt=level) for r in again]
         replaced = {r.prompt.id for r in again}
-        rollouts = [r for r in rollouts if r.prompt.id not in replaced] + sampler.draw(dressed)
+        rollouts = [r for r in rollouts if r.prompt.id not in replaced] + sampler.draw(hinted)
     return rollouts
 
 
@@ -87,14 +87,14 @@ def hint_schedule(
     records, prompts = state["prompts"], {r.prompt.id: r.prompt for r in requests}
     levels = {key: next_level(records.get(key), tau_min=tau_min, tau_max=tau_max) for key in prompts}
     fresh = write_hints({key: p for key, p in prompts.items() if levels[key]}, sampler, solution)
-    dressed = []
+    hinted = []
     for request in requests:
         key = request.prompt.id
         hints = fresh.get(key) or records.get(key, {}).get("hints", {})
         hint = hints.get(str(levels[key]))
-        with_hint = dress(request, hint, levels[key], sampler) if hint else request
-        dressed.append(replace(with_hint, meta={**with_hint.meta, "hints": hints}))
-    return sampler.draw(dressed)
+        asked = with_hint(request, hint, levels[key], sampler) if hint else request
+        hinted.append(replace(asked, meta={**asked.meta, "hints": hints}))
+    return sampler.draw(hinted)
 
 
 @recipe(

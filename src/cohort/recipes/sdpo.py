@@ -29,7 +29,7 @@ from cohort.axes import aggregation as weights
 from cohort.axes import ratio
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
-from cohort.signals.distill import ENDING, FEEDBACK, SOLUTION, distilled, taught, teacher_contexts
+from cohort.signals.distill import ENDING, FEEDBACK, SOLUTION, distilled, has_teacher, teacher_contexts
 from cohort.types import Batch
 from cohort.types.declare import declare, hooks, needs
 
@@ -39,7 +39,7 @@ AGGREGATIONS = {"token": weights.token_mean, "sequence": weights.sequence_mean}
 @needs("teacher_context")
 def only_taught(batch: Batch, advantages: Tensor) -> Batch:
     """The loss is taken over rollouts that have a teacher, and advantages, which it does not use, are 0."""
-    keep = batch.loss_mask & taught(batch)[:, None]
+    keep = batch.loss_mask & has_teacher(batch)[:, None]
     return batch.replace(loss_mask=keep, advantages=torch.zeros_like(advantages))
 
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from cohort.axes import advantage
-from cohort.axes.credit import of_groups
+from cohort.axes.credit import weight_groups
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_max, group_size, group_sum, token_mean
@@ -85,7 +85,7 @@ def certainty(
     """f(u_g) A_it: [N, T]. Source: arXiv:2505.12346."""
     entropy = semantic_entropy(batch, likelihood=likelihood, no_answer=no_answer)
     scale = scale_of(entropy, group_size(batch.groups, entropy.dtype), f=f, alpha=alpha)
-    return of_groups(batch, advantages, scale)
+    return weight_groups(batch, advantages, scale)
 
 
 @recipe(

@@ -64,7 +64,7 @@ def valued_cuts(
     values = [[math.nan] * len(path.tokens) for path in paths]
     for (i, t), rewards in found.items():
         values[i][t] = sum(rewards) / len(rewards)
-    return [path.but(fields={**path.fields, "cut_value": row}) for path, row in zip(paths, values, strict=True)]
+    return [path.replace(fields={**path.fields, "cut_value": row}) for path, row in zip(paths, values, strict=True)]
 
 
 def segment_gains(batch: Batch, *, prob_threshold: float) -> Tensor:

@@ -25,7 +25,7 @@ from cohort.axes import advantage, aggregation
 from cohort.axes.surrogate import clipped
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.signals.distill import ENDING, FEEDBACK, SOLUTION, distilled, taught, teacher_contexts
+from cohort.signals.distill import ENDING, FEEDBACK, SOLUTION, distilled, has_teacher, teacher_contexts
 from cohort.types import Batch
 from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
@@ -39,7 +39,7 @@ def routed(correct: Tensor, available: Tensor) -> Tensor:
 def _teacher_entropy(batch: Batch, access: ModelAccess) -> Batch:
     """a forward pass of the teacher over the rollouts that it teaches"""
     entropy = torch.zeros(batch.mask.shape, dtype=batch.dtype, device=batch.device)
-    rows = taught(batch).nonzero()[:, 0]
+    rows = has_teacher(batch).nonzero()[:, 0]
     if rows.numel():
         contexts = [[token for token in row if token >= 0] for row in batch["teacher_context"][rows].tolist()]
         completions = [access.rollouts[i].tokens for i in rows.tolist()]
@@ -54,12 +54,12 @@ def _teacher_entropy(batch: Batch, access: ModelAccess) -> Batch:
 @declare(provides=("teacher_context", "distil_weight"))
 def routes(batch: Batch, advantages: Tensor, *, dw_beta: float = 1.0) -> Batch:
     """w_it = exp(-dw_beta H_it) / mean over distilled tokens as `distil_weight` [N, T]; distilled rollouts have advantage 0."""
-    keep = batch.loss_mask & taught(batch)[:, None]
+    keep = batch.loss_mask & has_teacher(batch)[:, None]
     entropy = batch["teacher_entropy"].masked_fill(~keep, torch.inf)
     # Relative to the smallest, which cancels, so that not all of them underflow.
     raw = (entropy.min() - entropy).mul_(dw_beta).exp_().masked_fill_(~keep, 0.0)
     weight = raw * (keep.sum() / raw.sum().clamp(min=torch.finfo(raw.dtype).tiny))
-    own = torch.where(taught(batch)[:, None], torch.zeros_like(advantages), advantages)
+    own = torch.where(has_teacher(batch)[:, None], torch.zeros_like(advantages), advantages)
     return batch.with_tokens(distil_weight=weight).replace(advantages=own)
 
 
@@ -85,7 +85,7 @@ def routed_losses(
 
     Source: arXiv:2604.02288.
     """
-    keep = batch.loss_mask & taught(batch)[:, None]
+    keep = batch.loss_mask & has_teacher(batch)[:, None]
     return distilled(batch, keep, alpha=alpha, weight="distil_weight", others=clipped(ratio, advantages, low, high))
 
 

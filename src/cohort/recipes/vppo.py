@@ -25,7 +25,7 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor
 
-from cohort.axes.credit import of_tokens
+from cohort.axes.credit import mask_tokens
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import token_mean, top_tokens
@@ -62,7 +62,7 @@ def perceptive(batch: Batch, advantages: Tensor, *, token_fraction: float = 0.4,
     scores = token_scores(batch)
     scale = trajectory_scale(token_mean(scores, batch.mask), batch.mask.any(1), beta_min=beta_min)
     looking = top_tokens(scores, batch.mask, token_fraction)
-    return of_tokens(scale.alpha[:, None] * advantages, looking)
+    return mask_tokens(scale.alpha[:, None] * advantages, looking)
 
 
 def sampled_entropy(batch: Batch, *, coef: float = 0.06) -> Tensor:

@@ -155,7 +155,7 @@ def token_sum(x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device)).sum(1)
 
 
-def token_others(x: Tensor, mask: Tensor) -> Tensor:
+def token_sum_of_others(x: Tensor, mask: Tensor) -> Tensor:
     """[N, T] sum over the other tokens with mask 1 of the rollout.
 
     Summed from both sides: the total minus a huge term would leave nothing but rounding.
@@ -202,7 +202,7 @@ def batch_std(x: Tensor, ddof: int = 0) -> Tensor:
     return x.std(correction=ddof)
 
 
-def others_mean(x: Tensor, groups: Groups) -> Tensor:
+def leave_one_out_mean(x: Tensor, groups: Groups) -> Tensor:
     """[N] mean of the other rollouts of the group; exactly the common value where all are equal.
 
     Raises:

@@ -32,7 +32,7 @@ def tree_advantages(parent: Tensor, values: Tensor, *, normalise: bool = False, 
     return gain
 
 
-def replayed(
+def recent_edges(
     question: Tensor, made: Tensor, *, now: int, max_age: int = 8, most: int = 32, rng: torch.Generator
 ) -> Tensor:
     """Edges used now: of each question at most `most`, drawn at random, among those younger than `max_age` iterations."""

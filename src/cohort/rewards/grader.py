@@ -72,7 +72,7 @@ class Grader:
             accuracy = math.nan if right is None else float(right >= self.correct_at)
             logged = {column: values[i] for column, values in scores.extra.items()}
             out.append(
-                rollout.but(components=components, reward=reward, accuracy=accuracy, failed=failed, logged=logged)
+                rollout.replace(components=components, reward=reward, accuracy=accuracy, failed=failed, logged=logged)
             )
         return out
 

@@ -93,4 +93,4 @@ def with_entropies(rollout: Rollout, values: Sequence[float]) -> Rollout:
         found = zip(segment.numbers(segment.entropy), values[at : at + len(segment)], strict=True)
         at += len(segment)
         segments.append(replace(segment, entropy=tuple(new if math.isnan(own) else own for own, new in found)))
-    return rollout.but(segments=tuple(segments))
+    return rollout.replace(segments=tuple(segments))

@@ -81,7 +81,7 @@ class Draws:
 
     def _cut(self, rollout: Rollout, count: int) -> Rollout:
         text = self.runner.text(rollout.tokens[:count], False)
-        return rollout.but(segments=rollout.head(count), status="truncated", text=text)
+        return rollout.replace(segments=rollout.head(count), status="truncated", text=text)
 
     def _room(self, context: Sequence[int], prefix: Sequence[int] = ()) -> int:
         """Tokens that may still be drawn after a context and a prefix."""

@@ -37,11 +37,11 @@ def divergence(log_p: Tensor, log_q: Tensor, *, alpha: float) -> Tensor:
         return _kl(log_q, log_p)
     if alpha == 1.0:
         return _kl(log_p, log_q)
-    between: Tensor = _Between.apply(log_p, log_q, alpha)  # type: ignore[no-untyped-call]
+    between: Tensor = _GeneralizedJSD.apply(log_p, log_q, alpha)  # type: ignore[no-untyped-call]
     return between
 
 
-class _Between(torch.autograd.Function):
+class _GeneralizedJSD(torch.autograd.Function):
     """(1 - alpha) KL(p || m) + alpha KL(q || m), whose derivative by log p is (1 - alpha) p (log p - log m): taking it from
     that keeps one tensor rather than all the way there. q gets no gradient."""
 
@@ -61,7 +61,7 @@ class _Between(torch.autograd.Function):
         return taken * grads[0][..., None], None, None
 
 
-def top_buckets(log_p: Tensor, log_q: Tensor, *, k: int, tail: bool) -> tuple[Tensor, Tensor]:
+def top_k_of_both(log_p: Tensor, log_q: Tensor, *, k: int, tail: bool) -> tuple[Tensor, Tensor]:
     """Both distributions on the student's k most likely tokens: [..., k + 1] with what is left over as one more bucket, or
     [..., k] renormalised."""
     index = log_p.topk(min(k, log_p.shape[-1]), -1).indices
@@ -93,19 +93,19 @@ def distilled(
         keep: [N, T] bool, the tokens that are distilled, within the mask.
         weight: token field that the losses are multiplied by.
         others: losses [N, T] of the tokens that are not distilled; 0 if not given.
-        mode: "full_logits", "topk_logits" (see `top_buckets`), or "sampled_token": stopgrad(logp - log q(y)) logp, whose
+        mode: "full_logits", "topk_logits" (see `top_k_of_both`), or "sampled_token": stopgrad(logp - log q(y)) logp, whose
             expected gradient is that of KL(p || q).
     """
     places = keep.flatten().nonzero()[:, 0]
     log_q = batch.picked("teacher_logits", places).detach().log_softmax(-1)
     if mode == "sampled_token":
         logp = batch.picked("logp", places)
-        taught = log_q.gather(-1, batch.picked("token_ids", places)[:, None])[:, 0]
-        loss = (logp - taught).detach() * logp
+        teacher_logp = log_q.gather(-1, batch.picked("token_ids", places)[:, None])[:, 0]
+        loss = (logp - teacher_logp).detach() * logp
     else:
         log_p = batch.picked("logits", places).log_softmax(-1)
         if mode == "topk_logits":
-            log_p, log_q = top_buckets(log_p, log_q, k=topk, tail=add_tail)
+            log_p, log_q = top_k_of_both(log_p, log_q, k=topk, tail=add_tail)
         loss = divergence(log_p, log_q, alpha=alpha)
     if weight is not None:
         loss = loss * batch.picked(weight, places)
@@ -124,7 +124,7 @@ def demonstrations(correct: Tensor, groups: Groups, *, exclude_self: bool = True
     return torch.where(first < count, first, -1)
 
 
-def informed(
+def teacher_inputs(
     correct: Tensor,
     groups: Groups,
     has_feedback: Tensor,
@@ -168,7 +168,7 @@ def teacher_contexts(
     comments = [str(text or "") for text in access.column(feedback)] if feedback else [""] * batch.size
     has_feedback = torch.tensor([bool(text) for text in comments], device=correct.device)
     how = {"exclude_self": exclude_self, "feedback_only_without_solution": feedback_only_without_solution}
-    demonstration, use_feedback = informed(correct, batch.groups, has_feedback, **how)
+    demonstration, use_feedback = teacher_inputs(correct, batch.groups, has_feedback, **how)
     wanted = batch.mask.any(1) & ((demonstration >= 0) | use_feedback) & ~(correct & wrong_only)
     contexts: list[tuple[int, ...]] = []
     for i, rollout in enumerate(access.rollouts):
@@ -189,6 +189,6 @@ def teacher_contexts(
     return batch.with_rollouts(teacher_context=torch.tensor(padded, dtype=torch.int64, device=batch.device))
 
 
-def taught(batch: Batch) -> Tensor:
+def has_teacher(batch: Batch) -> Tensor:
     """[N] bool: the rollouts that a teacher has a context of its own for."""
     return batch["teacher_context"][:, 0] >= 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from cohort.signals.questions import question, redress, with_question
+from cohort.signals.questions import question, rewrite_question, with_question
 from cohort.types import Prompt, Request
 from cohort.types.access import Sampler
 
@@ -48,7 +48,7 @@ def write_hints(prompts: Mapping[str, Prompt], sampler: Sampler, solution: str) 
     return hints
 
 
-def dress(request: Request, hint: str, level: int, sampler: Sampler, salt: int = 0) -> Request:
+def with_hint(request: Request, hint: str, level: int, sampler: Sampler, salt: int = 0) -> Request:
     """The request on the prompt with the hint."""
     text = WITH_HINT.format(question=question(request.prompt), hint=hint)
-    return redress(request, text, sampler, salt=salt, hint_level=level)
+    return rewrite_question(request, text, sampler, salt=salt, hint_level=level)

@@ -43,7 +43,7 @@ def judged_pairs(batch: Batch, access: ModelAccess, *, judge: Judge) -> Batch:
     return batch.with_rollouts(wins=wins, comparisons=comparisons)
 
 
-def compared(score: Tensor, groups: Groups) -> tuple[Tensor, Tensor]:
+def win_counts(score: Tensor, groups: Groups) -> tuple[Tensor, Tensor]:
     """(wins, comparisons) [N] of scores [N] in each group: the higher wins, equal ones win half."""
     rows, there = group_table(groups)
     mine, theirs = score[rows][:, :, None], score[rows][:, None, :]

@@ -60,7 +60,7 @@ def pooled_states(access: ModelAccess, *, layer: int, last: int) -> tuple[Tensor
     return torch.stack(prompts), torch.stack(completions)
 
 
-def principal(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def principal_components(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """(mean [D], components [count', D]) of rows [M, D] in float64, largest variance first; count' at most M and D."""
     mean = x.mean(0)
     centred = x - mean
@@ -90,7 +90,7 @@ def fit(parts: Sequence[Tensor], plain: Tensor, targets: Tensor, *, dims: Sequen
         plain: [M, S], taken as they are.
         targets: y [M].
     """
-    found = [principal(part.double(), count) for part, count in zip(parts, dims, strict=True)]
+    found = [principal_components(part.double(), count) for part, count in zip(parts, dims, strict=True)]
     width = plain.shape[1] + sum(len(components) for _, components in found)
     fitted: State = {
         "means": [mean for mean, _ in found],

@@ -35,7 +35,7 @@ def rendered(prompt: Prompt, text: str, render: Callable[..., tuple[int, ...]]) 
     return render(source, prompt.tools) if prompt.tools else render(source)
 
 
-def redress(request: Request, text: str, sampler: Sampler, *, salt: int = 0, **meta: object) -> Request:
+def rewrite_question(request: Request, text: str, sampler: Sampler, *, salt: int = 0, **meta: object) -> Request:
     """The request with its question replaced by `text`, a seed shifted by `salt`, and `meta` added.
 
     A request that is drawn again within a step needs a salt of its own, or it repeats the noise of the first draw.

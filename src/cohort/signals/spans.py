@@ -64,7 +64,7 @@ def token_starts(ends: Tensor) -> Tensor:
     return torch.nn.functional.pad(ends, (1, -1))
 
 
-def within(ends: Tensor, spans: Sequence[Span | None]) -> Tensor:
+def tokens_within(ends: Tensor, spans: Sequence[Span | None]) -> Tensor:
     """[N, T] bool: tokens that write a character of the text from span[0] to before span[1]; none without a span.
 
     Args:
@@ -108,11 +108,11 @@ def step_index(ends: Tensor, spans: Sequence[Sequence[Span]]) -> Tensor:
     return torch.searchsorted(later.to(ends.device), token_starts(ends).contiguous(), right=True)
 
 
-def of_steps(values: Tensor, step_of: Tensor) -> Tensor:
+def spread_over_tokens(values: Tensor, step_of: Tensor) -> Tensor:
     """[N, T] what the step of each token has in `values` [N, S]; 0 for a step beyond S."""
     return torch.nn.functional.pad(values, (0, 1)).gather(1, step_of.clamp(max=values.shape[1]))
 
 
-def numbered(text: str, spans: Sequence[Span]) -> str:
+def with_step_numbers(text: str, spans: Sequence[Span]) -> str:
     """The steps of a text with their numbers before them, from 0, and a blank line between."""
     return "\n\n".join(f"Step {k}: {text[a:b].strip()}" for k, (a, b) in enumerate(spans))

@@ -30,7 +30,7 @@ def with_strata(state: State, counts: Mapping[int, int]) -> State:
     return {**state, "codes": [*state["codes"], *new], "counts": [*state["counts"], *new.values()]}
 
 
-def meet_strata(batch: Batch, state: State) -> State:
+def observe_strata(batch: Batch, state: State) -> State:
     """Observe hook, for runs whose rows were not given beforehand: values come in with the prompts of a step."""
     prompts = torch.stack([batch["stratum"], batch["row"]]).unique(dim=1)[0]
     return with_strata(state, Counter(prompts.tolist()))

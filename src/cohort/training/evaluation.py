@@ -106,7 +106,7 @@ def score_rows(
     rows, _ = apply_preset(load_rows(data))
     batch: list[tuple[int, Any, Row]] = []
     for row in rows:
-        row, where = row.but({}), f"{data}, {row.place}"
+        row, where = row.replace({}), f"{data}, {row.place}"
         for name, source in (("prompt", prompt_field), ("answer", answer_field)):
             if source is not None:
                 if source not in row:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from cohort.types.support import Support, joined
+from cohort.types.support import Support, concatenated
 
 Message = dict[str, Any]
 
@@ -119,7 +119,7 @@ class Request:
 
     Attributes:
         prompt: the task, as the reward functions and the group see it.
-        context: token ids that the policy is conditioned on (the prompt; with guidance, the dressed prompt).
+        context: token ids that the policy is conditioned on (the prompt; with guidance, the prompt with it).
         seed: the same request with the same seed draws the same tokens.
         max_new_tokens: most actions that come behind the history: those drawn, and what an environment says between them.
         history: what already stands there; the policy continues after it.
@@ -242,14 +242,14 @@ class Rollout:
     @cached_property
     def support(self) -> Support | None:
         """What its tokens were drawn over; None for all that the model has."""
-        return joined([(len(segment), segment.support) for segment in self.segments])
+        return concatenated([(len(segment), segment.support) for segment in self.segments])
 
     @property
     def scored(self) -> bool:
         """True if it has a reward: methods see no other rollouts."""
         return not math.isnan(self.reward)
 
-    def but(self, **changes: Any) -> Rollout:
+    def replace(self, **changes: Any) -> Rollout:
         """A copy with some attributes changed."""
         return replace(self, **changes)
 

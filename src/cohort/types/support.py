@@ -108,7 +108,7 @@ class Support:
         return cls(rule, candidates)
 
 
-def joined(parts: Sequence[tuple[int, Support | None]]) -> Support | None:
+def concatenated(parts: Sequence[tuple[int, Support | None]]) -> Support | None:
     """The support of runs of tokens, each with its length, one after the other; the last rule holds for all."""
     supports = [support for _, support in parts if support is not None]
     if not supports:
@@ -168,7 +168,7 @@ class Flat:
             if not rule.free:
                 logits = rule.apply(logits, self.column, rows=self.rule == i, tokens=tokens)
         if self.candidates is not None:
-            out = left_out(self.candidates, logits.shape[1], logits.device).scatter_(1, tokens[:, None], False)
+            out = excluded(self.candidates, logits.shape[1], logits.device).scatter_(1, tokens[:, None], False)
             logits = logits.masked_fill(out, -torch.inf)
         return logits
 
@@ -184,7 +184,7 @@ def candidate_sets(keep: Tensor) -> list[Candidates]:
     return [next(bits) if full else next(ends) for full in wide.tolist()]
 
 
-def left_out(candidates: Sequence[Candidates | None], vocabulary: int, device: torch.device | str = "cpu") -> Tensor:
+def excluded(candidates: Sequence[Candidates | None], vocabulary: int, device: torch.device | str = "cpu") -> Tensor:
     """[M, V] bool: True at the tokens that the sets do not hold; a None holds all."""
     out = torch.ones(len(candidates), vocabulary, dtype=torch.bool, device=device)
     kinds = [None if held is None else held.dtype == np.uint8 for held in candidates]

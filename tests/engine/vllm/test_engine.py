@@ -28,7 +28,7 @@ from cohort.training.display import Display
 from cohort.training.engines import make_engine, reads_entropies
 from cohort.training.run import Result, train
 from cohort.types import Request
-from cohort.types.support import left_out
+from cohort.types.support import excluded
 from tests.engine.vllm.fakes import FakeModule, FakeServer, Model, serving
 from tests.helpers import prompt_of, request_of, tiny_policy
 
@@ -243,7 +243,7 @@ def test_completions_are_those_of_the_embedded_engine(folder: Path, policy: Caus
         assert (done.candidates is not None) == (theirs.candidates is not None) == sampling.truncated
         if done.candidates is not None and theirs.candidates is not None:
             assert (
-                left_out(done.candidates, policy.vocabulary) == left_out(theirs.candidates, policy.vocabulary)
+                excluded(done.candidates, policy.vocabulary) == excluded(theirs.candidates, policy.vocabulary)
             ).all()
     if way in ("stops", "strings", "bias"):
         assert any(done.finished for done in got.values())

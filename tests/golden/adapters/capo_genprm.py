@@ -1,7 +1,7 @@
 import torch
 
 from cohort.recipes.capo_genprm import VOTES, token_rewards, voted, wrong_share
-from cohort.signals.spans import of_steps
+from cohort.signals.spans import spread_over_tokens
 from tests.golden.runner import make_batch
 from tests.recipes import judges
 
@@ -20,7 +20,7 @@ def batch(case):
     inputs = dict(case["inputs"])
     critiques, step_of = inputs.pop("critiques"), torch.tensor(inputs.pop("step_of"))
     made, leaves = make_batch(inputs)
-    return made.with_tokens(wrong_share=of_steps(_share(critiques), step_of)), leaves
+    return made.with_tokens(wrong_share=spread_over_tokens(_share(critiques), step_of)), leaves
 
 
 def _token_rewards(run):

@@ -29,7 +29,7 @@ class FakeTools:
         return [Rollout(requests[0], (Segment(tuple(range(count)), logp=tuple(logp)),))]
 
     def cut(self, rollout, count):
-        return rollout.but(segments=rollout.head(count))
+        return rollout.replace(segments=rollout.head(count))
 
 
 def KIND_rollout(case):

@@ -1,6 +1,6 @@
 import torch
 
-from cohort.axes.advantage import of_rollouts
+from cohort.axes.advantage import rollout_means
 from cohort.recipes.f_hal import parts
 from tests.golden.preferences import stacked
 from tests.golden.runner import tensor
@@ -24,7 +24,7 @@ def _part(place):
 
 
 OUTPUTS = {
-    "advantages": lambda run: of_rollouts(run.trained)[: len(run.inputs["mask"])],
+    "advantages": lambda run: rollout_means(run.trained)[: len(run.inputs["mask"])],
     "on_policy_loss": _part(0),
     "preference_loss": _part(1),
 }

@@ -3,7 +3,7 @@ import sys
 import torch
 
 from cohort.recipes.poise import entropy_features
-from cohort.reductions.groups import others_mean
+from cohort.reductions.groups import leave_one_out_mean
 from cohort.signals.probing import fit, pooled, predict
 from tests.golden.runner import Run, make_batch, tensor
 
@@ -13,8 +13,8 @@ IGNORE = ("normalize_std",)
 HYPER_TRAIN = "(bootstrap_steps=3, alpha=1.0)"
 
 OUTPUTS = {
-    "baselines": lambda run: others_mean(run.batch["value_predictions"], run.batch.groups),
-    "probe_targets": lambda run: others_mean(run.batch.rewards, run.batch.groups),
+    "baselines": lambda run: leave_one_out_mean(run.batch["value_predictions"], run.batch.groups),
+    "probe_targets": lambda run: leave_one_out_mean(run.batch.rewards, run.batch.groups),
 }
 
 

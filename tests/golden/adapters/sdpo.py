@@ -1,7 +1,7 @@
 import torch
 
 from cohort.policies.roles import Roles
-from cohort.signals.distill import demonstrations, informed, taught
+from cohort.signals.distill import demonstrations, has_teacher, teacher_inputs
 from tests.golden.distillation import random_teacher, with_logits, with_teacher
 from tests.golden.runner import make_batch
 
@@ -24,7 +24,7 @@ def batch(case):
 
 OUTPUTS = {
     "demonstration": lambda run: _demonstrations(run.batch, run.config),
-    "distill_mask": lambda run: taught(run.batch).double(),
+    "distill_mask": lambda run: has_teacher(run.batch).double(),
 }
 
 
@@ -35,7 +35,7 @@ def KIND_guidance(case):
     correct, rows = made.rewards >= case["config"]["threshold"], []
     for row in case["expected"]["rows"]:
         how = {name: row[name] for name in ("exclude_self", "feedback_only_without_solution")}
-        demonstration, use_feedback = informed(correct, made.groups, has_feedback, **how)
+        demonstration, use_feedback = teacher_inputs(correct, made.groups, has_feedback, **how)
         shown = (demonstration >= 0) | use_feedback
         rows.append(
             {**how, "demonstration": demonstration, "use_feedback": use_feedback, "distill_mask": shown.double()}

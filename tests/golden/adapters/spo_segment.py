@@ -3,7 +3,7 @@ import math
 import torch
 
 from cohort.recipes.spo_segment import cuts, segment_gains
-from cohort.reductions.tree import replayed, tree_advantages, tree_values
+from cohort.reductions.tree import recent_edges, tree_advantages, tree_values
 from tests.golden.runner import make_batch
 
 RENAME = {"cutpoint_interval": "interval"}
@@ -49,7 +49,7 @@ def KIND_advantage(case):
 def KIND_filter(case):
     inputs, config = case["inputs"], case["config"]
     question = torch.tensor(inputs["edge_question"])
-    used = replayed(
+    used = recent_edges(
         question,
         torch.tensor(inputs["edge_iteration"]),
         now=inputs["iteration"],

@@ -1,7 +1,7 @@
 import torch
 
 from cohort.recipes.srpo import routed
-from cohort.signals.distill import demonstrations, taught
+from cohort.signals.distill import demonstrations, has_teacher
 from tests.golden.distillation import random_teacher, token_statistics, with_logits, with_teacher
 
 
@@ -19,13 +19,13 @@ def batch(case):
 
 
 def _distilled(run):
-    return run.batch.mask & taught(run.batch)[:, None]
+    return run.batch.mask & has_teacher(run.batch)[:, None]
 
 
 OUTPUTS = {
     "correct": lambda run: _routes(run.batch, run.config)[0].double(),
     "teacher_available": lambda run: _routes(run.batch, run.config)[1].double(),
-    "route_sdpo": lambda run: taught(run.batch).double(),
+    "route_sdpo": lambda run: has_teacher(run.batch).double(),
     # Before distilled rollouts give theirs up.
     "advantages": lambda run: run.scatter(run.assigned["outcome_advantage"]),
     "teacher_entropy": lambda run: torch.where(_distilled(run), run.batch["teacher_entropy"], 0.0),
