@@ -23,7 +23,7 @@ class Row(dict[str, Any]):
         super().__init__(columns)
         self.place, self.known = place, known
 
-    def but(self, columns: Mapping[str, Any]) -> Row:
+    def replace(self, columns: Mapping[str, Any]) -> Row:
         """The row with other or further columns."""
         return Row({**self, **columns}, self.place, self.known)
 
