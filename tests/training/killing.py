@@ -19,12 +19,12 @@ from typing import Any
 import torch
 
 import cohort.cli
-from cohort.engine.native import picking
+from cohort.engine.native import drawing
 from cohort.training import checkpoint, precision
 from cohort.training import run as module
 
 CALLS: dict[str, tuple[Any, str, bool]] = {
-    "sampling": (picking, "pick", False),
+    "sampling": (drawing, "pick", False),
     "update": (precision.MasterWeights, "step", True),
     "state written": (torch, "save", True),
     "before the rename": (checkpoint, "sync", False),

@@ -10,6 +10,11 @@ from cohort.types import Request
 from cohort.types.support import Candidates, Rule
 
 
+def context_of(request: Request) -> tuple[int, ...]:
+    """Token ids that the next token follows."""
+    return (*request.context, *request.prefix)
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are drawn.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cohort.engine.native.picking import context_of
+from cohort.engine.base import context_of
 from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
 from cohort.types import Request

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from cohort.engine.base import Completion, Sampling
+from cohort.engine.base import Completion, Sampling, context_of
 from cohort.engine.native.budget import rows_within
-from cohort.engine.native.picking import Drawing, context_of
+from cohort.engine.native.drawing import Drawing
 from cohort.policies.causal_lm import CausalLM
 from cohort.types import Request
 

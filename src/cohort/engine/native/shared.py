@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from cohort.engine.base import Completion, Sampling
+from cohort.engine.base import Completion, Sampling, context_of
 from cohort.engine.native.budget import BLOCK, own_tokens, rows_within
+from cohort.engine.native.drawing import Drawing
 from cohort.engine.native.flash import Flash
 from cohort.engine.native.fused import FusedStep
 from cohort.engine.native.graphs import Graphs, Steps
 from cohort.engine.native.grid import Grid
-from cohort.engine.native.picking import Drawing, context_of
 from cohort.engine.native.plain import PlainStep
 from cohort.engine.native.prefixes import Prefixes
 from cohort.engine.native.thin import thin_products

@@ -16,8 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from cohort.engine.base import Completion, Sampling, complete
-from cohort.engine.native.picking import context_of
+from cohort.engine.base import Completion, Sampling, complete, context_of
 from cohort.errors import EngineError, UsageError
 from cohort.types import Request
 from cohort.types.policy import Policy

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from cohort.engine.base import Completion, Sampling
+from cohort.engine.base import Completion, Sampling, context_of
 from cohort.engine.stopping import StopStrings
 from cohort.engine.truncation import allowed, draw
 from cohort.policies.causal_lm import CausalLM
@@ -20,11 +20,6 @@ from cohort.policies.diverging import diverged, first_not_finite
 from cohort.policies.head import entropy_of
 from cohort.types import Processor, Request
 from cohort.types.support import Candidates, Rule, candidate_sets
-
-
-def context_of(request: Request) -> tuple[int, ...]:
-    """Token ids that the next token follows."""
-    return (*request.context, *request.prefix)
 
 
 class Drawn(NamedTuple):
