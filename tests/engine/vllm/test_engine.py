@@ -29,7 +29,8 @@ from cohort.training.engines import make_engine, reads_entropies
 from cohort.training.run import Result, train
 from cohort.types import Request
 from cohort.types.support import excluded
-from tests.engine.vllm.fakes import FakeModule, FakeServer, Model, serving
+from tests.engine.vllm.fake_module import FakeModule
+from tests.engine.vllm.fakes import FakeServer, Model, serving
 from tests.helpers import prompt_of, request_of, tiny_policy
 
 ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(4) for b in range(4)]

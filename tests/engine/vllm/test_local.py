@@ -12,7 +12,7 @@ import pytest
 from cohort.engine.vllm import local
 from cohort.engine.vllm.local import Local
 from cohort.lifeline import Lifeline
-from tests.engine.vllm.fakes import FakeModule
+from tests.engine.vllm.fake_module import FakeModule
 from tests.helpers import tiny_policy
 
 
