@@ -86,7 +86,9 @@ def run_cohort(folder: Path, size: Namespace) -> list[float]:
     policy = load_policy(config, print)
     assert policy.activations == size.contender
     method = registry.method("grpo(kl_beta=0.0)")
-    optimizer = MasterWeights(policy.trainable(), lambda params: method.stage("optimizer")(params, config.lr))
+    optimizer = MasterWeights(
+        policy.trainable(), lambda params: method.stage("optimizer")(params, config.optimisation.lr)
+    )
     seconds = []
     for length in (SHORT, size.length):
         start = time.perf_counter()

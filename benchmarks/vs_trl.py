@@ -117,9 +117,9 @@ def run_cohort(folder: Path, size: argparse.Namespace) -> dict[str, Any]:
     if not size.mixed_lengths:
         setup.collector.sampling = replace(setup.collector.sampling, stop_ids=frozenset())
     optimizer = optimizer_of(setup)
-    progress = Progress(states=setup.method.init(size=len(setup.prompts), steps=config.steps))
+    progress = Progress(states=setup.method.init(size=len(setup.prompts), steps=config.optimisation.steps))
     before, rows = peak(), []
-    for _ in range(config.steps):
+    for _ in range(config.optimisation.steps):
         start = time.perf_counter()
         metrics = one_step(setup, optimizer, progress).metrics
         tokens = metrics["completion/length_mean"] * metrics["rollouts/sampled"]

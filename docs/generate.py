@@ -16,7 +16,7 @@ from cohort.catalogue import INDEX, index, overview
 from cohort.doctor import diagnoses
 from cohort.explain import costs
 from cohort.methods import AXES
-from cohort.training.config import CheckpointConfig, TrainConfig
+from cohort.training.config import FIELDS, PLACES, SECTIONS, TrainConfig
 from cohort.training.values import Option
 
 HERE = Path(__file__).parent
@@ -71,18 +71,21 @@ def configuration_page() -> str:
         "`reward` is also a function or `(weight, function)`; and a `pathlib.Path` stands for any path. What has no text is",
         "described in `config.yaml`, and has to be given again.",
         "",
-        "| key | option | default | meaning |",
-        "|---|---|---|---|",
+        "Keys stand in sections, as in `config.yaml`. A key goes by its own name wherever it is given, `temperature: 0.7`, and",
+        "with its section's: `--set sampling.temperature=0.7`, or `sampling: {temperature: 0.7}` in a file. Those of",
+        "`checkpoint` have the section's name before them always.",
     ]
-    for name, info in TrainConfig.model_fields.items():
-        if name == "checkpoint":
-            for inner, field in CheckpointConfig.model_fields.items():
-                lines.append(f"| `checkpoint.{inner}` | | `{field.default}` | {field.description} |")
-            continue
-        default = repr(info.get_default(call_default_factory=True))
-        marked = any(isinstance(mark, Option) for mark in info.metadata)
-        option = f"`--{name.replace('_', '-')}`" if marked else ""
-        lines.append(f"| `{name}` | {option} | `{default}` | {info.description} |")
+    for section, holder in {"": TrainConfig, **SECTIONS}.items():
+        lines += ["", f"## {section or 'The run'}", ""]
+        lines += [str(holder.__doc__).strip(), ""] if section else []
+        lines += ["| key | option | default | meaning |", "|---|---|---|---|"]
+        for key, (where, _) in PLACES.items():
+            if where == section:
+                info = FIELDS[key]
+                default = repr(info.get_default(call_default_factory=True))
+                marked = any(isinstance(mark, Option) for mark in info.metadata)
+                option = f"`--{key.replace('_', '-')}`" if marked else ""
+                lines.append(f"| `{key}` | {option} | `{default}` | {info.description} |")
     return "\n".join([*lines, ""])
 
 

@@ -96,7 +96,11 @@ def ready(
     setup = prepare(config, log=lambda _: None)
     try:
         optimizer = optimizer_of(setup)
-        yield setup, optimizer, Progress(states=setup.method.init(size=len(setup.prompts), steps=config.steps))
+        yield (
+            setup,
+            optimizer,
+            Progress(states=setup.method.init(size=len(setup.prompts), steps=config.optimisation.steps)),
+        )
     finally:
         setup.close()
 
@@ -129,4 +133,4 @@ def success(policy: CausalLM) -> float:
 
 def train(setup: Setup, optimizer: MasterWeights, progress: Progress) -> list[StepResult]:
     """All steps of the run."""
-    return [one_step(setup, optimizer, progress) for _ in range(setup.config.steps)]
+    return [one_step(setup, optimizer, progress) for _ in range(setup.config.optimisation.steps)]

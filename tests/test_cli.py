@@ -17,6 +17,7 @@ import yaml
 
 import cohort
 from cohort import cli, registry
+from cohort.analysis.configuration import flat
 from tests.helpers import tiny_policy
 
 SUMS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(4) for b in range(4)]
@@ -423,7 +424,7 @@ def done(model, tmp_path_factory):
 
 def test_a_run_has_a_folder_with_everything(done):
     folder, out, err = done
-    stored = yaml.safe_load((folder / "config.yaml").read_text())
+    stored = flat(yaml.safe_load((folder / "config.yaml").read_text()))
     assert (stored["method"], stored["steps"], stored["reward"]) == ("grpo", 2, ["number"])
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in metrics] == [1, 2]

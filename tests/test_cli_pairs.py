@@ -8,6 +8,7 @@ import re
 import pytest
 import yaml
 
+from cohort.analysis.configuration import flat
 from tests.helpers import tiny_policy
 from tests.test_cli import everything, run, write
 
@@ -50,7 +51,7 @@ def test_pairs_alone_train_a_model_without_a_reward(here, model):
     status, out, err = run("train", "dpo", "--model", model, "--pairs", "pairs.jsonl", *SMALL)
     assert status == 0, err
     folder = here / "runs" / "dpo-tiny-1"
-    stored = yaml.safe_load((folder / "config.yaml").read_text())
+    stored = flat(yaml.safe_load((folder / "config.yaml").read_text()))
     assert (stored["pairs"], stored["data"], stored["reward"]) == ("pairs.jsonl", None, [])
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["rollouts/sampled"] for row in rows] == [6, 6]

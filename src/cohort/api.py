@@ -14,7 +14,7 @@ from cohort.doctor.watch import observers
 from cohort.errors import UsageError
 from cohort.methods import Method
 from cohort.policies.given import GivenModel
-from cohort.training.config import TrainConfig, keys, make_config
+from cohort.training.config import FIELDS, keys, make_config
 from cohort.training.display import Display
 from cohort.training.evaluate import Evaluation
 from cohort.training.run import Result
@@ -34,7 +34,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 # What is said with an argument alone, beside the keys of the configuration.
 _ARGUMENTS = {"samples", "limit", "seeds", "tokens", "transfer", "target"}
-_FLAGS = {"resume", "quiet"} | {key for key, info in TrainConfig.model_fields.items() if info.annotation is bool}
+_FLAGS = {"resume", "quiet"} | {key for key, info in FIELDS.items() if info.annotation is bool}
 
 
 def _of_arguments(function: Callable[P, R]) -> Callable[P, R]:

@@ -25,6 +25,10 @@ class Diverged(RuntimeError):
     """Loss, gradient or logits were not finite, so that a run cannot go on (status 3)."""
 
 
+class Renamed(FutureWarning):
+    """Something goes by another name than it was given by, which is still taken."""
+
+
 def shown(value: Any, most: int | None = None) -> str:
     """A value on one line, as a message shows it: of any size and depth, even one that fails to say what it is.
 

@@ -12,15 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cohort.cli import main
-from cohort.training.config import Option, TrainConfig, from_file, make_config
+from cohort.training.config import FIELDS, TrainConfig, from_file, make_config
+from cohort.training.values import Option
 
-OPTIONS = sorted(
-    key for key, info in TrainConfig.model_fields.items() if any(isinstance(mark, Option) for mark in info.metadata)
-)
+OPTIONS = sorted(key for key, info in FIELDS.items() if any(isinstance(mark, Option) for mark in info.metadata))
 TEXTS = {
     key
     for key in OPTIONS
-    if type(getattr(TrainConfig(), key)) in (str, type(None)) and key not in ("micro_tokens", "accuracy")
+    if type(TrainConfig().plain()[key]) in (str, type(None)) and key not in ("micro_tokens", "accuracy")
 }
 ODD = ["0", "1", "-1", "5", "1e3", "0.5", "nan", "inf", "-inf", "1e999", "9" * 30, "9" * 5000]
 ODD += ["true", "null", "", " ", "-", "--", "é", "\udcff"]

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typer.main import get_command
 
 from cohort.cli import app
-from cohort.training.config import TrainConfig
+from cohort.training.config import FIELDS
 from cohort.training.values import Option
 
 COMMANDS = get_command(app).commands
-MARKED = {
-    key: mark for key, info in TrainConfig.model_fields.items() for mark in info.metadata if isinstance(mark, Option)
-}
+MARKED = {key: mark for key, info in FIELDS.items() for mark in info.metadata if isinstance(mark, Option)}
 
 
 def options_of(command):
@@ -40,4 +38,4 @@ def test_an_option_is_described_as_its_key_is():
     for command in ("train", "compare", "eval"):
         for param in COMMANDS[command].params:
             if param.name in MARKED and param.name not in ("model", "out"):
-                assert TrainConfig.model_fields[param.name].description[1:].split(";")[0] in param.help, param.name
+                assert FIELDS[param.name].description[1:].split(";")[0] in param.help, param.name

@@ -15,6 +15,7 @@ from cohort.errors import UsageError
 from cohort.experiments import measuring, queue
 from cohort.experiments.compare import compare
 from cohort.experiments.comparison import Comparison
+from cohort.training.config import make_config
 from tests.experiments.made import QUIET, SUMS, started, stub
 
 
@@ -67,7 +68,7 @@ def test_the_same_call_does_nothing_again_and_a_wider_one_only_what_is_new(
 
     def measure(config: Any, **others: Any) -> Any:
         measured.append(config.seed)
-        return real_measure(config.model_copy(update={"model": options["model"]}), **others)
+        return real_measure(make_config(config.given(), {"model": options["model"]}), **others)
 
     monkeypatch.setattr(queue, "train", train)
     monkeypatch.setattr(measuring, "evaluate_model", measure)

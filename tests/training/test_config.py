@@ -130,8 +130,13 @@ def test_a_text_stays_the_text_that_was_set():
     made = make_config(
         from_set(["system=5", "prompt_field=007", "wandb=no", "data=2024", "stop=1.0", "answer_field=true"])
     )
-    assert (made.system, made.prompt_field, made.wandb, made.data) == ("5", "007", "no", "2024")
-    assert (made.stop, made.answer_field) == (["1.0"], "true")
+    assert (made.dataset.system, made.dataset.prompt_field, made.output.wandb, made.dataset.data) == (
+        "5",
+        "007",
+        "no",
+        "2024",
+    )
+    assert (made.sampling.stop, made.dataset.answer_field) == (["1.0"], "true")
 
 
 def test_what_python_calls_numbers_paths_and_types_is_taken():
@@ -147,8 +152,13 @@ def test_what_python_calls_numbers_paths_and_types_is_taken():
             "stop": ("a", "b"),
         }
     )
-    assert (made.steps, made.lr, made.temperature, made.out) == (5, 0.5, 0.5, "a/b")
-    assert (made.dtype, made.device, made.data, made.stop) == ("bfloat16", "cuda:1", "x.jsonl", ["a", "b"])
+    assert (made.optimisation.steps, made.optimisation.lr, made.sampling.temperature, made.out) == (5, 0.5, 0.5, "a/b")
+    assert (made.policy.dtype, made.machine.device, made.dataset.data, made.sampling.stop) == (
+        "bfloat16",
+        "cuda:1",
+        "x.jsonl",
+        ["a", "b"],
+    )
     assert yaml.safe_load(yaml.safe_dump(made.plain())) == made.plain()
 
 
@@ -157,10 +167,11 @@ def test_rewards_may_be_functions_with_weights():
         return [0.0] * len(completions)
 
     for value in (mine, (0.5, mine), [mine], [(0.5, mine), "math"], (0.5, "math")):
-        assert make_config({"reward": value}).reward
+        assert make_config({"reward": value}).rewards.reward
     assert make_config({"reward": [(0.5, mine), "math"]}).plain()["reward"] == ["0.5*<Python function mine>", "math"]
-    with pytest.raises(UsageError, match="is no reward"):
-        make_config({"reward": [5]})
+    for none in ([5], [True, "math"]):
+        with pytest.raises(UsageError, match="is no reward"):
+            make_config({"reward": none})
 
 
 def test_what_was_given_from_python_cannot_be_repeated_from_a_file(tmp_path: Path):

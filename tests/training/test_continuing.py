@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from cohort.analysis.configuration import flat
 from cohort.errors import UsageError
 from cohort.training import checkpoint
 from cohort.training.config import make_config
@@ -180,7 +181,7 @@ def test_values_by_prompt_are_moved_and_what_is_not_by_prompt_stays() -> None:
 
 def test_a_folder_from_before_a_key_and_checksums_existed_is_continued(base: dict[str, Any]) -> None:
     out = run(base, steps=2).folder
-    stored = yaml.safe_load((out / "config.yaml").read_text())
+    stored = flat(yaml.safe_load((out / "config.yaml").read_text()))
     for key in ("grad_clip", "min_p", "old_logp"):
         del stored[key]
     (out / "config.yaml").write_text(yaml.safe_dump(stored))
@@ -200,8 +201,8 @@ def test_settings_are_changed_where_a_checkpoint_allows_them(base: dict[str, Any
     with pytest.raises(UsageError, match=r"lr \(was 0.001, now 0.002\).*--accept-changes"):
         run(base, steps=3, resume=True, lr=2e-3)
     assert "  changed: lr was 0.001, is 0.002" in told(base, steps=3, lr=2e-3)
-    assert yaml.safe_load((out / "config.yaml").read_text())["lr"] == 2e-3
-    assert yaml.safe_load((out / "config-until-step-000002.yaml").read_text())["lr"] == 1e-3
+    assert yaml.safe_load((out / "config.yaml").read_text())["optimisation"]["lr"] == 2e-3
+    assert yaml.safe_load((out / "config-until-step-000002.yaml").read_text())["optimisation"]["lr"] == 1e-3
     with pytest.raises(UsageError, match=r"lora \(was 0, now 2\); name another folder with --out$"):
         told(base, steps=4, lr=2e-3, lora=2)
     with pytest.raises(UsageError, match="--accept-changes goes with --resume"):

@@ -32,7 +32,9 @@ class Rough(NativeEngine):
 
 @pytest.fixture
 def rough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setting_up, "make_engine", lambda config, policy, sampling: Rough(policy, slots=config.slots))
+    monkeypatch.setattr(
+        setting_up, "make_engine", lambda config, policy, sampling: Rough(policy, slots=config.inference.slots)
+    )
 
 
 def run(base: dict[str, Any], **changes: Any) -> Result:

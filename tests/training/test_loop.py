@@ -120,7 +120,7 @@ def test_the_gradient_is_that_of_the_papers_formula(base: dict[str, Any]) -> Non
         optimizer.step = lambda: None  # type: ignore[method-assign]
         kept: list[torch.Tensor] = []
         optimizer.zero_grad = lambda: kept.extend(p.grad.clone() for p in optimizer.params)  # type: ignore[method-assign]
-        setup.config.grad_clip = 1e9
+        setup.config.optimisation.grad_clip = 1e9
         result = one_step(setup, optimizer, progress)
         for parameter in optimizer.params:
             parameter.grad = None

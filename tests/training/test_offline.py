@@ -14,6 +14,7 @@ import torch
 
 import cohort
 from cohort import registry
+from cohort.analysis.configuration import flat
 from cohort.data.pairs import Preference, Written
 from cohort.errors import UsageError
 from cohort.methods import Method, use
@@ -174,7 +175,7 @@ def test_the_stored_configuration_runs_again(offline: dict[str, Any], tmp_path: 
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
     first = run(offline, pairs=str(path))
-    stored = read_config(first.folder / "config.yaml")
+    stored = flat(read_config(first.folder / "config.yaml"))
     assert (stored["pairs"], stored["data"], stored["reward"]) == (str(path), None, [])
     again = train(make_config(stored, {"out": str(tmp_path / "again")}), display=Display(quiet=True))
     assert [row["loss"] for row in again.metrics] == [row["loss"] for row in first.metrics]
@@ -193,7 +194,7 @@ def test_from_python(offline: dict[str, Any], tmp_path: Path) -> None:
         tensorboard=False,
     )
     assert result.metrics[0]["rollouts/sampled"] == 4
-    assert read_config(result.folder / "config.yaml")["pairs"] == "<16 rows given from Python>"
+    assert read_config(result.folder / "config.yaml")["dataset"]["pairs"] == "<16 rows given from Python>"
 
 
 def test_held_out_prompts_are_sampled_and_rewarded_and_not_trained_on(offline: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from cohort.errors import UsageError
 from cohort.seeds import derive, generator
 from cohort.training import checkpoint
 from cohort.training.build import pass_tokens
-from cohort.training.config import TrainConfig, keys, make_config, parse_set, read_config
+from cohort.training.config import FIELDS, keys, make_config, parse_set, read_config
 from cohort.training.precision import MasterWeights
 from cohort.training.schedule import factor
 from cohort.training.sft import fine_tune, load_prompts_of_rows, pairs_of
@@ -122,13 +122,18 @@ def test_configuration_layers_and_sections(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("steps: 7\ncheckpoint:\n  every: 3\nreward: math\n")
     made = make_config(read_config(file), {"lr": 0.1}, parse_set(["checkpoint.keep=5", "steps=9", "temperature=0.5"]))
-    assert (made.steps, made.lr, made.temperature, made.reward) == (9, 0.1, 0.5, ["math"])
+    assert (made.optimisation.steps, made.optimisation.lr, made.sampling.temperature, made.rewards.reward) == (
+        9,
+        0.1,
+        0.5,
+        ["math"],
+    )
     assert (made.checkpoint.every, made.checkpoint.keep) == (3, 5)
     made.save(tmp_path / "out.yaml")
     again = make_config(read_config(tmp_path / "out.yaml"))
     assert again == made
     assert "checkpoint.every" in keys()
-    assert all(info.description for info in TrainConfig.model_fields.values())
+    assert all(info.description for info in FIELDS.values())
 
 
 @pytest.mark.parametrize(

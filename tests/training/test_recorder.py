@@ -223,7 +223,7 @@ def test_rows_of_the_update_find_their_rollouts_and_the_others_say_why_they_were
 
 
 def limited(config: TrainConfig, megabytes: float) -> TrainConfig:
-    return config.model_copy(update={"record_limit_mb": megabytes})
+    return config.model_copy(update={"output": config.output.model_copy(update={"record_limit_mb": megabytes})})
 
 
 def test_at_the_limit_lists_end_first_and_rollouts_then_each_said_once(tmp_path: Path) -> None:

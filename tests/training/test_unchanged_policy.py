@@ -70,7 +70,7 @@ def scored(setup: Setup, rollouts: list[Rollout]) -> torch.Tensor:
     """Log-probabilities [N, T] as the trainer takes them."""
     config = setup.config
     width = max(len(r.tokens) for r in rollouts)
-    how = {"width": width, "temperature": config.temperature, "micro_tokens": setup.micro_tokens}
+    how = {"width": width, "temperature": config.sampling.temperature, "micro_tokens": setup.micro_tokens}
     return log_probs(setup.policy, setup.policy.actions(rollouts), **how)["logp"]
 
 
@@ -95,7 +95,7 @@ def test_the_ratio_of_an_unchanged_policy_is_1(base: dict[str, Any], options: di
             states,
             batch,
             setup.policy.actions(rollouts),
-            temperature=setup.config.temperature,
+            temperature=setup.config.sampling.temperature,
             micro_tokens=10**6,
             on_policy=False,
         )

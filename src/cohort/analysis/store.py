@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cohort.analysis import columns as kinds
+from cohort.analysis.configuration import flat
 from cohort.analysis.files import (
     Unreadable,
     entries,
@@ -126,7 +127,7 @@ class Run:
 
     Attributes:
         folder: of the run.
-        config: what config.yaml holds, as plain values; empty if it cannot be read.
+        config: what config.yaml holds, as plain values by the keys' own names; empty if it cannot be read.
         summary: what summary.json holds, as plain values; empty while the run goes on.
         metrics: one mapping a step, in the order of steps; values that are null or no finite numbers are None.
         problems: what could not be read, in plain sentences.
@@ -162,7 +163,7 @@ class Run:
             most: bytes of metrics that are read, at least a line.
         """
         self.problems = []
-        self.config = self._read("config.yaml", parse_yaml, MOST_CONFIG)
+        self.config = flat(self._read("config.yaml", parse_yaml, MOST_CONFIG))
         there = os.path.lexists(self.folder / "summary.json")
         self.summary = self._read("summary.json", json.loads, MOST_SUMMARY) if there else {}
         self.metrics = self._metrics(most)

@@ -10,7 +10,7 @@ import typer
 
 from cohort.cli.console import printed
 from cohort.cli.options import ConfigOption, Options, QuietOption, SetOption, layers, with_options
-from cohort.training.config import Layer, make_config
+from cohort.training.config import make_config
 from cohort.training.values import DATA, EVALUATION, MACHINE, MODEL, OPTIMISATION, OUTPUT, REWARDS, SAMPLING
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _shared(options: Options, config: Path | None, set_: list[str] | None) -> Ma
     *stored, given, named = layers(options, config, set_)
     # Whatever is wrong is said as it was written.
     make_config(*stored, given, named)
-    kept = [Layer({k: v for k, v in each.values.items() if k not in OWN}, each.written) for each in stored]
+    kept = [each.without(OWN) for each in stored]
     return {key: value for each in (*kept, given, named) for key, value in each.values.items()}
 
 

@@ -77,7 +77,7 @@ def eval_(
         kept = {k: v for k, v in values.items() if k not in OF_TRAINING and not k.startswith("engine")}
         stored = [type(layer)(kept, layer.written)]
     made = make_config(*stored, given, named)
-    if made.data is None and model != "toy":
+    if made.dataset.data is None and model != "toy":
         raise UsageError(
             "no data was given: --data takes a file, a hub id or reasoning_gym:TASK?..., --config a run's configuration"
         )

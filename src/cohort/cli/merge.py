@@ -23,5 +23,5 @@ def merge(
     from cohort.policies.loading import merge_adapter
 
     free(out)
-    merge_adapter(adapter, out, trust_remote_code=resolved(options).trust_remote_code)
+    merge_adapter(adapter, out, trust_remote_code=resolved(options).policy.trust_remote_code)
     log(f"the model: {out}")

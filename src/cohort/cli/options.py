@@ -13,7 +13,7 @@ import typer
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
-from cohort.training.config import Layer, TrainConfig, from_file, from_options, from_set, make_config
+from cohort.training.config import FIELDS, Layer, TrainConfig, from_file, from_options, from_set, make_config
 from cohort.training.values import Option, kinds
 
 Options = Mapping[str, Any]
@@ -44,11 +44,17 @@ def with_options(
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        made = {
-            key: _parameter(key, info, mark, (defaults or {}).get(key, info.get_default(call_default_factory=True)))
-            for key, info in TrainConfig.model_fields.items()
+        marked = [
+            (key, info, mark)
+            for key, info in FIELDS.items()
             for mark in info.metadata
             if isinstance(mark, Option) and (mark.panel in panels or key in only) and key not in without
+        ]
+        # The help shows groups in the order in which they come first.
+        marked.sort(key=lambda each: panels.index(each[2].panel) if each[2].panel in panels else len(panels))
+        made = {
+            key: _parameter(key, info, mark, (defaults or {}).get(key, info.get_default(call_default_factory=True)))
+            for key, info, mark in marked
         }
 
         @functools.wraps(command)

@@ -33,20 +33,20 @@ def score(
     from cohort.training.evaluation import score_rows
 
     made = resolved(options)
-    if made.data is None:
+    if made.dataset.data is None:
         raise UsageError("no data was given: --data takes a file with completions")
     if json_out is not None:
         check_file(json_out, "--json")
     rows = list(
         score_rows(
-            made.data,
+            made.dataset.data,
             completion_field=completion_field,
-            reward=made.reward,
-            prompt_field=made.prompt_field,
-            answer_field=made.answer_field,
-            timeout=made.reward_timeout,
-            on_error=made.on_reward_error,
-            process=made.reward_process,
+            reward=made.rewards.reward,
+            prompt_field=made.dataset.prompt_field,
+            answer_field=made.dataset.answer_field,
+            timeout=made.rewards.reward_timeout,
+            on_error=made.rewards.on_reward_error,
+            process=made.rewards.reward_process,
             log=log,
         )
     )

@@ -51,24 +51,24 @@ def sft(
 
     # Nothing is drawn: prompts may be as long as their completions leave room for.
     made = make_config(from_python(DEFAULTS), *layers(options, config, set_), {"max_new_tokens": 1})
-    if "model" not in made.model_fields_set:
+    if "model" not in made.given():
         raise UsageError("no model was given: --model takes a folder, a hub id, or toy")
-    if made.data is None:
+    if made.dataset.data is None:
         raise UsageError(
             "no data was given: --data takes pairs of prompt and completion, in any format that train takes"
         )
     free(out)
     display = Display(quiet=quiet)
-    if made.threads:
-        torch.set_num_threads(made.threads)
+    if made.machine.threads:
+        torch.set_num_threads(made.machine.threads)
     spec = prompt_spec(made)
-    source = read_source(made.data, spec, log=display.log)
+    source = read_source(made.dataset.data, spec, log=display.log)
     check_source(source, spec)
     policy = load_policy(made, display.log)
     prompts = load_prompts_of_rows(source, policy.renderer, spec)
     pairs = pairs_of(policy.renderer, prompts, completion_field, source.where)
     log_text(policy.renderer, prompts, display.log, sampled=False)
-    display.begin("fine-tuning", made.steps)
+    display.begin("fine-tuning", made.optimisation.steps)
     done, interrupt = 0, Interrupt(display.log, hung_up=display.hush)
 
     def report(step: int, values: Mapping[str, float]) -> None:
@@ -80,15 +80,15 @@ def sft(
         fine_tune(
             policy,
             pairs,
-            steps=made.steps,
+            steps=made.optimisation.steps,
             batch_size=batch_size,
-            lr=made.lr,
+            lr=made.optimisation.lr,
             seed=made.seed,
-            warmup=made.warmup,
-            schedule=made.schedule,
-            weight_decay=made.weight_decay,
-            grad_clip=made.grad_clip,
-            micro_tokens=made.micro_tokens or MICRO_TOKENS,
+            warmup=made.optimisation.warmup,
+            schedule=made.optimisation.schedule,
+            weight_decay=made.optimisation.weight_decay,
+            grad_clip=made.optimisation.grad_clip,
+            micro_tokens=made.machine.micro_tokens or MICRO_TOKENS,
             report=report,
             stop=lambda: interrupt.asked,
         )
@@ -96,6 +96,6 @@ def sft(
         with interrupt.shield():
             save_new(out, policy.export)
     display.log(f"the model: {out}")
-    if done < made.steps:
-        log(f"stopped after step {done} of {made.steps}; the model so far is {out}")
+    if done < made.optimisation.steps:
+        log(f"stopped after step {done} of {made.optimisation.steps}; the model so far is {out}")
         raise typer.Exit(130)

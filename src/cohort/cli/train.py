@@ -75,12 +75,12 @@ def _farewell(result: Any, config: Any) -> None:
     steps = "1 step" if summary["steps"] == 1 else f"{summary['steps']} steps"
     print(f"{steps}, {summary['sampled_tokens']} tokens sampled, {summary['seconds']:.0f} s")
     print(f"the run: {result.folder}")
-    if config.lora:
+    if config.policy.lora:
         print(f"the adapter: {result.model}")
         print(f"a whole model of it: cohort merge {result.model} --out {result.folder}/merged")
     else:
         print(f"the model: {result.model}")
-    if config.model == "toy" and config.data is None and config.pairs is None:
+    if config.policy.model == "toy" and config.dataset.data is None and config.dataset.pairs is None:
         # Somebody tries it out: later runs are somebody's own, who knows.
         print("what next:")
         for what, command in {

@@ -19,6 +19,7 @@ from cohort.errors import UsageError
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import parse
 from cohort.signals.answers import is_missing
+from cohort.training.config import TrainConfig
 
 # How a right answer may be written; a sound verifier accepts one of these at least.
 RENDERINGS: tuple[tuple[str, str], ...] = (
@@ -120,13 +121,13 @@ def named(numbers: Sequence[int], rows: Sequence[Row]) -> str:
 
 
 def examine_data(
-    config: Any, *, samples: int = 0, limit: int = 300, log: Callable[[str], None] = lambda _: None
+    config: TrainConfig, *, samples: int = 0, limit: int = 300, log: Callable[[str], None] = lambda _: None
 ) -> Report:
     """Diagnose data and rewards before any training.
 
     Args:
         config: a TrainConfig: data, eval_data, reward, and what says how rows become prompts; its model, if one is to be
-            looked at, is in `config.model_fields_set`.
+            looked at, is in `config.given()`.
         samples: completions to draw of each prompt, to see which are solved; 0 draws none.
         limit: most rows whose answers are scored, and prompts that are tried; drawn at random.
 
@@ -139,20 +140,24 @@ def examine_data(
     return Report(data.name, findings, missing, made, (*problems, *failures))
 
 
-def gather(config: Any, *, samples: int, limit: int, log: Callable[[str], None]) -> tuple[Data, list[str]]:
+def gather(config: TrainConfig, *, samples: int, limit: int, log: Callable[[str], None]) -> tuple[Data, list[str]]:
     """What the diagnoses see, and what went wrong on the way."""
     from cohort.training.build import load_policy, prompt_spec
     from cohort.training.toy import with_defaults
 
-    known = "model" in config.model_fields_set
+    known = "model" in config.given()
     config = with_defaults(config) if known else config
-    if config.data is None:
+    if config.dataset.data is None:
         raise UsageError("no data was given: --data takes a file, a hub id or reasoning_gym:TASK?...")
     if samples and not known:
         raise UsageError("--samples draws completions: name a model with --model")
     spec = prompt_spec(config)
-    source = read_source(config.data, spec, seed=config.seed, log=log)
-    held = None if config.eval_data is None else read_source(config.eval_data, spec, seed=config.seed, log=log)
+    source = read_source(config.dataset.data, spec, seed=config.seed, log=log)
+    held = (
+        None
+        if config.evaluation.eval_data is None
+        else read_source(config.evaluation.eval_data, spec, seed=config.seed, log=log)
+    )
     policy = load_policy(config, log) if known else None
     read = policy.renderer.prompt if policy is not None else _plain
     made = [_prompt(row, spec, read, f"{source.where}, {row.place}") for row in source.rows]
@@ -164,14 +169,19 @@ def gather(config: Any, *, samples: int, limit: int, log: Callable[[str], None])
     if policy is not None:
         found["lengths"] = [len(tokens) for _, tokens in made]
         found["context"] = policy.renderer.context_length
-    if config.reward:
+    if config.rewards.reward:
         name, verdicts, problems = _verdicts(config, source.rows, limit)
         found |= {"verifier": name, "verdicts": verdicts}
     if samples:
         found["solved"] = _solved(config, policy, source.rows, samples, min(limit, 64))
     texts = [text for text, _ in made]
     data = Data(
-        source.where, source.rows, texts, max_new_tokens=config.max_new_tokens, correct_at=config.correct_at, **found
+        source.where,
+        source.rows,
+        texts,
+        max_new_tokens=config.sampling.max_new_tokens,
+        correct_at=config.rewards.correct_at,
+        **found,
     )
     return data, problems
 
@@ -203,12 +213,12 @@ def _content(source: Any) -> str:
     return (source if isinstance(source, str) else "".join(str(message["content"] or "") for message in source)).strip()
 
 
-def _verdicts(config: Any, rows: Sequence[Row], limit: int) -> tuple[str, list[Verdicts], list[str]]:
+def _verdicts(config: TrainConfig, rows: Sequence[Row], limit: int) -> tuple[str, list[Verdicts], list[str]]:
     """(the verifier's name, its verdicts on some rows, what went wrong)."""
     from cohort.training.verdict import accuracy_component
 
-    specs = parse(config.reward)
-    name = accuracy_component(config.accuracy, specs)
+    specs = parse(config.rewards.reward)
+    name = accuracy_component(config.rewards.accuracy, specs)
     answered = [i for i, row in enumerate(rows) if not is_missing(row.get("answer"))]
     chosen = sorted(random.Random(0).sample(answered, min(limit, len(answered))))
     asked: list[tuple[int, str, str]] = []
@@ -228,7 +238,9 @@ def _verdicts(config: Any, rows: Sequence[Row], limit: int) -> tuple[str, list[V
     problems: list[str] = []
     failed: set[int] = set()
     spec = next(spec for spec in specs if spec.name == name)
-    with Scorer([spec], timeout=config.reward_timeout, on_error="skip", process=config.reward_process) as scorer:
+    with Scorer(
+        [spec], timeout=config.rewards.reward_timeout, on_error="skip", process=config.rewards.reward_process
+    ) as scorer:
         scorer.check_arguments(list(dict.fromkeys(column for row in rows for column in row)))
         for first in range(0, len(asked), BATCH):
             part = asked[first : first + BATCH]
@@ -236,7 +248,7 @@ def _verdicts(config: Any, rows: Sequence[Row], limit: int) -> tuple[str, list[V
                 column: [rows[i].get(column) for i, _, _ in part]
                 for column in dict.fromkeys(column for i, _, _ in part for column in rows[i])
             }
-            columns["max_new_tokens"] = [config.max_new_tokens] * len(part)
+            columns["max_new_tokens"] = [config.sampling.max_new_tokens] * len(part)
             chats = [not isinstance(rows[i].get("prompt", ""), str) for i, _, _ in part]
             texts: list[Any] = [
                 [{"role": "assistant", "content": text}] if chat else text
@@ -259,7 +271,7 @@ def _first_line(text: str) -> str:
     return re.split(r"\n", text, maxsplit=1)[0]
 
 
-def _solved(config: Any, policy: Any, rows: Sequence[Row], samples: int, most: int) -> tuple[list[int], int]:
+def _solved(config: TrainConfig, policy: Any, rows: Sequence[Row], samples: int, most: int) -> tuple[list[int], int]:
     """Right completions of each prompt that was tried, and how many each had."""
     from cohort.training.build import make_collector, make_grader, prompt_spec
     from cohort.training.evaluate import evaluate_prompts

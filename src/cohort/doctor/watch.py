@@ -19,7 +19,7 @@ _WAITING = "needs rollouts, which are not read while the run goes on"
 
 def observers(config: TrainConfig) -> Sequence[MakeObserver]:
     """The doctor, for a run whose configuration has not switched it off."""
-    return (Watch,) if config.doctor else ()
+    return (Watch,) if config.output.doctor else ()
 
 
 class Watch:

@@ -15,6 +15,7 @@ from cohort.experiments.finished import compare_runs
 from cohort.experiments.plan import SAMPLES, SEEDS, Arm, checked_transfer, make_plan
 from cohort.experiments.queue import run_plan
 from cohort.methods import Method
+from cohort.training.config import from_python
 from cohort.training.display import Display
 from cohort.training.folder import check_place
 
@@ -47,6 +48,7 @@ def compare(
         UsageError: what was asked cannot be done; nothing was run.
     """
     display = display or Display()
+    options = from_python(options or {}).values
     folders = [each for each in what if _is_folder(each)]
     if folders and len(folders) < len(what):
         others = ", ".join(str(each) for each in what if not _is_folder(each))
@@ -70,7 +72,7 @@ def compare(
     arms = [
         Arm(str(m.name) or "method", m.name, made=m) if isinstance(m, Method) else Arm(str(m), str(m)) for m in what
     ]
-    return run_plan(make_plan(arms, folder, dict(options or {}), seeds, tokens, samples, checked, target), display)
+    return run_plan(make_plan(arms, folder, options, seeds, tokens, samples, checked, target), display)
 
 
 def _is_folder(what: str | Path | Method) -> bool:

@@ -30,14 +30,14 @@ def lacking(
     folder: Path, config: TrainConfig, samples: int, transfer: Mapping[str, str]
 ) -> dict[str, tuple[TrainConfig, dict[str, Any]]]:
     """Evaluations that do not stand there as asked: name -> the configuration that makes it, and what it is made of."""
-    if not samples or config.eval_data is None:
+    if not samples or config.evaluation.eval_data is None:
         return {}
     out = {}
-    for name, data in {HELD_OUT: config.eval_data, **transfer}.items():
+    for name, data in {HELD_OUT: config.evaluation.eval_data, **transfer}.items():
         made = {
             "data": identity(data),
-            "limit": config.eval_size,
-            "temperature": config.temperature,
+            "limit": config.evaluation.eval_size,
+            "temperature": config.sampling.temperature,
             "seed": config.seed,
             "reward": config.plain()["reward"],
         }
@@ -49,13 +49,13 @@ def lacking(
 
 def _evaluation_config(folder: Path, config: TrainConfig, data: Any) -> TrainConfig:
     """The run's final model on some data, with the run's rewards; of its own way with columns what the data has."""
-    left_out = {"method", "eval_data", "pairs", "out", "lora", "data", "model", "checkpoint", "activations"}
+    left_out = {"method", "eval_data", "pairs", "out", "lora", "data", "model", "activations"}
     values = {
-        key: getattr(config, key)
-        for key in config.model_fields_set
-        if key not in left_out and not key.startswith("engine")
+        key: value
+        for key, value in config.given().items()
+        if key not in left_out and not key.startswith(("engine", "checkpoint."))
     }
-    if data is not config.eval_data:
+    if data is not config.evaluation.eval_data:
         row = load_rows(data, seed=0)[0]
         for key in ("prompt_field", "answer_field"):
             if values.get(key) not in row:
@@ -84,7 +84,7 @@ def evaluate_run(
     """
     out = {}
     for name, (made_of, made) in lacking(folder, config, samples, transfer).items():
-        found = evaluate_model(made_of, samples=samples, limit=config.eval_size, log=log)
+        found = evaluate_model(made_of, samples=samples, limit=config.evaluation.eval_size, log=log)
         rollouts = judged(found.rollouts, samples)
         if not rollouts:
             raise UsageError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cohort import registry
+from cohort.analysis.configuration import flat
 from cohort.analysis.measure import HELD_OUT
 from cohort.data.load import load_rows
 from cohort.data.prompts import read_source
@@ -166,13 +167,12 @@ def make_plan(
     methods = [arm.made if arm.made is not None else registry.method(arm.method) for arm in arms]
     given = {**defaults, **options, **({} if tokens is None else {"max_tokens_sampled": tokens})}
     config = toy.with_defaults(make_config(given))
-    base = {name: getattr(config, name) for name in config.model_fields_set}
-    base["checkpoint"] = config.checkpoint.model_dump()
+    base = config.given()
     for key in ("data", "eval_data"):
         base[key] = pinned(base.get(key))
-    if base["data"] is None and config.pairs is None:
+    if base["data"] is None and config.dataset.pairs is None:
         raise UsageError("no data was given: --data takes a file, a hub id or reasoning_gym:TASK?...")
-    if not config.reward:
+    if not config.rewards.reward:
         raise UsageError("no reward was given to measure methods by: name one with --reward")
     plan = Plan(folder, arms, seeds, base, samples, transfer, target)
     for arm, method in zip(arms, methods, strict=True):
@@ -202,7 +202,7 @@ def contents_of(plan: Plan, methods: Sequence[Method]) -> dict[str, str]:
     }
     files: dict[str, str] = {}
     for arm, method in zip(plan.arms, methods, strict=True):
-        files |= functions_of(method, arm.method, parse(config.reward))
+        files |= functions_of(method, arm.method, parse(config.rewards.reward))
     return {**data, **{f"the contents of {name}": text for name, text in files.items()}}
 
 
@@ -218,7 +218,7 @@ def check_folder(folder: Path, asked: Mapping[str, Any]) -> None:
             raise UsageError(f"{folder} already holds something else: name another folder with --out")
         return
     try:
-        stored = dict(json.loads(path.read_text(encoding="utf-8"))["asked"])
+        stored = flat(json.loads(path.read_text(encoding="utf-8"))["asked"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read, so the comparison cannot go on: name another --out") from error
     # Keys that came since say nothing of what was asked then.
@@ -238,7 +238,7 @@ def _data_on_disk(config: TrainConfig, base: Mapping[str, Any], folder: Path) ->
         if base["data"] is None:
             raise UsageError("nothing was given to measure methods on: name problems with --eval-data")
         rows = load_rows(base["data"])
-        count = min(config.eval_size, max(1, len(rows) // 5))
+        count = min(config.evaluation.eval_size, max(1, len(rows) // 5))
         if len(rows) < 2:
             raise UsageError("the data has a single row: none can be held out to measure on; give --eval-data")
         held = sorted(random.Random(0).sample(range(len(rows)), count))

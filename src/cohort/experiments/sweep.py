@@ -17,7 +17,7 @@ from cohort.experiments.compare import default_name
 from cohort.experiments.comparison import Comparison
 from cohort.experiments.plan import SAMPLES, Arm, checked_transfer, make_plan
 from cohort.experiments.queue import run_plan
-from cohort.training.config import keys, takes_text
+from cohort.training.config import PLACES, from_python, own_name, takes_text
 from cohort.training.display import Display
 from cohort.training.folder import check_place
 from cohort.training.reading import read_yaml
@@ -147,10 +147,10 @@ def _arm(method: str, settings: Mapping[str, Any]) -> Arm:
             raise UsageError(f"--grid {name}: several methods of '{method}' have it; write {options}")
         if takers:
             hyper[takers[0]][own] = value
-        elif name in keys():
-            config[name] = str(value) if takes_text(name) and isinstance(value, int | float) else value
+        elif own_name(name) in PLACES:
+            config[own_name(name)] = str(value) if takes_text(name) and isinstance(value, int | float) else value
         else:
-            known = (*(key for part in parts for key in registry.signature(part.name)), *keys())
+            known = (*(key for part in parts for key in registry.signature(part.name)), *PLACES)
             raise UsageError(
                 f"--grid {name}: neither '{method}' nor the configuration has it; {registry.near(name, known)}"
             )
@@ -194,12 +194,13 @@ def sweep(
         UsageError: what was asked cannot be done; nothing was run.
     """
     registry.method(method)
+    options = from_python(options or {}).values
     arms = arms_of(method, axes, draws)
     varied = {name for arm in arms for name in arm.config}
     own = sorted(varied & {"method", "seed", "out"})
     if own:
         raise UsageError(f"--grid {own[0]}: it differs from run to run by itself; --seeds says how many seeds")
-    fixed = sorted(varied & set(options or {}))
+    fixed = sorted(varied & set(options))
     if fixed:
         raise UsageError(f"{fixed[0]} is both varied and set")
     folder = (
@@ -207,6 +208,4 @@ def sweep(
     )
     check_place(folder)
     checked = checked_transfer(transfer or {})
-    return run_plan(
-        make_plan(arms, folder, dict(options or {}), seeds, tokens, samples, checked, target), display or Display()
-    )
+    return run_plan(make_plan(arms, folder, options, seeds, tokens, samples, checked, target), display or Display())

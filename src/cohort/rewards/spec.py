@@ -147,6 +147,7 @@ def is_weighted(value: Any) -> bool:
         isinstance(value, (tuple, list))
         and len(value) == 2
         and isinstance(value[0], Real)
+        and not isinstance(value[0], bool)
         and (callable(value[1]) or isinstance(value[1], str))
     )
 

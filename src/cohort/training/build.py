@@ -61,7 +61,7 @@ class Setup:
     @property
     def micro_tokens(self) -> int:
         """Most tokens in one forward pass with gradient."""
-        return self.config.micro_tokens or pass_tokens(self.method, self.policy)
+        return self.config.machine.micro_tokens or pass_tokens(self.method, self.policy)
 
     @property
     def rows(self) -> dict[str, int]:
@@ -72,7 +72,7 @@ class Setup:
         """Let reward functions know how many steps are completed."""
         config = self.config
         self.collector.grader.state.stand(
-            step, config.steps, per_step=config.prompts_per_step, prompts=len(self.prompts)
+            step, config.optimisation.steps, per_step=config.sampling.prompts_per_step, prompts=len(self.prompts)
         )
 
     def close(self) -> None:
@@ -83,24 +83,26 @@ def load_policy(
     config: TrainConfig, log: Log, *, report: toy.Report | None = None, given: GivenModel | None = None
 ) -> CausalLM:
     """The model that a configuration asks for, or that was given, on its device, with adapters if asked."""
-    device = pick_device(config.device)
-    dtype = pick_dtype(config.dtype, device)
+    device = pick_device(config.machine.device)
+    dtype = pick_dtype(config.policy.dtype, device)
     form: dict[str, Any] = {
-        "bos": config.bos,
-        "prompt_format": config.prompt_format,
-        "special_tokens": config.special_tokens,
+        "bos": config.policy.bos,
+        "prompt_format": config.dataset.prompt_format,
+        "special_tokens": config.rewards.special_tokens,
     }
     if given is not None:
-        auto = None if config.device == "auto" else device, None if config.dtype == "auto" else dtype
+        auto = None if config.machine.device == "auto" else device, None if config.policy.dtype == "auto" else dtype
         policy = given.policy(device=auto[0], dtype=auto[1], **form)
     else:
-        folder = str(toy.folder(log, report)) if config.model == "toy" else config.model
-        policy = CausalLM.load(folder, device=device, dtype=dtype, trust_remote_code=config.trust_remote_code, **form)
-    if config.lora:
-        check_rank(policy.model, config.lora, policy.name or "the model")
+        folder = str(toy.folder(log, report)) if config.policy.model == "toy" else config.policy.model
+        policy = CausalLM.load(
+            folder, device=device, dtype=dtype, trust_remote_code=config.policy.trust_remote_code, **form
+        )
+    if config.policy.lora:
+        check_rank(policy.model, config.policy.lora, policy.name or "the model")
         torch.manual_seed(config.seed)
-        policy.add_lora(config.lora)
-    policy.use_activations(config.activations, log)
+        policy.add_lora(config.policy.lora)
+    policy.use_activations(config.machine.activations, log)
     return policy
 
 
@@ -115,8 +117,10 @@ def compile_policy(config: TrainConfig, policy: CausalLM, log: Log) -> float:
     Raises:
         UsageError: that was asked for, and does not work here.
     """
-    asked = config.compile is True
-    if not asked and not (config.compile == "auto" and policy.device.type == "cuda" and config.steps >= COMPILE_STEPS):
+    asked = config.machine.compile is True
+    if not asked and not (
+        config.machine.compile == "auto" and policy.device.type == "cuda" and config.optimisation.steps >= COMPILE_STEPS
+    ):
         return 0.0
     log("compiling the model's layers")
     try:
@@ -132,20 +136,23 @@ def compile_policy(config: TrainConfig, policy: CausalLM, log: Log) -> float:
 
 def make_grader(config: TrainConfig) -> Grader:
     """Reward functions loaded in their process, and the one that says what is correct."""
-    if is_offline(config) and not config.reward:
-        if config.eval_data is not None:
+    if is_offline(config) and not config.rewards.reward:
+        if config.evaluation.eval_data is not None:
             raise UsageError("eval_data was given, but no reward to measure it with: name one with --reward")
-        return Grader(Scorer([]), "", config.correct_at, config.max_new_tokens)
+        return Grader(Scorer([]), "", config.rewards.correct_at, config.sampling.max_new_tokens)
     # A column of the data may be called max_new_tokens, and would hide the run's own from it.
     specs = [
-        replace(spec, text=f"length:{config.max_new_tokens}") if spec.text == "length" else spec
-        for spec in parse(config.reward)
+        replace(spec, text=f"length:{config.sampling.max_new_tokens}") if spec.text == "length" else spec
+        for spec in parse(config.rewards.reward)
     ]
-    accuracy = accuracy_component(config.accuracy, specs)
+    accuracy = accuracy_component(config.rewards.accuracy, specs)
     scorer = Scorer(
-        specs, timeout=config.reward_timeout, on_error=config.on_reward_error, process=config.reward_process
+        specs,
+        timeout=config.rewards.reward_timeout,
+        on_error=config.rewards.on_reward_error,
+        process=config.rewards.reward_process,
     )
-    return Grader(scorer, accuracy, config.correct_at, config.max_new_tokens, verdict_name(config))
+    return Grader(scorer, accuracy, config.rewards.correct_at, config.sampling.max_new_tokens, verdict_name(config))
 
 
 def make_collector(config: TrainConfig, policy: CausalLM, grader: Grader, store: Store | None = None) -> Collector:
@@ -153,20 +160,26 @@ def make_collector(config: TrainConfig, policy: CausalLM, grader: Grader, store:
     sampling = make_sampling(config, policy.renderer, policy.vocabulary)
     engine = make_engine(config, policy, sampling)
     if store is not None:
-        return OfflineCollector(policy, engine, sampling, grader, config.max_new_tokens, system_of(config), store=store)
-    return Collector(policy, engine, sampling, grader, config.max_new_tokens, system_of(config))
+        return OfflineCollector(
+            policy, engine, sampling, grader, config.sampling.max_new_tokens, system_of(config), store=store
+        )
+    return Collector(policy, engine, sampling, grader, config.sampling.max_new_tokens, system_of(config))
 
 
 def prompt_spec(config: TrainConfig) -> PromptSpec:
     """How the run's rows become prompts."""
     return PromptSpec(
-        config.prompt_field, config.answer_field, system_of(config), config.template, config.max_new_tokens
+        config.dataset.prompt_field,
+        config.dataset.answer_field,
+        system_of(config),
+        config.dataset.template,
+        config.sampling.max_new_tokens,
     )
 
 
 def system_of(config: TrainConfig) -> str | None:
     """The run's system message."""
-    return None if config.system is None else typed(config.system)
+    return None if config.dataset.system is None else typed(config.dataset.system)
 
 
 def prepare(
@@ -187,29 +200,35 @@ def prepare(
     """
     config = toy.with_defaults(config)
     check_sizes(config)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    if config.machine.threads:
+        torch.set_num_threads(config.machine.threads)
     method = method if method is not None else registry.method(config.method)
     check_method(method, config)
     check_options(config)
-    if given is not None and config.engine != "native":
-        raise UsageError(f"--engine {config.engine} loads the model itself: give --model a folder, not an object")
-    if config.data is None and config.pairs is None:
+    if given is not None and config.inference.engine != "native":
+        raise UsageError(
+            f"--engine {config.inference.engine} loads the model itself: give --model a folder, not an object"
+        )
+    if config.dataset.data is None and config.dataset.pairs is None:
         raise UsageError("no data was given: --data takes a file, a hub id or reasoning_gym:TASK?...")
     offline = is_offline(config)
     grader = make_grader(config)
     try:
         # Data before the model: a mistyped file name should not cost a minute of loading.
         spec = prompt_spec(config)
-        source = None if config.data is None else read_source(config.data, spec, seed=config.seed, log=log)
-        written = None if config.pairs is None else read_pairs(config.pairs, spec, seed=config.seed, log=log)
-        held = config.eval_data
+        source = (
+            None if config.dataset.data is None else read_source(config.dataset.data, spec, seed=config.seed, log=log)
+        )
+        written = (
+            None if config.dataset.pairs is None else read_pairs(config.dataset.pairs, spec, seed=config.seed, log=log)
+        )
+        held = config.evaluation.eval_data
         eval_source = None if held is None else read_source(held, spec, seed=config.seed, log=log)
         sources = [each for each in (source, eval_source, written) if each is not None]
         for each in sources:
             check_source(each, spec)
         rows = [[] if each is None else each.rows for each in (source, eval_source, written)]
-        check_columns(method, config, grader, rows[0], rows[1][: config.eval_size], rows[2])
+        check_columns(method, config, grader, rows[0], rows[1][: config.evaluation.eval_size], rows[2])
         check_arguments(method, grader, source, eval_source)
         policy = load_policy(config, log, report=report, given=given)
         prompts = [] if source is None else load_prompts(source, policy.renderer, spec, log=log)
@@ -221,12 +240,12 @@ def prepare(
                 check_labels(method, preferences, written.where)
         eval_prompts: list[Prompt] = []
         if eval_source is not None:
-            eval_prompts = load_prompts(eval_source, policy.renderer, spec, log=log)[: config.eval_size]
+            eval_prompts = load_prompts(eval_source, policy.renderer, spec, log=log)[: config.evaluation.eval_size]
             if prompts:
-                same = held is config.data or held == config.data
+                same = held is config.dataset.data or held == config.dataset.data
                 prompts = separate(prompts, eval_prompts, same=same, log=log)
             if store is not None:
-                store = store.only(separate(store.prompts, eval_prompts, same=held == config.pairs, log=log))
+                store = store.only(separate(store.prompts, eval_prompts, same=held == config.dataset.pairs, log=log))
         asked = store.prompts if store is not None else []
         # Again: where rows repeat a prompt, later ones are evaluated on too.
         check_columns(method, config, grader, [], [prompt.row for prompt in eval_prompts])
@@ -238,7 +257,9 @@ def prepare(
     except BaseException:
         grader.scorer.close()
         raise
-    collector.entropy_tokens = (config.micro_tokens or pass_tokens(method, policy)) if reads_entropies(method) else 0
+    collector.entropy_tokens = (
+        (config.machine.micro_tokens or pass_tokens(method, policy)) if reads_entropies(method) else 0
+    )
     if offline:
         return Setup(config, method, policy, collector, asked, eval_prompts, compile_seconds=compiled)
     return Setup(config, method, policy, collector, prompts, eval_prompts, store, compiled)
@@ -249,8 +270,8 @@ def corrected(method: Method, config: TrainConfig, collector: Collector, log: Lo
     nothing itself, and its loss is one that weights can multiply."""
     exact = collector.engine.exact or not collector.samples
     # The ratio itself is then taken against the sampler.
-    bypass = config.old_logp == "sampler" or "sampler_logp" in method.needs(loss=True)
-    if config.correction == "off" or exact or bypass or method.correction or method.objective is not None:
+    bypass = config.optimisation.old_logp == "sampler" or "sampler_logp" in method.needs(loss=True)
+    if config.optimisation.correction == "off" or exact or bypass or method.correction or method.objective is not None:
         return method
     log(
         "the engine's log-probabilities are not the trainer's: token losses are weighted by exp(trainer - sampler), at most 2 "
@@ -268,12 +289,15 @@ def optimizer_of(setup: Setup) -> MasterWeights:
     make_roles(policy, method, seed=config.seed)
     stage = method.stage("optimizer")
     # The run's weight decay, unless the method sets its own.
-    decay = {} if "weight_decay" in stage.hyper else {"weight_decay": config.weight_decay}
+    decay = {} if "weight_decay" in stage.hyper else {"weight_decay": config.optimisation.weight_decay}
     scaled: tuple[list[torch.nn.Parameter], float] = ([], 1.0)
     trained = policy.trainable()
     if method.critic is not None:
-        scaled = (policy.roles.trained(), float(method.critic["critic_lr"] or config.lr) / config.lr)
-    return MasterWeights(trained, lambda params: stage(params, config.lr, **decay), scaled=scaled)
+        scaled = (
+            policy.roles.trained(),
+            float(method.critic["critic_lr"] or config.optimisation.lr) / config.optimisation.lr,
+        )
+    return MasterWeights(trained, lambda params: stage(params, config.optimisation.lr, **decay), scaled=scaled)
 
 
 def make_roles(policy: Policy, method: Method, *, seed: int) -> None:

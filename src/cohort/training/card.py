@@ -37,7 +37,7 @@ def card(
     """
     plain = config.plain()
     about: dict[str, Any] = {
-        "library_name": "peft" if config.lora else "transformers",
+        "library_name": "peft" if config.policy.lora else "transformers",
         "tags": ["cohort", "reinforcement-learning"],
     }
     # A path of this machine means nothing to others.
@@ -55,7 +55,10 @@ def card(
         "seed": config.seed,
     }
     lines = ["---", yaml.safe_dump(about, sort_keys=False).strip(), "---", "", f"# {name}", ""]
-    lines += [f"A {'LoRA adapter' if config.lora else 'model'} that cohort trained by reinforcement learning.", ""]
+    lines += [
+        f"A {'LoRA adapter' if config.policy.lora else 'model'} that cohort trained by reinforcement learning.",
+        "",
+    ]
     lines += _table({key: f"`{_cell(value)}`" for key, value in facts.items() if value not in (None, "")})
     if metrics:
         last = metrics[-1]

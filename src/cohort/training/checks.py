@@ -36,13 +36,14 @@ def check_options(config: TrainConfig) -> None:
     Raises:
         UsageError: they do not; the device is none of this machine.
     """
-    pick_device(config.device)
-    if config.min_new_tokens > config.max_new_tokens:
+    pick_device(config.machine.device)
+    sampling = config.sampling
+    if sampling.min_new_tokens > sampling.max_new_tokens:
         raise UsageError(
-            f"min_new_tokens is {config.min_new_tokens}, but a rollout ends at max_new_tokens = {config.max_new_tokens}: "
+            f"min_new_tokens is {sampling.min_new_tokens}, but a rollout ends at max_new_tokens = {sampling.max_new_tokens}: "
             "raise one or lower the other"
         )
-    if "" in config.stop:
+    if "" in sampling.stop:
         raise UsageError("stop: an empty text would end every rollout at its first token; leave it out")
 
 
@@ -56,9 +57,9 @@ def check_method(method: Method, config: TrainConfig) -> None:
         raise UsageError(f"'{method.name}' needs {method.lacks}, which cohort cannot do yet: it cannot be trained here")
     check_pairs(method, config)
     check_engine(config, method)
-    if config.group_size < method.group_size and not is_offline(config):
+    if config.sampling.group_size < method.group_size and not is_offline(config):
         raise UsageError(
-            f"group_size is {config.group_size}, but '{method.name}' compares rollouts of a prompt with each other: "
+            f"group_size is {config.sampling.group_size}, but '{method.name}' compares rollouts of a prompt with each other: "
             f"set group_size to {method.group_size} or more"
         )
     for reader, name, call, value in method.functions:

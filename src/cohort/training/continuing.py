@@ -54,7 +54,7 @@ def check_same_run(folder: Path, config: TrainConfig, *, accept: bool = False) -
         UsageError: names the keys that differ.
     """
     stored, now = {**TrainConfig().plain(), **stored_config(folder)}, config.plain()
-    allowed = RESUMABLE | ({"steps"} if config.schedule == "constant" else set())
+    allowed = RESUMABLE | ({"steps"} if config.optimisation.schedule == "constant" else set())
     differing = [k for k in now if k not in allowed and stored[k] != now[k]]
     fixed = [k for k in differing if k in FIXED or (k in ("data", "pairs") and (stored[k] is None) != (now[k] is None))]
     what = [f"{k} (was {stored[k]!r}, now {now[k]!r})" for k in (fixed if accept else differing)]

@@ -20,8 +20,9 @@ def make_engine(config: TrainConfig, policy: CausalLM, sampling: Sampling) -> En
     Raises:
         UsageError: vLLM is not installed, no server answers, or it cannot do what the run needs.
     """
-    if config.engine == "native":
-        return NativeEngine(policy, slots=config.slots, cache_mb=config.cache_mb)
+    asked = config.inference
+    if asked.engine == "native":
+        return NativeEngine(policy, slots=asked.slots, cache_mb=asked.cache_mb)
     from cohort.engine.vllm.engine import Backend, Route, VLLMEngine, check_sampling
     from cohort.engine.vllm.local import Local
     from cohort.engine.vllm.server import Server
@@ -30,29 +31,26 @@ def make_engine(config: TrainConfig, policy: CausalLM, sampling: Sampling) -> En
     check_sampling(sampling)
     cuda = policy.device.type == "cuda"
     backend: Local | Server
-    if config.engine_url is None:
-        shared = not policy.is_adapter and (
-            config.engine_weights == "memory" or (config.engine_weights is None and cuda)
-        )
+    if asked.engine_url is None:
+        shared = not policy.is_adapter and (asked.engine_weights == "memory" or (asked.engine_weights is None and cuda))
         backend = Local(
             policy,
-            memory=config.engine_memory,
-            slots=config.slots,
+            memory=asked.engine_memory,
+            slots=asked.slots,
             masked=sampling.truncated,
             shared=shared,
-            rank=config.lora,
+            rank=config.policy.lora,
             seed=config.seed,
-            trust_remote_code=config.trust_remote_code,
+            trust_remote_code=config.policy.trust_remote_code,
         )
     else:
         backend = Server(
-            config.engine_url, concurrency=config.slots, timeout=config.engine_timeout, masked=sampling.truncated
+            asked.engine_url, concurrency=asked.slots, timeout=asked.engine_timeout, masked=sampling.truncated
         )
-        asked = config.engine_weights
         shared = not policy.is_adapter and (
-            asked == "memory" or (asked is None and cuda and backend.transfer() == "nccl")
+            asked.engine_weights == "memory" or (asked.engine_weights is None and cuda and backend.transfer() == "nccl")
         )
-        if not shared and config.engine_folder is None and backend.host not in HERE:
+        if not shared and asked.engine_folder is None and backend.host not in HERE:
             raise UsageError(
                 f"{backend.place} may run on another machine: name a folder that both see with engine_folder, through "
                 "which weights can pass"
@@ -62,7 +60,7 @@ def make_engine(config: TrainConfig, policy: CausalLM, sampling: Sampling) -> En
     route: Route = (
         Memory(policy, backend)
         if shared
-        else Folder(policy, made, Path(config.engine_folder) if config.engine_folder else None)
+        else Folder(policy, made, Path(asked.engine_folder) if asked.engine_folder else None)
     )
     return VLLMEngine(policy, made, route)
 
@@ -73,8 +71,9 @@ def check_engine(config: TrainConfig, method: Method) -> None:
     Raises:
         UsageError: they do not, or it cannot.
     """
-    if config.engine == "native":
-        if config.engine_url is not None:
+    asked = config.inference
+    if asked.engine == "native":
+        if asked.engine_url is not None:
             raise UsageError("--engine-url names a vLLM server: say --engine vllm too")
         return
     if method.stage("sampling").declared.processes:

@@ -51,7 +51,7 @@ def evaluate_model(
         stack.callback(lambda: log_printed(grader.scorer, log))
         stack.callback(grader.scorer.close)
         spec = prompt_spec(config)
-        source = read_source(config.data, spec, seed=config.seed, log=log)
+        source = read_source(config.dataset.data, spec, seed=config.seed, log=log)
         check_source(source, spec)
         method = registry.method("grpo(kl_beta=0.0)")
         check_columns(method, config, grader, source.rows[:limit], [])

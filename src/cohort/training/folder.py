@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from cohort.analysis.configuration import flat
 from cohort.errors import StorageError, UsageError
 from cohort.files import free_name
 from cohort.training.checkpoint import damage, listed, newest
@@ -45,7 +46,7 @@ MARKS = frozenset({"method", "model", "reward", "steps", "seed", "group_size", "
 
 def name_of_run(config: TrainConfig) -> str:
     """A folder name made of method, model and data, without a number."""
-    parts = [config.method, Path(str(config.model)).name]
+    parts = [config.method, Path(str(config.policy.model)).name]
     return re.sub(r"[^\w.+-]+", "-", "-".join(parts)).strip("-")[:150]
 
 
@@ -98,7 +99,7 @@ def contents(folder: Path) -> list[str]:
 
 
 def stored_config(folder: Path) -> dict[str, Any]:
-    """What config.yaml of a run holds.
+    """What config.yaml of a run holds, by the keys' own names.
 
     Raises:
         UsageError: it cannot be read.
@@ -109,7 +110,7 @@ def stored_config(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{folder / CONFIG} cannot be read, so the run cannot be continued: {error}") from error
     if not isinstance(found, dict):
         raise UsageError(f"{folder / CONFIG} holds no keys, so the run cannot be continued")
-    return found
+    return flat(found)
 
 
 def holds_run(folder: Path) -> bool:

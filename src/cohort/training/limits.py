@@ -25,21 +25,24 @@ def check_sizes(config: TrainConfig) -> None:
         UsageError: they do not; says which numbers would.
     """
     cores = os.cpu_count() or 1
-    if config.threads > max(64, THREADS_OVER * cores):
-        raise UsageError(f"threads is {config.threads}, but this machine has {cores} processors: take at most {cores}")
-    memory, each = total(), ROLLOUT_BYTES + TOKEN_BYTES * config.max_new_tokens
-    group = 1 if is_offline(config) else config.group_size
-    if config.prompts_per_step * group * each <= memory:
+    if config.machine.threads > max(64, THREADS_OVER * cores):
+        raise UsageError(
+            f"threads is {config.machine.threads}, but this machine has {cores} processors: take at most {cores}"
+        )
+    sampling = config.sampling
+    memory, each = total(), ROLLOUT_BYTES + TOKEN_BYTES * sampling.max_new_tokens
+    group = 1 if is_offline(config) else sampling.group_size
+    if sampling.prompts_per_step * group * each <= memory:
         return
     fit = memory // each
-    prompts, rollouts = fit // group, fit // config.prompts_per_step
+    prompts, rollouts = fit // group, fit // sampling.prompts_per_step
     ways = [f"prompts_per_step to at most {prompts}"] if prompts else []
     ways += [f"group_size to at most {rollouts}"] if group > 1 and rollouts > 1 else []
-    tokens = (memory // (config.prompts_per_step * group) - ROLLOUT_BYTES) // TOKEN_BYTES
+    tokens = (memory // (sampling.prompts_per_step * group) - ROLLOUT_BYTES) // TOKEN_BYTES
     ways += [f"max_new_tokens to at most {tokens}"] if tokens > 0 and not ways else []
     raise UsageError(
-        f"a step of {config.prompts_per_step} prompts with {group} rollouts each (prompts_per_step, group_size) of up to "
-        f"{config.max_new_tokens} tokens does not fit into this machine's memory ({memory / 1e9:.0f} GB), which holds about "
+        f"a step of {sampling.prompts_per_step} prompts with {group} rollouts each (prompts_per_step, group_size) of up to "
+        f"{sampling.max_new_tokens} tokens does not fit into this machine's memory ({memory / 1e9:.0f} GB), which holds about "
         f"{fit} of them: lower {' or '.join(ways) or 'both'}"
     )
 

@@ -108,19 +108,21 @@ def one_step(setup: Setup, optimizer: MasterWeights, progress: Progress) -> Step
     clock.mark("score")
 
     # maximise the objective
-    lr = config.lr * factor(step, config.steps, warmup=config.warmup, schedule=config.schedule)
+    lr = config.optimisation.lr * factor(
+        step, config.optimisation.steps, warmup=config.optimisation.warmup, schedule=config.optimisation.schedule
+    )
     optimizer.set_lr(lr)
     recalls = method.recall(states) + beside(setup, progress, states, batch, step)
     actions = setup.policy.actions(rollouts)
-    single = config.updates * config.epochs == 1 and not recalls
+    single = config.optimisation.updates * config.optimisation.epochs == 1 and not recalls
     batch = batch if single or not rollouts else with_old_logp(setup, progress, batch, actions)
     passes = Passes(setup, optimizer, progress, states)
     for recall in recalls:
         if recall.before:
             passes.update(recall.batch.to(batch.device), remembered(setup.policy, recall), on_policy=False)
     trained, actions = together(setup.policy, batch, actions, [recall for recall in recalls if not recall.before])
-    for epoch in range(config.epochs if trained.size else 0):
-        for rows in minibatches(trained, config.updates, generator(config.seed, step, epoch)):
+    for epoch in range(config.optimisation.epochs if trained.size else 0):
+        for rows in minibatches(trained, config.optimisation.updates, generator(config.seed, step, epoch)):
             done = passes.update(trained.select(rows), actions.select(rows), on_policy=single)
             trained = written(trained, rows, done.fields)
             fresh = rows[rows < batch.size]
@@ -165,11 +167,11 @@ class Passes:
             self.states,
             minibatch,
             actions,
-            temperature=setup.config.temperature,
+            temperature=setup.config.sampling.temperature,
             micro_tokens=setup.micro_tokens,
             on_policy=on_policy,
         )
-        norm = float(torch.nn.utils.clip_grad_norm_(optimizer.params, setup.config.grad_clip))
+        norm = float(torch.nn.utils.clip_grad_norm_(optimizer.params, setup.config.optimisation.grad_clip))
         finite = math.isfinite(norm) and math.isfinite(done.loss)
         if finite:
             optimizer.step()
@@ -222,14 +224,14 @@ def sample(
         number = 0
         while True:
             seed = derive(config.seed, step, number)
-            missing = config.prompts_per_step - kept_so_far
+            missing = config.sampling.prompts_per_step - kept_so_far
             rows, now = method.pick(now, count=missing, rng=generator(seed, "curriculum"))
             # A prompt drawn twice in a round is one larger group.
             rows, times = torch.unique(rows, return_counts=True)
-            counts = method.run("budget", now, rows, group_size=config.group_size) * times
+            counts = method.run("budget", now, rows, group_size=config.sampling.group_size) * times
             prompts = [setup.prompts[i] for i in rows.tolist()]
             rollouts = setup.collector.collect(
-                method, now, prompts, counts.tolist(), seed=seed, step=step - 1, steps=config.steps
+                method, now, prompts, counts.tolist(), seed=seed, step=step - 1, steps=config.optimisation.steps
             )
             groups: dict[str, list[Rollout]] = {}
             for rollout in rollouts:
@@ -254,7 +256,7 @@ def sample(
         kept_so_far += sum(flags)
         return flags
 
-    drawn = refill(rounds(), keep, target=config.prompts_per_step, max_rounds=most)
+    drawn = refill(rounds(), keep, target=config.sampling.prompts_per_step, max_rounds=most)
     everything = [rollout for groups in drawn.rounds for group in groups for rollout in group]
     chosen = [rollout for at, group in drawn.chosen for rollout in drawn.rounds[at][group] if rollout.scored]
     return everything, chosen, now
@@ -273,13 +275,15 @@ def comparable(
 def batch_of(setup: Setup, rollouts: Sequence[Rollout], step: int = 1) -> Batch:
     """Rollouts as tensors on the policy's device."""
     config, collector = setup.config, setup.collector
-    lr = config.lr * factor(step, config.steps, warmup=config.warmup, schedule=config.schedule)
+    lr = config.optimisation.lr * factor(
+        step, config.optimisation.steps, warmup=config.optimisation.warmup, schedule=config.optimisation.schedule
+    )
     notes = {
         "max_new_tokens": collector.budget,
         "reward_weights": collector.reward_weights,
         "reward_names": collector.reward_names,
         "step": step - 1,
-        "steps": config.steps,
+        "steps": config.optimisation.steps,
         "seed": config.seed,
         "learning_rate": lr,
         "version": collector.version,
@@ -305,7 +309,7 @@ def model_access(setup: Setup, rollouts: Sequence[Rollout], step: int) -> ModelA
             policy,
             policy.actions_after(contexts, completions, support),
             width=max((len(c) for c in completions), default=0) or 1,
-            temperature=config.temperature if temperature is None else temperature,
+            temperature=config.sampling.temperature if temperature is None else temperature,
             micro_tokens=setup.micro_tokens,
             want=want,
             role=role,
@@ -329,8 +333,8 @@ def model_access(setup: Setup, rollouts: Sequence[Rollout], step: int) -> ModelA
         render,
         ask,
         step - 1,
-        config.steps,
-        config.temperature,
+        config.optimisation.steps,
+        config.sampling.temperature,
         renderer.context_length,
     )
 
@@ -361,7 +365,7 @@ def beside(setup: Setup, progress: Progress, states: Mapping[str, Any], batch: B
     config, method = setup.config, setup.method
     if setup.pairs is None:
         return []
-    rollouts = setup.pairs.draw(config.prompts_per_step, seed=config.seed, step=step)
+    rollouts = setup.pairs.draw(config.sampling.prompts_per_step, seed=config.seed, step=step)
     stored = attached(setup, states, batch_of(setup, rollouts, step), rollouts, step)
     if "old_logp" in method.needs(loss=True) | method.needs(loss=False):
         stored = stored.replace(old_logp=_log_probs(setup, stored, setup.policy.actions(rollouts)))
@@ -382,7 +386,7 @@ def with_old_logp(setup: Setup, progress: Progress, batch: Batch, actions: Actio
     the trainer's, or a pass of their own."""
     if "old_logp" in batch:
         return batch
-    choice, collector = setup.config.old_logp, setup.collector
+    choice, collector = setup.config.optimisation.old_logp, setup.collector
     exact = collector.engine.exact and setup.policy.dtype == torch.float32 and progress.mismatch < MISMATCH_BOUND
     if not collector.samples or not (choice == "sampler" or (choice == "auto" and exact)):
         return batch.replace(old_logp=_log_probs(setup, batch, actions))
@@ -403,7 +407,7 @@ def _log_probs(
         setup.policy,
         actions,
         width=batch.mask.shape[1],
-        temperature=config.temperature,
+        temperature=config.sampling.temperature,
         micro_tokens=setup.micro_tokens,
         want=frozenset({want}),
         role=role,

@@ -123,7 +123,7 @@ class OfflineCollector(Collector):
 
 def is_offline(config: TrainConfig) -> bool:
     """True if the run learns from stored completions alone."""
-    return config.pairs is not None and config.data is None
+    return config.dataset.pairs is not None and config.dataset.data is None
 
 
 def _learners(method: Method) -> list[Stage]:
@@ -147,7 +147,7 @@ def check_pairs(method: Method, config: TrainConfig) -> None:
         UsageError: it cannot, or part of what was asked would have no effect; the message says what to use instead.
     """
     both = "preference" in method.needs(loss=True) | method.needs(loss=False)
-    if config.pairs is None:
+    if config.dataset.pairs is None:
         if both:
             raise UsageError(
                 f"'{method.name}' learns from a preference batch beside its rollouts: name its file with --pairs"
@@ -175,7 +175,7 @@ def check_pairs(method: Method, config: TrainConfig) -> None:
                     f"'{method.name}' fills the axis '{axis}' ({method.stage(axis).name}), which draws rollouts, but with "
                     f"--pairs none are drawn: leave it out, as in 'NAME:-{axis}'"
                 )
-        if config.old_logp == "sampler":
+        if config.optimisation.old_logp == "sampler":
             raise UsageError("old_logp = sampler: the completions of --pairs were not sampled; use auto or score")
     for name in sorted(refused):
         reader = next(stage.name for _, stage in method.stages() if name in stage.needs)

@@ -64,14 +64,14 @@ class Recorder:
         self._said: set[str] = set()
         self._metrics = self.metrics_path.open("a", encoding="utf-8")
         self._board: Any = None
-        if config.tensorboard:
+        if config.output.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
         self._wandb: Any = None
-        if config.wandb:
+        if config.output.wandb:
             self._wandb = require_wandb().init(
-                project=config.wandb, name=folder.name, config=config.plain(), dir=str(folder)
+                project=config.output.wandb, name=folder.name, config=config.plain(), dir=str(folder)
             )
 
     def _drop_after(self, step: int) -> None:
@@ -98,7 +98,7 @@ class Recorder:
         """Write a step's rollouts, as `record`, `record_every` and `record_limit_mb` say; the seconds that it took."""
         config, began = self.config, time.perf_counter()
         self._elapsed += result.metrics["time/step"]
-        detail = "none" if not config.record_every or step % config.record_every else self._detail()
+        detail = "none" if not config.output.record_every or step % config.output.record_every else self._detail()
         if detail == "none":
             return 0.0
         groups = None
@@ -132,25 +132,25 @@ class Recorder:
 
     def _detail(self) -> str:
         """What is recorded of the next step, after what there is room for."""
-        config = self.config
-        if config.record == "none":
+        output = self.config.output
+        if output.record == "none":
             return "none"
-        limit = config.record_limit_mb * 1e6
+        limit = output.record_limit_mb * 1e6
         if self._bytes + self._last > limit:
             self._log_once(
                 "rollouts",
-                f"{self.rollouts_folder} holds {self._bytes / 1e6:.0f} MB of {config.record_limit_mb} (record_limit_mb): no "
+                f"{self.rollouts_folder} holds {self._bytes / 1e6:.0f} MB of {output.record_limit_mb} (record_limit_mb): no "
                 "more rollouts are recorded",
             )
             return "none"
-        if config.record != "rollouts" and self._bytes > LISTS_UNTIL * limit:
+        if output.record != "rollouts" and self._bytes > LISTS_UNTIL * limit:
             self._log_once(
                 "tokens",
-                f"{self.rollouts_folder} holds {self._bytes / 1e6:.0f} MB of {config.record_limit_mb} (record_limit_mb): "
+                f"{self.rollouts_folder} holds {self._bytes / 1e6:.0f} MB of {output.record_limit_mb} (record_limit_mb): "
                 "rollouts are recorded without the numbers of their tokens",
             )
             return "rollouts"
-        return config.record
+        return output.record
 
     def _log_once(self, what: str, text: str) -> None:
         if what not in self._said:

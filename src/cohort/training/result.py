@@ -67,7 +67,7 @@ def summary_of(
     before = extra["before"]
     summary: dict[str, Any] = {
         "method": config.method,
-        "model": config.model,
+        "model": config.policy.model,
         "seed": config.seed,
         "steps": progress.step,
         "sampled_tokens": progress.tokens,

@@ -108,7 +108,7 @@ def train(
             changed += check_same_inputs(folder, state.get("inputs"), inputs, accept=accept_changes)
         drawn = setup.collector.samples or bool(setup.eval_prompts)
         log_text(setup.policy.renderer, setup.prompts, display.log, sampled=drawn)
-        if config.wandb:
+        if config.output.wandb:
             require_wandb()
         if claim is None:
             folder, claim = occupy(folder, numbered=config.out is None)
@@ -130,12 +130,12 @@ class _Run:
         reset_peak(setup.policy.device)
         self.optimizer = optimizer_of(setup)
         rows = [prompt.row for prompt in setup.prompts]
-        states = setup.method.init(size=len(rows), steps=self.config.steps, rows=rows)
+        states = setup.method.init(size=len(rows), steps=self.config.optimisation.steps, rows=rows)
         self.progress = Progress(states=states)
         self.extra: dict[str, Any] = {"before": None, "best": None, "seconds": 0.0}
         self.interrupt = Interrupt(display.log, hung_up=display.hush)
         setup.stand(0)
-        LIMIT.set(self.config.reward_timeout)
+        LIMIT.set(self.config.rewards.reward_timeout)
 
     def run(self, found: Path | None, state: dict[str, Any], changed: Sequence[str]) -> Result:
         """Go on from a checkpoint with its state, or from the beginning, to the end.
@@ -212,7 +212,7 @@ class _Run:
         saved = progress.step if progress.step else None
         if self.setup.eval_prompts and extra["before"] is None:
             extra["before"] = _evaluate(self.setup, display, "before").to_dict()
-        display.begin("training", config.steps, progress.step)
+        display.begin("training", config.optimisation.steps, progress.step)
         while not finished(config, progress) and not self.interrupt.asked:
             self.undo.begin()
             self._step(observers)
@@ -263,7 +263,11 @@ class _Run:
         step, metrics = progress.step, result.metrics
         grader = setup.collector.grader
         metrics |= apart(grader.take_metrics(), metrics)
-        due = bool(config.eval_every) and step % config.eval_every == 0 and not finished(config, progress)
+        due = (
+            bool(config.evaluation.eval_every)
+            and step % config.evaluation.eval_every == 0
+            and not finished(config, progress)
+        )
         try:
             if setup.eval_prompts and due:
                 self._evaluate_between(metrics)
@@ -289,7 +293,7 @@ class _Run:
         drawn = setup.collector.samples
         values = step_values(metrics, rewards=grader.names, verdict=grader.verdict, drawn=drawn)
         display.step(step, {**values, "tok/s": rate if drawn else None})
-        if config.show_every and (step == 1 or step % config.show_every == 0):
+        if config.output.show_every and (step == 1 or step % config.output.show_every == 0):
             display.rollouts(step, result.rollouts)
 
     def _keep_printed(self, when: str) -> None:
@@ -386,8 +390,8 @@ def _first_broken(setup: Setup) -> str:
 
 def finished(config: TrainConfig, progress: Progress) -> bool:
     """The run has made all its steps, or sampled all the tokens that it may."""
-    spent = bool(config.max_tokens_sampled) and progress.tokens >= config.max_tokens_sampled
-    return progress.step >= config.steps or spent
+    spent = bool(config.optimisation.max_tokens_sampled) and progress.tokens >= config.optimisation.max_tokens_sampled
+    return progress.step >= config.optimisation.steps or spent
 
 
 def apart(logged: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,11 +20,11 @@ def make_sampling(config: TrainConfig, renderer: TextRenderer, vocabulary: int) 
     """
     stops, ends = stops_of(config, renderer)
     known = f"the model has token ids 0 to {vocabulary - 1}"
-    for token in config.stop_token_ids:
+    for token in config.sampling.stop_token_ids:
         if not 0 <= token < vocabulary:
             raise UsageError(f"stop_token_ids: there is no token {token}; {known}")
     bias: dict[int, float] = {}
-    for key, value in config.logit_bias.items():
+    for key, value in config.sampling.logit_bias.items():
         ids = (key,) if isinstance(key, int) else _token_ids(renderer, key)
         if len(ids) != 1:
             raise UsageError(
@@ -35,7 +35,14 @@ def make_sampling(config: TrainConfig, renderer: TextRenderer, vocabulary: int) 
         bias[ids[0]] = bias.get(ids[0], 0.0) + value
     stop_ids = renderer.stop_ids | ends if ends else None
     return Sampling(
-        config.temperature, config.top_p, config.top_k, config.min_p, stop_ids, config.min_new_tokens, stops, bias
+        config.sampling.temperature,
+        config.sampling.top_p,
+        config.sampling.top_k,
+        config.sampling.min_p,
+        stop_ids,
+        config.sampling.min_new_tokens,
+        stops,
+        bias,
     )
 
 
@@ -46,8 +53,8 @@ def stops_of(config: TrainConfig, renderer: TextRenderer) -> tuple[tuple[str, ..
         UsageError: a text that would end everything, or nothing: special tokens have no text to look for in, but one alone
             is a token that ends a rollout.
     """
-    texts, ends = [], set(config.stop_token_ids)
-    for text in map(typed, config.stop):
+    texts, ends = [], set(config.sampling.stop_token_ids)
+    for text in map(typed, config.sampling.stop):
         if not text:
             raise UsageError("stop: an empty text would end every rollout at its first token; leave it out")
         ids = _token_ids(renderer, text, "stop")

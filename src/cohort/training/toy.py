@@ -17,7 +17,7 @@ from cohort.errors import UsageError
 from cohort.files import save_new
 from cohort.policies import toy as model
 from cohort.training import sft
-from cohort.training.config import TrainConfig
+from cohort.training.config import TrainConfig, make_config
 from cohort.training.folder import check_place
 
 Report = Callable[[str, int, int, Mapping[str, float]], None]  # (phase, step, steps, values)
@@ -49,11 +49,11 @@ DEFAULTS: dict[str, Any] = {
 
 def with_defaults(config: TrainConfig) -> TrainConfig:
     """The toy's own task and hyperparameters, where the configuration does not name any."""
-    if config.model != "toy" or config.data is not None or config.pairs is not None:
+    if config.policy.model != "toy" or config.dataset.data is not None or config.dataset.pairs is not None:
         return config
-    given = {name: getattr(config, name) for name in config.model_fields_set}
+    given = config.given()
     given.pop("data", None)
-    return TrainConfig(**{**DEFAULTS, **given})
+    return make_config(DEFAULTS, given)
 
 
 def worked_out(row: Row) -> str:

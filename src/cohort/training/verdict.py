@@ -20,8 +20,8 @@ def accuracy_component(asked: str | None, specs: list[RewardSpec]) -> str:
 def verdict_name(config: TrainConfig) -> str:
     """What the share of correct rollouts is called: "accuracy" where a verifier, or the reward that the user named, says
     which are; of any other reward what it is, as in "style>=1"."""
-    if config.accuracy is not None or not config.reward:
+    if config.rewards.accuracy is not None or not config.rewards.reward:
         return "accuracy"
-    specs = parse(config.reward)
+    specs = parse(config.rewards.reward)
     name = accuracy_component(None, specs)
-    return "accuracy" if any(spec.verifies for spec in specs) else f"{name}>={config.correct_at:g}"
+    return "accuracy" if any(spec.verifies for spec in specs) else f"{name}>={config.rewards.correct_at:g}"

@@ -307,7 +307,9 @@ def test_a_server_that_is_gone_is_an_error_soon(policy: CausalLM, folder: Path) 
 
 def refused(base: dict[str, Any], policy: CausalLM, **changes: Any) -> str:
     config = make_config(base, changes)
-    sampling = Sampling(config.temperature, config.top_p, config.top_k, config.min_p)
+    sampling = Sampling(
+        config.sampling.temperature, config.sampling.top_p, config.sampling.top_k, config.sampling.min_p
+    )
     with pytest.raises(UsageError) as caught:
         list(make_engine(config, policy, sampling).generate(requests_of(policy), sampling))
     return str(caught.value)

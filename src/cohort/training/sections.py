@@ -1,0 +1,300 @@
+"""The sections of a configuration: every key with its type, its default and what it means."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
+
+from cohort.analysis.configuration import RENAMED
+from cohort.errors import Renamed
+from cohort.rewards.spec import is_weighted
+from cohort.training.values import (
+    DATA,
+    EVALUATION,
+    MACHINE,
+    MODEL,
+    OPTIMISATION,
+    OUTPUT,
+    REWARDS,
+    SAMPLING,
+    AnyNumber,
+    Count,
+    Name,
+    Number,
+    Option,
+    Text,
+    number,
+    text,
+)
+
+
+class Section(BaseModel):
+    """Keys that belong together."""
+
+    model_config = ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, validate_assignment=True, allow_inf_nan=False
+    )
+
+
+def one_or_many(value: Any) -> Any:
+    """One text, function or (weight, function) as a list of it."""
+    alone = isinstance(value, str) or callable(value) or is_weighted(value)
+    return [value] if alone else value
+
+
+def of_rewards(value: list[Any]) -> list[Any]:
+    """Each is a reward."""
+    for each in value:
+        if not (isinstance(each, str) or callable(each) or is_weighted(each)):
+            raise ValueError(f"{each!r} is no reward: name one, or give a function or (weight, function)")
+    return value
+
+
+def source(value: Any) -> Any:
+    """A place that rows can be read from, or rows."""
+    if isinstance(value, bool | int | float | bytes) or value == "":
+        raise ValueError("Input should be a file, a hub id or rows")
+    if isinstance(value, Iterator):
+        return list(value)
+    return text(value)
+
+
+def finite(value: dict[int | str, float]) -> dict[int | str, float]:
+    """Each bias is a number."""
+    for token, bias in value.items():
+        if not math.isfinite(bias):
+            raise ValueError(f"{token!r} has {bias}, which is no number; -100 is enough to exclude a token")
+    return value
+
+
+def current(model: str) -> str:
+    """The name that a model has now; says so of one that it had before."""
+    if model not in RENAMED:
+        return model
+    warnings.warn(f"the model {model} is called {RENAMED[model]} now", Renamed, stacklevel=2)
+    return RENAMED[model]
+
+
+class PolicyConfig(Section):
+    """The model that is trained, and how it is loaded."""
+
+    model: Annotated[Name, AfterValidator(current), Option(MODEL)] = Field(
+        "toy", description="model folder, hub id, or toy"
+    )
+    dtype: Annotated[Literal["auto", "float32", "bfloat16"], BeforeValidator(text), Option(MODEL)] = Field(
+        "auto", description="type of the weights; auto: float32 on a CPU, bfloat16 on a GPU"
+    )
+    lora: Annotated[Count, Option(MODEL, "RANK")] = Field(
+        0, ge=0, description="rank of low-rank adapters; 0 trains the whole model"
+    )
+    bos: Annotated[bool, Option(MODEL)] = Field(
+        False, description="begin every prompt with the beginning-of-sequence token"
+    )
+    trust_remote_code: Annotated[bool, Option(MODEL)] = Field(False, description="run code that comes with the model")
+
+
+class DatasetConfig(Section):
+    """What is learnt from, and how its rows become prompts."""
+
+    data: Annotated[Any, BeforeValidator(source), Option(DATA)] = Field(
+        None,
+        description="file (.jsonl, .json, .csv, .tsv, .parquet), hub id or reasoning_gym:TASK?...; from Python also rows",
+    )
+    pairs: Annotated[Any, BeforeValidator(source), Option(DATA)] = Field(
+        None,
+        description="completions to learn from: rows with chosen and rejected, or completion and label; from Python also rows",
+    )
+    prompt_field: Annotated[Name | None, Option(DATA, "COLUMN")] = Field(
+        None, description="column to use as the prompt"
+    )
+    answer_field: Annotated[Name | None, Option(DATA, "COLUMN")] = Field(
+        None, description="column to use as the answer"
+    )
+    system: Annotated[Text | None, Option(DATA)] = Field(None, description="system message")
+    template: Annotated[Name | None, Option(DATA)] = Field(
+        None, description="prompt text with the row's fields in braces, or a file with it"
+    )
+    prompt_format: Annotated[Literal["auto", "chat", "text"], Option(DATA)] = Field(
+        "auto",
+        description="prompts that are plain texts: as they are (text), through the chat template (chat), or if there is one",
+    )
+
+
+class RewardsConfig(Section):
+    """What rollouts are worth, and where that is worked out."""
+
+    reward: Annotated[
+        list[Any], BeforeValidator(one_or_many), AfterValidator(of_rewards), Option(REWARDS, "REWARD")
+    ] = Field(
+        default_factory=list,
+        description="builtin (exact, number, math, task, format:REGEX, length[:N]) or file.py:function; WEIGHT*REWARD "
+        "weighs it; from Python also functions and (weight, function)",
+    )
+    accuracy: Annotated[Name | None, Option(REWARDS, "REWARD")] = Field(
+        None, description="reward that says what is correct; default: the first verifier"
+    )
+    correct_at: Number = Field(1.0, description="value of that reward from which a rollout counts as correct")
+    special_tokens: Literal["content", "all", "none"] | list[Name] = Field(
+        "content",
+        description="special tokens that rewards see: those that do not end, pad or frame a turn; all; none; or their texts",
+    )
+    reward_timeout: Annotated[Number, Option(REWARDS, "SECONDS")] = Field(
+        60.0, gt=0, le=1e6, description="seconds that a reward function, or a judge, may take for a batch"
+    )
+    on_reward_error: Annotated[Literal["stop", "zero", "skip"], Option(REWARDS)] = Field(
+        "stop", description="what to do when a reward function fails: end the run, count 0, or leave the rollout out"
+    )
+    reward_process: Annotated[Literal["worker", "here"], Option(REWARDS)] = Field(
+        "worker",
+        description="where reward functions run: in a process of their own, or in this one, with no time limit",
+    )
+
+
+class EvaluationConfig(Section):
+    """What the model is measured on."""
+
+    eval_data: Annotated[Any, BeforeValidator(source), Option(EVALUATION, "DATA")] = Field(
+        None, description="held-out data to evaluate on, before, after and every eval_every steps"
+    )
+    eval_every: Annotated[Count, Option(EVALUATION, "STEPS")] = Field(
+        0, ge=0, description="steps between evaluations on eval_data; 0: only before and after"
+    )
+    eval_size: Annotated[Count, Option(EVALUATION)] = Field(
+        200, ge=1, description="most prompts of eval_data that are used"
+    )
+
+
+class SamplingConfig(Section):
+    """How many rollouts are drawn, and how."""
+
+    prompts_per_step: Annotated[Count, Option(SAMPLING)] = Field(16, ge=1, description="prompts drawn each step")
+    group_size: Annotated[Count, Option(SAMPLING)] = Field(8, ge=1, description="rollouts of each prompt")
+    max_new_tokens: Annotated[Count, Option(SAMPLING)] = Field(256, ge=1, description="most tokens of a rollout")
+    min_new_tokens: Annotated[Count, Option(SAMPLING)] = Field(
+        0, ge=0, description="tokens of a rollout before which nothing can end it"
+    )
+    temperature: Annotated[Number, Option(SAMPLING)] = Field(
+        1.0, ge=1e-6, le=1e4, description="sampling temperature; the trainer scores at the same"
+    )
+    top_p: Annotated[Number, Option(SAMPLING)] = Field(1.0, gt=0, le=1, description="nucleus sampling")
+    top_k: Annotated[Count, Option(SAMPLING)] = Field(
+        0, ge=0, description="most likely tokens that can be drawn; 0: all"
+    )
+    min_p: Annotated[Number, Option(SAMPLING)] = Field(
+        0.0, ge=0, le=1, description="least share of the most likely token's probability"
+    )
+    stop: Annotated[list[Text], BeforeValidator(one_or_many), Option(SAMPLING)] = Field(
+        default_factory=list, description="texts that end a rollout; they are cut off its text"
+    )
+    stop_token_ids: list[Count] = Field(
+        default_factory=list, description="token ids that end a rollout, beside the model's"
+    )
+    logit_bias: Annotated[dict[StrictInt | Name, AnyNumber], AfterValidator(finite)] = Field(
+        default_factory=dict,
+        description="token id, or text of one token -> what is added to its logit (-100 excludes it)",
+    )
+
+
+class InferenceConfig(Section):
+    """The engine that draws them."""
+
+    engine: Annotated[Literal["native", "vllm"], Option(MACHINE)] = Field(
+        "native", description="what draws: the embedded engine, or vLLM"
+    )
+    engine_url: Annotated[Name | None, Option(MACHINE, "URL")] = Field(
+        None, description="address of a vLLM server; without it, vLLM runs in this process"
+    )
+    engine_weights: Literal["folder", "memory"] | None = Field(
+        None,
+        description="how weights reach vLLM: through a folder, or by CUDA IPC or NCCL; default: what its place allows",
+    )
+    engine_folder: Name | None = Field(None, description="folder that the vLLM server sees too, for weights to pass")
+    engine_memory: Number = Field(0.4, gt=0, lt=1, description="share of the GPU's memory for a vLLM in this process")
+    engine_timeout: Number = Field(600.0, gt=0, le=1e6, description="seconds that a vLLM server may take for a rollout")
+    slots: Count = Field(128, ge=1, description="rollouts decoded at once")
+    cache_mb: Number | None = Field(
+        None, gt=0, le=1e9, description="most megabytes of keys and values while sampling; none sets no bound"
+    )
+
+
+class OptimisationConfig(Section):
+    """The updates, and how long training goes on."""
+
+    steps: Annotated[Count, Option(OPTIMISATION)] = Field(100, ge=1, description="training steps")
+    max_tokens_sampled: Annotated[int, BeforeValidator(number)] = Field(
+        0, ge=0, lt=2**53, description="sampled tokens after which the run ends, also before its last step; 0: no limit"
+    )
+    updates: Annotated[Count, Option(OPTIMISATION)] = Field(
+        1, ge=1, description="minibatches that a step's rollouts are cut into, an update each"
+    )
+    epochs: Annotated[Count, Option(OPTIMISATION)] = Field(1, ge=1, description="passes over a step's rollouts")
+    lr: Annotated[Number, Option(OPTIMISATION)] = Field(1e-6, gt=0, description="learning rate")
+    weight_decay: Annotated[Number, Option(OPTIMISATION)] = Field(0.0, ge=0, description="decoupled weight decay")
+    warmup: Annotated[Count, Option(OPTIMISATION, "STEPS")] = Field(
+        0, ge=0, description="steps over which the learning rate rises"
+    )
+    schedule: Annotated[Literal["constant", "cosine"], Option(OPTIMISATION)] = Field(
+        "constant", description="learning rate after the warm-up"
+    )
+    grad_clip: Annotated[Number, Option(OPTIMISATION)] = Field(1.0, gt=0, description="largest gradient norm")
+    old_logp: Literal["auto", "sampler", "score"] = Field(
+        "auto", description="where old log-probabilities come from when a step has several updates"
+    )
+    correction: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: a method without a correction of its own takes rollout-correction's where the engine is not exact",
+    )
+
+
+class MachineConfig(Section):
+    """What a run computes on, and how it fits in there."""
+
+    device: Annotated[Name, Option(MACHINE)] = Field(
+        "auto", description="where the model is: auto (a GPU if there is one), cpu, cuda, cuda:N"
+    )
+    threads: Annotated[Count, Option(MACHINE)] = Field(
+        0, ge=0, le=1024, description="CPU threads; 0 leaves torch's choice"
+    )
+    micro_tokens: Annotated[Count | None, Option(MACHINE)] = Field(
+        None,
+        ge=1,
+        description="most tokens in one forward pass with gradient; none: as many as the machine works best with",
+    )
+    activations: Annotated[Literal["keep", "checkpoint", "stream"], Option(MACHINE)] = Field(
+        "keep",
+        description="what is kept for the backward pass: all; each layer's input; the same, in chunks of the sequence",
+    )
+    compile: Annotated[bool | Literal["auto"], Option(MACHINE)] = Field(
+        "auto", description="compile the model's layers for the update; auto: on a GPU, in runs of 1000 steps or more"
+    )
+
+
+class OutputConfig(Section):
+    """What a run says and writes down."""
+
+    record: Annotated[Literal["none", "rollouts", "sampled", "tokens"], Option(OUTPUT)] = Field(
+        "sampled",
+        description="of recorded rollouts: nothing, all but their tokens' numbers, these for some groups, or for all",
+    )
+    record_every: Count = Field(1, ge=0, description="steps between recorded rollouts; 0 records none")
+    record_limit_mb: Count = Field(2000, ge=1, description="most megabytes that a run's recorded rollouts may take")
+    show_every: Count = Field(
+        25, ge=0, description="steps between rollouts shown on screen, from the first on; 0: none"
+    )
+    doctor: bool = Field(True, description="say what goes wrong as soon as the metrics show it (see doctor.md)")
+    tensorboard: bool = Field(True, description="write TensorBoard events")
+    wandb: Annotated[Name | None, Option(OUTPUT, "PROJECT")] = Field(
+        None, description="Weights & Biases project to log to"
+    )
+
+
+class CheckpointConfig(Section):
+    """When checkpoints are written."""
+
+    every: Count = Field(50, ge=1, description="steps between checkpoints")
+    minutes: Number = Field(10.0, ge=0, description="minutes after which the next step writes one too; 0: never")
+    keep: Count = Field(2, ge=1, description="checkpoints kept, the newest ones")
