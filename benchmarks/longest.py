@@ -99,8 +99,7 @@ def run_cohort(folder: Path, size: Namespace) -> list[float]:
         )
         gradient(
             policy,
-            method,
-            method.init(size=1, steps=2),
+            method.bind(method.init(size=1, steps=2)),
             batch,
             Sequences((context,), (completion,)),
             temperature=1.0,

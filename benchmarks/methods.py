@@ -42,9 +42,9 @@ def seconds(method: Method, batch: Any) -> float:
     for each in given.names:
         given[each]
     start = time.perf_counter()
-    states = method.observe(states, batch=given, rollouts=[])
-    ready = method.prepare(given, states)
-    gradients(method.loss(ready, states).total, leaves)
+    states = method.bind(states).on_rollouts(given, [])
+    ready = method.bind(states).prepare(given).batch
+    gradients(method.bind(states).loss(ready).total, leaves)
     return time.perf_counter() - start
 
 

@@ -155,13 +155,12 @@ def trainer(policy: Any, lr: float = 1e-6) -> Callable[[Any, Any], None]:
 
     method = registry.method("grpo(kl_beta=0.0)")
     optimizer = MasterWeights(policy.trainable(), lambda params: method.stage("optimizer")(params, lr))
-    states = method.init(size=1, steps=1)
+    bound = method.bind(method.init(size=1, steps=1))
 
     def update(batch: Any, sequences: Any) -> None:
         gradient(
             policy,
-            method,
-            states,
+            bound,
             batch.to(policy.device),
             sequences,
             temperature=1.0,

@@ -94,9 +94,10 @@ def run_cohort(folder: Path, size: argparse.Namespace) -> dict[str, Any]:
     """Times and memory of cohort's steps."""
     from dataclasses import replace
 
-    from cohort.training.build import optimizer_of, prepare
+    from cohort.training.assembly import assemble
+    from cohort.training.build import prepare
     from cohort.training.config import make_config
-    from cohort.training.loop import Progress, one_step
+    from cohort.training.loop import one_step
 
     config = make_config(
         {
@@ -116,12 +117,11 @@ def run_cohort(folder: Path, size: argparse.Namespace) -> dict[str, Any]:
     setup = prepare(config, log=lambda _: None)
     if not size.mixed_lengths:
         setup.collector.sampling = replace(setup.collector.sampling, stop_ids=frozenset())
-    optimizer = optimizer_of(setup)
-    progress = Progress(states=setup.method.init(size=len(setup.prompts), steps=config.optimisation.steps))
+    run = assemble(setup)
     before, rows = peak(), []
     for _ in range(config.optimisation.steps):
         start = time.perf_counter()
-        metrics = one_step(setup, optimizer, progress).metrics
+        metrics = one_step(run).metrics
         tokens = metrics["completion/length_mean"] * metrics["rollouts/sampled"]
         rows.append(
             {

@@ -24,7 +24,7 @@ def main() -> torch.Tensor:
     )
     method = cohort.method("dr-grpo(max_tokens=4)+gspo:ratio")
     states = method.init(size=2)
-    loss = method.loss(method.prepare(batch, states), states)
+    loss = method.bind(states).loss(method.bind(states).prepare(batch).batch)
     loss.total.backward()
     assert logp.grad is not None
     print(f"loss {float(loss.total.detach()):.4f}; the gradient of each token's log-probability:\n{logp.grad}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from cohort.engine.native import building, fused
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.toy import tokenizer
 from cohort.rewards.judge import ask
-from cohort.types import Batch, Prompt, Request, Rollout, Segment
+from cohort.types import Batch, Prompt, Request, Rollout, Segment, StepInfo
 from cohort.types.access import ModelAccess
 
 SIZES = {
@@ -173,25 +174,28 @@ def random_batch(
         token_ids=torch.randint(0, 5, (count, width), generator=g),
         truncated=torch.zeros(count, dtype=dtype),
     )
-    batch = batch.with_rollouts(row=group.clone())
-    names = tuple(f"reward{i}" for i in range(components))
-    return batch.note(
-        max_new_tokens=width,
-        reward_weights=(1.0,) * components,
-        reward_names=names,
+    return batch.with_rollouts(row=group.clone())
+
+
+def info_of(batch: Batch, *named: str, **changes: Any) -> StepInfo:
+    """The fourth of ten steps of a run whose rewards are reward0, reward1, ... and then those named, of weight 0."""
+    parts = batch.get("reward_components")
+    count = 0 if parts is None else parts.shape[1] - len(named)
+    info = StepInfo(
         step=3,
         steps=10,
-        seed=0,
-        learning_rate=1e-3,
+        lr=1e-3,
+        reward_names=(*(f"reward{i}" for i in range(count)), *named),
+        reward_weights=(*[1.0] * count, *[0.0] * len(named)),
+        max_new_tokens=batch.mask.shape[1],
     )
+    return replace(info, **changes)
 
 
-def with_rewards(batch: Batch, **named: Tensor) -> Batch:
-    """The batch with further reward components of weight 0, by name."""
-    parts = torch.cat([batch["reward_components"], *(value[:, None] for value in named.values())], 1)
-    names, weights = (batch.notes.get(key, ()) for key in ("reward_names", "reward_weights"))
-    batch = batch.replace(reward_components=parts)
-    return batch.note(reward_names=(*names, *named), reward_weights=(*weights, *[0.0] * len(named)))
+def with_rewards(batch: Batch, *values: Tensor) -> Batch:
+    """The batch with further reward components [N] after its own."""
+    held = [batch["reward_components"]] if "reward_components" in batch else []
+    return batch.replace(reward_components=torch.cat([*held, *(value[:, None] for value in values)], 1))
 
 
 def rollout_of(request: Request, tokens: list[int], **changes: Any) -> Rollout:

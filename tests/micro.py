@@ -22,8 +22,11 @@ from cohort.policies.toy import toy
 from cohort.training import sft
 from cohort.training.build import Setup, optimizer_of, prepare
 from cohort.training.config import make_config
-from cohort.training.loop import Progress, StepResult, one_step
+from cohort.training.loop import one_step
+from cohort.training.outcome import StepResult
 from cohort.training.precision import MasterWeights
+from cohort.training.progress import Progress
+from tests.stepping import run_of
 from tests.traits import trait
 
 LETTERS = "abcdefgh"
@@ -133,4 +136,4 @@ def success(policy: CausalLM) -> float:
 
 def train(setup: Setup, optimizer: MasterWeights, progress: Progress) -> list[StepResult]:
     """All steps of the run."""
-    return [one_step(setup, optimizer, progress) for _ in range(setup.config.optimisation.steps)]
+    return [one_step(run_of(setup, optimizer, progress)) for _ in range(setup.config.optimisation.steps)]

@@ -12,8 +12,8 @@ from typing import Any
 from cohort.policies.toy import toy
 from cohort.training import sft
 from cohort.training.build import Setup
-from cohort.training.loop import Progress
 from cohort.training.precision import MasterWeights
+from cohort.training.progress import Progress
 from tests import micro
 
 # What stands between a question and its demonstration.

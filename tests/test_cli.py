@@ -99,7 +99,7 @@ def test_methods_as_json():
     assert (status, err) == (0, "")
     rows = json.loads(out)
     assert [row["name"] for row in rows] == list(registry.names())
-    assert all(set(row) == {"name", "paper", "axes", "confidence", "idea", "lacks"} for row in rows)
+    assert all(set(row) == {"name", "paper", "axes", "confidence", "idea", "requires"} for row in rows)
     assert all(row["paper"] and row["axes"] and row["confidence"] and row["idea"] for row in rows)
 
 

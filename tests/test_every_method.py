@@ -22,7 +22,7 @@ from cohort.data.prompts import PromptSpec, load_prompts
 from cohort.policies import toy as model
 from cohort.training import toy
 
-TRAINABLE = [name for name in registry.names() if not registry.method(name).lacks]
+TRAINABLE = [name for name in registry.names() if not registry.method(name).requires]
 STEPS = 10
 REWARDS = Path(__file__).with_name("every_method_rewards.py")
 # What a method that reads a judge's reward or a column of the data is given beside the embedded task.

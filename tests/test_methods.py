@@ -19,7 +19,7 @@ from cohort.registry import method
 from cohort.types import Batch
 from cohort.types.declare import needs
 from tests.helpers import random_batch
-from tests.traits import batch_for, gradients, trait, with_leaves
+from tests.traits import batch_for, gradients, info_for, rollouts_for, trait, with_leaves
 
 
 def test_many_axes_append_and_one_axes_are_taken() -> None:
@@ -207,9 +207,10 @@ def test_every_pair_composes_or_is_refused_with_the_axis_named(first: str) -> No
             continue
         assert set(made.filled) <= set(method(first).filled) | set(method(second).filled)
         batch, leaves = with_leaves(made, batch_for(first, second, seed=2))
-        states = made.observe(made.init(size=3), batch=batch, rollouts=[])
+        bound = made.bind(made.init(size=3), info_for(batch, first, second))
+        bound = bound.with_states(bound.on_rollouts(batch, rollouts_for(batch)))
         try:
-            loss = made.loss(made.prepare(batch, states), states).total
+            loss = bound.loss(bound.prepare(batch).batch).total
         except GradedRewardError as refusal:
             # One shapes graded rewards, the other is defined for 0 and 1; it says how to go on.
             assert "threshold" in str(refusal)
@@ -225,7 +226,7 @@ def test_stateful_functions_keep_their_state_under_their_own_key() -> None:
     both = method("fg-expo") | method("knapsack")
     states = both.init(size=5)
     assert set(states) == {"curriculum/gaussian", "budget/knapsack_budget", "regularizer/adaptive_kl"}
-    rows, after = both.pick(states, count=3, rng=torch.Generator().manual_seed(0))
+    rows, after = both.bind(states).pick(count=3, rng=torch.Generator().manual_seed(0))
     assert len(set(rows.tolist())) == 3
     assert set(after) == set(states)
 
@@ -236,16 +237,16 @@ def test_a_scalar_regularizer_must_say_that_it_couples() -> None:
         return (batch.logp - batch.ref_logp).mean()
 
     made = Method(regularizer=(use(scalar),))
-    batch = made.prepare(random_batch(1), {})
-    assert made.loss(batch, {}).total.ndim == 0
+    batch = made.bind().prepare(random_batch(1)).batch
+    assert made.bind().loss(batch).total.ndim == 0
     with pytest.raises(MethodError, match="couples=True"):
-        made.loss(batch.replace(weight=made.weights(batch, {})), {})
+        made.bind().loss(batch.replace(weight=made.bind().weights(batch)))
 
 
 def test_the_loss_is_the_sum_of_its_parts() -> None:
     made = method("grpo(kl_beta=0.1)")
-    batch = made.prepare(random_batch(4), {})
-    loss = made.loss(batch, {})
+    batch = made.bind().prepare(random_batch(4)).batch
+    loss = made.bind().loss(batch)
     assert torch.allclose(loss.total, loss.policy + loss.regularizers["kl"])
     by_hand = surrogate.ppo_clip(batch, ratio.token(batch), batch.advantages) * aggregation.sequence_mean(batch)
     kl = regularizer.kl(batch, beta=0.1) * aggregation.sequence_mean(batch)
@@ -253,7 +254,7 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
 
 
 def test_an_axis_is_one_entry_of_the_table_and_a_slot_of_every_method() -> None:
-    slots = [field.name for field in fields(Method) if field.name not in ("name", "lacks")]
+    slots = [field.name for field in fields(Method) if field.name not in ("name", "requires")]
     assert slots == list(AXES)
     for name, axis in AXES.items():
         empty = getattr(Method(), name)
@@ -265,6 +266,12 @@ def test_an_axis_is_one_entry_of_the_table_and_a_slot_of_every_method() -> None:
 def test_what_a_function_takes_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = random_batch(0)
     method = registry.method("dapo+gdpo")
-    expected = method.loss(method.prepare(batch, {}), {}).total
+    info = info_for(batch)
+
+    def loss() -> torch.Tensor:
+        bound = method.bind(info=info)
+        return bound.loss(bound.prepare(batch).batch).total
+
+    expected = loss()
     monkeypatch.setattr("cohort.methods.stage.parameters", None)
-    assert torch.equal(method.loss(method.prepare(batch, {}), {}).total, expected)
+    assert torch.equal(loss(), expected)

@@ -2,6 +2,7 @@
 
 random_fields(batch, generator)   the random batch with the fields that the method's hooks would attach
 ORDERED = True                    its rule breaks ties by the order of rollouts, which is part of the paper's rule
+NAMED = (...)                     names of the rewards that its random batch has after its own
 QUIET = True                      its gradient may vanish on a random batch; the reason stands beside it
 TRAIN = {...}                     configuration keys with which it trains on the micro task (tests/micro.py)
 HYPER_TRAIN = "(...)"             hyperparameters with which it trains there
@@ -17,9 +18,9 @@ from torch import Tensor
 
 from cohort.methods import Method
 from cohort.training.update import SCORED
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from tests.golden.runner import adapter
-from tests.helpers import random_batch
+from tests.helpers import info_of, random_batch
 
 
 def trait(name: str, what: str, default: Any = None) -> Any:
@@ -39,6 +40,16 @@ def with_fields(batch: Batch, *names: str, seed: int = 0) -> Batch:
 def batch_for(*names: str, seed: int = 0, **kwargs: Any) -> Batch:
     """A random batch that the methods can work on."""
     return with_fields(random_batch(seed, **kwargs), *names, seed=seed)
+
+
+def info_for(batch: Batch, *names: str) -> StepInfo:
+    """Where a run with the methods stands, of which `batch_for` made a batch."""
+    return info_of(batch, *(reward for name in names for reward in trait(name, "NAMED", ())))
+
+
+def rollouts_for(batch: Batch) -> list[Any]:
+    """A rollout for each row of a random batch, which has none: no hook reads it there."""
+    return [None] * batch.size
 
 
 def with_leaves(method: Method, batch: Batch) -> tuple[Batch, dict[str, Tensor]]:

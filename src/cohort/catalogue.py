@@ -15,7 +15,7 @@ INDEX = HERE / "index.json"
 
 
 def overview() -> list[dict[str, str]]:
-    """Name, paper, axes, confidence, idea and what it lacks, of every method."""
+    """Name, paper, axes, confidence, idea and what it requires, of every method."""
     known = json.loads(INDEX.read_text(encoding="utf-8")) if INDEX.is_file() else {}
     rows = []
     for name, path in _recipes().items():
@@ -59,5 +59,5 @@ def _asked(name: str) -> dict[str, str]:
         "axes": ", ".join(axis for axis in AXES if getattr(made, axis)),
         "confidence": recipe.confidence.split(":")[0],
         "idea": recipe.idea,
-        "lacks": made.lacks,
+        "requires": made.requires,
     }

@@ -40,8 +40,8 @@ def explain(expression: str) -> str:
         lines.append("")
     lines += ["## What it costs", ""]
     lines += [f"- {text}" for text in costs(method)] or ["- no model call beyond sampling and the update"]
-    if method.lacks:
-        lines += ["", f"It cannot be trained here yet: it needs {method.lacks}."]
+    if method.requires:
+        lines += ["", f"It cannot be trained here yet: it needs {method.requires}."]
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cohort import registry
 from cohort.axes import correction
 from cohort.methods import MethodError
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from tests.helpers import random_batch
 from tests.traits import gradients, with_leaves
 
@@ -32,7 +32,7 @@ def drifted(seed: int, scale: float = 0.4) -> Batch:
 def loss_of(expression: str, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     method = registry.method(expression)
     batch, leaves = with_leaves(method, batch)
-    total = method.loss(method.prepare(batch, {}), {}).total
+    total = method.bind().loss(method.bind().prepare(batch).batch).total
     return total.detach(), gradients(total, leaves)
 
 
@@ -119,11 +119,11 @@ def test_when_everything_is_rejected_the_loss_is_nothing_and_has_a_gradient_of_n
 def test_what_is_rejected_leaves_the_divisor() -> None:
     batch = drifted(5)
     method = registry.method("rollout-correction(high=None, criteria=[{'statistic': 'token_k1', 'high': 1.2}])")
-    kept, weight = method.correct(batch, {})
+    kept, weight = method.bind().correct(batch)
     assert weight is not None
     assert 0 < int(kept.loss_mask.sum()) < int(batch.mask.sum())
     assert bool((weight[~kept.loss_mask] == 0).all())
-    shares = method.weights(kept, {})
+    shares = method.bind().weights(kept)
     some = kept.loss_mask.any(1)
     torch.testing.assert_close(shares.sum(1)[some], torch.full_like(shares.sum(1)[some], 1 / batch.size))
 
@@ -149,10 +149,10 @@ def test_staleness_counts_from_the_oldest_token_and_drops_whole_groups() -> None
     version = torch.tensor([[5, 6, 0], [7, 7, 7], [9, 0, 0], [0, 0, 0]])
     mask = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0], [0, 0, 0]]).bool()
     batch = Batch(mask=mask, tokens={"version": version}, rollouts={"group": torch.tensor([4, 4, 2, 2])})
-    batch = batch.note(version=9)
-    assert staleness(batch).tolist() == [4, 2, 0, 0]
-    assert fresh_groups(batch, max_staleness=3).tolist() == [False, False, True, True]
-    assert fresh_groups(batch, max_staleness=4).all()
+    info = StepInfo(version=9)
+    assert staleness(batch, version=9).tolist() == [4, 2, 0, 0]
+    assert fresh_groups(batch, max_staleness=3, info=info).tolist() == [False, False, True, True]
+    assert fresh_groups(batch, max_staleness=4, info=info).all()
 
 
 def test_metrics_say_what_the_correction_did() -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.methods import Method
-from cohort.types import Batch
-from tests.traits import batch_for, gradients, trait, with_leaves
+from cohort.types import Batch, StepInfo
+from tests.traits import batch_for, gradients, info_for, rollouts_for, trait, with_leaves
 
 EVERY = registry.names()
 SHAPES = st.sampled_from([(4, 4, 4), (2, 5, 3), (3,), (2, 2, 2, 2, 2), (6, 2)])
@@ -22,13 +22,22 @@ SHAPES = st.sampled_from([(4, 4, 4), (2, 5, 3), (3,), (2, 2, 2, 2, 2), (6, 2)])
 Gradients = dict[str, Tensor]
 
 
-def run(method: Method, batch: Batch) -> tuple[Tensor, Gradients, Batch]:
-    """Loss and its gradient with respect to what the forward pass gives, through every stage of the update."""
+def run(
+    asked: str | Method, batch: Batch, info: StepInfo | None = None, before: Batch | None = None
+) -> tuple[Tensor, Gradients, Batch]:
+    """Loss and its gradient with respect to what the forward pass gives, through every stage of the update.
+
+    Args:
+        before: batch of an earlier step.
+    """
+    method = registry.method(asked) if isinstance(asked, str) else asked
+    info = info or info_for(batch, *([asked] if isinstance(asked, str) else []))
     batch, leaves = with_leaves(method, batch)
-    states = method.init(size=int(batch["row"].max()) + 1)
-    states = method.observe(states, batch=batch, rollouts=[])
-    ready = method.prepare(batch, states)
-    loss = method.loss(ready, states).total if ready.size else torch.zeros((), dtype=batch.dtype)
+    bound = method.bind(method.init(size=int(batch["row"].max()) + 1), info)
+    for seen in [batch] if before is None else [before, batch]:
+        bound = bound.with_states(bound.on_rollouts(seen, rollouts_for(seen)))
+    ready = bound.prepare(batch).batch
+    loss = bound.loss(ready).total if ready.size else torch.zeros((), dtype=batch.dtype)
     return loss.detach(), gradients(loss, leaves), ready
 
 
@@ -44,7 +53,6 @@ def close(a: Tensor | Gradients, b: Tensor | Gradients) -> bool:
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10_000), groups=SHAPES, extra=st.integers(1, 4))
 def test_padding_changes_nothing(name: str, seed: int, groups: tuple[int, ...], extra: int) -> None:
-    method = registry.method(name)
     batch = batch_for(name, seed=seed, groups=groups)
 
     def padded(x: Tensor) -> Tensor:
@@ -54,10 +62,9 @@ def test_padding_changes_nothing(name: str, seed: int, groups: tuple[int, ...], 
         mask=torch.cat([batch.mask, torch.zeros(batch.size, extra, dtype=torch.bool)], 1),
         tokens={k: padded(v) for k, v in batch._tokens.items()},
         rollouts=batch._rollouts,
-        notes=batch.notes,
     )
-    loss, grad, _ = run(method, batch)
-    loss_wider, grad_wider, _ = run(method, wider)
+    loss, grad, _ = run(name, batch)
+    loss_wider, grad_wider, _ = run(name, wider, info_for(batch, name))
     assert close(loss, loss_wider)
     assert close(grad, {k: v[:, : batch.mask.shape[1]] for k, v in grad_wider.items()})
     assert not any(v[:, batch.mask.shape[1] :].any() for v in grad_wider.values())
@@ -67,7 +74,6 @@ def test_padding_changes_nothing(name: str, seed: int, groups: tuple[int, ...], 
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10_000), groups=SHAPES)
 def test_what_stands_under_the_mask_never_matters(name: str, seed: int, groups: tuple[int, ...]) -> None:
-    method = registry.method(name)
     batch = batch_for(name, seed=seed, groups=groups)
 
     def spoilt(x: Tensor) -> Tensor:
@@ -75,8 +81,8 @@ def test_what_stands_under_the_mask_never_matters(name: str, seed: int, groups: 
         return torch.where(batch.mask.reshape(*batch.mask.shape, *[1] * (x.ndim - 2)), x, garbage)
 
     other = batch.with_tokens(**{k: spoilt(v) for k, v in batch._tokens.items()})
-    loss, grad, _ = run(method, batch)
-    loss_other, grad_other, _ = run(method, other)
+    loss, grad, _ = run(name, batch)
+    loss_other, grad_other, _ = run(name, other)
     assert close(loss, loss_other)
     assert close(grad, grad_other)
     assert not any(v[~batch.mask].any() for v in grad.values())
@@ -86,11 +92,10 @@ def test_what_stands_under_the_mask_never_matters(name: str, seed: int, groups: 
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10_000), groups=SHAPES)
 def test_order_of_rollouts_and_groups_does_not_matter(name: str, seed: int, groups: tuple[int, ...]) -> None:
-    method = registry.method(name)
     batch = batch_for(name, seed=seed, groups=groups)
     order = torch.randperm(batch.size, generator=torch.Generator().manual_seed(seed + 1))
-    loss, grad, _ = run(method, batch)
-    loss_moved, grad_moved, _ = run(method, batch.select(order))
+    loss, grad, _ = run(name, batch)
+    loss_moved, grad_moved, _ = run(name, batch.select(order))
     assert close(loss, loss_moved)
     assert close({k: v[order] for k, v in grad.items()}, grad_moved)
 
@@ -123,7 +128,6 @@ def edge_batches(name: str, seed: int) -> dict[str, Batch]:
             mask=base.mask,
             tokens={k: v.bfloat16() if v.is_floating_point() else v for k, v in base._tokens.items()},
             rollouts=base._rollouts,
-            notes=base.notes,
         ),
     }
 
@@ -134,10 +138,11 @@ def test_loss_and_gradient_are_finite(name: str, edge: str) -> None:
     """On every valid batch; or the method refuses with a message that says what to do."""
     from cohort.errors import UsageError
 
-    method = registry.method(name)
     for seed in range(3):
         try:
-            loss, grad, _ = run(method, edge_batches(name, seed)[edge])
+            loss, grad, _ = run(
+                name, edge_batches(name, seed)[edge], before=batch_for(name, seed=seed, groups=(4, 3, 2))
+            )
         except (UsageError, ValueError) as refusal:
             assert edge in ("groups of one", "all equal 0.7", "huge rewards"), refusal
             assert "group_size" in str(refusal) or "threshold" in str(refusal)
@@ -150,10 +155,13 @@ def test_loss_and_gradient_are_finite(name: str, edge: str) -> None:
 def test_state_survives_a_checkpoint(name: str, tmp_path: Any) -> None:
     method = registry.method(name)
     batch = batch_for(name, seed=3)
-    states = method.observe(method.init(size=4), batch=batch, rollouts=[])
+    info = info_for(batch, name)
+    states = method.bind(method.init(size=4), info).on_rollouts(batch, rollouts_for(batch))
     torch.save(states, tmp_path / "states.pt")
     loaded = torch.load(tmp_path / "states.pt", weights_only=True)
-    first, second = (method.loss(method.prepare(batch, s), s).total for s in (states, loaded))
+    first, second = (
+        bound.loss(bound.prepare(batch).batch).total for bound in (method.bind(s, info) for s in (states, loaded))
+    )
     assert torch.equal(first, second)
     assert str(states) == str(loaded)
 
@@ -171,6 +179,5 @@ def test_a_method_reads_only_what_it_declares(name: str) -> None:
         mask=batch.mask,
         tokens={k: v for k, v in batch._tokens.items() if k in fields},
         rollouts={k: v for k, v in batch._rollouts.items() if k in fields},
-        notes=batch.notes,
     )
-    assert close(run(method, batch)[0], run(method, bare)[0])
+    assert close(run(name, batch)[0], run(name, bare)[0])

@@ -1,8 +1,8 @@
 """Run one case of a vector file through the code that training uses, and compare.
 
 A case of kind `loss` is run by the general path: the recipe with the case's configuration, over GRPO for the axes that
-the method leaves alone, on a `Batch` of the case's inputs, through `Method`'s own functions. Whatever is particular to
-a method stands in `adapters/<slug>.py`, which may define
+the method leaves alone, on a `Batch` of the case's inputs, through the functions of `BoundMethod` that the loop calls.
+Whatever is particular to a method stands in `adapters/<slug>.py`, which may define
 
     HYPER      hyperparameters of every loss case that the vector file does not name
     RENAME     configuration key -> hyperparameter
@@ -11,6 +11,9 @@ a method stands in `adapters/<slug>.py`, which may define
     OUTPUTS    expected key -> function of the Run, for intermediate results
     hyper(case)        further hyperparameters, where they stand among the inputs
     batch(case)        the batch of a loss case, where the inputs are laid out in another way
+    info(case)         where the run stands, if the case says so
+    NAMED              names of the rewards that the batch has after its own
+    states(run)        states in place of those at the start of a run
     KIND_<kind>(case)  outputs of a case of another kind, by calling the recipe's own functions
 
 Every key of `expected` is compared; one that nothing produces fails the case.
@@ -23,7 +26,7 @@ import importlib.util
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -33,8 +36,9 @@ import torch
 from torch import Tensor
 
 from cohort import registry
-from cohort.methods import Loss, Method
-from cohort.types import Batch
+from cohort.methods import BoundMethod, Loss, Method, Prepared
+from cohort.types import Batch, StepInfo
+from tests.helpers import info_of
 
 VECTORS = Path(os.environ.get("COHORT_GOLDEN") or Path(__file__).parent / "vectors")
 
@@ -200,37 +204,51 @@ class Run:
         return self._made[0]
 
     @cached_property
-    def states(self) -> dict[str, Any]:
+    def info(self) -> StepInfo:
+        made = getattr(self.extra, "info", lambda case: StepInfo())(self.case)
+        return replace(made, reward_names=info_of(self.batch, *getattr(self.extra, "NAMED", ())).reward_names)
+
+    @cached_property
+    def bound(self) -> BoundMethod:
+        """The method at the step's update."""
         states = getattr(self.extra, "states", lambda run: run.method.init(size=self.batch.size))(self)
-        return self.method.observe(states, batch=self.batch, rollouts=[])
+        bound = self.method.bind(states, self.info)
+        return bound.with_states(bound.on_rollouts(self.batch, [None] * self.batch.size))
+
+    @property
+    def states(self) -> dict[str, Any]:
+        return dict(self.bound.states)
 
     @cached_property
+    def prepared(self) -> Prepared:
+        return self.bound.prepare(self.batch)
+
+    @property
     def shaped(self) -> Batch:
-        return self.method.shape(self.batch, self.states)
+        return self.prepared.shaped
 
-    @cached_property
+    @property
     def kept(self) -> Tensor:
         """Rows that the filters before the advantage keep."""
-        return self.method.keep(self.shaped, self.states, after_advantage=False)
+        return self.prepared.before
 
-    @cached_property
+    @property
     def assigned(self) -> Batch:
         """With advantages, before the filters that come after them."""
-        batch = self.shaped.select(self.kept)
-        return batch if "token_advantages" in self.inputs else self.method.assign(batch, self.states)
+        return self.batch if "token_advantages" in self.inputs else self.prepared.assigned
 
-    @cached_property
+    @property
     def kept_after(self) -> Tensor:
-        return self.method.keep(self.assigned, self.states, after_advantage=True)
+        return (self.prepared.trained[:, None] == self.kept).nonzero()[:, 1]
 
-    @cached_property
+    @property
     def trained(self) -> Batch:
         """What the loss is taken on."""
-        return self.assigned.select(self.kept_after)
+        return self.batch if "token_advantages" in self.inputs else self.prepared.batch
 
     @cached_property
     def loss(self) -> Loss:
-        return self.method.loss(self.trained, self.states)
+        return self.bound.loss(self.trained)
 
     @cached_property
     def gradients(self) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from cohort.training.run import Result, train
 from tests import micro
 from tests.helpers import tiny_policy
 from tests.policies.test_causal_lm import ragged
+from tests.stepping import run_of
 
 KINDS = ("head", "model")
 VALUES = frozenset({"logp", "values"})
@@ -109,7 +110,7 @@ def test_it_has_a_learning_rate_of_its_own(micro_root: Path, kind: str) -> None:
         critic = setup.policy.roles.models["critic"]
         rates = []
         for _ in range(2):
-            one_step(setup, optimizer, progress)
+            one_step(run_of(setup, optimizer, progress))
             rates.append([group["lr"] for group in optimizer.param_groups])
             assert rates[-1][1] == pytest.approx(2 * rates[-1][0])
         assert 0 < rates[0][0] < rates[1][0] < 0.01

@@ -20,9 +20,9 @@ def update_of(
     made = registry.method(method)
     batch, leaves = with_leaves(made, batch)
     if states is None:
-        states = made.observe(made.init(size=int(batch["row"].max()) + 1), batch=batch, rollouts=[])
-    ready = made.prepare(batch, states)
-    loss = made.loss(ready, states).total
+        states = made.bind(made.init(size=int(batch["row"].max()) + 1)).on_rollouts(batch, [])
+    ready = made.bind(states).prepare(batch).batch
+    loss = made.bind(states).loss(ready).total
     return loss.detach(), gradients(loss, leaves), ready
 
 

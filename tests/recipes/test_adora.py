@@ -22,16 +22,16 @@ VARIANTS = st.sampled_from(list(WEIGHTS))
 @given(seed=SEEDS, groups=SHAPES, variant=VARIANTS)
 def test_equal_weights_are_the_base_method(seed: int, groups: tuple[int, ...], variant: str) -> None:
     batch = random_batch(seed, groups=groups)
-    weighted = registry.method("adora", variant=variant, weight_tas=1.0, weight_tds=1.0).assign(batch, {})
-    assert torch.equal(weighted.advantages, registry.method("grpo").assign(batch, {}).advantages)
+    weighted = registry.method("adora", variant=variant, weight_tas=1.0, weight_tds=1.0).bind().assign(batch)
+    assert torch.equal(weighted.advantages, registry.method("grpo").bind().assign(batch).advantages)
 
 
 @settings(max_examples=15, deadline=None)
 @given(seed=SEEDS, groups=SHAPES, variant=VARIANTS)
 def test_a_group_shares_one_of_two_weights_and_sums_to_zero(seed: int, groups: tuple[int, ...], variant: str) -> None:
     batch = random_batch(seed, groups=groups, empty=False)
-    base = registry.method("grpo").assign(batch, {}).advantages[:, 0]
-    found = registry.method("adora", variant=variant).assign(batch, {}).advantages[:, 0]
+    base = registry.method("grpo").bind().assign(batch).advantages[:, 0]
+    found = registry.method("adora", variant=variant).bind().assign(batch).advantages[:, 0]
     assert (group_sum(found, batch.groups).abs() < 1e-9).all()
     weight = (found / base)[base != 0]
     group = batch.groups.index[base != 0]
@@ -46,8 +46,6 @@ def test_a_group_shares_one_of_two_weights_and_sums_to_zero(seed: int, groups: t
 def test_only_differences_of_length_matter(seed: int, variant: str, more: int) -> None:
     batch = random_batch(seed)
     longer = batch.with_rollouts(length=batch.lengths + more)
-    for each in (batch, longer):
-        each.notes["max_new_tokens"] = 10**6
     shares = [length_advantage(b, variant=variant, correct_above=0.5) for b in (batch, longer)]
     assert torch.equal(*shares)
 

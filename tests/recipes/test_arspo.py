@@ -19,6 +19,7 @@ from cohort.recipes.arspo import RULES, control
 from cohort.training.loop import one_step
 from cohort.types import Batch
 from tests import micro
+from tests.stepping import run_of
 from tests.traits import batch_for, gradients, with_leaves
 
 SEEDS = st.integers(0, 10_000)
@@ -33,8 +34,8 @@ def run(name: str, batch: Batch, *, weights: list[float] | None = None) -> tuple
     states: dict[str, Any] = method.init(size=3)
     if weights:
         states[KEY]["weights"] = torch.tensor(weights, dtype=torch.float64)
-    made = method.prepare(given_batch, states)
-    loss = method.loss(made, states).total
+    made = method.bind(states).prepare(given_batch).batch
+    loss = method.bind(states).loss(made).total
     return loss.detach(), gradients(loss, leaves)["logp"]
 
 
@@ -109,7 +110,7 @@ def watch(states: dict[str, Any], scores: dict[int, float], method: Any) -> dict
     task = torch.tensor([k for k in scores for _ in range(2)], dtype=torch.int64)
     rewards = torch.tensor([scores[int(k)] for k in task], dtype=torch.float64)
     batch = Batch.of(torch.ones(len(task), 1), group=task, rewards=rewards).with_rollouts(task=task)
-    return method.observe(states, batch=batch, rollouts=[])
+    return method.bind(states).on_rollouts(batch, [])
 
 
 def test_windows_set_the_baseline_then_move_the_weights() -> None:
@@ -143,18 +144,18 @@ def test_tasks_come_from_the_data(micro_root: Path) -> None:
     named = [{**row, "task": "even" if row["task"] == 0 else "odd"} for row in micro.ROWS]
     method = "arspo(tasks=('even', 'odd'), maps=('identity', 'exp'), warmup_steps=1, window_steps=1)"
     with micro.ready(micro_root, method, data=named, steps=2, group_size=4) as (setup, optimizer, progress):
-        result = one_step(setup, optimizer, progress)
+        result = one_step(run_of(setup, optimizer, progress))
         assert result.batch is not None
         odd = torch.tensor([result.rollouts[i].prompt.row["task"] == "odd" for i in result.trained])
         assert torch.equal(result.batch["task"], odd.long())
         raw = torch.tensor([result.rollouts[i].reward for i in result.trained])
         assert torch.allclose(result.batch.rewards, torch.where(odd, (3 * raw).exp(), raw))
-        one_step(setup, optimizer, progress)
+        one_step(run_of(setup, optimizer, progress))
         assert float(progress.states[KEY]["weights"].min()) == 1
     with (
         pytest.raises(UsageError, match="tasks="),
         micro.ready(micro_root, "arspo", data=named, group_size=2) as (setup, optimizer, progress),
     ):
-        one_step(setup, optimizer, progress)
+        one_step(run_of(setup, optimizer, progress))
     with pytest.raises(MethodError, match="maps"):
         registry.method("arspo(tasks=('a', 'b'))")

@@ -21,11 +21,11 @@ BOUNDS = st.floats(0.01, 0.95)
 
 
 def shaped(batch: Batch, **hyper: float) -> torch.Tensor:
-    return registry.method("aspo", **hyper).assign(batch, {}).advantages
+    return registry.method("aspo", **hyper).bind().assign(batch).advantages
 
 
 def base(batch: Batch) -> torch.Tensor:
-    return registry.method("grpo").assign(batch, {}).advantages
+    return registry.method("grpo").bind().assign(batch).advantages
 
 
 @settings(max_examples=15, deadline=None)
@@ -80,7 +80,7 @@ def test_positions_come_from_the_texts() -> None:
     access = access_of(texts)
     batch = Batch(mask=torch.ones(4, 40))
     assert find_code(batch, access)["first_code_position"].tolist() == [7, -1, 0, -1]
-    other = registry.method("aspo(code_pattern='<tool>|code')").attach(batch, access, {})
+    other = registry.method("aspo(code_pattern='<tool>|code')").bind().on_scored(batch, access)
     assert other["first_code_position"].tolist() == [-1, 3, -1, 0]
 
 

@@ -20,14 +20,14 @@ LOW, HIGH = (0.6, 0.9, 0.02), (1.2, 3.0, 0.05)
 
 
 def search(batch: Batch, **hyper: object) -> Balance:
-    ready = registry.method("grpo").assign(batch, {})
+    ready = registry.method("grpo").bind().assign(batch)
     given = {"search": "paper", "rho0": 0.4, "low": LOW, "high": HIGH, **hyper}
     return balance(ready, ratio.token(ready), ready.advantages, **given)  # type: ignore[arg-type]
 
 
 def measured(batch: Batch, low: float, high: float, mode: str) -> float:
     """The measure at given bounds, token by token."""
-    advantages, rho = registry.method("grpo").assign(batch, {}).advantages, ratio.token(batch)
+    advantages, rho = registry.method("grpo").bind().assign(batch).advantages, ratio.token(batch)
     up = down = 0.0
     for i, t in batch.mask.nonzero().tolist():
         a, r = float(advantages[i, t]), float(rho[i, t])
@@ -58,7 +58,7 @@ def by_hand(batch: Batch, mode: str, rho0: float, low: tuple, high: tuple) -> tu
 def gradient(method: str, batch: Batch) -> Tensor:
     made = registry.method(method)
     logp = batch._tokens["logp"].clone().requires_grad_()
-    loss = made.loss(made.prepare(batch.with_tokens(logp=logp), {}), {}).total
+    loss = made.bind().loss(made.bind().prepare(batch.with_tokens(logp=logp)).batch).total
     return torch.autograd.grad(loss, logp)[0]
 
 
@@ -128,7 +128,7 @@ def test_without_a_signal_there_is_no_search_and_no_gradient(mode: str, reward: 
 
 def test_a_raised_lower_bound_drops_negative_tokens_and_the_dual_clip_far_ones() -> None:
     batch = random_batch(5, drift=1.0)
-    advantages, rho = registry.method("grpo").assign(batch, {}).advantages, ratio.token(batch)
+    advantages, rho = registry.method("grpo").bind().assign(batch).advantages, ratio.token(batch)
     down = batch.mask & (advantages < 0)
     grad = gradient("bapo(rho0=0.999999)", batch)
     assert torch.equal(grad[down] == 0, (rho < 0.9)[down])
@@ -144,6 +144,6 @@ def test_bounds_that_end_before_they_begin_are_refused() -> None:
 def test_a_minibatch_is_searched_whole() -> None:
     """Cut into micro-batches, it would have bounds of its own in each."""
     assert registry.method("bapo").couples
-    batch = registry.method("grpo").assign(random_batch(6, groups=(4, 4), drift=1.0), {})
+    batch = registry.method("grpo").bind().assign(random_batch(6, groups=(4, 4), drift=1.0))
     halves = [search(batch.select(batch.groups.index == g), rho0=0.5) for g in (0, 1)]
     assert len({found.steps for found in (*halves, search(batch, rho0=0.5))}) == 3

@@ -14,15 +14,15 @@ from cohort.axes.advantage import centred
 from cohort.methods import MethodError
 from cohort.recipes.bnpo import fitted, weights
 from cohort.reductions.groups import group_sum
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from tests.helpers import random_batch
 
 SEEDS = st.integers(0, 10_000)
 SHAPES = st.sampled_from([(4, 4, 4), (2, 5, 3, 8), (3, 3), (6, 2, 1)])
 
 
-def advantages(batch: Batch, **hyper: object) -> torch.Tensor:
-    return registry.method("bnpo", **hyper).assign(batch, {})["outcome_advantage"]
+def advantages(batch: Batch, info: StepInfo | None = None, **hyper: object) -> torch.Tensor:
+    return registry.method("bnpo", **hyper).bind(info=info).assign(batch)["outcome_advantage"]
 
 
 @settings(max_examples=15, deadline=None)
@@ -36,7 +36,7 @@ def test_both_parameters_one_is_reinforce_with_a_baseline(seed: int, groups: tup
 @given(seed=SEEDS, groups=SHAPES)
 def test_both_parameters_three_halves_is_grpo(seed: int, groups: tuple[int, ...]) -> None:
     batch = random_batch(seed, groups=groups)
-    grpo = registry.method("grpo", adv_eps=1e-15).assign(batch, {})["outcome_advantage"]
+    grpo = registry.method("grpo", adv_eps=1e-15).bind().assign(batch)["outcome_advantage"]
     assert torch.allclose(advantages(batch, alpha_beta=(1.5, 1.5)), math.pi / 8 * grpo, atol=1e-9)
 
 
@@ -90,17 +90,18 @@ def test_decomposition_is_the_mean_over_components(seed: int) -> None:
     each = [advantages(batch.replace(rewards=batch["reward_components"][:, k])) for k in range(2)]
     assert torch.allclose(advantages(batch, decompose=True), (each[0] + each[1]) / 2, atol=1e-9)
     # A component of weight 0 has no say.
-    first = batch.note(reward_weights=(1.0, 0.0))
-    assert torch.allclose(advantages(first, decompose=True), each[0], atol=1e-9)
+    first = advantages(batch, StepInfo(reward_weights=(1.0, 0.0)), decompose=True)
+    assert torch.allclose(first, each[0], atol=1e-9)
 
 
 def test_a_component_that_does_not_apply_says_nothing() -> None:
     batch = random_batch(4, groups=(4, 4, 4))
     parts = batch["reward_components"].clone()
     parts[batch.groups.index == 1, 1] = torch.nan
-    found = advantages(batch.replace(reward_components=parts).note(reward_weights=(0.0, 1.0)), decompose=True)
+    second = StepInfo(reward_weights=(0.0, 1.0))
+    found = advantages(batch.replace(reward_components=parts), second, decompose=True)
     rest = batch.select(batch.groups.index != 1)
-    other = advantages(rest.note(reward_weights=(0.0, 1.0)), decompose=True)
+    other = advantages(rest, second, decompose=True)
     assert not found[batch.groups.index == 1].any()
     assert torch.allclose(found[batch.groups.index != 1], other)
 

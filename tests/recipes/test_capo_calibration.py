@@ -19,7 +19,7 @@ GROUPS = (6, 5, 3, 1)
 
 
 def advantages(batch: Batch, **hyper: float | None) -> torch.Tensor:
-    return registry.method("capo-calibration", **hyper).assign(batch, {})["outcome_advantage"]
+    return registry.method("capo-calibration", **hyper).bind().assign(batch)["outcome_advantage"]
 
 
 def unmasked(batch: Batch, tau: float) -> torch.Tensor:

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cohort import registry
+from cohort.methods import BoundMethod
 from cohort.recipes.capo_curvature import last_layer, shifts
 from cohort.reductions.moments import direction, moved, no_moments, row_means
 from cohort.training.loop import one_step
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from tests import micro
 from tests.recipes.losses import taken
+from tests.stepping import run_of
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -31,11 +33,14 @@ def random(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def judged(seed: int, **notes: Any) -> Batch:
+def bound(lr: float = 1e-3, **hyper: Any) -> BoundMethod:
+    """The method before any step, at a learning rate."""
+    return registry.method("capo-curvature", **hyper).bind({KEY: no_moments()}, StepInfo(lr=lr))
+
+
+def judged(seed: int) -> Batch:
     """A random batch with advantages."""
-    return registry.method("capo-curvature", **OFF).assign(
-        batch_for("capo-curvature", seed=seed).note(**notes), {KEY: no_moments()}
-    )
+    return bound(**OFF).assign(batch_for("capo-curvature", seed=seed))
 
 
 def last_layer_batch(
@@ -52,14 +57,14 @@ def last_layer_batch(
         rollouts=rollouts, temperature=1.0, head=lambda: weight, log_probs=lambda *_, **__: {"hidden": hidden}
     )
     made = last_layer(batch, access, top_k=top_k)
-    return registry.method("capo-curvature", **OFF).assign(made, {KEY: no_moments()}), weight
+    return bound(**OFF).assign(made), weight
 
 
 @settings(max_examples=15, deadline=None)
 @given(SEEDS, st.sampled_from(["adam", "sgd"]))
 def test_without_thresholds_it_is_the_base_method(seed: int, optimizer: str) -> None:
-    batch = batch_for("capo-curvature", seed=seed).note(learning_rate=1e6)
-    loss, grad = taken("capo-curvature", batch, optimizer=optimizer, **OFF)
+    batch = batch_for("capo-curvature", seed=seed)
+    loss, grad = taken("capo-curvature", batch, StepInfo(lr=1e6), optimizer=optimizer, **OFF)
     same, same_grad = taken("grpo", batch, kl_beta=0.0)
     assert torch.allclose(loss, same)
     assert torch.allclose(grad, same_grad)
@@ -68,15 +73,15 @@ def test_without_thresholds_it_is_the_base_method(seed: int, optimizer: str) -> 
 @settings(max_examples=15, deadline=None)
 @given(SEEDS, st.floats(1e-4, 1e-1))
 def test_with_plain_gradients_the_shifts_have_a_closed_form(seed: int, lr: float) -> None:
-    batch = judged(seed, learning_rate=lr)
-    _, policy = shifts(batch, no_moments(), adam=None)
+    batch = judged(seed)
+    _, policy = shifts(batch, no_moments(), adam=None, lr=lr)
     chosen = (batch["gate_ids"] == batch["token_ids"][..., None]).double()
     v = chosen - batch["gate_probs"]
     size = batch.advantages * (batch["gate_hidden"] ** 2).sum(-1) * (v**2).sum(-1)
     assert torch.allclose(policy, torch.where(batch.mask, (lr * size) ** 2 / 2, 0.0))
     first_order = torch.where(batch.mask, lr * batch.advantages * size, 0.0)
     assert bool((first_order >= 0).all())
-    tiny, _ = shifts(batch.note(learning_rate=1e-9), no_moments(), adam=None)
+    tiny, _ = shifts(batch, no_moments(), adam=None, lr=1e-9)
     assert torch.allclose(tiny / 1e-9, first_order / lr, atol=1e-6)
 
 
@@ -105,7 +110,7 @@ def test_the_objective_shift_predicts_what_the_update_of_one_token_does(seed: in
     step = direction((advantage * v[:, None] * h)[None], torch.arange(6)[None], state, ADAM)[0]
     errors = []
     for lr in (2e-2, 1e-2):
-        predicted = shifts(batch.note(learning_rate=lr), state, adam=ADAM)[0][row, column]
+        predicted = shifts(batch, state, adam=ADAM, lr=lr)[0][row, column]
         new, old = ((weight + scale * step) @ h for scale in (lr, 0.0))
         truth = advantage * (new.softmax(-1)[action] / old.softmax(-1)[action] - 1)
         errors.append(float((predicted - truth).abs()))
@@ -150,9 +155,9 @@ def test_rows_are_averaged_over_the_tokens_that_hold_them_and_others_stay() -> N
 def test_tokens_are_judged_independently_of_each_other(seed: int) -> None:
     batch = judged(seed)
     state = {**no_moments(), "ids": torch.arange(5), "m": random(seed, 5, 3), "v": random(seed + 1, 5, 3) ** 2, "t": 1}
-    everything = shifts(batch, state, adam=ADAM)
+    everything = shifts(batch, state, adam=ADAM, lr=1e-3)
     half = batch.loss_mask & (torch.arange(batch.mask.shape[1]) % 2 == 0)
-    alone = shifts(batch.replace(loss_mask=half), state, adam=ADAM)
+    alone = shifts(batch.replace(loss_mask=half), state, adam=ADAM, lr=1e-3)
     for whole, part in zip(everything, alone, strict=True):
         assert torch.allclose(part, torch.where(half, whole, 0.0))
 
@@ -160,30 +165,24 @@ def test_tokens_are_judged_independently_of_each_other(seed: int) -> None:
 @settings(max_examples=15, deadline=None)
 @given(SEEDS)
 def test_a_rollouts_mean_is_over_its_accepted_tokens(seed: int) -> None:
-    batch = batch_for("capo-curvature", seed=seed).note(learning_rate=0.05)
-    method = registry.method("capo-curvature", tau_fisher=0.002)
-    ready = method.assign(batch, {KEY: no_moments()})
-    accepted = ready.loss_mask
+    batch, method = batch_for("capo-curvature", seed=seed), bound(0.05, tau_fisher=0.002)
+    made = method.prepare(batch)
+    ready, accepted = made.batch, made.batch.loss_mask
     assert bool((accepted <= batch.mask).all())
     count = accepted.sum(1)
-    total = method.weights(ready, {}).sum(1) * batch.size
+    total = method.weights(ready).sum(1) * batch.size
     assert torch.allclose(total, (count > 0).double())
-    assert not taken(method, batch)[1][~accepted].any()
+    assert not taken(method.method, batch, method.info)[1][~accepted].any()
     share = 1 - int(accepted.sum()) / int(batch.mask.sum())
-    assert ready.notes["gate/rejected"] == pytest.approx(share)
+    assert made.metrics["gate/rejected"] == pytest.approx(share)
 
 
 def test_more_is_rejected_at_a_higher_learning_rate_and_all_at_threshold_zero() -> None:
-    method = registry.method("capo-curvature")
-    shares = []
-    for lr in (1e-5, 1e-2, 1e-1, 10.0):
-        batch = batch_for("capo-curvature", seed=4, groups=(8, 8, 8)).note(learning_rate=lr)
-        shares.append(method.assign(batch, {KEY: no_moments()}).notes["gate/rejected"])
+    batch = batch_for("capo-curvature", seed=4, groups=(8, 8, 8))
+    shares = [bound(lr).prepare(batch).metrics["gate/rejected"] for lr in (1e-5, 1e-2, 1e-1, 10.0)]
     assert shares == sorted(shares)
     assert shares[0] == 0 < shares[1]
-    none = registry.method("capo-curvature", tau_fisher=0.0).assign(
-        batch_for("capo-curvature", seed=4), {KEY: no_moments()}
-    )
+    none = bound(tau_fisher=0.0).assign(batch_for("capo-curvature", seed=4))
     assert not none.loss_mask.any()
 
 
@@ -192,7 +191,7 @@ def test_more_is_rejected_at_a_higher_learning_rate_and_all_at_threshold_zero() 
 def test_all_candidates_are_the_vocabulary_and_few_are_its_most_likely(seed: int) -> None:
     whole, weight = last_layer_batch(seed)
     more, _ = last_layer_batch(seed, top_k=64)
-    for a, b in zip(*(shifts(batch, no_moments(), adam=ADAM) for batch in (whole, more)), strict=True):
+    for a, b in zip(*(shifts(batch, no_moments(), adam=ADAM, lr=1e-3) for batch in (whole, more)), strict=True):
         assert torch.equal(a, b)
     few, _ = last_layer_batch(seed, top_k=2)
     logits = few["gate_hidden"] @ weight.T
@@ -203,7 +202,7 @@ def test_all_candidates_are_the_vocabulary_and_few_are_its_most_likely(seed: int
 def test_in_training_the_candidates_are_the_policys_and_the_state_moves_on(micro_root: Path, tmp_path: Path) -> None:
     expression = "capo-curvature(tau_fisher=0.5, tau_hessian=0.9, top_k=None)"
     with micro.ready(micro_root, expression, prompts_per_step=4, group_size=4) as (setup, optimizer, progress):
-        batch = one_step(setup, optimizer, progress).batch
+        batch = one_step(run_of(setup, optimizer, progress)).batch
         assert batch is not None
         at = (batch["gate_ids"] == batch["token_ids"][..., None]).double()
         own = (at * batch["gate_probs"].double()).sum(-1)[batch.mask]
@@ -214,5 +213,5 @@ def test_in_training_the_candidates_are_the_policys_and_the_state_moves_on(micro
         assert bool((state["v"] > 0).any())
         torch.save(progress.states, tmp_path / "states.pt")
         progress.states = torch.load(tmp_path / "states.pt", weights_only=True)
-        one_step(setup, optimizer, progress)
+        one_step(run_of(setup, optimizer, progress))
         assert progress.states[KEY]["t"] == 2

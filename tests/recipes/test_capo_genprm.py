@@ -28,7 +28,7 @@ CRITIQUES = st.lists(st.lists(st.integers(0, 4), max_size=4), min_size=1, max_si
 
 
 def advantages(batch: Batch, **hyper: Any) -> Tensor:
-    made = registry.method("capo-genprm", **hyper).prepare(batch, {})
+    made = registry.method("capo-genprm", **hyper).bind().prepare(batch).batch
     return torch.where(made.mask, made.advantages, 0.0)
 
 
@@ -69,7 +69,7 @@ def test_within_a_rollout_rewards_differ_by_the_weight_of_the_process_at_most(
 def test_without_the_process_and_with_equal_lengths_it_is_grpo(seed: int) -> None:
     batch = batch_for("capo-genprm", seed=seed)
     batch = batch.replace(mask=torch.ones_like(batch.mask))
-    plain = registry.method("grpo", adv_eps=1e-12).prepare(batch, {}).advantages
+    plain = registry.method("grpo", adv_eps=1e-12).bind().prepare(batch).batch.advantages
     assert torch.allclose(advantages(batch, w_process=0.0, w_whole=1.0, adv_eps=1e-12), plain, atol=1e-9)
 
 
@@ -92,7 +92,7 @@ def test_critiques_mark_the_tokens_of_the_steps_that_they_name() -> None:
     texts = ["ab\n\ncd\n\nef", "one step", "", "x\n\ny"]
     access = access_of(texts, columns=[{"hint": 1}, {"hint": 0}, {"hint": 0}, {"hint": 0}])
     method = registry.method("capo-genprm", judge=judge)
-    made = method.attach(make_batch(access.rollouts, {}), access, {})
+    made = method.bind().on_scored(make_batch(access.rollouts, {}), access)
     assert seen == ["Step 0: ab\n\nStep 1: cd\n\nStep 2: ef", "Step 0: one step", "Step 0: x\n\nStep 1: y"]
     share = [row[: len(r.tokens)] for row, r in zip(made["wrong_share"].tolist(), access.rollouts, strict=True)]
     assert share[0] == [0, 0, 0, 0, 0.75, 0.75, 0.75, 0.75, 0, 0, 0]
@@ -113,4 +113,4 @@ def test_training_without_a_judge_is_refused_and_says_what_to_write() -> None:
     access = access_of(["a"])
     broken = registry.method("capo-genprm", judge=lambda completions: [])
     with pytest.raises(RewardError, match="returned 0 verdicts for 1 questions"):
-        broken.attach(make_batch(access.rollouts, {}), access, {})
+        broken.bind().on_scored(make_batch(access.rollouts, {}), access)

@@ -19,7 +19,7 @@ SEEDS = st.integers(0, 10_000)
 def gradient(batch: Batch, method: str) -> torch.Tensor:
     made = registry.method(method)
     logp = batch._tokens["logp"].clone().requires_grad_()
-    loss = made.loss(made.prepare(batch.with_tokens(logp=logp), {}), {}).total
+    loss = made.bind().loss(made.bind().prepare(batch.with_tokens(logp=logp)).batch).total
     return gradients(loss, {"logp": logp})["logp"]
 
 
@@ -50,14 +50,14 @@ def test_a_weight_of_one_is_grpo_and_a_weight_of_zero_compares_prompts(seed: int
 @given(SEEDS)
 def test_global_advantages_of_equal_groups_sum_to_zero(seed: int) -> None:
     batch = batch_for("copo", seed=seed, groups=(4, 4, 4))
-    made = registry.method("copo").assign(batch, {})
+    made = registry.method("copo").bind().assign(batch)
     between = made["global_advantage"]
     assert abs(float(between.sum())) < 1e-9
     returns = group_mean(batch.rewards, batch.groups)[batch.groups.index]
     assert torch.equal(between.sign(), (returns - batch.rewards.mean()).sign()) or bool(
         ((returns - batch.rewards.mean()).abs() < 1e-12).any()
     )
-    alone = registry.method("copo").assign(batch.replace(group=torch.zeros_like(batch.group)), {})
+    alone = registry.method("copo").bind().assign(batch.replace(group=torch.zeros_like(batch.group)))
     assert not alone["global_advantage"].any()
 
 
@@ -103,7 +103,7 @@ def test_answers_come_from_the_texts_and_no_answer_is_one_of_them() -> None:
     batch = Batch.of(
         torch.ones(8, 2, dtype=torch.bool), group=torch.tensor(labels), rewards=torch.zeros(8, dtype=torch.float64)
     )
-    batch = made.attach(batch, access_of(texts, groups=labels), {})
+    batch = made.bind().on_scored(batch, access_of(texts, groups=labels))
     entropy = disagreement(batch)
     assert torch.allclose(entropy, torch.tensor([2.0, 1.0], dtype=torch.float64).log())
     assert bool(group_flat(batch["answer_id"], batch.groups)[1])

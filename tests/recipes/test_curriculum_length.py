@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cohort import registry
 from cohort.methods import MethodError
 from cohort.recipes.curriculum_length import budget, length_reward
+from cohort.types import StepInfo
 from tests.helpers import access_of, prompt_of, random_batch, request_of, tiny_policy
 from tests.traits import batch_for
 
@@ -66,7 +67,7 @@ def test_the_triangle_has_its_top_at_the_budget_and_lies_under_the_band(target: 
 def test_with_the_outcome_alone_it_is_grpo(seed: int) -> None:
     batch = batch_for("curriculum-length", seed=seed)
     made = registry.method("curriculum-length", lambda_c=1.0, lambda_l=0.0, lambda_f=0.0)
-    assert torch.equal(made.shape(batch, {}).rewards, batch["accuracy"])
+    assert torch.equal(made.bind().shape(batch).rewards, batch["accuracy"])
 
 
 @pytest.mark.parametrize("right", [0.0, 1.0])
@@ -74,17 +75,17 @@ def test_lengths_and_format_speak_in_groups_of_one_outcome(right: float) -> None
     batch = batch_for("curriculum-length", seed=5, groups=(6,), empty=False)
     batch = batch.replace(accuracy=torch.full((6,), right).double())
     made = registry.method("curriculum-length", start=2, lambda_f=0.0)
-    rewards = made.shape(batch.note(step=0), {}).rewards
+    rewards = made.bind().shape(batch).rewards
     assert torch.equal(rewards.argmax(), (batch.lengths - 2).abs().argmin())
     # Three halvings later the budget is one token, and two earn nothing.
     later = registry.method("curriculum-length", start=2, decay=0.5, interval=1, lambda_f=0.0)
-    shorter = later.shape(batch.note(step=1), {}).rewards - 0.3 * right
+    shorter = later.bind(info=StepInfo(step=1)).shape(batch).rewards - 0.3 * right
     assert torch.allclose(shorter, 0.6 * (batch.lengths == 1).double())
 
 
 def test_tags_are_read_in_the_texts() -> None:
     texts = ["<think>a</think><answer>1</answer>", "<answer>1</answer>", "<think><answer></think></answer>", ""]
-    found = registry.method("curriculum-length").attach(random_batch(0, groups=(4,)), access_of(texts), {})
+    found = registry.method("curriculum-length").bind().on_scored(random_batch(0, groups=(4,)), access_of(texts))
     assert (found["has_think"].tolist(), found["has_answer"].tolist()) == ([1, 0, 0, 0], [1, 1, 0, 0])
 
 
@@ -103,12 +104,12 @@ def test_the_budget_stands_in_the_prompt() -> None:
 
     made = registry.method("curriculum-length", sentence=" Use {budget} tokens.")
     for step in (0, 150, 599):
-        made.run("guidance", {}, [request_of(prompt, seed=step)], tools(step))
+        made.bind().guidance([request_of(prompt, seed=step)], tools(step))
     texts = [policy.renderer.decode(request.context) for request in drawn]
     assert [text.removesuffix(" tokens.") for text in texts] == [f"2+3= Use {n}" for n in (256, 179, 87)]
     assert [request.seed for request in drawn] == [0, 150, 599]
     drawn.clear()
-    registry.method("curriculum-length", sentence="").run("guidance", {}, [request_of(prompt)], tools(0))
+    registry.method("curriculum-length", sentence="").bind().guidance([request_of(prompt)], tools(0))
     assert drawn == [request_of(prompt)]
     with pytest.raises(MethodError, match="must say the"):
         registry.method("curriculum-length", sentence="Be short.")

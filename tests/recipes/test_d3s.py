@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cohort import registry
 from cohort.recipes.d3s import extremes, scheduled
-from cohort.types import Batch, Groups
+from cohort.types import Batch, Groups, StepInfo
 from tests.helpers import random_batch
 
 SEEDS = st.integers(0, 10_000)
@@ -36,8 +36,8 @@ def fixed(rollouts: int | None, tokens: float, **hyper: Any) -> dict[str, Any]:
 def run(batch: Batch, name: str = "d3s", **hyper: Any) -> tuple[torch.Tensor, torch.Tensor, Batch]:
     made = registry.method(name, **hyper)
     logp = batch._tokens["logp"].clone().requires_grad_()
-    ready = made.prepare(batch.with_tokens(logp=logp), {})
-    loss = made.loss(ready, {}).total
+    ready = made.bind().prepare(batch.with_tokens(logp=logp)).batch
+    loss = made.bind().loss(ready).total
     return loss.detach(), torch.autograd.grad(loss, logp)[0], ready
 
 
@@ -73,7 +73,7 @@ def test_the_choice_does_not_depend_on_the_scale(seed: int, scale: float) -> Non
 def test_two_rollouts_always_differ_enough(seed: int) -> None:
     """The variance of two of a standardised set is at least 1, which keeps the bound on the gradient."""
     batch = random_batch(seed, binary=False)
-    advantages = registry.method("grpo(adv_eps=1e-12)").assign(batch, {})["outcome_advantage"]
+    advantages = registry.method("grpo(adv_eps=1e-12)").bind().assign(batch)["outcome_advantage"]
     assert float(advantages[extremes(advantages, batch.groups, 2)].reshape(-1, 2).var(correction=0)) >= 1 - 1e-9
 
 
@@ -95,7 +95,7 @@ def test_only_the_kept_tokens_of_the_selected_rollouts_are_trained(
     batch = random_batch(seed, binary=False)
     _, grad, ready = run(batch, **fixed(rollouts, tokens, cross_group=cross_group, denominator=denominator))
     made = registry.method("d3s", **fixed(rollouts, tokens, cross_group=cross_group))
-    assigned = made.assign(batch, {})
+    assigned = made.bind().assign(batch)
     kept, selected = assigned.loss_mask, assigned["selected"]
     total = int(batch.mask[selected].sum())
     assert int(kept.sum()) == (max(1, -int(-(tokens * total - 1e-9) // 1)) if total else 0)
@@ -112,7 +112,7 @@ def test_only_the_kept_tokens_of_the_selected_rollouts_are_trained(
     else:
         assert counts.tolist() == [min(rollouts, int(n)) for n in torch.bincount(batch.groups.index)]
     # Advantages are those of the full groups.
-    plain = registry.method("grpo").assign(batch, {}).advantages
+    plain = registry.method("grpo").bind().assign(batch).advantages
     assert torch.equal(ready.advantages, plain[selected] * batch.mask[selected])
 
 
@@ -130,15 +130,14 @@ def test_both_levels_relax_over_the_run() -> None:
     batch = random_batch(3, groups=(6, 6), binary=False, empty=False)
     seen = []
     for step in range(5):
-        assigned = registry.method("d3s").assign(batch.note(step=step, steps=5), {})
+        assigned = registry.method("d3s").bind(info=StepInfo(step=step, steps=5)).assign(batch)
         seen.append((int(assigned["selected"].sum()), int(assigned.loss_mask.sum())))
     assert [rollouts for rollouts, _ in seen] == [6, 8, 9, 10, 12]
     tokens = [count for _, count in seen]
     assert tokens == sorted(tokens)
     assert tokens[-1] == -int(-0.8 * int(batch.mask.sum()) // 1)
     # A batch that comes from elsewhere stands at the start.
-    batch.notes.clear()
-    assert int(registry.method("d3s").assign(batch, {})["selected"].sum()) == 6
+    assert int(registry.method("d3s").bind().assign(batch)["selected"].sum()) == 6
 
 
 @settings(max_examples=15, deadline=None)
@@ -153,7 +152,7 @@ def test_advantages_per_token_are_selected_by_their_mean() -> None:
     batch = random_batch(4, binary=False)
     mixed = registry.method("d3s:filter+reinforce-pp")
     batch = batch.replace(rewards=batch.rewards * 10)
-    assigned = mixed.assign(batch, {})
+    assigned = mixed.bind().assign(batch)
     own = assigned.advantages.sum(1) / batch.mask.sum(1).clamp(min=1)
     count = int(assigned["selected"].sum())
     assert torch.equal(assigned["selected"], extremes(own, one_group(batch.size), count))

@@ -17,23 +17,26 @@ from cohort.errors import UsageError
 from cohort.reductions.components import component
 from cohort.training.build import Setup, optimizer_of, prepare
 from cohort.training.config import make_config
-from cohort.training.loop import Progress, one_step
+from cohort.training.loop import one_step
+from cohort.training.progress import Progress
 from cohort.types import Batch, Prompt, Request, Rollout, Segment
 from tests.helpers import rollout_of, tiny_policy
-from tests.traits import batch_for
+from tests.stepping import run_of
+from tests.traits import batch_for, info_for
 
 SEEDS = st.integers(0, 10_000)
 
 
 def kept(batch: Batch, **hyper: object) -> Tensor:
-    rows = registry.method("dagrpo", **hyper).keep(batch, {}, after_advantage=True)
+    rows = registry.method("dagrpo", **hyper).bind(info=info_for(batch, "dagrpo")).keep(batch, after_advantage=True)
     return torch.isin(torch.arange(batch.size), rows)
 
 
 def gradient(method: str, batch: Batch) -> Tensor:
     made = registry.method(method)
     logp = batch._tokens["logp"].clone().requires_grad_()
-    loss = made.loss(made.prepare(batch.with_tokens(logp=logp), {}), {}).total
+    bound = made.bind(info=info_for(batch, "dagrpo"))
+    loss = bound.loss(bound.prepare(batch.with_tokens(logp=logp)).batch).total
     return torch.autograd.grad(loss, logp)[0]
 
 
@@ -45,7 +48,11 @@ def without_anchors(batch: Batch) -> Batch:
 @given(SEEDS, st.floats(-0.5, 1), st.sampled_from(["any", "all"]))
 def test_members_of_indistinct_pairs_are_left_out(seed: int, tau: float, rule: str) -> None:
     batch = batch_for("dagrpo", seed=seed, groups=(5, 3, 1, 4))
-    scores, right, found = component(batch, "quality"), batch["accuracy"] > 0.5, kept(batch, tau=tau, rule=rule)
+    scores, right, found = (
+        component(batch, "quality", info_for(batch, "dagrpo")),
+        batch["accuracy"] > 0.5,
+        kept(batch, tau=tau, rule=rule),
+    )
     for i in range(batch.size):
         near = []
         for j in range(batch.size):
@@ -81,10 +88,10 @@ def test_masked_rollouts_have_no_gradient_and_the_others_their_share(seed: int) 
 def test_without_any_rollout_left_there_is_no_loss() -> None:
     batch = batch_for("dagrpo", seed=0, groups=(4,))
     batch = batch.replace(accuracy=torch.tensor([1.0, 1.0, 0.0, 0.0]).double())
-    made = registry.method("dagrpo(tau=2.0)")
-    ready = made.prepare(batch, {})
+    made = registry.method("dagrpo(tau=2.0)").bind(info=info_for(batch, "dagrpo"))
+    ready = made.prepare(batch).batch
     assert ready.size == 0
-    assert float(made.loss(ready, {}).total) == 0.0
+    assert float(made.loss(ready).total) == 0.0
 
 
 @settings(max_examples=15, deadline=None)
@@ -94,7 +101,7 @@ def test_an_anchors_tokens_are_never_clipped(seed: int, how: str) -> None:
     batch = batch.with_rollouts(is_anchor=torch.ones_like(batch.rewards))
     made = registry.method("dagrpo", tau=-2.0, anchor_ratio=how)
     probability = batch.logp.exp() if how == "policy_prob" else torch.ones_like(batch.logp)
-    want = -probability * made.assign(batch, {}).advantages * made.weights(batch, {})
+    want = -probability * made.bind().assign(batch).advantages * made.bind().weights(batch)
     got = gradient(f"dagrpo(tau=-2.0, anchor_ratio='{how}')", batch)
     assert torch.allclose(got, torch.where(batch.mask, want, 0.0))
     # What the rollout was drawn with does not enter.
@@ -107,7 +114,7 @@ def test_the_anchor_of_an_unsolved_group_has_the_only_positive_advantage(size: i
     rewards = torch.zeros(size, dtype=torch.float64)
     rewards[-1] = 1.0
     batch = batch_for("dagrpo", groups=(size,), empty=False).replace(rewards=rewards)
-    made = registry.method("dagrpo").assign(batch, {})["outcome_advantage"]
+    made = registry.method("dagrpo").bind().assign(batch)["outcome_advantage"]
     assert float(made[-1]) == pytest.approx(math.sqrt(size - 1), rel=1e-4)
     assert bool((made[:-1] < 0).all())
 
@@ -153,7 +160,7 @@ def guided(solution: str, accuracies: Sequence[float], *, ends: bool = True, **h
         for k in range(2)
     ]
     tools = FakeTools(accuracies, ends=ends)
-    return registry.method("dagrpo", **hyper).run("guidance", {}, requests, tools), tools
+    return registry.method("dagrpo", **hyper).bind().guidance(requests, tools), tools
 
 
 @pytest.mark.parametrize("ends", [True, False])
@@ -203,7 +210,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
 
 def test_anchors_are_trained_on(setup: Setup) -> None:
     optimizer, progress = optimizer_of(setup), Progress(states=setup.method.init(size=3))
-    result = one_step(setup, optimizer, progress)
+    result = one_step(run_of(setup, optimizer, progress))
     anchors = [r for r in result.rollouts if r.fields["is_anchor"]]
     assert len(anchors) == 3
     assert {r.text for r in anchors} == {"99999"}
@@ -219,4 +226,4 @@ def test_judge_and_solutions_are_asked_for(setup: Setup) -> None:
     assert setup.method.columns == {"solution": "expert_anchors"}
     batch = batch_for("grpo", seed=1)
     with pytest.raises(UsageError, match="no reward 'quality'"):
-        setup.method.keep(batch, {}, after_advantage=True)
+        setup.method.bind().keep(batch, after_advantage=True)

@@ -23,11 +23,11 @@ KEY = "credit/towards_temperature"
 
 
 def assigned(batch: Batch, entropy: float, **hyper: Any) -> torch.Tensor:
-    return registry.method("dcpo", **hyper).assign(batch, {KEY: {"entropy": entropy}}).advantages
+    return registry.method("dcpo", **hyper).bind({KEY: {"entropy": entropy}}).assign(batch).advantages
 
 
 def grpo(batch: Batch) -> torch.Tensor:
-    return registry.method("grpo(std_ddof=1)").assign(batch, {}).advantages
+    return registry.method("grpo(std_ddof=1)").bind().assign(batch).advantages
 
 
 @settings(max_examples=15, deadline=None)
@@ -111,18 +111,18 @@ def test_the_pass_is_taken_at_the_temperature_of_the_state_times_that_of_the_run
     made = registry.method("dcpo(hot=1.5)")
     states = made.init(size=2)
     assert states[KEY] == {"entropy": 0.0}
-    assert torch.equal(made.attach(batch, access, states)["old_logp_temp"], torch.full((2, 3), -0.75))
-    made.attach(batch, access, {KEY: {"entropy": 0.3}})
+    assert torch.equal(made.bind(states).on_scored(batch, access)["old_logp_temp"], torch.full((2, 3), -0.75))
+    made.bind({KEY: {"entropy": 0.3}}).on_scored(batch, access)
     assert asked == [0.75, 0.4]
 
 
 def test_the_state_is_the_mean_surprisal_of_the_last_update() -> None:
     made = registry.method("dcpo")
     batch = batch_for("dcpo", seed=4)
-    after = made.update(made.init(size=3), batch=batch, rollouts=[], access=None)
+    after = made.bind(made.init(size=3)).on_step_end(batch, [], None)
     assert after[KEY]["entropy"] == pytest.approx(-float(batch._tokens["logp"][batch.mask].mean()))
     empty = batch.replace(mask=torch.zeros_like(batch.mask))
-    assert made.update(after, batch=empty, rollouts=[], access=None)[KEY] == after[KEY]
+    assert made.bind(after).on_step_end(empty, [], None)[KEY] == after[KEY]
 
 
 def test_the_second_clip_must_lie_above_the_first() -> None:

@@ -17,7 +17,7 @@ SHAPES = st.sampled_from([(4, 4, 4), (2, 5, 3, 8), (3, 3), (6, 2, 1)])
 
 
 def per_rollout(method: str, batch: Batch) -> torch.Tensor:
-    out = registry.method(method).assign(batch, {})
+    out = registry.method(method).bind().assign(batch)
     return out.advantages[:, 0]
 
 
@@ -67,7 +67,7 @@ def test_a_group_valid_through_another_reward_alone_comes_last() -> None:
 def test_pairs_of_a_right_and_a_wrong_rollout_are_grpo(seed: int) -> None:
     batch = random_batch(seed, groups=(2, 2, 2, 2), empty=False)
     found = per_rollout("dgpo(temperature=1e12, eps_mad=1e-12)", batch)
-    grpo = registry.method("grpo", adv_eps=1e-12).assign(batch, {})["outcome_advantage"]
+    grpo = registry.method("grpo", adv_eps=1e-12).bind().assign(batch)["outcome_advantage"]
     assert torch.allclose(found, grpo, atol=1e-9)
 
 
@@ -79,6 +79,6 @@ def test_only_tokens_of_valid_groups_count(seed: int) -> None:
     batch = random_batch(seed, groups=(4, 4, 4))
     index, flat = batch.groups.index, torch.full_like(batch.rewards, 0.7)
     batch = batch.replace(rewards=torch.where(index == 0, flat, batch.rewards))
-    with_flat = method.loss(method.prepare(batch, {}), {}).total
-    without = method.loss(method.prepare(batch.select(index != 0), {}), {}).total
+    with_flat = method.bind().loss(method.bind().prepare(batch).batch).total
+    without = method.bind().loss(method.bind().prepare(batch.select(index != 0)).batch).total
     assert torch.isclose(with_flat, without, atol=1e-12)

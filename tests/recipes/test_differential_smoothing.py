@@ -16,11 +16,11 @@ GAMMAS = st.floats(0.0, 0.5)
 
 
 def advantages(batch: Batch, **hyper: float) -> torch.Tensor:
-    return registry.method("differential-smoothing", **hyper).assign(batch, {})["outcome_advantage"]
+    return registry.method("differential-smoothing", **hyper).bind().assign(batch)["outcome_advantage"]
 
 
 def grpo(batch: Batch) -> torch.Tensor:
-    return registry.method("grpo").assign(batch, {})["outcome_advantage"]
+    return registry.method("grpo").bind().assign(batch)["outcome_advantage"]
 
 
 @settings(max_examples=15, deadline=None)
@@ -69,11 +69,11 @@ def test_the_reward_form_takes_the_references_numbers_and_normalises_afterwards(
     batch = random_batch(seed)
     made = registry.method("differential-smoothing", form="reward", gamma_p=gamma_p, gamma_n=gamma_n)
     assert made.needs(loss=False) == {"ref_logp"}
-    shaped = made.shape(batch, {})
+    shaped = made.bind().shape(batch)
     logp = token_sum(batch.ref_logp, batch.mask)
     expected = torch.where(batch.rewards > 0, -gamma_p * logp, gamma_n * logp)
     assert torch.allclose(shaped.rewards - batch.rewards, expected)
-    assert torch.equal(made.assign(shaped, {})["outcome_advantage"], grpo(shaped))
+    assert torch.equal(made.bind().assign(shaped)["outcome_advantage"], grpo(shaped))
 
 
 def test_gradient_spreads_the_correct_set() -> None:
@@ -85,6 +85,6 @@ def test_gradient_spreads_the_correct_set() -> None:
     batch = Batch.of(mask, group=torch.zeros(3, dtype=torch.int64), rewards=rewards, old_logp=old)
     logp = old.clone().requires_grad_()
     made = registry.method("differential-smoothing")
-    loss = made.loss(made.assign(batch.replace(logp=logp), {}), {}).total
+    loss = made.bind().loss(made.bind().assign(batch.replace(logp=logp))).total
     push = -torch.autograd.grad(loss, logp)[0][:, 0]
     assert push[1] > push[0] > 0 > push[2]

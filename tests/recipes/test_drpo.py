@@ -30,7 +30,7 @@ def test_without_a_preference_it_is_disco(seed: int, tau: float) -> None:
 def test_weights_are_a_distribution_that_prefers_short_ones(seed: int, scale: float) -> None:
     batch = random_batch(seed, groups=(6, 6))
     correct, there = batch.rewards == 1, batch.mask.any(1)
-    reward = length_reward(batch, max_len=None)
+    reward = length_reward(batch, max_len=6)
     assert torch.equal(reward[~there], torch.ones_like(reward[~there]))
     weights = preference_weights(batch, correct, reward, scale=scale)
     assert torch.equal(weights > 0, correct & there)

@@ -14,7 +14,7 @@ from cohort import registry
 from cohort.errors import UsageError
 from cohort.methods import MethodError
 from cohort.reductions.groups import top_tokens
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from tests.helpers import random_batch
 
 SEEDS = st.integers(0, 10_000)
@@ -24,8 +24,8 @@ SHARE = st.floats(0.01, 1)
 def run(expression: str, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     made = registry.method(expression)
     logp = batch._tokens["logp"].clone().requires_grad_()
-    ready = made.prepare(batch.with_tokens(logp=logp), {})
-    loss = made.loss(ready, {}).total
+    ready = made.bind().prepare(batch.with_tokens(logp=logp)).batch
+    loss = made.bind().loss(ready).total
     return loss.detach(), torch.autograd.grad(loss, logp)[0]
 
 
@@ -93,9 +93,10 @@ def staged(**hyper: Any) -> tuple[list[tuple[float, ...]], list[float]]:
         group=torch.arange(len(signals)),
         rewards=zero,
         reward_components=torch.tensor(signals).double(),
-    ).note(reward_names=("compiles", "fits", "passes"))
+    )
     made = registry.method("earl", syntax="compiles", interface="fits", functional="passes", **hyper)
-    return signals, made.shape(batch, {}).rewards.tolist()
+    info = StepInfo(reward_names=("compiles", "fits", "passes"))
+    return signals, made.bind(info=info).shape(batch).rewards.tolist()
 
 
 def test_a_later_stage_counts_only_after_the_earlier_ones() -> None:
@@ -110,7 +111,7 @@ def test_a_later_stage_counts_only_after_the_earlier_ones() -> None:
 
 def test_the_stages_are_given_together_or_not_at_all() -> None:
     batch = random_batch(1)
-    assert torch.equal(registry.method("earl").shape(batch, {}).rewards, batch.rewards)
+    assert torch.equal(registry.method("earl").bind().shape(batch).rewards, batch.rewards)
     with pytest.raises(MethodError, match="give it interface, functional"):
         registry.method("earl", syntax="compiles")
     with pytest.raises(MethodError, match="three numbers"):
@@ -118,4 +119,4 @@ def test_the_stages_are_given_together_or_not_at_all() -> None:
     made = registry.method("earl", syntax="compiles", interface="fits", functional="passes")
     assert set(made.components) == {"compiles", "fits", "passes"}
     with pytest.raises(UsageError, match="no reward 'compiles'"):
-        made.shape(batch, {})
+        made.bind().shape(batch)

@@ -28,7 +28,7 @@ SEEDS = st.integers(0, 10_000)
 
 
 def rewards(batch: Batch, **hyper: Any) -> Tensor:
-    return registry.method("empo", **hyper).shape(batch, {}).rewards
+    return registry.method("empo", **hyper).bind().shape(batch).rewards
 
 
 def answered(seed: int, kinds: int, groups: tuple[int, ...] = (5, 4, 3)) -> Batch:
@@ -53,8 +53,8 @@ def test_the_mean_reward_is_the_probability_that_two_rollouts_agree(seed: int) -
 @given(SEEDS)
 def test_two_clusters_of_unequal_size_have_the_advantages_of_the_majority_vote(seed: int) -> None:
     batch = answered(seed, 2, groups=(5, 3, 7))
-    mine = registry.method("empo").over(registry.method("grpo", adv_eps=1e-12)).prepare(batch, {})
-    vote = registry.method("ttrl", n_samples=9).over(registry.method("grpo", adv_eps=1e-12)).prepare(batch, {})
+    mine = registry.method("empo").over(registry.method("grpo", adv_eps=1e-12)).bind().prepare(batch).batch
+    vote = registry.method("ttrl", n_samples=9).over(registry.method("grpo", adv_eps=1e-12)).bind().prepare(batch).batch
     assert torch.allclose(mine.advantages, vote.advantages, atol=1e-9)
 
 
@@ -79,7 +79,7 @@ def test_only_who_agrees_with_whom_matters(seed: int, variant: str) -> None:
 def test_the_entropy_of_answers_is_pushed_down(seed: int) -> None:
     """Answers that are more frequent than the group's average one are pushed up, the others down."""
     batch = batch_for("empo", seed=seed)
-    made = registry.method("empo").prepare(batch, {})
+    made = registry.method("empo").bind().prepare(batch).batch
     gap = made.rewards - group_mean(made.rewards, made.groups)[made.groups.index]
     assert torch.equal(made["outcome_advantage"].sign(), torch.where(gap.abs() < 1e-12, 0.0, gap).sign())
     silent = batch["answer_id"] < 0
@@ -104,23 +104,23 @@ def test_free_form_answers_are_read_from_the_texts() -> None:
     access = access_of(texts)
     batch = make_batch(access.rollouts, {})
     method = registry.method("empo", variant="free_form", equal=judges.same)
-    made = method.attach(batch, access, {})
+    made = method.bind().on_scored(batch, access)
     assert made["copies_question"].tolist() == [0, 0, 0, 1, 0]
     assert made["answer_id"].tolist() == [0, 0, -1, 3, 4]
-    assert torch.allclose(method.shape(made, {}).rewards, torch.tensor([0.4, 0.4, -0.5, 0.0, 0.2]))
+    assert torch.allclose(method.bind().shape(made).rewards, torch.tensor([0.4, 0.4, -0.5, 0.0, 0.2]))
     scattered = registry.method("empo", variant="free_form", min_top_probability=0.5)
-    assert scattered.shape(made, {}).rewards.tolist() == [0, 0, -0.5, 0, 0]
+    assert scattered.bind().shape(made).rewards.tolist() == [0, 0, -0.5, 0, 0]
     # One cluster alone needs to reach nothing.
     same = made.with_rollouts(answer_id=torch.zeros(5).long())
-    assert scattered.shape(same, {}).rewards.tolist() == [1, 1, 1, 0, 1]
+    assert scattered.bind().shape(same).rewards.tolist() == [1, 1, 1, 0, 1]
 
 
 def test_a_group_whose_answers_could_not_be_compared_earns_nothing() -> None:
     access = access_of(["\\boxed{a}", "\\boxed{b}", "no answer"])
     for variant in ("math", "free_form"):
         method = registry.method("empo", variant=variant, equal=lambda first: [None for _ in first])
-        made = method.attach(make_batch(access.rollouts, {}), access, {})
-        assert method.shape(made, {}).rewards[:2].tolist() == [0, 0]
+        made = method.bind().on_scored(make_batch(access.rollouts, {}), access)
+        assert method.bind().shape(made).rewards[:2].tolist() == [0, 0]
 
 
 def test_repeating_the_question() -> None:

@@ -18,6 +18,7 @@ from cohort.types import Batch
 from tests import micro
 from tests.helpers import random_batch
 from tests.recipes.steps import update_of
+from tests.stepping import run_of
 from tests.traits import trait
 
 SEEDS = st.integers(0, 10_000)
@@ -88,14 +89,14 @@ def test_a_step_trains_on_rollouts_and_on_stored_completions(micro_root: Path) -
     """The stored ones count in the loss and in nothing else: no reward, no advantage, no metric is theirs."""
     changes = {**trait("f-hal", "TRAIN"), "prompts_per_step": 3, "group_size": 4, "updates": 2}
     with micro.ready(micro_root, "f-hal(hybrid_weight=1.0)", **changes) as parts:
-        result = one_step(*parts)
+        result = one_step(run_of(*parts))
     assert result.batch is not None
     assert result.batch.size == len(result.rollouts) == result.metrics["rollouts/sampled"] == 12
     assert not result.batch["policy_gradient"].any()
     assert result.metrics["grad_norm"] > 0
     assert result.metrics["mismatch_max"] < 1e-4
     with micro.ready(micro_root, "f-hal(hybrid_weight=0.5)", **changes) as parts:
-        again = one_step(*parts)
+        again = one_step(run_of(*parts))
     assert again.batch is not None
     assert again.batch["policy_gradient"].any()
     assert again.metrics["reward/mean"] == pytest.approx(result.metrics["reward/mean"])
@@ -103,4 +104,4 @@ def test_a_step_trains_on_rollouts_and_on_stored_completions(micro_root: Path) -
 
 def test_it_can_do_without_a_preference_batch(micro_root: Path) -> None:
     with micro.ready(micro_root, "f-hal(hybrid_weight=0.0)", prompts_per_step=3, group_size=4) as parts:
-        assert one_step(*parts).metrics["grad_norm"] > 0
+        assert one_step(run_of(*parts)).metrics["grad_norm"] > 0

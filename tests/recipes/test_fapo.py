@@ -18,7 +18,7 @@ from cohort.reductions.components import component
 from cohort.training.build import prepare
 from cohort.training.config import make_config
 from cohort.types import Batch
-from tests.helpers import with_rewards
+from tests.helpers import info_of, with_rewards
 from tests.recipes import judges
 from tests.traits import batch_for
 
@@ -26,14 +26,14 @@ SEEDS = st.integers(0, 10_000)
 
 
 def rewards(batch: Batch, **hyper: Any) -> Tensor:
-    return registry.method("fapo", **hyper).shape(batch, {}).rewards
+    return registry.method("fapo", **hyper).bind(info=info_of(batch, "flawed")).shape(batch).rewards
 
 
 @settings(max_examples=15, deadline=None)
 @given(SEEDS)
 def test_without_penalty_it_is_right_and_wrong_and_with_2_flawed_is_wrong(seed: int) -> None:
     batch = batch_for("fapo", seed=seed)
-    right, flawed = batch["accuracy"] == 1, component(batch, "flawed") == 1
+    right, flawed = batch["accuracy"] == 1, component(batch, "flawed", info_of(batch, "flawed")) == 1
     assert torch.equal(rewards(batch, flaw_penalty=0.0), torch.where(right, 1.0, -1.0).double())
     assert torch.equal(rewards(batch, flaw_penalty=2.0), torch.where(right & ~flawed, 1.0, -1.0).double())
     assert set(rewards(batch)[right & flawed].tolist()) <= {0.0}
@@ -62,9 +62,9 @@ def test_a_flaw_turns_negative_when_sound_rollouts_outnumber_wrong_ones(
         accuracy=right,
         reward_components=torch.zeros(len(right), 0).double(),
     )
-    batch = with_rewards(batch, flawed=torch.tensor([0.0] * sound + [1.0] * (flaws + wrong)).double())
+    batch = with_rewards(batch, torch.tensor([0.0] * sound + [1.0] * (flaws + wrong)).double())
     method = registry.method("fapo", flaw_penalty=penalty)
-    advantage = float(method.prepare(batch, {}).advantages[sound, 0])
+    advantage = float(method.bind(info=info_of(batch, "flawed")).prepare(batch).batch.advantages[sound, 0])
     sign = (2 - penalty) * wrong - penalty * sound
     assert (advantage > 1e-9) - (advantage < -1e-9) == (sign > 0) - (sign < 0)
 

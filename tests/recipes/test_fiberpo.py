@@ -24,7 +24,7 @@ def gradient(method: str, batch: Batch) -> Tensor:
 
 
 def ratios(batch: Batch, **hyper: object) -> Tensor:
-    return registry.method("fiberpo", **hyper).run("ratio", {}, batch)
+    return registry.method("fiberpo", **hyper).stage("ratio")(batch)
 
 
 def with_domains(batch: Batch) -> Batch:
@@ -41,8 +41,8 @@ def test_without_limits_it_is_the_unclipped_ratio(seed: int) -> None:
         f"delta={9e9}",
     ):
         made = registry.method(f"fiberpo({how})")
-        assert torch.allclose(made.run("ratio", {}, batch), ratio.token(batch))
-        want = made.assign(batch, {}).advantages * -ratio.token(batch) * made.weights(batch, {})
+        assert torch.allclose(made.stage("ratio")(batch), ratio.token(batch))
+        want = made.bind().assign(batch).advantages * -ratio.token(batch) * made.bind().weights(batch)
         assert torch.allclose(gradient(f"fiberpo({how})", batch), torch.where(batch.mask, want, 0.0))
 
 
@@ -55,7 +55,7 @@ def test_without_budget_nothing_moves(seed: int, on_policy: bool) -> None:
         "delta_trajectory=0, epsilon=0",
         "levels=4, delta_trajectory=0, epsilon=0, delta_group=0, delta_domain=0",
     ):
-        assert torch.equal(registry.method(f"fiberpo({how})").run("ratio", {}, batch), torch.ones_like(batch.logp))
+        assert torch.equal(registry.method(f"fiberpo({how})").stage("ratio")(batch), torch.ones_like(batch.logp))
         assert not gradient(f"fiberpo({how})", batch).any()
 
 
@@ -171,6 +171,6 @@ def test_domains_come_from_the_data() -> None:
     requests = [Request(Prompt(p, p, (1,), p, {"topic": topic}), (1,), 0, 4) for p, topic in ["a1", "b2", "c1"]]
     rollouts = [rollout_of(request, [1]) for request in requests]
     batch = Batch(mask=torch.ones(3, 1), rollouts={"group": torch.arange(3)})
-    found = method.attach(batch, ModelAccess(rollouts, *[None] * 7), {})["domain"]  # type: ignore[arg-type]
+    found = method.bind().on_scored(batch, ModelAccess(rollouts, *[None] * 7))["domain"]  # type: ignore[arg-type]
     assert found[0] == found[2]
     assert found[0] != found[1]

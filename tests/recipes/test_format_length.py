@@ -14,7 +14,7 @@ from cohort import registry
 from cohort.recipes.format_length import length_reward
 from cohort.signals.formulas import reads_as_math
 from cohort.types import Batch
-from tests.helpers import access_of, random_batch
+from tests.helpers import access_of, info_of, random_batch
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -22,7 +22,7 @@ PEAK = st.floats(0.05, 0.95)
 
 
 def shaped(batch: Batch, **hyper: Any) -> torch.Tensor:
-    return registry.method("format-length", **hyper).shape(batch, {}).rewards
+    return registry.method("format-length", **hyper).bind(info=info_of(batch)).shape(batch).rewards
 
 
 @settings(max_examples=15, deadline=None)
@@ -91,7 +91,7 @@ def test_formats_are_read_in_the_texts_on_any_thread() -> None:
     found: list[Batch] = []
 
     def attach() -> None:
-        found.append(registry.method("format-length").attach(random_batch(0, groups=(4,)), access_of(texts), {}))
+        found.append(registry.method("format-length").bind().on_scored(random_batch(0, groups=(4,)), access_of(texts)))
 
     attach()
     thread = threading.Thread(target=attach)

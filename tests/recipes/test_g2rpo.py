@@ -16,6 +16,7 @@ from cohort.reductions.groups import group_sum
 from cohort.types import Batch
 from tests import micro
 from tests.helpers import random_batch
+from tests.stepping import run_of
 from tests.traits import gradients, with_leaves
 
 SEEDS = st.integers(0, 10_000)
@@ -23,7 +24,7 @@ SHAPES = st.sampled_from([(4, 4, 4), (2, 5, 3), (3, 1), (8, 7)])
 
 
 def advantages(batch: Batch) -> torch.Tensor:
-    return registry.method("g2rpo").assign(batch, {})["outcome_advantage"]
+    return registry.method("g2rpo").bind().assign(batch)["outcome_advantage"]
 
 
 @settings(max_examples=15, deadline=None)
@@ -69,8 +70,8 @@ def test_the_band_raises_low_and_lowers_high_entropies(seed: int) -> None:
     ):
         method = registry.method("g2rpo", task="task", entropy_bounds=bounds, entropy_coef=0.7)
         ready, leaves = with_leaves(method, batch.with_tokens(entropy=entropy))
-        ready = method.assign(ready, {})
-        loss = method.loss(ready, {})
+        ready = method.bind().assign(ready)
+        loss = method.bind().loss(ready)
         grad = gradients(loss.regularizers["entropy_band"], leaves)["entropy"]
         for k, sign in enumerate(signs):
             here = batch.mask & (task == k)
@@ -88,7 +89,7 @@ def test_the_length_reward_is_between_zero_and_its_weight(lengths: list[int], we
     batch = batch.with_rollouts(length=torch.tensor(lengths), task_id=torch.arange(count) % 2)
     corners = ((0.0, 10.0, 20.0, 50.0), (50.0, 100.0, 100.0, 150.0))
     method = registry.method("g2rpo", task="kind", tasks=("short", "long"), lengths=corners, length_weight=weight)
-    shaped = method.shape(batch, {}).rewards / weight
+    shaped = method.bind().shape(batch).rewards / weight
     for length, task, got in zip(lengths, batch["task_id"].tolist(), shaped.tolist(), strict=True):
         l_min, l_a, l_b, l_max = corners[task]
         if l_a <= length <= l_b:
@@ -98,7 +99,9 @@ def test_the_length_reward_is_between_zero_and_its_weight(lengths: list[int], we
         else:
             assert 0 < got < 1
     step = registry.method("g2rpo", lengths=((2.0, 2.0, 4.0, 4.0),), length_weight=1.0)
-    assert step.shape(batch.with_rollouts(task_id=torch.zeros(count, dtype=torch.int64)), {}).rewards.isfinite().all()
+    assert (
+        step.bind().shape(batch.with_rollouts(task_id=torch.zeros(count, dtype=torch.int64))).rewards.isfinite().all()
+    )
 
 
 def test_groups_right_or_wrong_throughout_are_discarded_once() -> None:
@@ -108,9 +111,9 @@ def test_groups_right_or_wrong_throughout_are_discarded_once() -> None:
     index = batch.groups.index
     mixed = (torch.arange(batch.size) % 2).double()
     accuracy = torch.where(index == 0, 1.0, torch.where(index == 1, 0.0, mixed))
-    kept = method.keep(batch.replace(accuracy=accuracy), {}, after_advantage=False)
+    kept = method.bind().keep(batch.replace(accuracy=accuracy))
     assert set(index[kept].tolist()) <= {2}
-    everything = registry.method("g2rpo(discard_uniform=False)").keep(batch, {}, after_advantage=False)
+    everything = registry.method("g2rpo(discard_uniform=False)").bind().keep(batch)
     assert everything.tolist() == list(range(batch.size))
 
 
@@ -119,7 +122,7 @@ def test_tasks_are_read_from_a_column(micro_root: Path) -> None:
     rows = [{**row, "kind": "math" if i % 2 else "vision"} for i, row in enumerate(micro.ROWS)]
     expression = f"g2rpo(task='kind', tasks=('math', 'vision'), {bounds}, discard_uniform=False)"
     with micro.ready(micro_root, expression, data=rows, steps=1) as (setup, optimizer, progress):
-        result = micro.one_step(setup, optimizer, progress)
+        result = micro.one_step(run_of(setup, optimizer, progress))
         assert result.batch is not None
         kinds = [result.rollouts[i].prompt.row["kind"] for i in result.trained]
         assert result.batch["task_id"].tolist() == [("math", "vision").index(kind) for kind in kinds]
@@ -131,7 +134,7 @@ def test_tasks_are_read_from_a_column(micro_root: Path) -> None:
             progress,
         ),
     ):
-        micro.one_step(setup, optimizer, progress)
+        micro.one_step(run_of(setup, optimizer, progress))
     with pytest.raises(UsageError, match="column 'other'"), micro.ready(micro_root, f"g2rpo(task='other', {bounds})"):
         pass
     # One task needs no column.

@@ -21,12 +21,12 @@ SEEDS = st.integers(0, 10_000)
 def gradient(method: str, batch: Batch) -> Tensor:
     made = registry.method(method)
     logp = batch._tokens["logp"].clone().requires_grad_()
-    loss = made.loss(made.prepare(batch.with_tokens(logp=logp), {}), {}).total
+    loss = made.bind().loss(made.bind().prepare(batch.with_tokens(logp=logp)).batch).total
     return torch.autograd.grad(loss, logp)[0]
 
 
 def target(batch: Batch, **hyper: float) -> Tensor:
-    return registry.method("gbpo", **hyper).assign(batch, {})["target_ratio"]
+    return registry.method("gbpo", **hyper).bind().assign(batch)["target_ratio"]
 
 
 @settings(max_examples=15, deadline=None)
@@ -51,11 +51,11 @@ def test_the_target_lies_within_the_bounds_on_the_side_of_the_median(
 def test_inside_the_bounds_a_saturated_target_gives_the_unclipped_gradient(seed: int) -> None:
     batch = random_batch(seed, drift=0.02)
     made = registry.method("gbpo")
-    ready = made.assign(batch, {})
+    ready = made.bind().assign(batch)
     advantages, found = ready.advantages, ready["target_ratio"][:, None]
     rho = ratio.token(batch)
     inside = batch.mask & ((rho - 1).abs() < 0.2) & ((found - 1).abs() > 0.199) & (advantages != 0)
-    weight = made.weights(batch, {})
+    weight = made.bind().weights(batch)
     got = gradient("gbpo", batch)
     assert torch.allclose(got[inside], (-advantages * rho * weight)[inside])
 
@@ -64,7 +64,7 @@ def test_inside_the_bounds_a_saturated_target_gives_the_unclipped_gradient(seed:
 @given(SEEDS)
 def test_beyond_the_bounds_the_ratio_is_pulled_back(seed: int) -> None:
     batch = random_batch(seed, drift=1.0)
-    advantages = registry.method("gbpo").assign(batch, {}).advantages
+    advantages = registry.method("gbpo").bind().assign(batch).advantages
     rho = ratio.token(batch)
     beyond = batch.mask & (((rho > 1.2) & (advantages > 0)) | ((rho < 0.8) & (advantages < 0)))
     clipped, pulled = gradient("grpo(kl_beta=0.0, std_ddof=1)", batch), gradient("gbpo", batch)
@@ -95,7 +95,7 @@ def test_equal_rewards_give_nothing(reward: float) -> None:
 def test_a_group_of_one_follows_its_reward() -> None:
     batch = random_batch(2, groups=(1, 1, 1), empty=False)
     batch = batch.replace(rewards=torch.tensor([2.0, 0.0, -1.0], dtype=torch.float64))
-    ready = registry.method("gbpo").assign(batch, {})
+    ready = registry.method("gbpo").bind().assign(batch)
     assert torch.allclose(ready["outcome_advantage"], batch.rewards / (1 + 1e-6))
     assert ready["target_ratio"].tolist() == pytest.approx([1.2, 1.0, 0.8])
 
@@ -103,14 +103,14 @@ def test_a_group_of_one_follows_its_reward() -> None:
 def test_without_the_standard_deviation_rewards_are_only_centred() -> None:
     batch = random_batch(2, binary=False)
     made = registry.method("gbpo", scale_by_std=False)
-    want = registry.method("dr-grpo").assign(batch, {})["outcome_advantage"]
-    assert torch.allclose(made.assign(batch, {})["outcome_advantage"], want)
+    want = registry.method("dr-grpo").bind().assign(batch)["outcome_advantage"]
+    assert torch.allclose(made.bind().assign(batch)["outcome_advantage"], want)
 
 
 def test_the_target_stays_when_the_advantage_is_another_methods() -> None:
     mixed = registry.method("gbpo:-advantage+dr-grpo:advantage")
     batch = random_batch(4, binary=False)
-    assert torch.equal(mixed.assign(batch, {})["target_ratio"], target(batch))
+    assert torch.equal(mixed.bind().assign(batch)["target_ratio"], target(batch))
 
 
 @settings(max_examples=15, deadline=None)

@@ -31,8 +31,8 @@ def pairs(seed: int, groups: int) -> Batch:
 def weights(method: str, batch: Batch, states: dict[str, Any] | None = None) -> Tensor:
     """The weights of the groups after a step."""
     made = registry.method(method)
-    states = states or made.observe(made.init(size=8), batch=batch, rollouts=[])
-    return made.update(states, batch=batch, rollouts=[], access=None)[KEY]["log_weights"].exp()
+    states = states or made.bind(made.init(size=8)).on_rollouts(batch, [])
+    return made.bind(states).on_step_end(batch, [], None)[KEY]["log_weights"].exp()
 
 
 def mean_loss(batch: Batch, **how: Any) -> Tensor:
@@ -91,7 +91,7 @@ def test_the_loss_uses_the_weights_after_the_move_as_constants(seed: int) -> Non
 def test_a_group_that_is_absent_falls_behind() -> None:
     batch = pairs(1, 3)
     made = registry.method("group-robust-po(base='dpo', beta=0.5, step_size=0.1)")
-    states = made.observe(made.init(size=8), batch=batch, rollouts=[])
+    states = made.bind(made.init(size=8)).on_rollouts(batch, [])
     without = batch.select((batch["stratum"] != 2).nonzero()[:, 0])
     assert weights("group-robust-po(base='dpo', beta=0.5, step_size=0.1)", without, states)[2] < 1 / 3
 
@@ -108,20 +108,20 @@ def test_groups_come_from_the_data_with_the_number_of_their_rows() -> None:
     state = made.init(size=4, rows=rows)[KEY]
     assert dict(zip(state["codes"], state["counts"], strict=True)) == {code("a"): 1, code("b"): 2, code(3): 1}
     access = access_of(["1", "2", "3"], columns=[{"who": "b"}, {"who": "3"}, {"who": "a"}])
-    batch = made.attach(random_batch(0, groups=(3,)), access, {})
+    batch = made.bind().on_scored(random_batch(0, groups=(3,)), access)
     assert batch["stratum"].tolist() == [code("b"), code(3), code("a")]
     # They are known already: what a step shows of them changes nothing.
-    after = made.observe({KEY: state}, batch=batch, rollouts=[])[KEY]
+    after = made.bind({KEY: state}).on_rollouts(batch, [])[KEY]
     assert (after["codes"], after["counts"]) == (state["codes"], state["counts"])
 
 
 def test_groups_that_were_not_given_beforehand_join_when_they_are_met() -> None:
     made = registry.method("group-robust-po")
     batch = pairs(3, 2)
-    states = made.observe(made.init(size=8), batch=batch.select(torch.arange(4)), rollouts=[])
+    states = made.bind(made.init(size=8)).on_rollouts(batch.select(torch.arange(4)), [])
     assert states[KEY]["counts"] == [1, 1]
     other = batch.with_rollouts(stratum=batch["row"] % 4)
-    states = made.observe(states, batch=other, rollouts=[])
+    states = made.bind(states).on_rollouts(other, [])
     assert states[KEY]["codes"] == [0, 1, 2, 3]
     assert states[KEY]["counts"] == [1, 1, 2, 2]
     assert weights("group-robust-po(step_size=0.0)", other, states).tolist() == pytest.approx([0.25] * 4)

@@ -22,17 +22,19 @@ from cohort.training import checkpoint
 from cohort.training.build import optimizer_of, prepare
 from cohort.training.config import make_config
 from cohort.training.display import Display
-from cohort.training.loop import Progress, one_step
+from cohort.training.loop import one_step
+from cohort.training.progress import Progress
 from cohort.training.run import train
 from cohort.types import Batch
 from tests.helpers import access_of
+from tests.stepping import run_of
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
 
 
 def bonus(batch: Batch, **hyper: Any) -> Tensor:
-    return registry.method("grpo-care", **hyper).shape(batch, {}).rewards - batch.rewards
+    return registry.method("grpo-care", **hyper).bind().shape(batch).rewards - batch.rewards
 
 
 def accurate(batch: Batch) -> Tensor:
@@ -64,8 +66,8 @@ def test_without_a_bonus_it_is_grpo_and_with_a_wide_margin_all_accurate_ones_gai
     batch = batch_for("grpo-care", seed=seed)
     plain = registry.method("grpo(kl_beta=0.0)")
     assert torch.equal(
-        registry.method("grpo-care(bonus_coefficient=0)").prepare(batch, {}).advantages,
-        plain.prepare(batch, {}).advantages,
+        registry.method("grpo-care(bonus_coefficient=0)").bind().prepare(batch).batch.advantages,
+        plain.bind().prepare(batch).batch.advantages,
     )
     wide = bonus(batch, margin=0.95)
     assert torch.allclose(wide, 0.5 * batch["accuracy"] * accurate(batch).double())
@@ -101,7 +103,7 @@ def test_the_teacher_is_asked_about_the_tokens_of_the_answer() -> None:
 
     access = access_of(texts, log_probs=log_probs)
     batch = make_batch(access.rollouts, {})
-    made = registry.method("grpo-care").attach(batch, access, {})
+    made = registry.method("grpo-care").bind().on_scored(batch, access)
     assert asked["role"] == "ema"
     assert asked["contexts"] == [rollout.request.context for rollout in access.rollouts]
     answers = [[i for i, x in enumerate(row) if x] for row in made["answer_mask"].tolist()]
@@ -116,7 +118,7 @@ def test_the_teacher_follows_the_policy(base: dict[str, Any], decay: float, ever
     try:
         optimizer = optimizer_of(setup)
         start = [p.clone() for p in setup.policy.model.parameters()]
-        one_step(setup, optimizer, progress := Progress(states=setup.method.init(size=len(setup.prompts))))
+        one_step(run_of(setup, optimizer, progress := Progress(states=setup.method.init(size=len(setup.prompts)))))
     finally:
         setup.close()
     assert progress.updates == 3

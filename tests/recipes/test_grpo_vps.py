@@ -21,7 +21,7 @@ SEGMENTS = st.integers(1, 6)
 
 
 def assigned(batch: Batch, **hyper: Any) -> torch.Tensor:
-    return registry.method("grpo-vps", **hyper).assign(batch, {}).advantages
+    return registry.method("grpo-vps", **hyper).bind().assign(batch).advantages
 
 
 @settings(max_examples=15, deadline=None)
@@ -51,7 +51,7 @@ def test_segments_start_at_uncertain_tokens_and_share_them_evenly(seed: int, cou
 @given(SEEDS, st.floats(0, 2))
 def test_the_bonus_telescopes_and_stays_within_alpha(seed: int, alpha: float) -> None:
     batch = batch_for("grpo-vps", seed=seed, width=12)
-    plain = registry.method("grpo").assign(batch, {}).advantages
+    plain = registry.method("grpo").bind().assign(batch).advantages
     bonus = (assigned(batch, alpha=alpha) - plain) * batch.mask
     assert float(bonus.abs().max()) <= alpha + 1e-9
     segment = segments(batch, num_segments=4, entropy_fraction=0.5)
@@ -68,7 +68,7 @@ def test_the_bonus_telescopes_and_stays_within_alpha(seed: int, alpha: float) ->
 @given(SEEDS)
 def test_without_the_bonus_it_is_grpo(seed: int) -> None:
     batch = batch_for("grpo-vps", seed=seed)
-    assert torch.equal(assigned(batch, alpha=0.0), registry.method("grpo").assign(batch, {}).advantages)
+    assert torch.equal(assigned(batch, alpha=0.0), registry.method("grpo").bind().assign(batch).advantages)
 
 
 def test_a_group_of_one_outcome_is_still_taught_by_its_progress() -> None:
@@ -111,7 +111,7 @@ def attached(texts: list[str], **hyper: Any) -> tuple[Batch, Scorer, Any]:
         rollouts={"group": torch.zeros(len(texts), dtype=torch.int64)},
     )
     made = registry.method("grpo-vps", answer="gold", closing=" so ", num_segments=2, **hyper)
-    return made.attach(batch, access, {}), score, access
+    return made.bind().on_scored(batch, access), score, access
 
 
 def test_beliefs_are_of_the_gold_answer_after_each_closed_prefix() -> None:
@@ -145,5 +145,5 @@ def test_the_gold_answer_is_a_column_that_every_row_must_have() -> None:
 def test_rollouts_without_tokens_have_no_belief() -> None:
     batch = random_batch(0, groups=(2,))
     empty = batch.replace(mask=torch.zeros_like(batch.mask))
-    made = registry.method("grpo-vps").attach(empty, access_of(["", ""], columns=[{"answer": "1"}] * 2), {})
+    made = registry.method("grpo-vps").bind().on_scored(empty, access_of(["", ""], columns=[{"answer": "1"}] * 2))
     assert not made["confidences"].any()

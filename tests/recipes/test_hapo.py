@@ -25,8 +25,8 @@ def gradient(batch: Batch, method: str) -> torch.Tensor:
     made = registry.method(method)
     logp = batch._tokens["logp"].clone().requires_grad_()
     batch = batch.with_tokens(logp=logp)
-    states = made.observe(made.init(size=4), batch=batch, rollouts=[])
-    return gradients(made.loss(made.prepare(batch, states), states).total, {"logp": logp})["logp"]
+    states = made.bind(made.init(size=4)).on_rollouts(batch, [])
+    return gradients(made.bind(states).loss(made.bind(states).prepare(batch).batch).total, {"logp": logp})["logp"]
 
 
 @settings(max_examples=15, deadline=None)
@@ -37,7 +37,7 @@ def test_without_alpha_and_beta_it_is_token_mean_ppo_with_the_token_advantage(se
     made = registry.method("grpo(kl_beta=0.0, aggregation='token')")
     logp = batch._tokens["logp"].clone().requires_grad_()
     ready = plain.with_tokens(logp=logp).replace(advantages=plain.rewards[:, None].expand(batch.mask.shape))
-    expected = gradients(made.loss(ready, {}).total, {"logp": logp})["logp"]
+    expected = gradients(made.bind().loss(ready).total, {"logp": logp})["logp"]
     got = gradient(batch, "hapo(clip_alpha=0.0, adv_beta=0.0, temperature_tau=0.0, dual_clip=1e9)")
     assert torch.allclose(got, expected)
 
@@ -51,7 +51,7 @@ def test_token_advantages_sum_to_zero_over_the_tokens_of_a_group(seed: int) -> N
     total = group_sum((value[:, None] * batch.mask).sum(1), batch.groups)
     assert torch.allclose(total, torch.zeros_like(total), atol=1e-9)
     whole = batch.replace(mask=torch.ones_like(batch.mask))
-    plain = registry.method("grpo").assign(whole, {})["outcome_advantage"]
+    plain = registry.method("grpo").bind().assign(whole)["outcome_advantage"]
     assert torch.allclose(token_average(whole, fallback_limit=1e9, eps=1e-6)[0], plain)
     flat = batch.replace(rewards=torch.full_like(batch.rewards, 0.7).float())
     assert not token_average(flat, fallback_limit=5.0, eps=1e-6)[0].any()
@@ -66,7 +66,7 @@ def test_a_group_beyond_the_limit_falls_back_as_a_whole(seed: int, limit: float)
     over = group_sum(((free.abs() >= limit) & batch.mask.any(1)).double(), batch.groups) > 0
     assert torch.equal(fallback, over)
     back = fallback[batch.groups.index]
-    rollouts = registry.method("grpo(std_ddof=1)").assign(batch, {})["outcome_advantage"]
+    rollouts = registry.method("grpo(std_ddof=1)").bind().assign(batch)["outcome_advantage"]
     assert torch.equal(value[back], rollouts[back])
     assert torch.equal(value[~back], free[~back])
 
@@ -102,7 +102,7 @@ def test_temperatures_stay_in_their_band(seed: int, base: float, tau: float) -> 
 @given(SEEDS)
 def test_bounds_widen_on_the_side_of_the_token(seed: int) -> None:
     batch = random_batch(seed)
-    made = registry.method("hapo").assign(batch, {})
+    made = registry.method("hapo").bind().assign(batch)
     ratio = (batch.logp - batch.old_logp).exp()
     how = {"pivot": 0.8, "low": 0.2, "high": 0.28, "alpha": 1.0, "beta": 1.0}
     h, low, high, shaped = by_nature(made, ratio, made.advantages, **how)
@@ -142,15 +142,15 @@ def test_the_first_step_draws_at_one_temperature_and_later_ones_on_the_scale_of_
     tools = Sampler(**{**lent, "generate": generate})
     made = registry.method("hapo(temperature_tau=0.1)")
     states = made.init(size=3)
-    made.run("sampling", states, requests, tools)
+    made.bind(states).sampling(requests, tools)
     assert all(request.processor is None for request in drawn)
     batch = random_batch(2)
-    states = made.observe(states, batch=batch, rollouts=[])
-    made.run("sampling", states, requests, tools)
+    states = made.bind(states).on_rollouts(batch, [])
+    made.bind(states).sampling(requests, tools)
     scale = entropy_scale(batch["old_entropy"], batch.mask, pivot=0.8)
     assert scale is not None
     assert all(request.processor == EntropyTemperature(0.1, *map(float, scale)) for request in drawn)
     silent = batch.replace(mask=torch.zeros_like(batch.mask))
-    after = made.observe(states, batch=silent, rollouts=[])
+    after = made.bind(states).on_rollouts(silent, [])
     assert after["sampling/by_entropy"] == states["sampling/by_entropy"]
     assert registry.method("hapo(temperature_tau=0.0)").sampling is None

@@ -77,7 +77,7 @@ def test_balance_follows_what_the_run_has_seen() -> None:
     good = int((batch.rewards >= 0.5).sum())
     states = method.init(size=3)
     for steps in (1, 2):
-        states = method.observe(states, batch=batch, rollouts=[])
+        states = method.bind(states).on_rollouts(batch, [])
         assert states[KEY] == {"desirable": steps * good, "undesirable": steps * (batch.size - good)}
     up, down = class_weights(good, batch.size - good, target=1.0)
     given_ = f"kto(desirable_weight={up!r}, undesirable_weight={down!r})"

@@ -10,7 +10,7 @@ from cohort import registry
 from tests import micro
 from tests.traits import trait
 
-TRAINABLE = [name for name in registry.names() if not registry.method(name).lacks]
+TRAINABLE = [name for name in registry.names() if not registry.method(name).requires]
 # With learning rate 0 the rate stays where it is, to the bit; a random walk of the size of these updates moves it by
 # less than half of this margin (see test_noise_does_not_pass).
 MARGIN = 0.2

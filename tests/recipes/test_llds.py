@@ -22,12 +22,12 @@ def ready(seed: int, **kwargs: object) -> Batch:
     """A random batch with advantages and a span of answer tokens."""
     batch = random_batch(seed, drift=0.5, width=8, **kwargs)  # type: ignore[arg-type]
     answer = torch.arange(8) >= torch.randint(2, 8, (batch.size, 1), generator=torch.Generator().manual_seed(seed))
-    return registry.method("llds").assign(batch, {}).with_tokens(answer_mask=answer)
+    return registry.method("llds").bind().assign(batch).with_tokens(answer_mask=answer)
 
 
 def gradient(method: str, batch: Batch) -> Tensor:
     logp = batch._tokens["logp"].clone().requires_grad_()
-    loss = registry.method(method).loss(batch.with_tokens(logp=logp), {}).total
+    loss = registry.method(method).bind().loss(batch.with_tokens(logp=logp)).total
     return torch.autograd.grad(loss, logp)[0]
 
 
@@ -112,7 +112,7 @@ def test_without_coefficient_it_is_grpo(seed: int) -> None:
 @pytest.mark.parametrize("reward", [0.0, 0.7, 1.0])
 def test_rollouts_of_a_group_without_signal_are_kept(reward: float) -> None:
     batch = random_batch(3, drift=0.5, dtype=torch.float32)
-    batch = registry.method("llds").assign(batch.replace(rewards=torch.full_like(batch.rewards, reward)), {})
+    batch = registry.method("llds").bind().assign(batch.replace(rewards=torch.full_like(batch.rewards, reward)))
     _, kept = penalised(batch, gate="action", answer_weight=1.0)
     assert bool(kept.all())
     assert gradient("llds", batch).any()
@@ -142,11 +142,11 @@ def test_answers_are_marked_in_the_texts_where_they_weigh_less() -> None:
     batch = Batch(mask=mask, rollouts={"group": torch.zeros(3, dtype=torch.int64)})
     decode = lambda tokens: "".join(map(chr, tokens))  # noqa: E731
     access = ModelAccess(rollouts, *[None] * 4, decode, *[None] * 2)  # type: ignore[arg-type]
-    marked = registry.method("llds(answer_weight=0.2)").attach(batch, access, {})["answer_mask"]
+    marked = registry.method("llds(answer_weight=0.2)").bind().on_scored(batch, access)["answer_mask"]
     said = [
         "".join(c for c, inside in zip(text, row, strict=False) if inside)
         for text, row in zip(texts, marked, strict=True)
     ]
     assert said == ["42", "", "open"]
-    assert "answer_mask" not in registry.method("llds").attach(batch, access, {})
+    assert "answer_mask" not in registry.method("llds").bind().on_scored(batch, access)
     assert "answer_mask" not in registry.method("llds").needs(loss=True)

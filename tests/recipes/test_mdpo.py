@@ -15,10 +15,11 @@ from cohort.axes.advantage import zscore
 from cohort.methods import Method, use
 from cohort.recipes.mdpo import divergence, scheduled
 from cohort.training.loop import one_step
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from tests import micro
 from tests.helpers import random_batch
 from tests.recipes.losses import on_policy, taken
+from tests.stepping import run_of
 
 SEEDS = st.integers(0, 10_000)
 SIZES = st.floats(0.05, 3)
@@ -29,7 +30,7 @@ SIZES = st.floats(0.05, 3)
 def test_on_policy_it_is_reinforce_whatever_the_step_size(seed: int, size: float) -> None:
     batch = on_policy(random_batch(seed))
     _, grad = taken("mdpo", batch, step_size=size)
-    weight = registry.method("mdpo").weights(batch, {})
+    weight = registry.method("mdpo").bind().weights(batch)
     assert torch.allclose(grad, -zscore(batch)[:, None] * weight)
 
 
@@ -40,7 +41,7 @@ def test_the_gradient_is_the_papers(seed: int, size: float) -> None:
     _, grad = taken("mdpo", batch, step_size=size)
     difference = batch.logp - batch.old_logp
     expected = difference.exp() * (difference / size - zscore(batch)[:, None])
-    assert torch.allclose(grad, expected * registry.method("mdpo").weights(batch, {}))
+    assert torch.allclose(grad, expected * registry.method("mdpo").bind().weights(batch))
 
 
 @settings(max_examples=15, deadline=None)
@@ -70,8 +71,8 @@ def test_the_pull_grows_from_one_to_the_number_of_steps() -> None:
     method = registry.method("mdpo")
 
     def pull(step: int) -> torch.Tensor:
-        ready = method.prepare(batch.note(step=step, steps=8), {})
-        return method.loss(ready, {}).regularizers["proximity"]
+        bound = method.bind(info=StepInfo(step=step, steps=8))
+        return bound.loss(bound.prepare(batch).batch).regularizers["proximity"]
 
     for step in range(8):
         assert scheduled(step, 8) > 0
@@ -84,7 +85,7 @@ def test_in_training_the_kl_appears_at_the_second_update(micro_root: Path) -> No
     pull = {}
     for kl, epochs in (("full", 1), ("sampled", 2), ("full", 2)):
         with micro.ready(micro_root, f"mdpo(kl='{kl}')", epochs=epochs, lr=1e-3) as (setup, optimizer, progress):
-            pull[kl, epochs] = one_step(setup, optimizer, progress).metrics["loss/proximity"]
+            pull[kl, epochs] = one_step(run_of(setup, optimizer, progress)).metrics["loss/proximity"]
     assert pull["full", 1] == pytest.approx(0.0, abs=1e-6)
     assert pull["full", 2] > 1e-4
     assert pull["sampled", 2] == pytest.approx(pull["full", 2], rel=0.35)

@@ -17,7 +17,7 @@ SEEDS = st.integers(0, 10_000)
 def gradient(method: str, batch: Batch) -> torch.Tensor:
     made = registry.method(method)
     logp = batch._tokens["logp"].clone().requires_grad_()
-    loss = made.loss(made.prepare(batch.with_tokens(logp=logp), {}), {}).total
+    loss = made.bind().loss(made.bind().prepare(batch.with_tokens(logp=logp)).batch).total
     return torch.autograd.grad(loss, logp)[0]
 
 
@@ -32,9 +32,9 @@ def test_gradient_is_the_weight_times_the_advantage(seed: int, low: float, high:
         for t in batch.mask[i].nonzero()[:, 0].tolist():
             raw = float(rho[i, t]) * min(seen, default=1.0)
             seen.append(float(rho[i, t]))
-            assert torch.isclose(made.run("ratio", {}, batch)[i, t], torch.tensor(raw, dtype=torch.float64))
-    raw = made.run("ratio", {}, batch)
-    want = -raw.clamp(1 - low, 1 + high) * made.assign(batch, {}).advantages / batch.mask.sum()
+            assert torch.isclose(made.stage("ratio")(batch)[i, t], torch.tensor(raw, dtype=torch.float64))
+    raw = made.stage("ratio")(batch)
+    want = -raw.clamp(1 - low, 1 + high) * made.bind().assign(batch).advantages / batch.mask.sum()
     assert torch.allclose(
         gradient(f"minpro(clip_low={low}, clip_high={high})", batch), torch.where(batch.mask, want, 0.0)
     )
@@ -45,7 +45,7 @@ def test_gradient_is_the_weight_times_the_advantage(seed: int, low: float, high:
 def test_on_policy_it_is_reinforce_with_a_token_mean(seed: int) -> None:
     batch = random_batch(seed)
     batch = batch.replace(logp=batch._tokens["old_logp"])
-    advantages = registry.method("grpo").assign(batch, {}).advantages
+    advantages = registry.method("grpo").bind().assign(batch).advantages
     want = torch.where(batch.mask, -advantages / batch.mask.sum(), 0.0)
     assert torch.allclose(gradient("minpro", batch), want)
 
@@ -65,7 +65,7 @@ def test_where_no_earlier_ratio_differs_from_one_it_is_cispo(seed: int) -> None:
 @given(SEEDS)
 def test_the_prefix_raises_or_lowers_the_weight_as_its_smallest_ratio_says(seed: int) -> None:
     batch = random_batch(seed, drift=0.8)
-    raw, rho = registry.method("minpro").run("ratio", {}, batch), ratio.token(batch)
+    raw, rho = registry.method("minpro").stage("ratio")(batch), ratio.token(batch)
     low = torch.full_like(rho, torch.inf)
     low[:, 1:] = torch.where(batch.mask, rho, torch.inf).cummin(1).values[:, :-1]
     started = batch.mask & low.isfinite()
@@ -76,7 +76,7 @@ def test_the_prefix_raises_or_lowers_the_weight_as_its_smallest_ratio_says(seed:
 def test_no_token_loses_its_gradient() -> None:
     batch = random_batch(3, drift=2.0)
     pushed = gradient("minpro", batch) != 0
-    acting = batch.mask & (registry.method("minpro").assign(batch, {}).advantages != 0)
+    acting = batch.mask & (registry.method("minpro").bind().assign(batch).advantages != 0)
     assert torch.equal(pushed, acting)
     assert not torch.equal(gradient("grpo(kl_beta=0.0)", batch) != 0, acting)
 
@@ -86,6 +86,6 @@ def test_tokens_of_a_tool_neither_enter_nor_reset_the_minimum() -> None:
     mask = torch.tensor([[1, 0, 1, 1], [1, 1, 1, 1]], dtype=torch.bool)
     ratios = torch.tensor([[0.5, 1e-9, 2.0, 2.0], [3.0, 2.0, 1.0, 1.0]], dtype=torch.float64)
     batch = batch.replace(mask=mask, old_logp=torch.zeros_like(ratios), logp=ratios.log())
-    raw = registry.method("minpro").run("ratio", {}, batch)
+    raw = registry.method("minpro").stage("ratio")(batch)
     assert torch.allclose(raw[0, mask[0]], torch.tensor([0.5, 1.0, 1.0], dtype=torch.float64))
     assert torch.allclose(raw[1], torch.tensor([3.0, 6.0, 2.0, 1.0], dtype=torch.float64))

@@ -19,7 +19,7 @@ NO_CLAMP = {"rate_clamp": 0.0}
 
 def kept(batch: Batch) -> Batch:
     """The groups with both outcomes, as the filter leaves them."""
-    return batch.select(registry.method("nft").keep(batch, {}, after_advantage=False))
+    return batch.select(registry.method("nft").bind().keep(batch))
 
 
 @settings(max_examples=15, deadline=None)
@@ -35,7 +35,7 @@ def test_on_policy_it_is_the_policy_gradient_with_the_papers_advantages(seed: in
     _, grad = taken("nft", batch, prompt_weight="sqrt_odds", **length, **NO_CLAMP)
     host = registry.method("grpo", kl_beta=0.0, adv_eps=1e-12, aggregation="constant")
     _, standard = taken(host, batch)
-    assert torch.allclose(grad * 7.0, standard * batch.notes["max_new_tokens"], rtol=1e-6)
+    assert torch.allclose(grad * 7.0, standard * batch.mask.shape[1], rtol=1e-6)
 
 
 @settings(max_examples=15, deadline=None)
@@ -71,7 +71,7 @@ def test_a_right_token_is_pushed_the_same_whatever_its_ratio_and_a_wrong_one_les
 
 def _bound(batch: Batch) -> torch.Tensor:
     """max((1 - c R) / (1 - c), 1) at every token."""
-    rate = registry.method("nft").assign(batch, {})["correct_rate"][:, None]
+    rate = registry.method("nft").bind().assign(batch)["correct_rate"][:, None]
     return ((1 - rate * (batch.logp - batch.old_logp).exp()) / (1 - rate)).clamp(min=1)
 
 
@@ -91,9 +91,9 @@ def test_one_sided_groups_are_replaced_and_graded_rewards_need_a_threshold() -> 
     assert made.refill_rounds == 4
     batch = random_batch(5, binary=False)
     with pytest.raises(GradedRewardError, match="threshold"):
-        made.prepare(batch, {})
+        made.bind().prepare(batch)
     graded = registry.method("nft", threshold=0.0)
-    rows = graded.keep(batch, {}, after_advantage=False)
+    rows = graded.bind().keep(batch)
     right = batch.rewards >= 0
     for label in batch.group.unique():
         members = batch.group == label

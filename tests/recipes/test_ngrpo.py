@@ -20,14 +20,14 @@ SHAPES = st.sampled_from([(4, 4, 4), (2, 5, 3), (3, 1), (6, 2)])
 
 
 def advantages(batch: Batch, **hyper: float) -> torch.Tensor:
-    return registry.method("ngrpo", **hyper).assign(batch, {})["outcome_advantage"]
+    return registry.method("ngrpo", **hyper).bind().assign(batch)["outcome_advantage"]
 
 
 @settings(max_examples=15, deadline=None)
 @given(seed=SEEDS, groups=SHAPES)
 def test_without_virtual_rollouts_it_is_grpo_with_sample_std(seed: int, groups: tuple[int, ...]) -> None:
     batch = random_batch(seed, groups=groups, binary=False)
-    plain = registry.method("grpo", std_ddof=1).assign(batch, {})["outcome_advantage"]
+    plain = registry.method("grpo", std_ddof=1).bind().assign(batch)["outcome_advantage"]
     assert torch.allclose(advantages(batch, virtual=0), plain, atol=1e-12)
 
 
@@ -66,7 +66,7 @@ def test_the_filter_drops_solved_groups_and_keeps_failed_ones(seed: int) -> None
     batch = random_batch(seed, groups=(3, 3, 3, 3))
     index = batch.groups.index
     accuracy = torch.where(index == 0, 1.0, torch.where(index == 1, 0.0, batch["accuracy"].float())).double()
-    kept = registry.method("ngrpo").keep(batch.replace(accuracy=accuracy), {}, after_advantage=False)
+    kept = registry.method("ngrpo").bind().keep(batch.replace(accuracy=accuracy))
     left = set(index[kept].tolist())
     assert 0 not in left
     assert 1 in left

@@ -22,8 +22,8 @@ KEY = "shaping/tool_efficiency"
 
 def shaped(batch: Batch, **hyper: Any) -> torch.Tensor:
     made = registry.method("otc", **hyper)
-    states = made.observe(made.init(size=int(batch["row"].max()) + 1), batch=batch, rollouts=[])
-    return made.shape(batch, states).rewards
+    states = made.bind(made.init(size=int(batch["row"].max()) + 1)).on_rollouts(batch, [])
+    return made.bind(states).shape(batch).rewards
 
 
 @settings(max_examples=15, deadline=None)
@@ -66,11 +66,11 @@ def test_an_all_correct_group_still_tells_fewer_calls_from_more(seed: int) -> No
     batch = batch_for("otc", seed=seed, groups=(5,), empty=False)
     batch = batch.replace(rewards=torch.ones_like(batch.rewards))
     made = registry.method("otc")
-    advantages = made.assign(made.shape(batch, {KEY: {}}), {KEY: {}})["outcome_advantage"]
+    advantages = made.bind({KEY: {}}).assign(made.bind({KEY: {}}).shape(batch))["outcome_advantage"]
     calls = batch["tool_calls"]
     fewer = calls[:, None] < calls[None, :]
     assert bool((advantages[:, None] > advantages[None, :])[fewer].all())
-    plain = registry.method("grpo").assign(batch, {})["outcome_advantage"]
+    plain = registry.method("grpo").bind().assign(batch)["outcome_advantage"]
     assert not plain.any()
 
 
@@ -82,7 +82,7 @@ def test_what_is_remembered_never_grows(seed: int) -> None:
     before = states[KEY]["least"]
     for visit in range(3):
         batch = batch_for("otc", seed=seed + visit)
-        states = made.observe(states, batch=batch, rollouts=[])
+        states = made.bind(states).on_rollouts(batch, [])
         least = states[KEY]["least"]
         assert bool((least <= before).all())
         for row in range(3):
@@ -97,17 +97,17 @@ def test_memory_lowers_what_a_later_correct_rollout_earns() -> None:
     base = base.replace(rewards=torch.ones(2).double())
     first, later = (base.with_rollouts(tool_calls=torch.tensor([n, n]).double()) for n in (1.0, 3.0))
     made = registry.method("otc", memory=True)
-    states = made.observe(made.init(size=1), batch=first, rollouts=[])
-    assert made.shape(later, states).rewards.tolist() == pytest.approx([2**-0.5] * 2)
+    states = made.bind(made.init(size=1)).on_rollouts(first, [])
+    assert made.bind(states).shape(later).rewards.tolist() == pytest.approx([2**-0.5] * 2)
     # A group that is shaped before it was observed, as where a filter asks for more, knows of itself all the same.
-    assert made.shape(later, made.init(size=1)).rewards.tolist() == [1.0, 1.0]
+    assert made.bind(made.init(size=1)).shape(later).rewards.tolist() == [1.0, 1.0]
 
 
-def test_calls_and_their_yield_are_noted() -> None:
+def test_calls_and_their_yield_are_reported() -> None:
     batch = random_batch(0, groups=(3,)).with_rollouts(tool_calls=torch.tensor([4.0, 1.0, 1.0]).double())
     batch = batch.replace(rewards=torch.tensor([1.0, 1.0, 0.0]).double())
-    noted = registry.method("otc").shape(batch, {KEY: {}}).notes
-    assert (noted["tool_calls"], noted["tool_productivity"]) == (2, pytest.approx(2 / 6))
+    reported = registry.method("otc").bind({KEY: {}}).prepare(batch).metrics
+    assert (reported["tool_calls"], reported["tool_productivity"]) == (2, pytest.approx(2 / 6))
 
 
 def test_a_penalty_is_left_as_it_is() -> None:
@@ -118,10 +118,12 @@ def test_a_penalty_is_left_as_it_is() -> None:
 def test_calls_are_counted_in_the_texts() -> None:
     texts = ["no tool", "```python\n1\n``` and ```\n2\n```", "<tool_call>{}</tool_call>", "a fence ``` left open"]
     batch = random_batch(0, groups=(4,))
-    found = registry.method("otc").attach(batch, access_of(texts), {KEY: {}})
+    found = registry.method("otc").bind({KEY: {}}).on_scored(batch, access_of(texts))
     assert found["tool_calls"].tolist() == [0, 2, 1, 0]
-    own = registry.method("otc(call='SEARCH')").attach(
-        batch, access_of(["SEARCH SEARCH", "", "search", "x"]), {KEY: {}}
+    own = (
+        registry.method("otc(call='SEARCH')")
+        .bind({KEY: {}})
+        .on_scored(batch, access_of(["SEARCH SEARCH", "", "search", "x"]))
     )
     assert own["tool_calls"].tolist() == [2, 0, 0, 0]
     with pytest.raises(MethodError, match="no regular expression"):

@@ -13,7 +13,7 @@ from cohort.errors import UsageError
 from cohort.recipes.papo import double_entropy, patch_keep, perception
 from cohort.training.checks import check_method
 from cohort.training.config import make_config
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -23,7 +23,7 @@ def gradients(method: str, batch: Batch) -> tuple[Tensor, Tensor, float]:
     """Of the loss, for logp and aug_logp; and the loss."""
     leaves = {name: batch._tokens[name].clone().requires_grad_() for name in ("logp", "aug_logp")}
     made = registry.method(method)
-    loss = made.loss(made.prepare(batch.with_tokens(**leaves), {}), {}).total
+    loss = made.bind().loss(made.bind().prepare(batch.with_tokens(**leaves)).batch).total
     one, two = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
     return one, two, float(loss.detach())
 
@@ -48,7 +48,7 @@ def test_an_image_that_changes_nothing_gives_nothing(seed: int, both: bool) -> N
     made = gradients(only, batch)
     assert torch.allclose(made[0], gradients("grpo(kl_beta=0.0)", batch)[0])
     assert not made[1].any()
-    assert float(perception(batch, gamma=1.0)[batch.mask].abs().sum()) == 0.0
+    assert float(perception(batch, gamma=1.0, info=StepInfo())[batch.mask].abs().sum()) == 0.0
 
 
 @settings(max_examples=15, deadline=None)
@@ -58,7 +58,7 @@ def test_the_gradient_raises_tokens_that_the_image_helps(seed: int, gamma: float
     made = gradients(f"papo(gamma={gamma}, eta_ori=0.0, eta_aug=0.0)", batch)[0]
     added = made - gradients("grpo(kl_beta=0.0)", batch)[0]
     gap = batch["aug_logp"] - batch.logp
-    want = -gamma * (1 - gap.exp()) * registry.method("papo").weights(batch, {})
+    want = -gamma * (1 - gap.exp()) * registry.method("papo").bind().weights(batch)
     inside = batch.mask & (gap.exp() - gap - 1 < 10)
     assert torch.allclose(added[inside], want[inside])
     helped = inside & (gap < 0)
@@ -70,7 +70,7 @@ def test_the_gradient_raises_tokens_that_the_image_helps(seed: int, gamma: float
 def test_entropies_are_means_over_all_tokens_and_are_lowered(seed: int, ori: float, aug: float) -> None:
     batch = batch_for("papo", seed=seed)
     want = -ori * batch.logp[batch.mask].mean() - aug * batch["aug_logp"][batch.mask].mean()
-    assert torch.allclose(double_entropy(batch, eta_ori=ori, eta_aug=aug), want)
+    assert torch.allclose(double_entropy(batch, eta_ori=ori, eta_aug=aug, info=StepInfo()), want)
     held = gradients(f"papo(gamma=0.0, eta_ori={ori}, eta_aug={aug})", batch)
     alone = gradients(f"papo(gamma=0.0, eta_ori={ori}, eta_aug=0.0)", batch)
     assert torch.equal(held[0], alone[0])
@@ -89,17 +89,17 @@ def test_tokens_beyond_the_clamps_have_no_gradient() -> None:
         added = gradients("papo(gamma=1.0, eta_ori=0.0, eta_aug=0.0, aug_gradient=True)", moved)
         assert not added[1].any()
         assert torch.equal(added[0], gradients("grpo(kl_beta=0.0)", moved)[0])
-        assert bool((perception(moved, gamma=1.0)[batch.mask] == -10).all())
+        assert bool((perception(moved, gamma=1.0, info=StepInfo())[batch.mask] == -10).all())
 
 
 def test_gamma_is_annealed_and_the_entropies_follow() -> None:
     batch = batch_for("papo", seed=2)
-    fixed, ending = perception(batch, gamma=0.04), {"gamma": 0.04, "gamma_end": 0.0, "anneal_share": 0.5}
-    entropy = double_entropy(batch, gamma=0.04)
+    ending = {"gamma": 0.04, "gamma_end": 0.0, "anneal_share": 0.5}
+    fixed, entropy = (fn(batch, gamma=0.04, info=StepInfo()) for fn in (perception, double_entropy))
     for step, share in ((0, 1.0), (2, 0.6), (5, 0.0), (9, 0.0)):
-        at = batch.note(step=step, steps=10)
-        assert torch.allclose(perception(at, **ending), share * fixed)
-        assert torch.allclose(double_entropy(at, **ending), share * entropy)
+        info = StepInfo(step=step, steps=10)
+        assert torch.allclose(perception(batch, **ending, info=info), share * fixed)
+        assert torch.allclose(double_entropy(batch, **ending, info=info), share * entropy)
 
 
 def test_a_group_without_signal_still_learns_to_look() -> None:

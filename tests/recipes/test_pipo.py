@@ -24,6 +24,7 @@ from cohort.training.run import Result, train
 from cohort.types import Batch, Prompt, Request
 from tests import micro
 from tests.helpers import random_batch, rollout_of
+from tests.stepping import run_of
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -39,7 +40,7 @@ def mean_of(value: float) -> Batch:
 @given(SEEDS, st.floats(0.01, 1))
 def test_the_size_of_the_local_term_does_not_depend_on_the_success_rate(seed: int, phi: float) -> None:
     batch = batch_for("pipo", seed=seed, groups=(2, 5, 3, 8))
-    made = registry.method("pipo").assign(batch, {KEY: {}})
+    made = registry.method("pipo").bind({KEY: {}}).assign(batch)
     rewards = improvement_scale(made, phi) * made["outcome_advantage"]
     total = group_sum(rewards.abs(), made.groups)
     size = torch.bincount(made.groups.index).double()
@@ -67,7 +68,7 @@ def test_memory_holds_the_last_means_and_judges_when_it_is_full(means: list[floa
     states = method.init(size=1)
     for t, mean in enumerate(means, 1):
         before = states[KEY]["means"]
-        states = method.observe(states, batch=mean_of(mean), rollouts=[])
+        states = method.bind(states).on_rollouts(mean_of(mean), [])
         assert states[KEY]["means"] == pytest.approx(means[max(0, t - 3) : t])
         want = rectified(verdict(before, mean)[2]) if t > 3 else 0.0
         assert states[KEY]["phi"] == pytest.approx(want)
@@ -78,16 +79,16 @@ def remembered(method: Method, batch: Batch, *, mean: float) -> tuple[dict[str, 
     requests = [Request(Prompt(str(i), "", (1, i), ""), (1, i), 0, 6) for i in range(batch.size)]
     rollouts = [rollout_of(request, [3]) for request in requests]
     states = {KEY: {**method.init(size=1)[KEY], "means": [0.4, 0.6]}}
-    states = method.update(states, batch=batch, rollouts=rollouts, access=None)
-    states = method.observe(states, batch=mean_of(mean), rollouts=[])
-    return states, method.recall(states)
+    states = method.bind(states).on_step_end(batch, rollouts, None)
+    states = method.bind(states).on_rollouts(mean_of(mean), [])
+    return states, method.bind(states).replay()
 
 
 @settings(max_examples=15, deadline=None)
 @given(SEEDS)
 def test_what_is_recalled_is_the_step_before_with_its_own_policy(seed: int) -> None:
     method = registry.method("pipo(window=2)")
-    batch = method.assign(random_batch(seed), {KEY: {}})
+    batch = method.bind({KEY: {}}).assign(random_batch(seed))
     states, recalls = remembered(method, batch, mean=0.53)
     phi = states[KEY]["phi"]
     assert 0 < phi < 0.5
@@ -106,7 +107,7 @@ def test_what_is_recalled_is_the_step_before_with_its_own_policy(seed: int) -> N
 
 
 def test_harm_is_not_repeated_unless_it_is_to_be_taken_back() -> None:
-    batch = registry.method("pipo").assign(random_batch(1), {KEY: {}})
+    batch = registry.method("pipo").bind({KEY: {}}).assign(random_batch(1))
     assert remembered(registry.method("pipo(window=2)"), batch, mean=0.3)[1] == []
     (recall,) = remembered(registry.method("pipo(window=2, phi_low=-0.5)"), batch, mean=0.3)[1]
     acting = recall.batch.mask & (batch.advantages != 0)
@@ -114,9 +115,9 @@ def test_harm_is_not_repeated_unless_it_is_to_be_taken_back() -> None:
     # A step without an update leaves nothing to judge.
     method = registry.method("pipo(window=2)")
     states, _ = remembered(method, batch, mean=0.3)
-    states = method.observe(states, batch=mean_of(0.9), rollouts=[])
+    states = method.bind(states).on_rollouts(mean_of(0.9), [])
     assert states[KEY]["phi"] > 0
-    assert method.recall(states) == []
+    assert method.bind(states).replay() == []
     with pytest.raises(MethodError, match="phi_low"):
         registry.method("pipo(phi_low=1.0)")
 
@@ -127,7 +128,7 @@ def test_an_extra_update_happens_exactly_when_the_last_one_helped(micro_root: Pa
         extra = []
         for _ in range(10):
             before = progress.updates
-            result = one_step(setup, optimizer, progress)
+            result = one_step(run_of(setup, optimizer, progress))
             mean = sum(r.reward for r in result.rollouts) / len(result.rollouts)
             helped = len(means) == 2 and verdict(means, mean)[2] > 0
             means = [*means, mean][-2:]
@@ -142,7 +143,7 @@ def test_it_repeats_whatever_method_it_goes_with(micro_root: Path) -> None:
     method = "pipo(window=2, phi_low=0.1)+grpo+etr+ppo:regularizer"
     with micro.ready(micro_root, method, steps=4, group_size=4, updates=2) as (setup, optimizer, progress):
         for _ in range(4):
-            one_step(setup, optimizer, progress)
+            one_step(run_of(setup, optimizer, progress))
         assert progress.updates == 4 * 2 + 2
         assert progress.skipped == 0
 

@@ -41,7 +41,7 @@ def episodes(seed: int, *, longest: int = 3) -> Batch:
 
 def advantages(batch: Batch, gamma: float, lam: float) -> Tensor:
     method = registry.method("poad", gamma=gamma, lam=lam, rewards="turn")
-    return method.assign(batch, {}).advantages
+    return method.bind().assign(batch).advantages
 
 
 def actions(batch: Batch, row: int) -> list[list[int]]:
@@ -118,7 +118,7 @@ def test_an_outcome_is_the_reward_of_the_last_action(seed: int) -> None:
     for row in range(batch.size):
         last[row, actions(batch, row)[-1][-1]] = batch.rewards[row]
     given_by_turn = batch.with_tokens(turn_rewards=last).with_rollouts(next_value=torch.zeros(4, dtype=torch.float64))
-    outcome = registry.method("poad").assign(batch, {}).advantages
+    outcome = registry.method("poad").bind().assign(batch).advantages
     assert torch.allclose(outcome, advantages(given_by_turn, 0.95, 0.95))
     assert registry.method("poad").needs(loss=False) == {"old_values"}
     assert {"turn_rewards", "next_value"} < registry.method("poad(rewards='turn')").needs(loss=False)
@@ -130,8 +130,8 @@ def test_beyond_the_limit_the_values_alone_are_trained(seed: int, drift: float) 
     def gradient(**hyper: float | None) -> tuple[Batch, dict[str, Tensor]]:
         method = registry.method("poad", **hyper)
         batch, leaves = with_leaves(method, batch_for("poad", seed=seed, drift=drift))
-        made = method.prepare(batch, {})
-        return made, gradients(method.loss(made, {}).total, leaves)
+        made = method.bind().prepare(batch).batch
+        return made, gradients(method.bind().loss(made).total, leaves)
 
     (made, stopped), (_, free) = gradient(), gradient(max_kl=None)
     far = bool(movement(made) > 0.02)
@@ -147,7 +147,7 @@ def test_beyond_the_limit_the_values_alone_are_trained(seed: int, drift: float) 
 @given(SEEDS)
 def test_entries_of_exactly_0_do_not_count_in_the_normalisation(seed: int) -> None:
     batch = batch_for("poad", seed=seed)
-    raw = registry.method("poad").assign(batch, {}).advantages
+    raw = registry.method("poad").bind().assign(batch).advantages
     zeroed = torch.where(torch.arange(raw.shape[1]) == 0, 0.0, raw)
     some = zeroed[batch.mask & (zeroed != 0)]
     if some.numel() < 2:

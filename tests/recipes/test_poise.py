@@ -18,8 +18,9 @@ from cohort.recipes.poise import FEATURES, entropy_features, thought_and_answer
 from cohort.reductions.groups import leave_one_out_mean
 from cohort.signals.probing import fit, pooled, predict
 from cohort.training.loop import one_step
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from tests import micro
+from tests.stepping import run_of
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -27,7 +28,7 @@ KEY = "advantage/cross_baseline"
 
 
 def advantages(batch: Batch) -> Tensor:
-    return registry.method("poise").assign(batch, {KEY: {}})["outcome_advantage"]
+    return registry.method("poise").bind({KEY: {}}).assign(batch)["outcome_advantage"]
 
 
 def rows(seed: int, count: int = 30, width: int = 5) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
@@ -58,7 +59,7 @@ def test_the_baseline_does_not_depend_on_the_rollout_itself(seed: int) -> None:
 def test_with_the_rewards_for_predictions_or_none_it_is_rloo(seed: int, unknown: bool) -> None:
     batch = batch_for("poise", seed=seed, binary=False)
     known = torch.full_like(batch.rewards, torch.nan) if unknown else batch.rewards
-    want = registry.method("rloo(kl_beta=0.0)").assign(batch, {})["outcome_advantage"]
+    want = registry.method("rloo(kl_beta=0.0)").bind().assign(batch)["outcome_advantage"]
     assert torch.allclose(advantages(batch.with_rollouts(value_predictions=known)), want)
 
 
@@ -115,7 +116,7 @@ def observed(states: dict[str, Any], values: Sequence[float], **hyper: object) -
     x = torch.tensor(values).float()
     batch = Batch.of(torch.ones(len(x), 1), group=torch.arange(len(x)) // 2, rewards=(x > 0).double())
     batch = batch.with_rollouts(**dict.fromkeys(FEATURES[:2], x[:, None]), entropy_feature=torch.zeros(len(x), 3))
-    return registry.method("poise", **hyper).observe(states, batch=batch.note(step=99), rollouts=[])
+    return registry.method("poise", **hyper).bind(states, StepInfo(step=99)).on_rollouts(batch, [])
 
 
 def test_the_oldest_rows_leave_the_buffer() -> None:
@@ -158,7 +159,7 @@ def test_predictions_are_those_of_the_step_before(micro_root: Path) -> None:
     with micro.ready(micro_root, method, steps=4, group_size=2, prompts_per_step=8) as (setup, optimizer, progress):
         for step in range(4):
             before = progress.states[KEY]
-            result = one_step(setup, optimizer, progress)
+            result = one_step(run_of(setup, optimizer, progress))
             batch = result.batch
             assert batch is not None
             expected = batch["value_predictions"]
@@ -187,7 +188,7 @@ def test_hidden_states_are_those_of_one_layer(micro_root: Path, monkeypatch: pyt
     with micro.ready(micro_root, "poise(pool_last=2)", steps=1, group_size=2, prompts_per_step=3) as parts:
         setup = parts[0]
         monkeypatch.setattr(probing, "TOKENS", 10)
-        result = one_step(*parts)
+        result = one_step(run_of(*parts))
         assert result.batch is not None
         assert setup.policy.base.config.num_hidden_layers == 1
     with micro.ready(micro_root, "poise(pool_last=2)", steps=1, group_size=2, prompts_per_step=3) as (setup, _, _):
@@ -200,4 +201,4 @@ def test_hidden_states_are_those_of_one_layer(micro_root: Path, monkeypatch: pyt
             entropy = sum(rollout.sampler_entropy) / len(tokens)
             assert result.batch["entropy_feature"][i].tolist() == pytest.approx([entropy, 0.0, 0.0], abs=1e-5)
     with micro.ready(micro_root, "poise(layer=7)", group_size=2) as parts, pytest.raises(UsageError, match="layer 7"):
-        one_step(*parts)
+        one_step(run_of(*parts))

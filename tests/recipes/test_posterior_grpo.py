@@ -12,18 +12,27 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.errors import UsageError
+from cohort.methods import BoundMethod
 from cohort.recipes.posterior_grpo import pair_loss
 from cohort.reductions.components import component
 from cohort.training.build import prepare
 from cohort.training.config import make_config
 from cohort.types import Batch
-from tests.traits import batch_for, gradients, with_leaves
+from tests.traits import batch_for, gradients, info_for, with_leaves
 
 SEEDS = st.integers(0, 10_000)
 
 
+def bound(batch: Batch, **hyper: Any) -> BoundMethod:
+    return registry.method("posterior-grpo", **hyper).bind(info=info_for(batch, "posterior-grpo"))
+
+
+def named(batch: Batch, name: str) -> Tensor:
+    return component(batch, name, info_for(batch, "posterior-grpo"))
+
+
 def rewards(batch: Batch, **hyper: Any) -> Tensor:
-    return registry.method("posterior-grpo", **hyper).shape(batch, {}).rewards
+    return bound(batch, **hyper).shape(batch).rewards
 
 
 def scored(batch: Batch, change: Tensor) -> Batch:
@@ -37,22 +46,22 @@ def scored(batch: Batch, change: Tensor) -> Batch:
 @given(SEEDS)
 def test_right_beats_wrong_for_equal_format(seed: int) -> None:
     batch = batch_for("posterior-grpo", seed=seed)
-    got, right, form = rewards(batch), batch["accuracy"] == 1, component(batch, "format")
+    got, right, form = rewards(batch), batch["accuracy"] == 1, named(batch, "format")
     assert bool((got[~right] <= 1).all())
     assert bool((got[right] >= 1 + form[right]).all())
     assert bool((got[right] <= 2 + form[right]).all())
-    unscored = scored(batch, -component(batch, "thinking"))
+    unscored = scored(batch, -named(batch, "thinking"))
     assert torch.equal(rewards(unscored), form + batch["accuracy"])
 
 
 @settings(max_examples=15, deadline=None)
 @given(SEEDS)
 def test_the_score_of_a_failed_rollout_changes_nothing(seed: int) -> None:
-    method = registry.method("posterior-grpo")
-    batch, leaves = with_leaves(method, batch_for("posterior-grpo", seed=seed))
+    batch, leaves = with_leaves(registry.method("posterior-grpo"), batch_for("posterior-grpo", seed=seed))
     noise = torch.rand(batch.size, generator=torch.Generator().manual_seed(seed)).double()
     other = scored(batch, noise * (1 - batch["accuracy"]))
-    losses = [method.loss(method.prepare(b, {}), {}).total for b in (batch, other)]
+    method = bound(batch)
+    losses = [method.loss(method.prepare(b).batch).total for b in (batch, other)]
     assert torch.equal(*losses)
     assert torch.equal(*(gradients(loss, leaves)["logp"] for loss in losses))
     changed = rewards(other, gate=False) != rewards(batch, gate=False)
@@ -65,14 +74,14 @@ def test_the_score_ranks_right_rollouts_and_leaves_wrong_ones_without_a_signal(s
     batch = batch_for("posterior-grpo", seed=seed)
     same = batch["reward_components"].clone()
     same[:, -2] = 1.0
-    method = registry.method("posterior-grpo")
+    method = bound(batch)
     right = batch.replace(accuracy=torch.ones(batch.size).double(), reward_components=same)
-    got, score = method.prepare(right, {})["outcome_advantage"], component(right, "thinking")
+    got, score = method.prepare(right).batch["outcome_advantage"], named(right, "thinking")
     for group in range(3):
         rows = batch.groups.index == group
         assert torch.equal(got[rows].argsort(), score[rows].argsort())
     wrong = batch.replace(accuracy=torch.zeros(batch.size).double(), reward_components=same)
-    assert not method.prepare(wrong, {}).advantages.any()
+    assert not method.prepare(wrong).batch.advantages.any()
 
 
 @settings(max_examples=15, deadline=None)

@@ -32,7 +32,7 @@ def labelled(labels: Tensor) -> dict[str, Any]:
 
 def after(method: str, batch: Batch, labels: Tensor) -> Tensor:
     made = registry.method(method)
-    return made.update(labelled(labels), batch=batch, rollouts=[], access=None)[KEY]["labels"]
+    return made.bind(labelled(labels)).on_step_end(batch, [], None)[KEY]["labels"]
 
 
 @settings(max_examples=15, deadline=None)

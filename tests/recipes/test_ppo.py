@@ -17,6 +17,7 @@ from cohort.methods import MethodError
 from cohort.training.loop import one_step
 from cohort.types import Batch
 from tests import micro
+from tests.stepping import run_of
 from tests.traits import batch_for, gradients, with_leaves
 
 SEEDS = st.integers(0, 10_000)
@@ -27,9 +28,9 @@ def ready(seed: int, *, drift: float = 0.3, **hyper: object) -> tuple[Batch, dic
     """A batch with advantages and returns, and the loss's gradients by field."""
     method = registry.method("ppo", **hyper)
     batch, leaves = with_leaves(method, batch_for("ppo", seed=seed, drift=drift))
-    states = method.observe(method.init(size=3), batch=batch, rollouts=[])
-    made = method.prepare(batch, states)
-    return made, gradients(method.loss(made, states).total, leaves)
+    states = method.bind(method.init(size=3)).on_rollouts(batch, [])
+    made = method.bind(states).prepare(batch).batch
+    return made, gradients(method.bind(states).loss(made).total, leaves)
 
 
 def naive(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Tensor:
@@ -107,7 +108,7 @@ def test_the_clipped_value_loss_is_never_below_the_plain_one(seed: int, clip: fl
     made, grads = ready(seed, value_clip=clip)
     plain, free = ready(seed, value_clip=None)
     clipped, unclipped = (
-        registry.method("ppo", value_clip=c).loss(b, {}).regularizers["value_loss"]
+        registry.method("ppo", value_clip=c).bind().loss(b).regularizers["value_loss"]
         for c, b in ((clip, made), (None, plain))
     )
     assert clipped >= unclipped - 1e-12
@@ -116,7 +117,7 @@ def test_the_clipped_value_loss_is_never_below_the_plain_one(seed: int, clip: fl
     # A gradient is that of the plain loss, or held back where the value moved beyond the clip.
     assert bool(((grads["values"] - free["values"]).abs() < 1e-12).logical_or(grads["values"] == 0).all())
     same = made.with_tokens(values=made["old_values"])
-    value = registry.method("ppo", value_clip=clip).loss(same, {}).regularizers["value_loss"]
+    value = registry.method("ppo", value_clip=clip).bind().loss(same).regularizers["value_loss"]
     want = torch.where(made.mask, (made["old_values"] - made["returns"]) ** 2, 0.0).sum() / made.mask.sum() / 2
     assert torch.isclose(value, want)
 
@@ -141,8 +142,8 @@ def test_rewards_by_the_statistics_of_all_scores_so_far(steps: list[list[float]]
         rewards = torch.tensor(scores, dtype=torch.float64)
         seen = torch.cat([seen, rewards])
         batch = Batch.of(torch.ones(len(scores), 1), group=torch.arange(len(scores)), rewards=rewards)
-        states = method.observe(states, batch=batch, rollouts=[])
-        state, shaped = states["shaping/running_scale"], method.shape(batch, states).rewards
+        states = method.bind(states).on_rollouts(batch, [])
+        state, shaped = states["shaping/running_scale"], method.bind(states).shape(batch).rewards
         std = float(seen.std()) if len(seen) > 1 else 0.0
         assert running_std(state) == pytest.approx(std, abs=1e-6)
         if std > 1e-6:
@@ -159,7 +160,7 @@ def test_the_values_warm_up_before_the_policy_moves(micro_root: Path) -> None:
         for step in range(3):
             policy = [p.detach().clone() for p in setup.policy.trainable()]
             head = setup.policy.roles.models["critic"].head.weight.detach().clone()
-            one_step(setup, optimizer, progress)
+            one_step(run_of(setup, optimizer, progress))
             stayed = all(torch.equal(a, b) for a, b in zip(policy, setup.policy.trainable(), strict=True))
             assert stayed == (step < 2)
             assert not torch.equal(head, setup.policy.roles.models["critic"].head.weight)
@@ -172,7 +173,7 @@ def test_values_come_near_the_success_rate(micro_root: Path) -> None:
     with micro.ready(micro_root, "ppo(critic_lr=0.01)", steps=12, lr=1e-4) as (setup, optimizer, progress):
         shares = []
         for _ in range(12):
-            batch = one_step(setup, optimizer, progress).batch
+            batch = one_step(run_of(setup, optimizer, progress)).batch
             assert batch is not None
             error = (batch["old_values"] - batch["returns"])[batch.mask]
             shares.append(float((error**2).mean() / batch["returns"][batch.mask].var()))
@@ -183,8 +184,8 @@ def test_values_come_near_the_success_rate(micro_root: Path) -> None:
 def test_its_value_loss_trains_beside_another_advantage() -> None:
     method = registry.method("grpo(kl_beta=0.0)+ppo:regularizer")
     batch, leaves = with_leaves(method, batch_for("ppo", seed=1))
-    made = method.prepare(batch, {})
+    made = method.bind().prepare(batch).batch
     rewards = token_rewards(made)
     want = naive(rewards, made["old_values"], made.mask, 1.0, 0.95) + made["old_values"]
     assert torch.allclose(made["returns"], want)
-    assert gradients(method.loss(made, {}).total, leaves)["values"].any()
+    assert gradients(method.bind().loss(made).total, leaves)["values"].any()

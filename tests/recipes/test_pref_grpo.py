@@ -13,13 +13,14 @@ from torch import Tensor
 from cohort import registry
 from cohort.errors import UsageError
 from cohort.methods import MethodError
+from cohort.recipes.pref_grpo import with_win_rate
 from cohort.reductions.groups import group_mean, group_sum
 from cohort.rollouts.batching import make_batch
 from cohort.signals.preference import tally
 from cohort.training.checks import check_method
 from cohort.training.config import make_config
 from cohort.types import Batch
-from tests.helpers import access_of, random_batch
+from tests.helpers import access_of, info_of, random_batch
 from tests.recipes import judges
 
 SEEDS = st.integers(0, 10_000)
@@ -27,7 +28,7 @@ SHAPES = st.sampled_from([(4, 4, 4), (6, 5, 2), (3,)])
 
 
 def rates(batch: Batch, **hyper: Any) -> Tensor:
-    return registry.method("pref-grpo", **hyper).shape(batch, {}).rewards
+    return registry.method("pref-grpo", **hyper).bind(info=info_of(batch)).shape(batch).rewards
 
 
 @settings(max_examples=15, deadline=None)
@@ -66,20 +67,20 @@ def test_a_judge_that_compares_scores_is_the_comparison_of_scores(seed: int, gro
 @given(SEEDS, st.booleans())
 def test_advantages_of_a_group_sum_to_zero(seed: int, several: bool) -> None:
     hyper = {"weights": (0.4, 0.6, 0.1)} if several else {"std_ddof": 1, "adv_eps": 1e-8}
-    made = registry.method("pref-grpo", **hyper).prepare(random_batch(seed), {})
+    made = registry.method("pref-grpo", **hyper).bind().prepare(random_batch(seed)).batch
     total = group_sum(made["outcome_advantage"], made.groups)
     assert torch.allclose(total, torch.zeros_like(total), atol=1e-6)
 
 
 def test_several_rewards_are_normalised_added_and_held() -> None:
     batch = random_batch(3, components=1)
-    made = registry.method("pref-grpo", weights=(0.5, 2.0)).prepare(batch, {})
-    assert torch.equal(made["reward_components"][:, 1], batch["reward_components"][:, 0])
-    assert made.notes["reward_names"] == ("win_rate", "reward0")
-    held = registry.method("pref-grpo", weights=(0.5, 2.0), advantage_clip=0.7).prepare(batch, {})
+    made = registry.method("pref-grpo", weights=(0.5, 2.0)).bind().prepare(batch).batch
+    assert torch.equal(with_win_rate(made)["reward_components"][:, 0], rates(batch))
+    assert torch.equal(with_win_rate(made)["reward_components"][:, 1:], batch["reward_components"])
+    held = registry.method("pref-grpo", weights=(0.5, 2.0), advantage_clip=0.7).bind().prepare(batch).batch
     assert torch.equal(held["outcome_advantage"], made["outcome_advantage"].clamp(-0.7, 0.7))
     with pytest.raises(MethodError, match=r"3 weights for 2 rewards: .*\(win_rate, reward0\)"):
-        registry.method("pref-grpo", weights=(1, 1, 1)).prepare(batch, {})
+        registry.method("pref-grpo", weights=(1, 1, 1)).bind(info=info_of(batch)).prepare(batch)
     with pytest.raises(MethodError, match="give their weights too"):
         registry.method("pref-grpo", advantage_clip=5.0)
 
@@ -95,10 +96,10 @@ def test_a_judge_is_asked_about_every_pair_of_a_group() -> None:
     rows = [{"answer": "7"}, {"answer": "7"}, {"answer": "7"}, {"answer": "1"}, {"answer": "1"}]
     access = access_of(["7", "8", "7", "2", "1"], groups=[0, 0, 0, 1, 1], columns=rows)
     method = registry.method("pref-grpo", judge=f"{judges.__file__}:better")
-    made = method.attach(make_batch(access.rollouts, {}), access, {})
+    made = method.bind().on_scored(make_batch(access.rollouts, {}), access)
     assert made["wins"].tolist() == [1.5, 0, 1.5, 0, 1]
     assert made["comparisons"].tolist() == [2, 2, 2, 1, 1]
-    assert torch.allclose(method.shape(made, {}).rewards, torch.tensor([0.75, 0, 0.75, 0, 1]))
+    assert torch.allclose(method.bind().shape(made).rewards, torch.tensor([0.75, 0, 0.75, 0, 1]))
 
 
 def test_a_judge_is_looked_for_before_anything_is_sampled() -> None:

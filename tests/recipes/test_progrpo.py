@@ -22,11 +22,11 @@ SEEDS = st.integers(0, 10_000)
 
 
 def advantages(batch: Batch, **hyper: float) -> torch.Tensor:
-    return registry.method("progrpo", **hyper).assign(batch, {})["outcome_advantage"]
+    return registry.method("progrpo", **hyper).bind().assign(batch)["outcome_advantage"]
 
 
 def grpo(batch: Batch) -> torch.Tensor:
-    return registry.method("grpo").assign(batch, {})["outcome_advantage"]
+    return registry.method("grpo").bind().assign(batch)["outcome_advantage"]
 
 
 @settings(max_examples=15, deadline=None)

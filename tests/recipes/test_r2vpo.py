@@ -13,12 +13,15 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.axes import ratio
+from cohort.methods import BoundMethod, Loss
 from cohort.recipes.r2vpo import dual_step, ratio_variance
 from cohort.training.build import optimizer_of, prepare
 from cohort.training.config import make_config
-from cohort.training.loop import Progress, one_step
+from cohort.training.loop import one_step
+from cohort.training.progress import Progress
 from cohort.types import Batch
-from tests.helpers import random_batch, tiny_policy
+from tests.helpers import info_of, random_batch, tiny_policy
+from tests.stepping import run_of
 
 SEEDS = st.integers(0, 10_000)
 KEY = "surrogate/variance_penalty"
@@ -28,7 +31,7 @@ def gradient(method: str, batch: Batch) -> Tensor:
     made = registry.method(method)
     logp = batch._tokens["logp"].clone().requires_grad_()
     states = made.init(size=1)
-    loss = made.loss(made.prepare(batch.with_tokens(logp=logp), states), states).total
+    loss = made.bind(states).loss(made.bind(states).prepare(batch.with_tokens(logp=logp)).batch).total
     return torch.autograd.grad(loss, logp)[0]
 
 
@@ -38,8 +41,8 @@ def test_the_gradient_is_that_of_the_effective_advantage(seed: int, penalty: flo
     batch = random_batch(seed, drift=0.8)
     method = f"r2vpo(lambda_init={penalty}, aggregation='{aggregation}')"
     made = registry.method(method)
-    rho, advantages = ratio.token(batch), made.assign(batch, {}).advantages
-    want = -rho * (advantages - 2 * penalty * (rho - 1)) * made.weights(batch, {})
+    rho, advantages = ratio.token(batch), made.bind().assign(batch).advantages
+    want = -rho * (advantages - 2 * penalty * (rho - 1)) * made.bind().weights(batch)
     assert torch.allclose(gradient(method, batch), torch.where(batch.mask, want, 0.0))
 
 
@@ -51,7 +54,7 @@ def test_on_policy_the_gradient_is_grpos_and_lambda_falls(seed: int, penalty: fl
     method = f"r2vpo(lambda_init={penalty})"
     assert torch.allclose(gradient(method, batch), gradient("grpo(kl_beta=0.0)", batch))
     made = registry.method(method)
-    after = made.update(made.init(size=1), batch=batch, rollouts=[], access=None)[KEY]["lambda"]
+    after = made.bind(made.init(size=1)).on_step_end(batch, [], None)[KEY]["lambda"]
     assert after == pytest.approx(max(0.0, penalty - 0.1 * 0.02))
 
 
@@ -60,17 +63,19 @@ def test_on_policy_the_gradient_is_grpos_and_lambda_falls(seed: int, penalty: fl
 def test_lambda_rises_exactly_where_the_variance_is_above_delta(seed: int, delta: float, aggregation: str) -> None:
     batch = random_batch(seed, drift=0.5)
     made = registry.method("r2vpo", delta=delta, aggregation=aggregation, lambda_init=5.0)
-    after = made.update(made.init(size=1), batch=batch, rollouts=[], access=None)[KEY]["lambda"]
+    after = made.bind(made.init(size=1)).on_step_end(batch, [], None)[KEY]["lambda"]
     moved = (ratio.token(batch) - 1)[batch.mask] ** 2
-    weight = made.weights(batch, {})[batch.mask]
-    assert ratio_variance(batch, aggregation=aggregation) == pytest.approx(float((weight * moved).sum()))
+    weight = made.bind().weights(batch)[batch.mask]
+    assert ratio_variance(batch, aggregation=aggregation, info=info_of(batch)) == pytest.approx(
+        float((weight * moved).sum())
+    )
     assert (after > 5.0) == bool((weight * moved).sum() > delta)
     assert dual_step(0.001, 0.0, delta=0.5, dual_lr=1.0) == 0.0
 
 
 def test_a_token_that_moved_too_far_is_pushed_back() -> None:
     batch = random_batch(1, drift=0.8)
-    rho, advantages = ratio.token(batch), registry.method("r2vpo").assign(batch, {}).advantages
+    rho, advantages = ratio.token(batch), registry.method("r2vpo").bind().assign(batch).advantages
     grad = gradient("r2vpo(lambda_init=2.0)", batch)
     up = batch.mask & (advantages > 0)
     # Descent raises logp where the gradient is negative: up to rho = 1 + A / (2 lambda), and no further.
@@ -118,14 +123,14 @@ def test_rollouts_of_earlier_steps_are_trained_on_with_the_fresh_ones(
 ) -> None:
     setup, optimizer, progress = started(config)
     seen: list[Batch] = []
-    loss = type(setup.method).loss
+    loss = BoundMethod.loss
 
-    def watched(self: Any, batch: Batch, states: Any) -> Any:
+    def watched(self: BoundMethod, batch: Batch) -> Loss:
         seen.append(batch)
-        return loss(self, batch, states)
+        return loss(self, batch)
 
-    monkeypatch.setattr(type(setup.method), "loss", watched)
-    results = [one_step(setup, optimizer, progress) for _ in range(4)]
+    monkeypatch.setattr(BoundMethod, "loss", watched)
+    results = [one_step(run_of(setup, optimizer, progress)) for _ in range(4)]
     setup.close()
     fresh = [result.batch for result in results]
     assert [batch.size for batch in seen] == [6, 12, 18, 18]
@@ -148,11 +153,11 @@ def test_rollouts_of_earlier_steps_are_trained_on_with_the_fresh_ones(
 
 def test_the_dual_variable_follows_fresh_and_replayed_rollouts(config: dict[str, Any]) -> None:
     setup, optimizer, progress = started(config, lr=3e-2)
-    one_step(setup, optimizer, progress)
+    one_step(run_of(setup, optimizer, progress))
     # On-policy and nothing to replay: no variance.
     assert progress.states[KEY]["lambda"] == pytest.approx(0.5 - 0.1 * 0.02)
     before = progress.states[KEY]["lambda"]
-    one_step(setup, optimizer, progress)
+    one_step(run_of(setup, optimizer, progress))
     setup.close()
     # Two large updates have moved the policy away from the replayed rollouts.
     assert progress.states[KEY]["lambda"] > before
@@ -160,8 +165,8 @@ def test_the_dual_variable_follows_fresh_and_replayed_rollouts(config: dict[str,
 
 def test_without_replay_nothing_is_kept(config: dict[str, Any]) -> None:
     setup, optimizer, progress = started(config, method="r2vpo", updates=2)
-    one_step(setup, optimizer, progress)
-    assert setup.method.recall(progress.states) == []
+    one_step(run_of(setup, optimizer, progress))
+    assert setup.method.bind(progress.states).replay() == []
     assert progress.states[KEY]["kept"] == []
     # The second minibatch is no longer on-policy.
     assert progress.states[KEY]["lambda"] > 0.5 - 0.1 * 0.02
@@ -176,7 +181,7 @@ def test_a_run_continues_from_a_checkpoint_with_buffer_and_dual_variable(
         if step == 2:
             held = {"progress": vars(progress), "optimizer": optimizer.state_dict()}
             torch.save({**held, "model": setup.policy.model.state_dict()}, tmp_path / "state.pt")
-        one_step(setup, optimizer, progress)
+        one_step(run_of(setup, optimizer, progress))
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert [len(step["contexts"]) for step in state["progress"]["states"][KEY]["kept"]] == [6, 6]
     again, optimizer_again, _ = started(config)
@@ -185,7 +190,7 @@ def test_a_run_continues_from_a_checkpoint_with_buffer_and_dual_variable(
     optimizer_again.load_state_dict(state["optimizer"])
     progress_again = Progress(**state["progress"])
     for _ in range(2):
-        one_step(again, optimizer_again, progress_again)
+        one_step(run_of(again, optimizer_again, progress_again))
     setup.close()
     again.close()
     assert progress_again.states[KEY]["lambda"] == progress.states[KEY]["lambda"]

@@ -31,7 +31,7 @@ def small(seed: int, items: int = 3, **kwargs: Any) -> Batch:
 def gradient(expression: str, batch: Batch) -> torch.Tensor:
     made = registry.method(expression)
     logp = batch._tokens["logp"].clone().requires_grad_()
-    loss = made.loss(made.prepare(batch.with_tokens(logp=logp), {}), {}).total
+    loss = made.bind().loss(made.bind().prepare(batch.with_tokens(logp=logp)).batch).total
     return torch.autograd.grad(loss, logp)[0]
 
 
@@ -56,11 +56,11 @@ def test_advantages_of_a_rank_sum_to_zero_over_the_group(seed: int, reward: str)
         eos=-torch.ones_like(batch["eos"])
     )
     made = registry.method("rank-grpo", num_items=3, reward=reward, length_shaping=None)
-    per_rank = made.assign(batch, {}).advantages
+    per_rank = made.bind().assign(batch).advantages
     total = group_sum(per_rank, batch.groups)
     assert torch.allclose(total, torch.zeros_like(total), atol=1e-9)
     equal = batch.with_rollouts(hits=torch.ones_like(batch["hits"]))
-    assert not made.assign(equal, {}).advantages.any()
+    assert not made.bind().assign(equal).advantages.any()
 
 
 @settings(max_examples=15, deadline=None)
@@ -69,7 +69,7 @@ def test_on_policy_a_token_gets_the_mean_advantage_of_its_rank(seed: int) -> Non
     batch = small(seed)
     batch = batch.replace(logp=batch._tokens["old_logp"])
     made = registry.method("rank-grpo", num_items=3)
-    advantages, ranks, mask = made.assign(batch, {}).advantages, token_ranks(batch, 3), batch.mask
+    advantages, ranks, mask = made.bind().assign(batch).advantages, token_ranks(batch, 3), batch.mask
     want = torch.zeros_like(advantages)
     for i in range(batch.size):
         for rank in range(4):
@@ -95,7 +95,7 @@ def test_one_item_has_a_ratio_and_an_advantage_for_the_whole_list(seed: int) -> 
 @given(SEEDS)
 def test_rank_mean_weighs_ranks_alike_whatever_their_tokens(seed: int) -> None:
     batch = small(seed)
-    weights = registry.method("rank-grpo", num_items=3, aggregation="rank-mean").weights(batch, {})
+    weights = registry.method("rank-grpo", num_items=3, aggregation="rank-mean").bind().weights(batch)
     ranks = token_ranks(batch, 3)
     for rank in range(4):
         own = batch.mask & (ranks == rank)
@@ -114,7 +114,7 @@ def lists(texts: list[str], *, items: Any = ("A (1999)", "B", "C"), num_items: i
     batch = Batch.of(torch.arange(width) < count[:, None], token_ids=tokens, group=torch.zeros(len(texts)).long())
     batch = batch.replace(rewards=torch.zeros(len(texts)).double())
     made = registry.method("rank-grpo", num_items=num_items, **hyper)
-    return made.assign(made.attach(batch, access, {}), {})
+    return made.bind().assign(made.bind().on_scored(batch, access))
 
 
 def test_lists_are_read_in_the_texts() -> None:
@@ -157,7 +157,7 @@ def test_a_list_cut_off_has_no_end_to_shape() -> None:
     batch = small(1)
     batch = batch.with_rollouts(eos=-torch.ones_like(batch["eos"]))
     with_, without = (
-        registry.method("rank-grpo", num_items=3, length_shaping=shape).assign(batch, {}).advantages
+        registry.method("rank-grpo", num_items=3, length_shaping=shape).bind().assign(batch).advantages
         for shape in (SHAPING, None)
     )
     changed = batch.mask & (with_ != without)

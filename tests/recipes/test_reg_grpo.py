@@ -108,7 +108,7 @@ REWARDS = {"easy": [1.0, 1.0], "middle": [1.0, 0.0], "hard": [0.0, 0.0]}
 def drawn(reference: float | None, solution: str | None, **hyper: float) -> tuple[list[Rollout], Bench]:
     method, bench = registry.method("reg-grpo", **hyper), Bench(REWARDS)
     states = {KEY: {"means": [] if reference is None else [[reference]]}}
-    rollouts = method.run("guidance", states, requests_of(REWARDS, solution), bench)
+    rollouts = method.bind(states).guidance(requests_of(REWARDS, solution), bench)
     return rollouts, bench
 
 
@@ -148,7 +148,7 @@ def test_the_buffer_keeps_what_was_earned_without_a_cue() -> None:
             torch.ones(4, 1), group=torch.tensor([0, 0, 1, 1]), rewards=torch.ones(4), accuracy=torch.ones(4)
         )
         batch = batch.with_rollouts(plain_reward=torch.tensor([mean, mean, 0.0, 0.0]))
-        states = method.observe(states, batch=batch, rollouts=[])
+        states = method.bind(states).on_rollouts(batch, [])
     assert states[KEY] == {"means": [[0.5, 0.0], [0.75, 0.0]]}
 
 

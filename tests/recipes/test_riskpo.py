@@ -17,6 +17,7 @@ from cohort.reductions.quantiles import LEVELS, track
 from cohort.types import Batch
 from tests import micro
 from tests.helpers import random_batch
+from tests.stepping import run_of
 
 SEEDS = st.integers(0, 10_000)
 SHAPES = st.sampled_from([(4, 4, 4), (2, 5, 3, 3), (3, 3), (6, 2, 1)])
@@ -27,7 +28,7 @@ def of_exams(batch: Batch, low: float, high: float, **hyper: Any) -> torch.Tenso
     """[N] A_j with tracked quantiles `low` and `high` at the levels 0.2 and 0.8, before credit."""
     quantiles = torch.linspace(low - (high - low) / 4, high + (high - low) / 4, 19, dtype=torch.float64)
     method = registry.method("riskpo", credit="uniform", **hyper)
-    return method.assign(batch, {KEY: {"quantiles": quantiles}})["outcome_advantage"]
+    return method.bind({KEY: {"quantiles": quantiles}}).assign(batch)["outcome_advantage"]
 
 
 @settings(max_examples=15, deadline=None)
@@ -67,8 +68,8 @@ def test_credits_of_an_exam_sum_to_its_advantage(seed: int, groups: tuple[int, .
     parts = registry.method("riskpo", credit="sum-mean", **hyper)
     states = whole.init(size=1)
     rows, exam, _ = group_bundles(batch.groups, size)
-    value = whole.assign(batch, states).advantages[:, 0]
-    credit = parts.assign(batch, states).advantages[:, 0]
+    value = whole.bind(states).assign(batch).advantages[:, 0]
+    credit = parts.bind(states).assign(batch).advantages[:, 0]
     first = torch.zeros(exam.count, dtype=torch.float64).scatter(0, exam.index, value[rows])
     assert torch.allclose(group_sum(credit[rows], exam), first, atol=1e-6)
     outside = torch.ones(batch.size, dtype=torch.bool).index_fill(0, rows, False)
@@ -109,7 +110,7 @@ def test_the_spread_credit_divides_by_the_questions_own_spread() -> None:
     batch = random_batch(3, groups=(5, 5, 5), binary=False, empty=False)
     states = registry.method("riskpo").init(size=1)
     whole, spread = (
-        registry.method("riskpo", credit=credit, quantiles="bundle").assign(batch, states).advantages[:, 0]
+        registry.method("riskpo", credit=credit, quantiles="bundle").bind(states).assign(batch).advantages[:, 0]
         for credit in ("uniform", "std")
     )
     std = group_std(batch.rewards, batch.groups, ddof=1)[batch.groups.index]
@@ -137,10 +138,10 @@ def test_a_step_uses_the_quantiles_of_the_steps_before(micro_root: Path) -> None
         batches = []
         for _ in range(2):
             before = progress.states
-            result = micro.one_step(setup, optimizer, progress)
+            result = micro.one_step(run_of(setup, optimizer, progress))
             assert result.batch is not None
             batches.append(result.batch)
-            again = setup.method.assign(result.batch, before)["outcome_advantage"]
+            again = setup.method.bind(before).assign(result.batch)["outcome_advantage"]
             assert torch.equal(again, result.batch["outcome_advantage"])
         scores = []
         for batch in batches:

@@ -126,7 +126,7 @@ def test_the_importance_weight_is_bounded_and_constant(seed: int) -> None:
     batch = batch_for("sdpo", seed=seed, drift=5.0)
     plain = distilled(batch, batch.mask & has_teacher(batch)[:, None], alpha=0.5, mode="topk_logits")
     method = registry.method("sdpo(is_clip=1.5)")
-    ready = method.prepare(batch, {})
+    ready = method.bind().prepare(batch).batch
     loss = method.stage("surrogate")(ready, None, None)
     ratio = torch.where(plain > 0, loss / plain, 1.0)
     assert torch.allclose(ratio[plain > 0], (batch.logp - batch.old_logp).exp().clamp(max=1.5)[plain > 0], rtol=1e-6)

@@ -16,6 +16,7 @@ from cohort.reductions.groups import group_size, group_sum
 from cohort.types import Batch
 from tests import micro
 from tests.helpers import random_batch
+from tests.stepping import run_of
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -28,8 +29,8 @@ LIKELIHOODS = st.sampled_from(["counts", "length-normalised"])
 @given(seed=SEEDS, groups=SHAPES, f=st.sampled_from(SCALES))
 def test_alpha_zero_is_the_centred_host(seed: int, groups: tuple[int, ...], f: str) -> None:
     batch = batch_for("seed-grpo", seed=seed, groups=groups)
-    found = registry.method("seed-grpo", alpha=0.0, f=f).assign(batch, {}).advantages
-    assert torch.equal(found, registry.method("seed-grpo:advantage").assign(batch, {}).advantages)
+    found = registry.method("seed-grpo", alpha=0.0, f=f).bind().assign(batch).advantages
+    assert torch.equal(found, registry.method("seed-grpo:advantage").bind().assign(batch).advantages)
 
 
 @settings(max_examples=15, deadline=None)
@@ -73,8 +74,8 @@ def test_a_group_keeps_its_balance_and_its_signs(
     batch = batch_for("seed-grpo", seed=seed, groups=groups, empty=False)
     scale = "std" if std else "mean-only"
     method = registry.method("seed-grpo", likelihood=likelihood, adv_scale=scale, f="exponential")
-    found = method.assign(batch, {}).advantages[:, 0]
-    base = method.only(["advantage"]).assign(batch, {}).advantages[:, 0]
+    found = method.bind().assign(batch).advantages[:, 0]
+    base = method.only(["advantage"]).bind().assign(batch).advantages[:, 0]
     assert (group_sum(found, batch.groups).abs() < 1e-9).all()
     assert torch.equal(found.sign(), base.sign())
     assert (found.abs() <= base.abs()).all()
@@ -111,7 +112,7 @@ def test_only_likelihood_weights_need_log_probabilities() -> None:
 
 def test_answers_are_read_from_the_texts(micro_root: Path) -> None:
     with micro.ready(micro_root, "seed-grpo(likelihood='length-normalised')", steps=1) as (setup, optimizer, progress):
-        result = micro.one_step(setup, optimizer, progress)
+        result = micro.one_step(run_of(setup, optimizer, progress))
         assert result.batch is not None
         ids, said = result.batch["answer_id"].tolist(), [result.rollouts[i].text for i in result.trained]
         numbers = [int(i) if text.strip().isdigit() else None for i, text in zip(ids, said, strict=True)]
@@ -126,5 +127,5 @@ def test_doubtful_prompts_move_the_policy_less() -> None:
     batch = random_batch(0, groups=(4, 4), interleave=False, empty=False, drift=0.0)
     rewards = torch.tensor([1.0, 1, 0, 0, 1, 1, 0, 0]).double()
     batch = batch.replace(rewards=rewards).with_rollouts(answer_id=torch.tensor([0, 0, 1, 1, 0, 0, 1, 2]))
-    found = registry.method("seed-grpo").assign(batch, {}).advantages[:, 0].abs()
+    found = registry.method("seed-grpo").bind().assign(batch).advantages[:, 0].abs()
     assert (found[:4] > found[4:]).all()

@@ -99,7 +99,7 @@ def test_a_candidate_below_the_cut_is_left_out_of_the_mean() -> None:
 
 def test_training_is_refused_since_no_engine_feeds_mixtures_back() -> None:
     method = registry.method("soft-grpo")
-    assert method.lacks == "sampling"
+    assert method.requires == "sampling"
     with pytest.raises(UsageError, match="needs sampling"):
         check_method(method, make_config({"model": "toy", "method": "soft-grpo"}))
     with pytest.raises(MethodError, match="lower < upper"):

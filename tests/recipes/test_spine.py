@@ -22,8 +22,8 @@ OFF = {"lambda_low": 0.0, "lambda_high": 0.0, "kl_beta": 0.0}
 
 def ran(method: Method, batch: Batch) -> tuple[Batch, Tensor, dict[str, Tensor]]:
     batch, leaves = with_leaves(method, batch)
-    made = method.prepare(batch, {})
-    loss = method.loss(made, {}).total
+    made = method.bind().prepare(batch).batch
+    loss = method.bind().loss(made).total
     return made, loss.detach(), gradients(loss, leaves)
 
 
@@ -84,9 +84,9 @@ def test_the_kl_term_acts_on_the_same_tokens(seed: int) -> None:
 
     def loss(**hyper: Any) -> Tensor:
         method = registry.method("spine", **{**OFF, **hyper})
-        return method.loss(method.prepare(batch, {}), {}).total
+        return method.bind().loss(method.bind().prepare(batch).batch).total
 
-    made = registry.method("spine").prepare(batch, {})
+    made = registry.method("spine").bind().prepare(batch).batch
     k3 = (made.ref_logp - made.logp).exp() - (made.ref_logp - made.logp) - 1
     forks = made.loss_mask.double()
     by_hand = ((forks * k3).sum(1) / forks.sum(1).clamp(min=1)).mean()
@@ -95,8 +95,8 @@ def test_the_kl_term_acts_on_the_same_tokens(seed: int) -> None:
 
 def test_the_label_may_be_that_of_the_others() -> None:
     batch = batch_for("spine", seed=1).with_rollouts(answer_id=torch.arange(12))
-    assert registry.method("spine").shape(batch, {}).rewards.sum() == 3
-    assert registry.method("spine(leave_one_out=True)").shape(batch, {}).rewards.sum() == 0
+    assert registry.method("spine").bind().shape(batch).rewards.sum() == 3
+    assert registry.method("spine(leave_one_out=True)").bind().shape(batch).rewards.sum() == 0
     with pytest.raises(MethodError, match="the band is empty"):
         registry.method("spine(q_low=0.6,q_high=0.5)")
     assert "entropy" not in registry.method("spine", **OFF).needs(loss=True)

@@ -16,8 +16,8 @@ from cohort.recipes.spo_segment import cuts, segment_gains
 from cohort.reductions.tree import tree_advantages, tree_values
 from cohort.training.checks import check_method
 from cohort.training.config import make_config
-from cohort.training.loop import sample
 from tests import micro
+from tests.stepping import run_of, sample
 from tests.traits import batch_for, gradients, with_leaves
 
 
@@ -42,7 +42,7 @@ def test_the_gains_of_a_rollouts_segments_telescope(seed: int) -> None:
 def test_tokens_that_the_policy_was_sure_of_get_no_gradient(seed: int) -> None:
     method = registry.method("spo-segment")
     batch, leaves = with_leaves(method, batch_for("spo-segment", seed=seed, width=9))
-    grad = gradients(method.loss(method.prepare(batch, {}), {}).total, leaves)["logp"]
+    grad = gradients(method.bind().loss(method.bind().prepare(batch).batch).total, leaves)["logp"]
     assert not grad[batch.old_logp >= math.log(0.9)].any()
 
 
@@ -72,7 +72,7 @@ def test_in_a_tree_siblings_sum_to_zero_and_a_path_to_what_it_gained(seed: int) 
 
 def test_the_sampler_values_its_cuts_by_rolling_on(micro_root: Path) -> None:
     with micro.method_ready(micro_root, "spo-segment", prompts_per_step=4, group_size=4) as (setup, _, progress):
-        rollouts, _, _ = sample(setup, progress.states, 1)
+        rollouts, _, _ = sample(run_of(setup, None, progress))
     assert len(rollouts) == 16
     values = [v for r in rollouts for v in r.fields["cut_value"] if not math.isnan(v)]  # type: ignore[union-attr]
     assert values

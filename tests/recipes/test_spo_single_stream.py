@@ -17,6 +17,7 @@ from cohort.recipes.spo_single_stream import forgetting, initial, sampling_weigh
 from cohort.training.loop import one_step
 from cohort.types import Batch
 from tests import micro
+from tests.stepping import run_of
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -58,7 +59,7 @@ def test_prompts_are_drawn_in_proportion_and_not_twice() -> None:
         seen[draw_weighted(weight, 1, rng)] += 1
     assert torch.allclose(seen / 2000, (weight / weight.sum()).float(), atol=0.04)
     method = registry.method("spo-single-stream")
-    rows, _ = method.pick({KEY: {**method.init(size=4)[KEY], "counts": counts}}, count=4, rng=rng)
+    rows, _ = method.bind({KEY: {**method.init(size=4)[KEY], "counts": counts}}).pick(count=4, rng=rng)
     assert sorted(rows.tolist()) == [0, 1, 2, 3]
 
 
@@ -66,7 +67,7 @@ def test_prompts_are_drawn_in_proportion_and_not_twice() -> None:
 @given(SEEDS)
 def test_advantages_have_mean_0_over_the_batch(seed: int) -> None:
     batch = batch_for("spo-single-stream", seed=seed, groups=(1,) * 9)
-    made = registry.method("spo-single-stream").assign(batch, {})
+    made = registry.method("spo-single-stream").bind().assign(batch)
     assert abs(float(made["outcome_advantage"].mean())) < 1e-9
     assert float(made["outcome_advantage"].std()) == pytest.approx(1, abs=1e-6)
     raw = batch.rewards - batch["tracked_value"]
@@ -79,7 +80,7 @@ def test_equal_surprises_are_no_advantage() -> None:
         rewards = torch.ones(count, dtype=torch.float64)
         batch = Batch.of(torch.ones(count, 2), group=torch.arange(count), rewards=rewards)
         batch = batch.with_rollouts(tracked_value=torch.full((count,), 0.7 / 3, dtype=torch.float64))
-        assert not method.assign(batch, {}).advantages.any()
+        assert not method.bind().assign(batch).advantages.any()
 
 
 def test_every_prompt_has_one_rollout_and_the_tracker_follows_it(micro_root: Path) -> None:
@@ -88,7 +89,7 @@ def test_every_prompt_has_one_rollout_and_the_tracker_follows_it(micro_root: Pat
         setup, optimizer, progress = parts
         for step in range(4):
             before = progress.states[KEY]
-            result = one_step(setup, optimizer, progress)
+            result = one_step(run_of(setup, optimizer, progress))
             after = progress.states[KEY]
             assert len(result.rollouts) == len({r.prompt.id for r in result.rollouts}) == 6
             values = before["counts"][:, 0] / before["counts"].sum(1)
@@ -118,7 +119,7 @@ def test_scores_of_earlier_rollouts_begin_the_tracker(micro_root: Path, tmp_path
     rows = [{**row, "offline": [1, 0, 0, 0] if row["task"] else []} for row in micro.ROWS]
     method = "spo-single-stream(offline='offline')"
     with micro.ready(micro_root, method, data=rows, prompts_per_step=8, steps=1) as (setup, optimizer, progress):
-        result = one_step(setup, optimizer, progress)
+        result = one_step(run_of(setup, optimizer, progress))
         for i, rollout in enumerate(result.rollouts):
             want = 0.3 if rollout.prompt.row["task"] else 0.5
             assert float(result.batch["tracked_value"][i]) == pytest.approx(want)  # type: ignore[index]

@@ -20,6 +20,7 @@ from tests import micro, shown
 from tests.golden.distillation import with_teacher
 from tests.helpers import access_of
 from tests.recipes.steps import update_of
+from tests.stepping import run_of
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -35,7 +36,7 @@ GRPO = Method(
 def test_weights_of_distilled_tokens_have_mean_1_and_favour_sure_ones(seed: int, beta: float) -> None:
     batch = batch_for("srpo", seed=seed)
     keep = batch.mask & has_teacher(batch)[:, None]
-    weight = registry.method(f"srpo(dw_beta={beta!r})").prepare(batch, {})["distil_weight"]
+    weight = registry.method(f"srpo(dw_beta={beta!r})").bind().prepare(batch).batch["distil_weight"]
     assert not weight[~keep].any()
     if bool(keep.any()):
         assert float(weight[keep].mean()) == pytest.approx(1.0, abs=1e-9)
@@ -77,7 +78,7 @@ def test_advantages_come_from_the_whole_group() -> None:
     """Also of the rollouts that are routed away."""
     batch = batch_for("srpo", seed=3)
     for text, stage in (("srpo", advantage.centred), ("srpo(scale_by_std=True)", advantage.zscore)):
-        made = registry.method(text).assign(batch, {})
+        made = registry.method(text).bind().assign(batch)
         assert torch.allclose(made["outcome_advantage"], stage(batch), atol=1e-12)
 
 
@@ -97,18 +98,18 @@ def test_the_teacher_sees_wrong_rollouts_alone() -> None:
         group=torch.tensor([1, 1, 1, 2, 2]),
         rewards=torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0]),
     )
-    made = registry.method("srpo").attach(batch, access, {})
+    made = registry.method("srpo").bind().on_scored(batch, access)
     assert has_teacher(made).tolist() == [False, True, True, False, False]
     assert asked == [("ema", {"entropy"}, 2, [access.rollouts[1].tokens, access.rollouts[2].tokens])]
     assert made["teacher_entropy"].tolist()[1:3] == [[0.5, 0.5, 0.0, 0.0], [0.5, 0.5, 0.5, 0.0]]
     right = batch.replace(rewards=torch.ones(5))
-    assert not has_teacher(registry.method("srpo").attach(right, access, {})).any()
+    assert not has_teacher(registry.method("srpo").bind().on_scored(right, access)).any()
     assert len(asked) == 1
 
 
 def test_a_step_routes_by_success(micro_root: Path) -> None:
     with shown.ready(micro_root, f"srpo(solution_text='{shown.SOLUTION}', ending='')") as parts:
-        result = one_step(*parts)
+        result = one_step(run_of(*parts))
     batch = result.batch
     assert batch is not None
     has, right = has_teacher(batch), batch.rewards == 1

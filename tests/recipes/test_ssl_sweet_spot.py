@@ -12,7 +12,7 @@ from cohort.errors import UsageError
 from cohort.recipes.ssl_sweet_spot import click, grid, leading, mean_score, tier_value
 from cohort.reductions.components import component
 from tests.helpers import random_batch
-from tests.traits import batch_for
+from tests.traits import batch_for, info_for
 
 SEEDS = st.integers(0, 10_000)
 UNIT = st.floats(0, 1)
@@ -22,13 +22,14 @@ UNIT = st.floats(0, 1)
 @given(SEEDS, st.integers(2, 9), st.floats(0, 0.99))
 def test_the_outcome_orders_first_and_the_tier_within_it(seed: int, tiers: int, alpha: float) -> None:
     batch = batch_for("ssl-sweet-spot", seed=seed)
+    info = info_for(batch, "ssl-sweet-spot")
     rewards, right = (
-        registry.method("ssl-sweet-spot", tiers=tiers, alpha=alpha).shape(batch, {}).rewards,
+        registry.method("ssl-sweet-spot", tiers=tiers, alpha=alpha).bind(info=info).shape(batch).rewards,
         batch["accuracy"],
     )
     better = (right[:, None] > right[None, :]).nonzero()
     assert bool((rewards[better[:, 0]] > rewards[better[:, 1]]).all())
-    nearer = component(batch, "proximity")
+    nearer = component(batch, "proximity", info)
     same = ((right[:, None] == right[None, :]) & (nearer[:, None] >= nearer[None, :])).nonzero()
     assert bool((rewards[same[:, 0]] >= rewards[same[:, 1]]).all())
     if alpha == 0:
@@ -91,15 +92,15 @@ def test_steps_count_until_the_first_wrong_one() -> None:
 def test_an_all_wrong_group_is_ordered() -> None:
     batch = batch_for("ssl-sweet-spot", seed=4, groups=(6,), empty=False)
     batch = batch.replace(rewards=torch.zeros(6).double(), accuracy=torch.zeros(6).double())
-    made = registry.method("ssl-sweet-spot")
-    advantages = made.assign(made.shape(batch, {}), {})["outcome_advantage"]
-    tier = tier_value(component(batch, "proximity"), tiers=4)
+    made = registry.method("ssl-sweet-spot").bind(info=info_for(batch, "ssl-sweet-spot"))
+    advantages = made.prepare(batch).assigned["outcome_advantage"]
+    tier = tier_value(component(batch, "proximity", made.info), tiers=4)
     assert advantages[tier.argmax()] > 0 > advantages[tier.argmin()]
-    assert not registry.method("grpo").assign(batch, {})["outcome_advantage"].any()
+    assert not registry.method("grpo").bind().assign(batch)["outcome_advantage"].any()
 
 
 def test_the_reward_is_asked_for_by_name() -> None:
     made = registry.method("ssl-sweet-spot(proximity='near')")
     assert made.components == {"near": "sweet_spot"}
     with pytest.raises(UsageError, match="no reward 'near' here"):
-        made.shape(random_batch(0), {})
+        made.bind().shape(random_batch(0))

@@ -24,8 +24,8 @@ def run(batch: Batch, name: str = "t-ppo", **hyper: object) -> tuple[Batch, Tens
     """The prepared batch, the policy's part of the loss and the gradients of the whole."""
     method = registry.method(name, **hyper)
     given_batch, leaves = with_leaves(method, batch)
-    made = method.prepare(given_batch, {})
-    loss = method.loss(made, {})
+    made = method.bind().prepare(given_batch).batch
+    loss = method.bind().loss(made)
     return made, loss.policy.detach(), gradients(loss.total, leaves)
 
 

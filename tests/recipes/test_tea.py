@@ -70,8 +70,8 @@ def test_one_prefix_of_the_whole_group_is_tea(seed: int, alpha: float) -> None:
 def test_invariances(seed: int, alpha: float, scale: float, shift: float, sizes: tuple[int, ...] | None) -> None:
     batch = random_batch(seed, groups=(6, 6, 6), binary=False)
     method = registry.method("tea", alpha=alpha, prefix_sizes=sizes)
-    found = method.assign(batch, {})["outcome_advantage"]
-    moved = method.assign(batch.replace(rewards=scale * batch.rewards + shift), {})["outcome_advantage"]
+    found = method.bind().assign(batch)["outcome_advantage"]
+    moved = method.bind().assign(batch.replace(rewards=scale * batch.rewards + shift))["outcome_advantage"]
     assert torch.allclose(moved, scale * found, atol=1e-7)
     assert (group_sum(found, batch.groups).abs() < 1e-9).all()
     if sizes is None:
@@ -110,12 +110,12 @@ def test_it_is_the_gradient_of_the_extrapolated_best(seed: int, alpha: float, c:
 @given(size=st.integers(1, 9), dtype=st.sampled_from([torch.float32, torch.float64]))
 def test_equal_rewards_teach_nothing(size: int, dtype: torch.dtype) -> None:
     batch = group_of(torch.full((size,), 0.7, dtype=dtype))
-    assert not registry.method("tea").assign(batch, {})["outcome_advantage"].any()
+    assert not registry.method("tea").bind().assign(batch)["outcome_advantage"].any()
 
 
 def test_prefixes_of_another_size_are_refused() -> None:
     method = registry.method("tea(prefix_sizes=(8, 4))")
     with pytest.raises(UsageError, match=r"a group has 5 rollouts.*begin with group_size"):
-        method.assign(random_batch(0, groups=(8, 5)), {})
+        method.bind().assign(random_batch(0, groups=(8, 5)))
     with pytest.raises(MethodError, match="must fall"):
         registry.method("tea(prefix_sizes=(4, 8))")

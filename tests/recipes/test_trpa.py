@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 from cohort import registry
 from cohort.recipes.trpa import attach_level, level_pairs
 from cohort.reductions.groups import token_mean
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from tests.helpers import access_of
 from tests.recipes.losses import on_policy, taken
 from tests.traits import batch_for
@@ -90,9 +90,10 @@ def test_levels_come_from_verifier_text_and_format() -> None:
         rewards=kept[:, 0],
         accuracy=kept[:, 0],
         reward_components=kept,
-    ).note(reward_names=("exact", "format"))
-    assert attach_level(batch, access, format="format")["level"].tolist() == [1, 2, 3, 4]
-    assert attach_level(batch, access)["level"].tolist() == [1, 2, 3, 1]
+    )
+    info = StepInfo(reward_names=("exact", "format"))
+    assert attach_level(batch, access, format="format", info=info)["level"].tolist() == [1, 2, 3, 4]
+    assert attach_level(batch, access, info=info)["level"].tolist() == [1, 2, 3, 1]
 
 
 def test_a_named_format_reward_is_asked_of_the_run() -> None:

@@ -18,11 +18,11 @@ GROUPS = (6, 5, 3, 1)
 
 
 def advantages(batch: Batch, **hyper: object) -> torch.Tensor:
-    return registry.method("ucpo", **hyper).assign(batch, {})["outcome_advantage"]
+    return registry.method("ucpo", **hyper).bind().assign(batch)["outcome_advantage"]
 
 
 def grpo(batch: Batch) -> torch.Tensor:
-    return registry.method("grpo(adv_eps=1e-8, std_ddof=1)").assign(batch, {})["outcome_advantage"]
+    return registry.method("grpo(adv_eps=1e-8, std_ddof=1)").bind().assign(batch)["outcome_advantage"]
 
 
 @settings(max_examples=15, deadline=None)

@@ -17,6 +17,7 @@ from cohort.reductions.groups import token_mean
 from cohort.training.checks import check_method
 from cohort.training.config import make_config
 from cohort.types import Batch
+from tests.helpers import info_of
 from tests.traits import batch_for
 
 SEEDS = st.integers(0, 10_000)
@@ -26,7 +27,8 @@ SHARES = st.floats(0.01, 1)
 def gradient(method: str, batch: Batch) -> Tensor:
     made = registry.method(method)
     logp = batch._tokens["logp"].clone().requires_grad_()
-    loss = made.loss(made.prepare(batch.with_tokens(logp=logp), {}), {}).total
+    bound = made.bind(info=info_of(batch))
+    loss = bound.loss(bound.prepare(batch.with_tokens(logp=logp)).batch).total
     return torch.autograd.grad(loss, logp)[0]
 
 
@@ -35,7 +37,7 @@ def alpha(batch: Batch, beta_min: float = 0.9) -> tuple[Tensor, float]:
 
 
 def credited(batch: Batch, **hyper: float) -> Batch:
-    return registry.method("vppo", **hyper).assign(batch, {})
+    return registry.method("vppo", **hyper).bind().assign(batch)
 
 
 @settings(max_examples=15, deadline=None)
@@ -80,7 +82,7 @@ def test_the_tokens_that_look_most_are_trained_and_no_others(seed: int, share: f
 def test_no_advantage_changes_its_sign(seed: int, share: float, beta_min: float) -> None:
     batch = batch_for("vppo", seed=seed)
     made = credited(batch, token_fraction=share, beta_min=beta_min).advantages
-    sign = registry.method("grpo").assign(batch, {}).advantages.sign()
+    sign = registry.method("grpo").bind().assign(batch).advantages.sign()
     assert torch.equal(made.sign()[made != 0], sign[made != 0])
     assert bool(((made != 0).any(1) | (sign == 0).all(1) | ~batch.mask.any(1)).all())
 
@@ -91,7 +93,7 @@ def test_the_penalty_raises_the_likelihood_of_every_token(seed: int, coef: float
     batch = batch_for("vppo", seed=seed)
     assume(bool(batch.mask.any()))
     added = gradient(f"dapo+vppo(entropy_penalty={coef})", batch) - gradient("dapo+vppo(entropy_penalty=0.0)", batch)
-    kept = registry.method("dapo").prepare(batch, {})
+    kept = registry.method("dapo").bind(info=info_of(batch)).prepare(batch).batch
     if kept.size == batch.size:
         assert torch.allclose(added, -coef * batch.mask.double() / batch.mask.sum())
     assert bool((added <= 0).all())
@@ -107,7 +109,7 @@ def test_rollouts_that_look_alike_weigh_alike(gap: float) -> None:
     scale, _ = alpha(batch)
     assert bool((scale == 1).all())
     made = credited(batch).advantages != 0
-    acting = batch.mask & (registry.method("grpo").assign(batch, {}).advantages != 0)
+    acting = batch.mask & (registry.method("grpo").bind().assign(batch).advantages != 0)
     # Of tokens that look alike the earlier are kept.
     place = batch.mask.cumsum(1)
     count = torch.ceil(0.4 * batch.mask.sum(1, keepdim=True) - 1e-9)

@@ -16,9 +16,10 @@ from cohort.axes.surrogate import clipped
 from cohort.recipes.vspo import draw_probabilities, smoothing, task_values
 from cohort.reductions.groups import group_flat
 from cohort.training.loop import one_step
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from tests import micro
 from tests.helpers import random_batch
+from tests.stepping import run_of
 from tests.traits import batch_for, gradients, with_leaves
 
 SEEDS = st.integers(0, 10_000)
@@ -28,8 +29,8 @@ GROUPS = (4, 4, 4, 4)
 def prepared(batch: Batch, name: str) -> tuple[Batch, Tensor, Tensor]:
     method = registry.method(name)
     given_batch, leaves = with_leaves(method, batch)
-    made = method.prepare(given_batch, {})
-    loss = method.loss(made, {}).total
+    made = method.bind().prepare(given_batch).batch
+    loss = method.bind().loss(made).total
     return made, loss.detach(), gradients(loss, leaves)["logp"]
 
 
@@ -78,7 +79,7 @@ def test_copies_weigh_one_plus_the_logarithm_of_their_number(seed: int) -> None:
     counts = Counter(made["source_row"].tolist())
     copies = torch.tensor([float(counts.get(i, 0)) for i in range(batch.size)], dtype=torch.float64)
     weight = torch.where(copies > 0, 1 + copies.clamp(min=1).log(), 0.0)[:, None] * sequence_mean(batch)
-    advantages = registry.method("grpo").assign(batch, {}).advantages
+    advantages = registry.method("grpo").bind().assign(batch).advantages
     tokens = clipped((batch.logp - batch.old_logp).exp(), advantages, 0.2, 0.2)
     assert torch.isclose(loss, (weight * tokens).sum())
 
@@ -118,7 +119,7 @@ def test_groups_are_drawn_in_proportion_to_their_value() -> None:
     for number in (torch.arange(200) + 0.5) / 200:
         draw = torch.zeros(batch.size, dtype=torch.float64)
         draw[row] = number
-        made = registry.method("vspo").prepare(batch.with_rollouts(draw=draw), {})
+        made = registry.method("vspo").bind().prepare(batch.with_rollouts(draw=draw)).batch
         seen[batch.groups.index[made["source_row"][row]]] += 1
     assert torch.allclose(seen / 200, want, atol=6e-3)
 
@@ -138,12 +139,13 @@ def test_draws_depend_on_seed_and_step_alone(micro_root: Path) -> None:
     made = registry.method("vspo").filter[0].declared.on_scored
     assert made is not None
     batch = random_batch(0)
-    draws = [made(batch.note(seed=seed, step=step), None)["draw"] for seed, step in ((0, 1), (0, 1), (0, 2), (1, 1))]
+    infos = [StepInfo(seed=seed, step=step) for seed, step in ((0, 1), (0, 1), (0, 2), (1, 1))]
+    draws = [made(batch, None, info=info)["draw"] for info in infos]
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     assert not torch.equal(draws[0], draws[3])
     with micro.ready(micro_root, "vspo", group_size=3) as (setup, optimizer, progress):
-        result = one_step(setup, optimizer, progress)
+        result = one_step(run_of(setup, optimizer, progress))
     # Many groups of three are flat, and every place is filled.
     assert result.metrics["zero_signal_groups"] > 0
     assert result.metrics["rollouts/trained"] == result.metrics["rollouts/sampled"] == 24

@@ -102,15 +102,15 @@ def test_majority_rewards_and_what_is_known_of_them(pairs: list[tuple[int, int]]
     right = (ids == truth[labels]).double()
     batch = Batch.of(torch.ones(len(pairs), 1), group=labels, rewards=torch.rand(len(pairs)).double(), accuracy=right)
     batch = batch.with_rollouts(answer_id=ids)
-    made = votes.majority_reward(batch)
-    quality = votes.vote_quality(batch, made.rewards)
-    assert torch.allclose(group_mean(made.rewards, batch.groups), quality["majority_ratio"])
+    rewards, metrics = votes.majority_reward(batch)
+    quality = votes.vote_quality(batch, rewards)
+    assert torch.allclose(group_mean(rewards, batch.groups), quality["majority_ratio"])
     assert torch.allclose(group_mean(right, batch.groups), quality["true_ratio"])
     best = votes.majority(ids, batch.groups)
     assert torch.equal(quality["label_accuracy"] > 0, best == truth[batch.groups.labels])
     # A right label rewards exactly the right rollouts.
     assert bool((quality["reward_accuracy"][quality["label_accuracy"] > 0] == 1).all())
-    assert made.notes["vote/majority_ratio"] == float(quality["majority_ratio"].mean())
+    assert metrics["vote/majority_ratio"] == float(quality["majority_ratio"].mean())
 
 
 def test_a_judge_says_which_answers_mean_the_same() -> None:

@@ -17,6 +17,7 @@ from cohort.training.config import make_config
 from cohort.training.display import Display
 from cohort.training.run import Result, train
 from cohort.types import Request
+from tests.stepping import run_of, sample
 
 
 class Rough(NativeEngine):
@@ -100,16 +101,15 @@ def test_rejection_is_the_same_whatever_a_pass_holds(
 
 
 def test_the_version_of_the_weights_is_known_of_every_token(base: dict[str, Any]) -> None:
-    from cohort.training.loop import Progress, batch_of, sample
 
     setup = prepare(make_config(base, {"method": "rollout-correction(max_staleness=0)"}), log=lambda _: None)
     try:
-        states = setup.method.init(size=len(setup.prompts))
-        setup.collector.version = 7
-        rollouts, _, _ = sample(setup, states, Progress().step + 1)
-        batch = batch_of(setup, rollouts)
+        run = run_of(setup)
+        run.progress.updates = 7
+        rollouts, _, method = sample(run)
+        batch = run.batches.of(method, rollouts)
     finally:
         setup.close()
     assert torch.equal(batch["version"][batch.mask].unique(), torch.tensor([7]))
-    assert batch.notes["version"] == 7
-    assert bool(setup.method.keep(batch, states, after_advantage=False).numel() == batch.size)
+    assert method.info.version == 7
+    assert bool(method.keep(batch).numel() == batch.size)

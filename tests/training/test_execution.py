@@ -16,6 +16,7 @@ from cohort.training.config import make_config
 from cohort.training.loop import one_step
 from tests.helpers import tiny_policy
 from tests.micro import ready
+from tests.stepping import run_of
 from tests.test_cli import run
 
 
@@ -32,7 +33,7 @@ def test_a_run_is_the_same_whatever_is_kept(models: Path, monkeypatch: pytest.Mo
         # Two micro-batches, a teacherless method with a reference: passes with and without gradient.
         with ready(models, "grpo", steps=2, activations=activations, micro_tokens=300) as (setup, optimizer, progress):
             assert setup.policy.activations == activations
-            norms[activations] = [one_step(setup, optimizer, progress).metrics["grad_norm"] for _ in range(2)]
+            norms[activations] = [one_step(run_of(setup, optimizer, progress)).metrics["grad_norm"] for _ in range(2)]
             weights[activations] = [p.detach().clone() for p in setup.policy.trainable()]
     for activations in ("checkpoint", "stream"):
         assert norms[activations] == pytest.approx(norms["keep"], rel=1e-4)
@@ -43,7 +44,7 @@ def test_a_run_is_the_same_whatever_is_kept(models: Path, monkeypatch: pytest.Mo
 def test_seconds_of_compiling_are_reported_once(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setups, "compile_layers", lambda _: 12.5)
     with ready(models, "grpo", steps=2, compile=True) as (setup, optimizer, progress):
-        first, second = (one_step(setup, optimizer, progress).metrics for _ in range(2))
+        first, second = (one_step(run_of(setup, optimizer, progress)).metrics for _ in range(2))
     assert first["time/compile"] == 12.5
     assert "time/compile" not in second
 

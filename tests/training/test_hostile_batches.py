@@ -12,11 +12,14 @@ import torch
 
 from cohort import registry
 from cohort.training.build import Setup
-from cohort.training.loop import Progress, StepResult, one_step
+from cohort.training.loop import one_step
+from cohort.training.outcome import StepResult
+from cohort.training.progress import Progress
 from cohort.types import Rollout
 from tests import micro
+from tests.stepping import run_of
 
-EVERY = [name for name in registry.names() if not registry.method(name).lacks]
+EVERY = [name for name in registry.names() if not registry.method(name).requires]
 Change = Callable[[list[Rollout]], list[Rollout]]
 
 
@@ -78,7 +81,7 @@ def step_with(root: Path, name: str, change: Change) -> tuple[StepResult, dict[s
 
         plain = optimizer.zero_grad
         optimizer.zero_grad = lambda: (kept(), plain())[1]  # type: ignore[method-assign]
-        result = one_step(setup, optimizer, progress)
+        result = one_step(run_of(setup, optimizer, progress))
         return result, grads, progress
 
 
@@ -143,7 +146,7 @@ def test_no_batch_ends_a_run(micro_root: Path, name: str) -> None:
     with micro.method_ready(micro_root, name, prompts_per_step=5, group_size=4) as (setup, optimizer, progress):
         for what, change in HOSTILE.items():
             changed(setup, change)
-            result = one_step(setup, optimizer, progress)
+            result = one_step(run_of(setup, optimizer, progress))
             assert all(bool(p.isfinite().all()) for p in setup.policy.trainable()), what
             assert progress.skipped == 0, what
             if result.batch is not None:
@@ -152,7 +155,7 @@ def test_no_batch_ends_a_run(micro_root: Path, name: str) -> None:
 
 def test_a_budget_of_one_rollout_leaves_nothing_to_compare_and_says_so(micro_root: Path) -> None:
     with micro.ready(micro_root, "rloo+spo-single-stream:budget", prompts_per_step=4, group_size=4) as parts:
-        result = one_step(*parts)
+        result = one_step(run_of(*parts))
     assert result.batch is None
     assert result.metrics["groups/too_small"] == 4
     assert "needs to compare" in result.warnings[0]
@@ -161,6 +164,6 @@ def test_a_budget_of_one_rollout_leaves_nothing_to_compare_and_says_so(micro_roo
 def test_a_step_in_which_no_reward_applies_says_so(micro_root: Path) -> None:
     with micro.ready(micro_root, "grpo", prompts_per_step=2, group_size=2) as (setup, optimizer, progress):
         changed(setup, HOSTILE["nothing applies"])
-        result = one_step(setup, optimizer, progress)
+        result = one_step(run_of(setup, optimizer, progress))
     assert "no reward applied to any of the 4 rollouts" in result.warnings[0]
     assert math.isnan(result.metrics["reward/mean"])

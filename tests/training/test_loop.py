@@ -16,11 +16,14 @@ from cohort.rollouts.refill import refill
 from cohort.seeds import generator
 from cohort.training.build import Setup, optimizer_of, prepare
 from cohort.training.config import make_config
-from cohort.training.loop import Progress, attached, batch_of, minibatches, one_step, provide, sample
+from cohort.training.loop import one_step
+from cohort.training.merging import minibatches
 from cohort.training.precision import MasterWeights
+from cohort.training.progress import Progress
 from cohort.training.update import gradient
 from tests import micro
 from tests.helpers import in_float64, prompt_of, random_batch, request_of, rollout_of, tiny_policy
+from tests.stepping import run_of, sample
 
 
 @contextmanager
@@ -72,36 +75,30 @@ def test_the_loop_computes_what_is_declared_and_nothing_else(
 
         monkeypatch.setattr(setup.policy, "log_probs", counted)
         before = setup.policy.forwards
-        result = one_step(setup, optimizer, progress)
+        result = one_step(run_of(setup, optimizer, progress))
         assert result.batch is not None
         assert setup.policy.forwards - before == sum(calls.values())
     assert calls == {"gradient": with_gradient, "none": without, "reference": reference}
 
 
-@pytest.mark.parametrize("name", [name for name in registry.names() if not registry.method(name).lacks])
+@pytest.mark.parametrize("name", [name for name in registry.names() if not registry.method(name).requires])
 def test_micro_batches_do_not_change_the_gradient(micro_root: Path, name: str) -> None:
     """One forward pass over everything, and one a rollout, give the same gradient to rounding."""
     with micro.method_ready(micro_root, name, prompts_per_step=3, group_size=4) as (setup, _, progress):
         in_float64(setup.policy)
-        sampled, _, states = sample(setup, progress.states, 1)
-        batch = attached(setup, states, batch_of(setup, sampled), sampled, 1)
-        states = setup.method.observe(states, batch=batch, rollouts=sampled)
-        batch = provide(setup, progress, batch, sampled)
-        batch = setup.method.assign(setup.method.shape(batch, states), states)
+        run = run_of(setup, None, progress)
+        sampled, _, method = sample(run)
+        batch = run.batches.scored(method, sampled)
+        method = method.with_states(method.on_rollouts(batch, sampled))
+        batch = run.batches.complete(method, batch, sampled)
+        batch = method.assign(method.shape(batch))
         sequences = setup.policy.actions(sampled)
         old = batch["sampler_logp"] + 0.1 * torch.randn(batch.mask.shape, generator=generator(0, name))
         batch = batch.replace(old_logp=old.to(batch["sampler_logp"].dtype))
         results = []
         for micro_tokens in (10**6, 1):
             done = gradient(
-                setup.policy,
-                setup.method,
-                states,
-                batch,
-                sequences,
-                temperature=1.0,
-                micro_tokens=micro_tokens,
-                on_policy=False,
+                setup.policy, method, batch, sequences, temperature=1.0, micro_tokens=micro_tokens, on_policy=False
             )
             results.append((done, [p.grad.clone() for p in setup.policy.trainable() if p.grad is not None]))
             setup.policy.model.zero_grad()
@@ -121,7 +118,7 @@ def test_the_gradient_is_that_of_the_papers_formula(base: dict[str, Any]) -> Non
         kept: list[torch.Tensor] = []
         optimizer.zero_grad = lambda: kept.extend(p.grad.clone() for p in optimizer.params)  # type: ignore[method-assign]
         setup.config.optimisation.grad_clip = 1e9
-        result = one_step(setup, optimizer, progress)
+        result = one_step(run_of(setup, optimizer, progress))
         for parameter in optimizer.params:
             parameter.grad = None
         rewards: dict[str, list[float]] = {}
@@ -146,7 +143,7 @@ def test_the_gradient_is_that_of_the_papers_formula(base: dict[str, Any]) -> Non
 
 def test_a_step_measures_what_it_did(base: dict[str, Any]) -> None:
     with ready(base, method="grpo") as (setup, optimizer, progress):
-        metrics = one_step(setup, optimizer, progress).metrics
+        metrics = one_step(run_of(setup, optimizer, progress)).metrics
     for name in (
         "reward/mean",
         "reward/format",
@@ -178,7 +175,7 @@ def test_a_step_measures_what_it_did(base: dict[str, Any]) -> None:
 
 def test_clipping_is_seen_in_later_updates(base: dict[str, Any]) -> None:
     with ready(base, method="grpo(kl_beta=0.0, clip_low=0.001, clip_high=0.001)", epochs=4, lr=1e-2) as parts:
-        metrics = one_step(*parts).metrics
+        metrics = one_step(run_of(*parts)).metrics
     assert metrics["clip_fraction"] > 0.2
     assert metrics["mismatch_max"] < 1e-4
 
@@ -188,7 +185,7 @@ def test_a_step_samples_again_for_groups_without_signal(base: dict[str, Any]) ->
     with ready(base, method="dapo(max_rounds=4,overlong=False)", reward=["format:[0-4]"], group_size=3) as parts:
         seen = []
         for _ in range(4):
-            result = one_step(*parts)
+            result = one_step(run_of(*parts))
             groups: dict[str, list[float]] = {}
             for i in result.trained:
                 groups.setdefault(result.rollouts[i].prompt.id, []).append(result.rollouts[i].accuracy)
@@ -201,7 +198,7 @@ def test_a_step_samples_again_for_groups_without_signal(base: dict[str, Any]) ->
 def test_a_step_without_signal_changes_nothing(base: dict[str, Any]) -> None:
     with ready(base, method="dapo(max_rounds=2)", reward=["format:never"]) as (setup, optimizer, progress):
         before = [p.detach().clone() for p in optimizer.params]
-        result = one_step(setup, optimizer, progress)
+        result = one_step(run_of(setup, optimizer, progress))
         assert result.batch is None
         assert result.metrics["rollouts/trained"] == 0
         assert result.metrics["zero_signal_groups"] == 1.0
@@ -211,13 +208,13 @@ def test_a_step_without_signal_changes_nothing(base: dict[str, Any]) -> None:
 
 def test_a_budget_gives_prompts_unequal_numbers_of_rollouts(base: dict[str, Any]) -> None:
     with ready(base, method="mc-grpo") as parts:
-        result = one_step(*parts)
+        result = one_step(run_of(*parts))
         assert len(result.rollouts) == 3 * 5
         assert len(result.trained) == 3 * 4
     with ready(base, method="knapsack", data=base["data"][:3], prompts_per_step=3, reward=["format:[0-4]"]) as parts:
         sizes = []
         for _ in range(4):
-            result = one_step(*parts)
+            result = one_step(run_of(*parts))
             counts: dict[str, int] = {}
             for rollout in result.rollouts:
                 counts[rollout.prompt.id] = counts.get(rollout.prompt.id, 0) + 1
@@ -230,7 +227,7 @@ def test_a_budget_gives_prompts_unequal_numbers_of_rollouts(base: dict[str, Any]
 def test_serial_exits_share_their_prefix_and_mask_what_was_inserted(base: dict[str, Any]) -> None:
     method = "s-grpo(exit_text='!',end_of_thinking='@')"
     with ready(base, method=method, max_new_tokens=12, prompts_per_step=6) as (setup, optimizer, progress):
-        result = one_step(setup, optimizer, progress)
+        result = one_step(run_of(setup, optimizer, progress))
         inserted = setup.policy.renderer.encode("!")[0]
         groups: dict[str, list[Any]] = {}
         for rollout in result.rollouts:

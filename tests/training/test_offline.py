@@ -20,15 +20,18 @@ from cohort.errors import UsageError
 from cohort.methods import Method, use
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.sequences import Sequences
+from cohort.rollouts.store import Store
 from cohort.training.build import optimizer_of, prepare
 from cohort.training.config import make_config, read_config
 from cohort.training.display import Display
-from cohort.training.loop import Progress, attached, batch_of, beside, one_step, provide, sample
-from cohort.training.offline import Store
+from cohort.training.loop import one_step
+from cohort.training.progress import Progress
 from cohort.training.run import Result, train
 from cohort.training.sft import completion_tokens
 from cohort.types import Batch, Prompt
 from cohort.types.declare import declare, needs
+from cohort.types.replay import Replay
+from tests.stepping import run_of, sample
 
 PAIRS = [
     {"prompt": f"{a}+{b}=", "chosen": str(a + b), "rejected": str(a + b + 1 + a % 2), "labeller": "ab"[a == 1]}
@@ -228,7 +231,7 @@ def test_old_log_probabilities_are_scored_where_a_step_has_several_updates(offli
         keys = make_config({**offline, "epochs": epochs, "prompts_per_step": 2})
         setup = prepare(keys, method=Method(objective=use(away), name="away"), log=lambda _: None)
         try:
-            result = one_step(setup, optimizer_of(setup), Progress(states=setup.method.init(size=len(setup.prompts))))
+            result = one_step(run_of(setup))
         finally:
             setup.close()
         assert result.metrics["skipped_updates"] == 0
@@ -244,21 +247,28 @@ def test_a_preference_batch_stands_beside_the_rollouts(base: dict[str, Any]) -> 
     try:
         optimizer_of(setup)
         progress = Progress(states=setup.method.init(size=len(setup.prompts)))
-        sampled, kept, states = sample(setup, progress.states, 1)
-        batch = attached(setup, states, batch_of(setup, sampled), sampled, 1)
-        batch = setup.method.assign(provide(setup, progress, batch, kept), states)
+        training = run_of(setup, None, progress)
+        sampled, kept, method = sample(training)
+        batch = training.batches.scored(method, sampled)
+        batch = method.assign(training.batches.complete(method, batch, kept))
         assert batch["preference"].tolist() == [0.0] * 12
-        (recall,) = beside(setup, progress, states, batch, 1)
-        assert set(batch.names) <= set(recall.batch.names)
-        assert recall.batch["preference"].tolist() == [1.0, -1.0] * 3
-        assert not recall.batch["advantages"].any()
-        assert not recall.batch["sampler_logp"].any()
-        assert recall.batch["reward_components"].shape == (6, 2)
-        assert (recall.batch["ref_logp"][recall.batch.mask] < 0).all()
-        (other,) = beside(setup, progress, states, batch, 2)
-        assert other.contexts != recall.contexts
-        (same,) = beside(setup, progress, states, batch, 1)
-        assert same.contexts == recall.contexts
+
+        def beside(step: int) -> Replay:
+            drawn = training.source.next(training.info(step), method.states)
+            (stored,) = training.batches.beside(method, batch, drawn.beside)
+            return stored
+
+        stored = beside(0)
+        assert set(batch.names) <= set(stored.batch.names)
+        assert stored.batch["preference"].tolist() == [1.0, -1.0] * 3
+        assert not stored.batch["advantages"].any()
+        assert not stored.batch["sampler_logp"].any()
+        assert stored.batch["reward_components"].shape == (6, 2)
+        assert (stored.batch["ref_logp"][stored.batch.mask] < 0).all()
+        other = beside(1)
+        assert other.contexts != stored.contexts
+        same = beside(0)
+        assert same.contexts == stored.contexts
     finally:
         setup.close()
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from cohort.training.config import TrainConfig, make_config
 from cohort.training.diagnostics import by_outcome, of_ratios
 from cohort.training.display import Display
-from cohort.training.loop import StepResult
+from cohort.training.outcome import StepResult
 from cohort.training.recorder import Recorder
 from cohort.training.run import Result, train
 from cohort.training.table import rollout_table, signals

@@ -13,11 +13,15 @@ import torch
 from cohort.policies.passes import log_probs
 from cohort.training.build import Setup, optimizer_of, prepare
 from cohort.training.config import make_config
-from cohort.training.loop import Progress, batch_of, mismatch, one_step, remembered, sample
+from cohort.training.loop import one_step
+from cohort.training.merging import of_replay
+from cohort.training.outcome import mismatch
 from cohort.training.precision import MasterWeights
+from cohort.training.progress import Progress
 from cohort.training.update import gradient
 from cohort.types import Rollout
 from tests.helpers import in_float64
+from tests.stepping import run_of, sample
 
 # Every option that restricts or shapes the distribution, at once and one by one; and by how much the mean ratio would be
 # off if the renormalised distribution were compared with the full one at the same temperature, as other trainers do.
@@ -78,21 +82,22 @@ def scored(setup: Setup, rollouts: list[Rollout]) -> torch.Tensor:
 def test_the_ratio_of_an_unchanged_policy_is_1(base: dict[str, Any], options: dict[str, Any], off: float) -> None:
     with ready(base, method="grpo", reward=["format:[0-4]"], **options) as (setup, optimizer, progress):
         # With old log-probabilities of the sampler, to rounding; with those of the full distribution, it would not be.
-        rollouts, _, states = sample(setup, progress.states, 1)
-        batch = batch_of(setup, rollouts)
+        run = run_of(setup, None, progress)
+        rollouts, _, method = sample(run)
+        batch = run.batches.of(method, rollouts)
         ours, full = scored(setup, rollouts), scored(setup, [without_support(r) for r in rollouts])
         ratio, wrong = ((logp - batch["sampler_logp"]).exp()[batch.mask] for logp in (ours, full))
         assert (ratio - 1).abs().max() < 2e-5
         assert (wrong - 1).abs().mean() >= off
         in_float64(setup.policy)
-        rollouts, _, states = sample(setup, progress.states, 1)
-        batch = batch_of(setup, rollouts)
-        batch = setup.method.assign(setup.method.shape(batch, states), states)
+        run = run_of(setup, None, progress)
+        rollouts, _, method = sample(run)
+        batch = run.batches.of(method, rollouts)
+        batch = method.assign(method.shape(batch))
         batch = batch.replace(old_logp=batch["sampler_logp"], ref_logp=scored(setup, rollouts))
         done = gradient(
             setup.policy,
-            setup.method,
-            states,
+            method,
             batch,
             setup.policy.actions(rollouts),
             temperature=setup.config.sampling.temperature,
@@ -104,7 +109,7 @@ def test_the_ratio_of_an_unchanged_policy_is_1(base: dict[str, Any], options: di
         optimizer.zero_grad()
 
         # In the step that draws, exactly; and the reference is the policy that drew: the KL begins at 0.
-        result = one_step(setup, optimizer, progress)
+        result = one_step(run_of(setup, optimizer, progress))
         assert result.batch is not None
         assert result.batch.mask.any()
         assert (result.batch["ratio"][result.batch.mask] == 1.0).all()
@@ -114,7 +119,7 @@ def test_the_ratio_of_an_unchanged_policy_is_1(base: dict[str, Any], options: di
 def test_a_completion_that_is_too_short_for_the_minimum_has_a_finite_log_probability(base: dict[str, Any]) -> None:
     """A stop token that nobody drew under the rule, as in a rollout that a method put together."""
     with ready(base, min_new_tokens=8) as (setup, _, progress):
-        rollouts, _, _ = sample(setup, progress.states, 1)
+        rollouts, _, _ = sample(run_of(setup, None, progress))
         assert all(len(r.tokens) == 8 for r in rollouts)
         stop = next(iter(setup.policy.renderer.stop_ids))
         logp = scored(setup, [ended_early(r, stop) for r in rollouts])
@@ -125,12 +130,12 @@ def test_what_is_trained_on_again_keeps_what_it_was_drawn_over(base: dict[str, A
     # With a learning rate that moves nothing, the policy of a later step is the one that drew.
     with ready(base, method="r2vpo(replay=2)", lr=1e-12, **ALL) as (setup, optimizer, progress):
         for _ in range(2):
-            one_step(setup, optimizer, progress)
-        (recall,) = setup.method.recall(progress.states)
-        again = remembered(setup.policy, recall)
-        how = {"width": recall.batch.mask.shape[1], "temperature": 0.7, "micro_tokens": 10**6}
+            one_step(run_of(setup, optimizer, progress))
+        (replayed,) = setup.method.bind(progress.states).replay()
+        again = of_replay(setup.policy, replayed)
+        how = {"width": replayed.batch.mask.shape[1], "temperature": 0.7, "micro_tokens": 10**6}
         ratio, wrong = (
-            (log_probs(setup.policy, sequences, **how)["logp"] - recall.batch.old_logp).exp()[recall.batch.mask]
+            (log_probs(setup.policy, sequences, **how)["logp"] - replayed.batch.old_logp).exp()[replayed.batch.mask]
             for sequences in (again, replace(again, support=()))
         )
     assert (ratio - 1).abs().max() < 2e-5
@@ -156,7 +161,7 @@ def test_methods_that_look_closer_stay_finite_and_unmismatched(
 ) -> None:
     with ready(base, method=method, **{**ALL, "stop": [], **changes}) as (setup, optimizer, progress):
         for _ in range(4):
-            metrics = one_step(setup, optimizer, progress).metrics
+            metrics = one_step(run_of(setup, optimizer, progress)).metrics
             assert metrics["mismatch_max"] < 1e-4
         assert progress.skipped == 0
         assert progress.updates >= 4

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from cohort.errors import UsageError, out_of_memory
-from cohort.policies.passes import log_probs
+from cohort.policies.passes import log_probs, retry_on_oom
 from cohort.policies.sequences import Sequences
-from cohort.training.loop import attached, batch_of, provide, sample
 from cohort.training.update import gradient
 from tests import micro
 from tests.helpers import in_float64, prompt_of, tiny_policy
+from tests.stepping import run_of, sample
 
 SHORTAGES: list[Callable[[], Exception]] = [
     lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -44,10 +44,10 @@ def test_the_gradient_is_the_same_after_a_shortage_in_the_middle(
     whose rollouts add up, and one that couples them."""
     with micro.method_ready(micro_root, name, prompts_per_step=3, group_size=4) as (setup, _, progress):
         in_float64(setup.policy)
-        rollouts, _, states = sample(setup, progress.states, 1)
-        batch = attached(setup, states, batch_of(setup, rollouts), rollouts, 1)
-        batch = provide(setup, progress, batch, rollouts)
-        batch = setup.method.assign(setup.method.shape(batch, states), states)
+        run = run_of(setup, None, progress)
+        rollouts, _, method = sample(run)
+        batch = run.batches.complete(method, run.batches.scored(method, rollouts), rollouts)
+        batch = method.assign(method.shape(batch))
         batch = batch.replace(old_logp=batch["sampler_logp"])
         sequences, policy = setup.policy.actions(rollouts), setup.policy
         # Micro-batches of a few rollouts each, so that a half is smaller.
@@ -59,16 +59,8 @@ def test_the_gradient_is_the_same_after_a_shortage_in_the_middle(
 
         def pass_() -> tuple[Any, dict[str, torch.Tensor]]:
             policy.model.zero_grad()
-            done = gradient(
-                policy,
-                setup.method,
-                states,
-                batch,
-                sequences,
-                temperature=1.0,
-                micro_tokens=micro_tokens,
-                on_policy=False,
-            )
+            how: dict[str, Any] = {"temperature": 1.0, "micro_tokens": micro_tokens, "on_policy": False}
+            done = retry_on_oom(policy, lambda: gradient(policy, method, batch, sequences, **how))
             return done, {n: p.grad.clone() for n, p in policy.model.named_parameters() if p.grad is not None}
 
         expected, grads = pass_()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cohort.types import Batch, MissingField, generation_budget
+from cohort.types import Batch, MissingField
 
 
 def make(mask: list[list[int]], **fields: torch.Tensor) -> Batch:
@@ -37,12 +37,10 @@ def test_groups_follow_the_first_appearance_of_their_label() -> None:
 
 def test_a_batch_is_never_changed_in_place() -> None:
     batch = make([[1, 1]], logp=torch.zeros(1, 2), rewards=torch.zeros(1))
-    other = batch.replace(rewards=torch.ones(1)).with_tokens(extra=torch.ones(1, 2)).note(x=1)
+    other = batch.replace(rewards=torch.ones(1)).with_tokens(extra=torch.ones(1, 2))
     assert batch.rewards.tolist() == [0.0]
     assert "extra" not in batch
-    assert not batch.notes
     assert other["extra"].sum() == 2
-    assert other.notes == {"x": 1}
 
 
 def test_select_takes_rows_of_every_field() -> None:
@@ -75,9 +73,3 @@ def test_a_missing_field_says_how_to_get_it() -> None:
 def test_lengths_count_tokens_unless_given() -> None:
     assert make([[1, 0, 1], [0, 0, 0]]).lengths.tolist() == [2, 0]
     assert make([[1, 1]]).with_rollouts(length=torch.tensor([9])).lengths.tolist() == [9]
-
-
-def test_the_generation_budget_is_noted_by_the_loop() -> None:
-    assert generation_budget(make([[1]]).note(max_new_tokens=12)) == 12
-    with pytest.raises(KeyError, match="max_tokens"):
-        generation_budget(make([[1]]))

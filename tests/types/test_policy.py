@@ -191,14 +191,13 @@ def test_a_table_of_moves_is_trained_as_a_language_model_is(name: str) -> None:
         if name == "grpo-care":
             batch = batch.with_tokens(ema_ref_logp=batch.old_logp, answer_mask=batch.mask)
         states = method.init(size=2)
-        batch = method.prepare(batch, states)
+        batch = method.bind(states).prepare(batch).batch
 
         def step(
             micro: int, policy: Policy = policy, batch: Any = batch, actions: Any = actions, states: Any = states
         ) -> Any:
-            done = gradient(
-                policy, method, states, batch, actions, temperature=1.0, micro_tokens=micro, on_policy=False
-            )
+            bound = method.bind(states)
+            done = gradient(policy, bound, batch, actions, temperature=1.0, micro_tokens=micro, on_policy=False)
             grads = [p.grad for p in policy.trainable()]
             assert all(grad is not None for grad in grads)
             return done, [grad.clone() for grad in grads if grad is not None]

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from cohort.training.build import prepare
 from cohort.training.config import make_config
-from cohort.training.loop import Progress, batch_of, mismatch, sample, with_old_logp
+from cohort.training.outcome import mismatch
 from cohort.types import Prompt, Request, Rollout, Segment, head
 from tests.helpers import tiny_policy
+from tests.stepping import run_of, sample
 
 REQUEST = Request(Prompt("p", "p", (1, 2), "p"), (1, 2), 0, 8)
 
@@ -80,13 +81,14 @@ def test_what_was_not_drawn_in_its_context_is_scored_there(tmp_path: Any, choice
     )
     setup = prepare(config, log=lambda _: None)
     try:
-        rollouts, _, _ = sample(setup, setup.method.init(size=4), 1)
+        run = run_of(setup)
+        rollouts, _, method = sample(run)
         hint = setup.policy.renderer.encode("as I said: ")
         moved = rollouts[0].unscored()
         context = (*moved.request.context, *hint)
         rollouts[0] = moved.replace(request=replace(moved.request, context=context))
         sequences = setup.policy.actions(rollouts)
-        batch = with_old_logp(setup, Progress(), batch_of(setup, rollouts), sequences)
+        batch = run.batches.with_old_logp(run.batches.of(method, rollouts), rollouts)
         scored = setup.policy.log_probs(sequences, width=batch.mask.shape[1], temperature=1.0)["logp"].detach()
     finally:
         setup.close()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from cohort.types import Batch, generation_budget
+from cohort.types import Batch, StepInfo, generation_budget
 
 
 def sequence_mean(batch: Batch) -> Tensor:
@@ -36,7 +36,7 @@ def token_mean(batch: Batch) -> Tensor:
     return mask / mask.sum().clamp(min=1)
 
 
-def constant(batch: Batch, *, max_tokens: int | None = None) -> Tensor:
+def constant(batch: Batch, *, max_tokens: int | None = None, info: StepInfo) -> Tensor:
     """w_it = m_it / (N max_tokens): the divisor never depends on the realised lengths.
 
     Args:
@@ -47,7 +47,7 @@ def constant(batch: Batch, *, max_tokens: int | None = None) -> Tensor:
 
     Source: arXiv:2503.20783.
     """
-    return batch.loss_mask.to(batch.dtype) / (batch.size * (max_tokens or generation_budget(batch)))
+    return batch.loss_mask.to(batch.dtype) / (batch.size * (max_tokens or generation_budget(info)))
 
 
 def token_sum(batch: Batch) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cohort.reductions.groups import group_flat, group_order, group_size
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from cohort.types.declare import declare, needs
 
 
@@ -24,15 +24,18 @@ def mixed_accuracy(batch: Batch, *, max_rounds: int = 10) -> Tensor:
     return ~group_flat(batch["accuracy"], batch.groups)[batch.groups.index]
 
 
-def staleness(batch: Batch) -> Tensor:
+def staleness(batch: Batch, *, version: int) -> Tensor:
     """[N] int64 how many versions of the weights have come since the oldest that drew a token of the rollout; 0 without
-    tokens. The batch notes the present `version`."""
-    now = int(batch.notes["version"])
-    return now - batch["version"].masked_fill(~batch.mask, now).amin(1)
+    tokens.
+
+    Args:
+        version: of the weights now.
+    """
+    return version - batch["version"].masked_fill(~batch.mask, version).amin(1)
 
 
 @needs("version")
-def fresh_groups(batch: Batch, *, max_staleness: int) -> Tensor:
+def fresh_groups(batch: Batch, *, max_staleness: int, info: StepInfo) -> Tensor:
     """Keep a group only if none of its rollouts is staler than that: no group is judged with members missing.
 
     Args:
@@ -44,7 +47,9 @@ def fresh_groups(batch: Batch, *, max_staleness: int) -> Tensor:
     Source: prime-rl, max_off_policy_steps.
     """
     groups = batch.groups
-    worst = torch.zeros_like(groups.labels).scatter_reduce(0, groups.index, staleness(batch), "amax")
+    worst = torch.zeros_like(groups.labels).scatter_reduce(
+        0, groups.index, staleness(batch, version=info.version), "amax"
+    )
     return (worst <= max_staleness)[groups.index]
 
 

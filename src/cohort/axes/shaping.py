@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cohort.reductions.groups import token_sum
 from cohort.reductions.kl import k1
-from cohort.types import Batch, generation_budget
+from cohort.types import Batch, StepInfo, generation_budget
 from cohort.types.declare import State, hooks, needs
 
 
@@ -29,7 +29,7 @@ def overlong_penalty(lengths: Tensor, max_len: float, cache_len: float) -> Tenso
     return torch.where(lengths > max_len, -torch.ones_like(lengths), falling.clamp(max=0.0))
 
 
-def soft_overlong(batch: Batch, *, max_len: int | None = None, cache_len: int | None = None) -> Tensor:
+def soft_overlong(batch: Batch, *, max_len: int | None = None, cache_len: int | None = None, info: StepInfo) -> Tensor:
     """Rewards plus the soft overlong punishment.
 
     Args:
@@ -41,7 +41,7 @@ def soft_overlong(batch: Batch, *, max_len: int | None = None, cache_len: int | 
 
     Source: arXiv:2503.14476 eq. 13.
     """
-    limit = max_len or generation_budget(batch)
+    limit = max_len or generation_budget(info)
     return batch.rewards + overlong_penalty(batch.lengths, limit, cache_len or max(1, limit // 5))
 
 

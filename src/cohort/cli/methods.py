@@ -25,9 +25,9 @@ def methods(as_json: Annotated[bool, typer.Option("--json", metavar="", help="Pr
     wide = console.width >= 160
     table = Table("method", "paper", "axes", "specification", *(["idea"] if wide else []), box=box.SIMPLE)
     for row in rows:
-        lacks = f" (needs: {row['lacks']})" if row["lacks"] else ""
+        requires = f" (needs: {row['requires']})" if row["requires"] else ""
         idea = [row["idea"]] if wide else []
-        table.add_row(row["name"] + lacks, row["paper"].replace("arXiv:", ""), row["axes"], row["confidence"], *idea)
+        table.add_row(row["name"] + requires, row["paper"].replace("arXiv:", ""), row["axes"], row["confidence"], *idea)
     console.print(table)
 
 

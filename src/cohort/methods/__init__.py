@@ -4,7 +4,7 @@ What a method computes stands in `cohort.axes` and `cohort.recipes`; everything 
 """
 
 from cohort.methods.axis import AXES, DRAWING_AXES, LOSS_AXES, MANY, ONE
-from cohort.methods.execution import Loss, Prepared
+from cohort.methods.execution import BoundMethod, Loss, Prepared
 from cohort.methods.method import Method
 from cohort.methods.stage import HOOKS, ConflictError, MethodError, Stage, use
 
@@ -15,6 +15,7 @@ __all__ = [
     "LOSS_AXES",
     "MANY",
     "ONE",
+    "BoundMethod",
     "ConflictError",
     "Loss",
     "Method",

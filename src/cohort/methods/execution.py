@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cohort.methods.axis import LOSS_AXES
-from cohort.methods.requirements import Requirements
-from cohort.methods.stage import MethodError, Stage, parameters
+from cohort.methods.stage import MethodError, Stage
 from cohort.reductions.groups import group_rows
-from cohort.types import Batch, Rollout
-from cohort.types.access import ModelAccess
+from cohort.types import Batch, Request, Rollout, StepInfo
+from cohort.types.access import ModelAccess, Sampler
 from cohort.types.declare import State
-from cohort.types.replay import Recall
+from cohort.types.replay import Replay
+
+if TYPE_CHECKING:
+    from cohort.methods.method import Method
 
 
 class Loss(NamedTuple):
@@ -44,11 +47,12 @@ class Prepared(NamedTuple):
 
     Attributes:
         shaped: the batch with its rewards shaped.
-        filtered, before: rows of it that the filters before the advantage leave, and those of them in groups that are
-            still large enough.
+        filtered, before: rows of it that the filters before the advantage leave, and those of them whose groups they left
+            large enough.
         assigned: those with their advantages.
         passed, trained: rows of `shaped` that the filters after the advantage leave, and those that are trained on.
         batch: these.
+        metrics: name -> what the functions report for the log.
     """
 
     shaped: Batch
@@ -58,223 +62,261 @@ class Prepared(NamedTuple):
     passed: Tensor
     trained: Tensor
     batch: Batch
+    metrics: dict[str, float]
 
 
-class Execution(Requirements):
-    """The functions of a method, called."""
+class Bound(NamedTuple):
+    """A function of a method with its hyperparameters, its state and the step's information filled in.
+
+    Attributes:
+        key: of its state.
+        stage: the axis function, with what it declares.
+        call: takes what is left.
+    """
+
+    key: str
+    stage: Stage
+    call: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class BoundMethod:
+    """A method with its states, at a step; made by `Method.bind`. What advances states gives them back anew.
+
+    A function of the axes shaping, filter, advantage and credit, and an `on_advantages` hook, may return
+    (result, metrics): name -> number, for the log.
+
+    Attributes:
+        states: key -> state of each function that has one.
+        info: where the run stands.
+    """
+
+    method: Method
+    states: Mapping[str, State] = field(default_factory=dict)
+    info: StepInfo = field(default_factory=StepInfo)
+
+    def with_states(self, states: Mapping[str, State]) -> BoundMethod:
+        """The method with other states, at the same step."""
+        return replace(self, states=states)
+
+    def _given(self, key: str) -> dict[str, Any]:
+        return {"info": self.info, **({"state": self.states[key]} if key in self.states else {})}
 
     @cached_property
-    def keyed(self) -> tuple[tuple[str, str, Stage], ...]:
-        """(key of its state, axis, function) of everything that runs in a step."""
-        seen: dict[str, int] = {}
-        out = []
-        for axis, stage in self.stages():
-            key = f"{axis}/{stage.name}"
-            seen[key] = seen.get(key, 0) + 1
-            out.append((key if seen[key] == 1 else f"{key}/{seen[key]}", axis, stage))
-        return tuple(out)
+    def _axes(self) -> dict[str, list[Bound]]:
+        """The functions of each axis, in their order."""
+        out: dict[str, list[Bound]] = {}
+        for key, axis, stage in self.method.keyed:
+            out.setdefault(axis, []).append(Bound(key, stage, stage.bind(**self._given(key))))
+        return out
 
-    def comparable(self, batch: Batch, *, after_advantage: bool = False) -> Tensor:
-        """Rows [n] int64 of the groups that have enough rollouts for the method, or for what comes after the advantage."""
-        return group_rows(batch.groups, self._least(LOSS_AXES) if after_advantage else self.group_size)
+    def _hooks(self, name: str, **given: Any) -> Iterator[Bound]:
+        """The hooks of a name, in their order, each given what it names."""
+        for key, _, stage in self.method.keyed:
+            if getattr(stage.declared, name) is not None:
+                call = stage.bind_hook(name, state=self.states.get(key), info=self.info, **given)
+                yield Bound(key, stage, call)
 
-    def init(self, *, size: int, steps: int = 1, rows: Sequence[Mapping[str, Any]] = ()) -> dict[str, State]:
-        """States at the start of a run of `steps` steps on a data set of `size` prompts, whose columns `rows` holds."""
-        return {
-            key: stage.hook("init", size=size, steps=steps, rows=rows)
-            for key, _, stage in self.keyed
-            if stage.declared.init is not None
-        }
+    # rollouts ------------------------------------------------------------------------------------------------------
 
-    @property
-    def by_prompt(self) -> frozenset[str]:
-        """Keys of the states that are made for the rows of a data set."""
-        inits = {key: stage.declared.init for key, _, stage in self.keyed}
-        return frozenset(
-            key for key, init in inits.items() if init is not None and {"size", "rows"} & {*parameters(init)}
-        )
-
-    def _call(self, key: str, stage: Stage, states: Mapping[str, State], *args: Any, **kwargs: Any) -> Any:
-        if key in states:
-            kwargs["state"] = states[key]
-        return stage(*args, **kwargs)
-
-    def run(self, axis: str, states: Mapping[str, State], *args: Any, **kwargs: Any) -> Any:
-        """Call the function of a 'one' axis before the update (curriculum, budget, guidance, sampling)."""
-        for key, each, stage in self.keyed:
-            if each == axis:
-                return self._call(key, stage, states, *args, **kwargs)
-        raise MethodError(f"the method fills no axis '{axis}'")
-
-    def pick(self, states: Mapping[str, State], *, count: int, rng: torch.Generator) -> tuple[Tensor, dict[str, State]]:
+    def pick(self, *, count: int, rng: torch.Generator) -> tuple[Tensor, dict[str, State]]:
         """Curriculum axis: rows [count] of the data set, and the states with the curriculum's advanced."""
-        for key, axis, stage in self.keyed:
-            if axis == "curriculum":
-                rows, state = self._call(key, stage, states, count=count, rng=rng)
-                return rows, {**states, key: state}
-        raise MethodError("the method fills no curriculum")
+        (curriculum,) = self._axes["curriculum"]
+        rows, state = curriculum.stage.bind(**self._given(curriculum.key), count=count, rng=rng)()
+        return rows, {**self.states, curriculum.key: state}
 
-    def observe(
-        self, states: Mapping[str, State], *, batch: Batch, rollouts: Sequence[Rollout], small_groups: bool = True
-    ) -> dict[str, State]:
+    def budget(self, rows: Tensor, *, group_size: int) -> Tensor:
+        """Budget axis: how many rollouts [n] int64 each of the rows [n] of the data set gets."""
+        (budget,) = self._axes["budget"]
+        counts: Tensor = budget.stage.bind(**self._given(budget.key), group_size=group_size)(rows)
+        return counts
+
+    def guidance(self, requests: Sequence[Request], sampler: Sampler) -> list[Rollout]:
+        """Guidance axis: scored rollouts for requests, drawn with `sampler`."""
+        (guidance,) = self._axes["guidance"]
+        rollouts: list[Rollout] = guidance.call(requests, sampler)
+        return rollouts
+
+    def sampling(self, requests: Sequence[Request], sampler: Sampler) -> list[Rollout]:
+        """Sampling axis: rollouts for requests, not scored."""
+        (sampling,) = self._axes["sampling"]
+        rollouts: list[Rollout] = sampling.call(requests, sampler)
+        return rollouts
+
+    def on_scored(self, batch: Batch, access: ModelAccess) -> Batch:
+        """The batch with the fields that the method makes of its rollouts."""
+        for hook in self._hooks("on_scored") if batch.size else ():
+            batch = hook.call(batch, access)
+        return batch
+
+    def on_rollouts(self, batch: Batch, rollouts: Sequence[Rollout]) -> dict[str, State]:
         """New states after the step's rollouts were scored.
+
+        Groups that are too small for a function are kept from it; where that leaves nothing, it is not called.
 
         Args:
             rollouts: of each row of the batch.
-            small_groups: False keeps from a function what is too small for it; where that leaves nothing, it is not
-                called.
         """
-        new = dict(states)
-        for key, _, stage in self.keyed:
-            if stage.declared.on_rollouts is not None:
-                seen, kept = batch, rollouts
-                if not small_groups:
-                    rows = group_rows(batch.groups, stage.declared.group_size)
-                    if not rows.numel():
-                        continue
-                    seen, kept = batch.select(rows), [rollouts[i] for i in rows.tolist()]
-                new[key] = stage.hook("on_rollouts", state=states.get(key), batch=seen, rollouts=kept)
+        new = dict(self.states)
+        for key, stage, _ in self._hooks("on_rollouts"):
+            rows = group_rows(batch.groups, stage.declared.group_size)
+            seen = batch.select(rows)
+            kept = rollouts if seen is batch else [rollouts[i] for i in rows.tolist()]
+            if seen.size:
+                given = {"batch": seen, "rollouts": kept, "state": self.states.get(key), "info": self.info}
+                new[key] = stage.bind_hook("on_rollouts", **given)()
         return new
 
-    def update(self, states: Mapping[str, State], **given: Any) -> dict[str, State]:
-        """New states after the step's last update; `given` holds batch, rollouts, access."""
-        new = dict(states)
-        for key, _, stage in self.keyed:
-            if stage.declared.on_step_end is not None:
-                new[key] = stage.hook("on_step_end", state=states.get(key), **given)
-        return new
+    # the whole batch -----------------------------------------------------------------------------------------------
 
-    def attach(self, batch: Batch, access: ModelAccess, states: Mapping[str, State]) -> Batch:
-        """The batch with the fields that the method makes of its rollouts."""
-        if not batch.size:
-            return batch
-        for key, _, stage in self.keyed:
-            if stage.declared.on_scored is not None:
-                batch = stage.hook("on_scored", batch, access, state=states.get(key))
-        return batch
+    def comparable(self, batch: Batch) -> Tensor:
+        """Rows [n] int64 of the groups that have enough rollouts for the method."""
+        return group_rows(batch.groups, self.method.group_size)
 
-    def recall(self, states: Mapping[str, State]) -> list[Recall]:
-        """Rollouts of earlier steps that are trained on as well."""
-        found = [
-            stage.hook("replay", state=states.get(key))
-            for key, _, stage in self.keyed
-            if stage.declared.replay is not None
-        ]
-        return [recall for recall in found if recall is not None]
+    def prepare(self, batch: Batch) -> Prepared:
+        """Everything between scoring and the update: shaping, filters, advantage, credit; with what became of each rollout.
 
-    def shape(self, batch: Batch, states: Mapping[str, State]) -> Batch:
+        Groups that the filters leave with too few rollouts for what comes next are left out.
+        """
+        shaped, metrics = self._shape(batch)
+        filtered = self.keep(shaped)
+        before = filtered[_large(shaped, filtered, self.method.group_size)]
+        assigned, more = self._assign(shaped.select(before))
+        after = self.keep(assigned, after_advantage=True)
+        last = after[_large(assigned, after, self.method.least_group(LOSS_AXES))]
+        batch = assigned.select(last)
+        return Prepared(shaped, filtered, before, assigned, before[after], before[last], batch, {**metrics, **more})
+
+    def shape(self, batch: Batch) -> Batch:
         """Shaping axis: the batch with its rewards shaped."""
-        if not batch.size:
-            return batch
-        for key, axis, stage in self.keyed:
-            if axis == "shaping":
-                out = self._call(key, stage, states, batch)
-                batch = out if isinstance(out, Batch) else batch.replace(rewards=out)
-        return batch
+        return self._shape(batch)[0]
 
-    def keep(self, batch: Batch, states: Mapping[str, State], *, after_advantage: bool) -> Tensor:
+    def _shape(self, batch: Batch) -> tuple[Batch, dict[str, float]]:
+        metrics: dict[str, float] = {}
+        for shaping in self._axes.get("shaping", ()) if batch.size else ():
+            out = _reported(shaping.call(batch), metrics)
+            batch = out if isinstance(out, Batch) else batch.replace(rewards=out)
+        return batch, metrics
+
+    def keep(self, batch: Batch, *, after_advantage: bool = False) -> Tensor:
         """Filter axis: rows [n] int64 that the filters before or after the advantage leave, in the order to train on.
 
         A filter gives keep [N] bool, or rows [n] int64 where it moves or repeats rollouts.
         """
         rows = torch.arange(batch.size, device=batch.device)
-        for key, axis, stage in self.keyed:
-            if batch.size and axis == "filter" and stage.declared.after_advantage == after_advantage:
-                out = self._call(key, stage, states, batch)
+        for filtering in self._axes.get("filter", ()) if batch.size else ():
+            if filtering.stage.declared.after_advantage == after_advantage:
+                out = filtering.call(batch)
                 rows = rows[out[rows]] if out.dtype == torch.bool else out[torch.isin(out, rows)]
         return rows
 
-    @property
-    def refill_rounds(self) -> int:
-        """Most rounds of sampling a step."""
-        return max((stage.refill_rounds for axis, stage in self.stages() if axis == "filter"), default=1)
-
-    def assign(self, batch: Batch, states: Mapping[str, State]) -> Batch:
+    def assign(self, batch: Batch) -> Batch:
         """Advantage and credit axes: the batch with `advantages` [N, T], and whatever later axes attach to it.
 
         Where the advantage axis gives one number a rollout, `outcome_advantage` [N] keeps it as it was before credit;
         where it gives one a token, `base_advantages` [N, T] does.
         """
+        return self._assign(batch)[0]
+
+    def _assign(self, batch: Batch) -> tuple[Batch, dict[str, float]]:
+        metrics: dict[str, float] = {}
         if not batch.size:
             none = torch.zeros(0, dtype=batch.dtype, device=batch.device)
-            return batch.replace(advantages=_per_token(none, batch)).with_rollouts(outcome_advantage=none)
-        for key, axis, stage in self.keyed:
-            if axis == "advantage":
-                out = self._call(key, stage, states, batch)
-                if not isinstance(out, Batch) and out.ndim == 1:
-                    batch = batch.with_rollouts(outcome_advantage=out.detach())
-                batch = out if isinstance(out, Batch) else batch.replace(advantages=_per_token(out, batch))
-                if "outcome_advantage" not in batch:
-                    batch = batch.with_tokens(base_advantages=batch.advantages)
-            elif axis == "credit":
-                out = self._call(key, stage, states, batch, batch.advantages)
-                batch = out if isinstance(out, Batch) else batch.replace(advantages=_per_token(out, batch))
-        for key, _, stage in self.keyed:
-            if stage.declared.on_advantages is not None:
-                batch = stage.hook("on_advantages", batch, state=states.get(key))
-        return batch
+            return batch.replace(advantages=_per_token(none, batch)).with_rollouts(outcome_advantage=none), metrics
+        (advantage,) = self._axes["advantage"]
+        out = _reported(advantage.call(batch), metrics)
+        if not isinstance(out, Batch) and out.ndim == 1:
+            batch = batch.with_rollouts(outcome_advantage=out.detach())
+        batch = out if isinstance(out, Batch) else batch.replace(advantages=_per_token(out, batch))
+        if "outcome_advantage" not in batch:
+            batch = batch.with_tokens(base_advantages=batch.advantages)
+        for credit in self._axes.get("credit", ()):
+            out = _reported(credit.call(batch, batch.advantages), metrics)
+            batch = out if isinstance(out, Batch) else batch.replace(advantages=_per_token(out, batch))
+        for hook in self._hooks("on_advantages"):
+            batch = _reported(hook.call(batch), metrics)
+        return batch, metrics
 
-    def prepare(self, batch: Batch, states: Mapping[str, State]) -> Batch:
-        """Everything between scoring and the update, in groups of whatever size: shaping, filters, advantage, credit."""
-        return self.prepared(batch, states, small_groups=True).batch
+    def replay(self) -> list[Replay]:
+        """Rollouts of earlier steps that are trained on as well."""
+        found = [hook.call() for hook in self._hooks("replay")]
+        return [replay for replay in found if replay is not None]
 
-    def prepared(self, batch: Batch, states: Mapping[str, State], *, small_groups: bool = False) -> Prepared:
-        """`prepare` with what became of each rollout, of groups that are large enough (`comparable`).
+    # a minibatch ---------------------------------------------------------------------------------------------------
 
-        Args:
-            small_groups: keep also groups of which the filters leave too few rollouts.
-        """
-        shaped = self.shape(batch, states)
-        filtered = self.keep(shaped, states, after_advantage=False)
-        before = filtered if small_groups else filtered[self.comparable(shaped.select(filtered))]
-        assigned = self.assign(shaped.select(before), states)
-        after = self.keep(assigned, states, after_advantage=True)
-        last = after if small_groups else after[self.comparable(assigned.select(after), after_advantage=True)]
-        return Prepared(shaped, filtered, before, assigned, before[after], before[last], assigned.select(last))
-
-    def weights(self, batch: Batch, states: Mapping[str, State]) -> Tensor:
+    def weights(self, batch: Batch) -> Tensor:
         """Aggregation axis: w [N, T] of loss = sum w l."""
-        return self.run("aggregation", states, batch)
+        (aggregation,) = self._axes["aggregation"]
+        weights: Tensor = aggregation.call(batch)
+        return weights
 
-    def loss(self, batch: Batch, states: Mapping[str, State]) -> Loss:
+    def correct(self, batch: Batch) -> tuple[Batch, Tensor | None]:
+        """Correction axis: the batch without the tokens that were rejected in its loss mask, and what the losses of the
+        others are multiplied by [N, T]; None if the method has no correction."""
+        whole, keep = None, batch.loss_mask
+        for correction in self._axes.get("correction", ()):
+            out = correction.call(batch)
+            if out.dtype == torch.bool:
+                keep, out = keep & out, out.to(batch.dtype)
+            whole = out if whole is None else whole * out
+        return (batch if whole is None else batch.replace(loss_mask=keep)), whole
+
+    def loss(self, batch: Batch) -> Loss:
         """Ratio, surrogate, aggregation and regularizers, or the objective and regularizers, of a minibatch.
 
         If the batch holds the field `weight` [N, T] (a micro-batch of a larger minibatch), it is used as the
         aggregation's weights.
-        """
-        batch, correction = self.correct(batch, states)
-        weight = batch["weight"] if "weight" in batch else self.weights(batch, states)
-        corrected = weight if correction is None else weight * correction
-        policy: Tensor | None = None
-        ratios: Tensor | None = None
-        terms: dict[str, Tensor] = {}
-        for key, axis, stage in self.keyed:
-            if axis == "ratio":
-                ratios = self._call(key, stage, states, batch)
-            elif axis == "surrogate":
-                policy = (corrected * self._call(key, stage, states, batch, ratios, batch.advantages)).sum()
-            elif axis == "objective":
-                policy = self._call(key, stage, states, batch)
-            elif axis == "regularizer":
-                term = self._call(key, stage, states, batch)
-                if term.ndim == 0 and "weight" in batch and not stage.declared.couples:
-                    raise MethodError(f"the regularizer '{stage.name}' gives a scalar: declare it with couples=True")
-                terms[key.removeprefix("regularizer/")] = (weight * term).sum() if term.ndim == 2 else term
-        assert policy is not None
-        total = reduce(torch.add, terms.values(), policy)
-        return Loss(total, policy, terms, ratios, None if ratios is None else corrected, correction)
 
-    def correct(self, batch: Batch, states: Mapping[str, State]) -> tuple[Batch, Tensor | None]:
-        """Correction axis: the batch without the tokens that were rejected in its loss mask, and what the losses of the
-        others are multiplied by [N, T]; None if the method has no correction."""
-        whole, keep = None, batch.loss_mask
-        for key, axis, stage in self.keyed:
-            if axis == "correction":
-                out = self._call(key, stage, states, batch)
-                if out.dtype == torch.bool:
-                    keep, out = keep & out, out.to(batch.dtype)
-                whole = out if whole is None else whole * out
-        return (batch if whole is None else batch.replace(loss_mask=keep)), whole
+        Raises:
+            MethodError: a regularizer of a micro-batch is a scalar, and does not declare that it couples rollouts.
+        """
+        batch, correction = self.correct(batch)
+        weight = batch["weight"] if "weight" in batch else self.weights(batch)
+        corrected = weight if correction is None else weight * correction
+        if "objective" in self._axes:
+            ratios, used = None, None
+            policy = self._axes["objective"][0].call(batch)
+        else:
+            ratios, used = self._axes["ratio"][0].call(batch), corrected
+            policy = (corrected * self._axes["surrogate"][0].call(batch, ratios, batch.advantages)).sum()
+        terms: dict[str, Tensor] = {}
+        for key, stage, call in self._axes.get("regularizer", ()):
+            term = call(batch)
+            if term.ndim == 0 and "weight" in batch and not stage.declared.couples:
+                raise MethodError(f"the regularizer '{stage.name}' gives a scalar: declare it with couples=True")
+            terms[key.removeprefix("regularizer/")] = (weight * term).sum() if term.ndim == 2 else term
+        return Loss(reduce(torch.add, terms.values(), policy), policy, terms, ratios, used, correction)
+
+    # the end of the step -------------------------------------------------------------------------------------------
+
+    def on_step_end(self, batch: Batch, rollouts: Sequence[Rollout], access: ModelAccess) -> dict[str, State]:
+        """New states after the step's last update.
+
+        Args:
+            batch: what was trained on, with what the last updates made of it.
+            rollouts: of each row of the batch.
+        """
+        new = dict(self.states)
+        for hook in self._hooks("on_step_end", batch=batch, rollouts=rollouts, access=access):
+            new[hook.key] = hook.call()
+        return new
+
+
+def _reported(out: Any, metrics: dict[str, float]) -> Any:
+    """The result of a function that may report numbers for the log; those are added to `metrics`."""
+    if isinstance(out, tuple):
+        out, reported = out
+        metrics.update(reported)
+    return out
+
+
+def _large(batch: Batch, rows: Tensor, least: int) -> Tensor:
+    """Those of `rows` (their places) whose groups still have enough rollouts, or lost none."""
+    groups = batch.groups
+    index = groups.index[rows]
+    before = torch.bincount(groups.index, minlength=groups.count)
+    left = torch.bincount(index, minlength=groups.count)
+    return (left >= before.clamp(max=least))[index].nonzero()[:, 0]
 
 
 def _per_token(advantages: Tensor, batch: Batch) -> Tensor:

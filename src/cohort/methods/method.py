@@ -8,13 +8,16 @@ names the axis and both methods. An axis left alone keeps GRPO's default.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cohort.methods.axis import AXES, MANY, ONE
-from cohort.methods.execution import Execution
+from cohort.methods.execution import BoundMethod
+from cohort.methods.requirements import Requirements
 from cohort.methods.stage import ConflictError, MethodError, Stage
+from cohort.types import StepInfo
+from cohort.types.declare import State
 
 
 def default_of(axis: str) -> Stage:
@@ -35,12 +38,12 @@ def _same_as_default(axis: str, stage: Stage) -> bool:
 
 
 @dataclass(frozen=True)
-class Method(Execution):
+class Method(Requirements):
     """Functions for the axes of the training step (see AXES); None or () leaves an axis at GRPO's default.
 
     Attributes:
         name: how it was asked for, as in "dapo+gdpo".
-        lacks: what the method needs that is not built yet ("sampling", "vision"); such a method refuses to train.
+        requires: what the method needs that is not built yet ("sampling", "vision"); such a method refuses to train.
     """
 
     curriculum: Stage | None = None
@@ -59,7 +62,7 @@ class Method(Execution):
     aggregation: Stage | None = None
     optimizer: Stage | None = None
     name: str = ""
-    lacks: str = ""
+    requires: str = ""
 
     def __post_init__(self) -> None:
         for axis in ONE:
@@ -129,8 +132,8 @@ class Method(Execution):
             if changes["correction"]:
                 raise _conflict("objective", changes["objective"], changes["correction"][0], replaced="correction")
         name = "+".join(n for n in (self.name, other.name) if n)
-        lacks = ", ".join(_union(tuple(x for x in (self.lacks, other.lacks) if x)))
-        return Method(**changes, name=name, lacks=lacks)
+        requires = ", ".join(_union(tuple(x for x in (self.requires, other.requires) if x)))
+        return Method(**changes, name=name, requires=requires)
 
     def only(self, axes: Iterable[str]) -> Method:
         """The method with all other axes left alone.
@@ -153,7 +156,7 @@ class Method(Execution):
         if unknown:
             raise MethodError(f"there is no axis '{unknown[0]}' (axes: {', '.join(AXES)})")
         kept = {axis: getattr(self, axis) for axis in AXES if axis not in axes}
-        return Method(**kept, name=f"{self.name}:{','.join('-' + axis for axis in axes)}", lacks=self.lacks)
+        return Method(**kept, name=f"{self.name}:{','.join('-' + axis for axis in axes)}", requires=self.requires)
 
     def over(self, host: Method) -> Method:
         """The method with the axes that it leaves alone taken from `host`."""
@@ -163,7 +166,13 @@ class Method(Execution):
             taken["correction"] = ()
         elif self.ratio is not None or self.surrogate is not None or self.correction:
             taken["objective"] = None
-        return Method(**taken, name=self.name, lacks=self.lacks)
+        return Method(**taken, name=self.name, requires=self.requires)
+
+    # at work -------------------------------------------------------------------------------------------------------
+
+    def bind(self, states: Mapping[str, State] | None = None, info: StepInfo | None = None) -> BoundMethod:
+        """The method with states (as `init` makes them), at a step of a run."""
+        return BoundMethod(self, states or {}, info or StepInfo())
 
     # the functions of the step -------------------------------------------------------------------------------------
 

@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from cohort.methods.axis import AXES, DRAWING_AXES, LOSS_AXES
-from cohort.methods.stage import Stage
+from cohort.methods.stage import Stage, parameters
+from cohort.types.declare import State
 
 
 class Requirements(ABC):
     """What follows from the declarations of a method's functions."""
+
+    @cached_property
+    def keyed(self) -> tuple[tuple[str, str, Stage], ...]:
+        """(key of its state, axis, function) of everything that runs in a step."""
+        seen: dict[str, int] = {}
+        out = []
+        for axis, stage in self.stages():
+            key = f"{axis}/{stage.name}"
+            seen[key] = seen.get(key, 0) + 1
+            out.append((key if seen[key] == 1 else f"{key}/{seen[key]}", axis, stage))
+        return tuple(out)
+
+    def init(self, *, size: int, steps: int = 1, rows: Sequence[Mapping[str, Any]] = ()) -> dict[str, State]:
+        """States at the start of a run of `steps` steps on a data set of `size` prompts, whose columns `rows` holds."""
+        return {
+            key: stage.bind_hook("init", size=size, steps=steps, rows=rows)()
+            for key, _, stage in self.keyed
+            if stage.declared.init is not None
+        }
+
+    @property
+    def by_prompt(self) -> frozenset[str]:
+        """Keys of the states that are made for the rows of a data set."""
+        inits = {key: stage.declared.init for key, _, stage in self.keyed}
+        return frozenset(
+            key for key, init in inits.items() if init is not None and {"size", "rows"} & {*parameters(init)}
+        )
+
+    @property
+    def refill_rounds(self) -> int:
+        """Most rounds of sampling a step."""
+        return max((stage.refill_rounds for axis, stage in self.stages() if axis == "filter"), default=1)
 
     @abstractmethod
     def stages(self) -> list[tuple[str, Stage]]:
@@ -89,9 +123,9 @@ class Requirements(ABC):
     @property
     def group_size(self) -> int:
         """The smallest group with which the method makes sense."""
-        return self._least(AXES)
+        return self.least_group(AXES)
 
-    def _least(self, axes: Iterable[str]) -> int:
+    def least_group(self, axes: Iterable[str]) -> int:
         """The smallest group with which the functions of some axes make sense.
 
         An objective takes no advantage that the method does not fill, so GRPO's default asks for no group beside one.

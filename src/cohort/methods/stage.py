@@ -12,6 +12,8 @@ from typing import Any
 from cohort.errors import UsageError
 from cohort.types.declare import Declaration, declaration
 
+# What the pipeline gives to functions and hooks that name it.
+GIVEN = {"state", "info"}
 HOOKS = ("init", "on_scored", "on_rollouts", "on_advantages", "replay", "on_step_end")
 
 
@@ -103,13 +105,17 @@ class Stage:
         }
 
     def __call__(self, *args: Any, **given: Any) -> Any:
-        bound, takes = self._bound
-        return bound(*args, **{name: value for name, value in given.items() if name in takes})
+        return self.bind(**given)(*args)
 
-    def hook(self, name: str, *args: Any, **given: Any) -> Any:
-        """Call a hook with the keyword arguments that it names."""
+    def bind(self, **given: Any) -> Callable[..., Any]:
+        """The function with those of the keyword arguments that it names."""
+        bound, takes = self._bound
+        return functools.partial(bound, **{name: value for name, value in given.items() if name in takes})
+
+    def bind_hook(self, name: str, **given: Any) -> Callable[..., Any]:
+        """A hook with those of the keyword arguments that it names."""
         bound, takes = self._bound_hooks[name]
-        return bound(*args, **{name: value for name, value in given.items() if name in takes})
+        return functools.partial(bound, **{name: value for name, value in given.items() if name in takes})
 
 
 def use(fn: Callable[..., Any], **hyper: Any) -> Stage:
@@ -125,7 +131,7 @@ def use(fn: Callable[..., Any], **hyper: Any) -> Stage:
         for name, parameter in parameters(each).items()
         if parameter.kind is parameter.KEYWORD_ONLY or name in hyper
     }
-    unknown = set(hyper) - known
+    unknown = set(hyper) - (known - GIVEN)
     if unknown:
         raise MethodError(f"{fn.__module__}.{fn.__name__} has no hyperparameter {', '.join(sorted(unknown))}")
     return stage

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
@@ -55,37 +57,67 @@ def log_probs_of_parts(policy: Policy, actions: Actions, parts: list[Tensor], **
 
 
 def retry_on_oom(policy: Policy, passes: Callable[[], T]) -> T:
-    """What passes over micro-batches give. Where memory runs out, it is said, and all is done again in micro-batches of
-    half the size, which the policy keeps to from then on.
+    """What passes over micro-batches give, tried again as `attempts` says."""
+    for attempt in attempts(policy):
+        with attempt:
+            return passes()
+    raise AssertionError("the last attempt raises")
 
-    Gradients are what they were before the second try: what a micro-batch that was finished, or half done, has left in
-    them is not counted twice.
+
+def attempts(policy: Policy) -> Iterator[AbstractContextManager[None]]:
+    """Attempts at passes over micro-batches, one or two: `for attempt in attempts(policy): with attempt: ...`.
+
+    Where memory runs out in the first, that is said, and all is done again in micro-batches of half the size, which the
+    policy keeps to from then on. Gradients are then what they were before: what a micro-batch that was finished, or half
+    done, has left in them is not counted twice.
 
     Raises:
         UsageError: halves are too large as well.
     """
-    params = [*policy.trainable(), *policy.roles.trained()]
-    before = [None if p.grad is None else p.grad.clone() for p in params]
-    try:
-        return passes()
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        if policy.halved:
+    first = Attempt(policy)
+    yield first
+    if first.failed:
+        # Here the error is gone, and with it the graph that its traceback held.
+        first.restore()
+        policy.halved = True
+        gc.collect()
+        if policy.device.type == "cuda":
+            torch.cuda.empty_cache()
+        warnings.warn(
+            "out of memory: from here on micro-batches are half as large, with the same result (a lower micro_tokens "
+            "avoids this)",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        yield Attempt(policy)
+
+
+class Attempt(AbstractContextManager[None]):
+    """Passes that may run out of memory, once.
+
+    Attributes:
+        failed: they did, and smaller ones can be tried.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy, self.failed = policy, False
+        self._params = [*policy.trainable(), *policy.roles.trained()]
+        self._before = [None if p.grad is None else p.grad.clone() for p in self._params]
+
+    def restore(self) -> None:
+        """Bring gradients back to what they were."""
+        for p, grad in zip(self._params, self._before, strict=True):
+            p.grad = grad
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, (RuntimeError, MemoryError)) or not out_of_memory(error):
+            return False
+        if self.policy.halved:
             raise UsageError(
                 "out of memory, also in micro-batches of half the size: lower micro_tokens, max_new_tokens or the length of "
                 f"the prompts ({str(error).strip().splitlines()[0]})"
             ) from error
-    # Here the error is gone, and with it the graph that its traceback held.
-    for p, grad in zip(params, before, strict=True):
-        p.grad = grad
-    policy.halved = True
-    gc.collect()
-    if policy.device.type == "cuda":
-        torch.cuda.empty_cache()
-    warnings.warn(
-        "out of memory: from here on micro-batches are half as large, with the same result (a lower micro_tokens avoids this)",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-    return passes()
+        self.failed = True
+        return True

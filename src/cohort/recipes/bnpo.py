@@ -29,7 +29,7 @@ from torch import Tensor
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_max, group_min, group_sum
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from cohort.types.declare import declare, needs
 
 
@@ -93,12 +93,13 @@ def beta_normalised(
     weight_cap: float = 1e6,
     alpha_beta: tuple[float, float] | None = None,
     decompose: bool = False,
+    info: StepInfo,
 ) -> Tensor:
     """A_i = W_g (r_i - p_g): [N]. Source: arXiv:2506.02864."""
     values = batch["reward_components"] if decompose else batch.rewards[:, None]
     values = mapped(values, reward_min=reward_min, reward_max=reward_max)
     each = normalised(values, batch, cap=weight_cap, alpha_beta=alpha_beta)
-    shares = (batch.notes.get("reward_weights") if decompose else None) or (1.0,) * each.shape[1]
+    shares = (info.reward_weights if decompose else None) or (1.0,) * each.shape[1]
     share = torch.tensor(shares, dtype=each.dtype, device=each.device)
     return each @ (share / share.abs().sum().clamp(min=1e-12))
 

@@ -122,4 +122,4 @@ def brpo(
     if not budgets or list(budgets) != sorted(set(budgets)) or min(budgets) < 1:
         raise MethodError(f"'brpo': budgets={budgets!r} must be rising numbers of tokens, such as (2000, 4000)")
     gain = use(budget_relative, budgets=tuple(budgets), prior=prior, decay=decay, mode=mode)
-    return Method(advantage=gain, aggregation=use(aggregation.constant, max_tokens=max_tokens), lacks="sampling")
+    return Method(advantage=gain, aggregation=use(aggregation.constant, max_tokens=max_tokens), requires="sampling")

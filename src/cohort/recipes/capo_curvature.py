@@ -28,7 +28,7 @@ from torch import Tensor
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.moments import Adam, direction, moved, no_moments, row_means
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from cohort.types.access import ModelAccess
 from cohort.types.declare import State, declare, hooks, needs
 
@@ -58,7 +58,7 @@ def tokens(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return chosen - probs, probs, ids, h, batch.picked("advantages", at).to(probs.dtype)[:, None]
 
 
-def shifts(batch: Batch, state: State, *, adam: Adam | None) -> tuple[Tensor, Tensor]:
+def shifts(batch: Batch, state: State, *, adam: Adam | None, lr: float) -> tuple[Tensor, Tensor]:
     """(m_H, m_F) [N, T] of the update that each token would make by itself; 0 where the loss is not taken."""
     v, probs, ids, h, advantages = tokens(batch)
     u = advantages * v * (h**2).sum(-1, keepdim=True)
@@ -67,7 +67,7 @@ def shifts(batch: Batch, state: State, *, adam: Adam | None) -> tuple[Tensor, Te
         parts = zip((advantages * v).split(size), h.split(size), ids.split(size), strict=True)
         each = [direction(g[..., None] * s[:, None], rows, state, adam) @ s[..., None] for g, s, rows in parts]
         u = torch.cat(each)[..., 0]
-    lr, most = batch.notes["learning_rate"], torch.finfo(h.dtype).max
+    most = torch.finfo(h.dtype).max
     d, q = (v * u).sum(-1), (probs * u**2).sum(-1) - (probs * u).sum(-1) ** 2
     objective = lr * advantages[:, 0] * (d + lr / 2 * (d**2 - q))
     none = h.new_zeros(batch.mask.shape)
@@ -76,18 +76,27 @@ def shifts(batch: Batch, state: State, *, adam: Adam | None) -> tuple[Tensor, Te
 
 
 def judged(
-    batch: Batch, state: State, *, adam: Adam | None, tau_fisher: float, tau_hessian: float, symmetric: bool
-) -> Batch:
-    """Annotate hook: the batch with its `loss_mask` narrowed to accepted tokens."""
-    objective, policy = shifts(batch, state, adam=adam)
+    batch: Batch,
+    state: State,
+    *,
+    adam: Adam | None,
+    tau_fisher: float,
+    tau_hessian: float,
+    symmetric: bool,
+    info: StepInfo,
+) -> tuple[Batch, dict[str, float]]:
+    """on_advantages hook: the batch with its `loss_mask` narrowed to accepted tokens, and the share of those rejected."""
+    if info.lr is None:
+        raise KeyError("the size of an update is not known without the learning rate of the step (StepInfo.lr)")
+    objective, policy = shifts(batch, state, adam=adam, lr=info.lr)
     within = (objective < tau_hessian) & (objective > -tau_hessian if symmetric else objective >= 0)
     accepted = batch.loss_mask & within & (policy < tau_fisher)
     rejected = 1 - int(accepted.sum()) / max(1, int(batch.loss_mask.sum()))
-    return batch.replace(loss_mask=accepted).note(**{"gate/rejected": rejected})
+    return batch.replace(loss_mask=accepted), {"gate/rejected": rejected}
 
 
 def after_step(batch: Batch, state: State, *, adam: Adam | None) -> State:
-    """Update hook: t + 1, and the moments moved by each row's mean gradient over the accepted tokens that hold it."""
+    """on_step_end hook: t + 1, and the moments moved by each row's mean gradient over the accepted tokens that hold it."""
     if adam is None or "gate_ids" not in batch:
         return state
     v, _, ids, h, advantages = tokens(batch)

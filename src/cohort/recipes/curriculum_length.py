@@ -30,7 +30,7 @@ from torch import Tensor
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.signals.questions import question, rewrite_question
-from cohort.types import Batch, Request, Rollout
+from cohort.types import Batch, Request, Rollout, StepInfo
 from cohort.types.access import ModelAccess, Sampler
 from cohort.types.declare import declare, hooks, needs
 
@@ -105,9 +105,10 @@ def budgeted_reward(
     alpha_think: float = 0.5,
     alpha_answer: float = 0.5,
     shape: str = "triangle",
+    info: StepInfo,
 ) -> Tensor:
     """lambda_c r_cor c_i + lambda_l R_len(l_i) + lambda_f R_fmt: [N]. Source: arXiv:2508.08940."""
-    target = budget(batch.notes.get("step", 0), steps=batch.notes.get("steps", 1), **plan)
+    target = budget(info.step, steps=info.steps, **plan)
     form = alpha_think * batch["has_think"].to(batch.dtype) + alpha_answer * batch["has_answer"].to(batch.dtype)
     length = length_reward(batch.lengths, target=target, r_max=r_max, shape=shape)
     return weights[0] * r_cor * batch["accuracy"] + weights[1] * length + weights[2] * form

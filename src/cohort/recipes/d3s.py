@@ -29,7 +29,7 @@ from cohort.axes import aggregation
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_table, token_mean, top_tokens
-from cohort.types import Batch, Groups
+from cohort.types import Batch, Groups, StepInfo
 from cohort.types.declare import declare, hooks, needs
 
 
@@ -71,9 +71,10 @@ def down_sample(
     num_rollouts_final: int | None = None,
     token_fraction_init: float = 0.2,
     token_fraction_final: float = 0.8,
+    info: StepInfo,
 ) -> Batch:
     """The batch with `selected` [N], and its `loss_mask` narrowed to the kept tokens of these rollouts."""
-    progress = batch.notes.get("step", 0) / max(1, batch.notes.get("steps", 1) - 1)
+    progress = info.step / max(1, info.steps - 1)
     groups = batch.groups
     if cross_group:
         groups = Groups(torch.zeros_like(groups.index), groups.labels[:1])

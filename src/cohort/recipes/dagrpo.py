@@ -30,7 +30,7 @@ from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.components import component
 from cohort.reductions.groups import group_table
-from cohort.types import Batch, Request, Rollout, Segment
+from cohort.types import Batch, Request, Rollout, Segment, StepInfo
 from cohort.types.access import Sampler
 from cohort.types.declare import declare, needs
 
@@ -71,20 +71,20 @@ def expert_anchors(
     return rollouts
 
 
-def opposite_pairs(batch: Batch, *, score: str, tau: float) -> tuple[Tensor, Tensor, Tensor]:
+def opposite_pairs(batch: Batch, *, score: str, tau: float, info: StepInfo) -> tuple[Tensor, Tensor, Tensor]:
     """Rows (right, wrong) [K] int64 of all such pairs within a group, and whether each is indistinct [K] bool."""
     rows, there = group_table(batch.groups)
     right = batch["accuracy"][rows] > 0.5
     pairs = (right & there)[:, :, None] & (~right & there)[:, None, :]
     group, first, second = pairs.nonzero(as_tuple=True)
-    good, bad, scores = rows[group, first], rows[group, second], component(batch, score)
+    good, bad, scores = rows[group, first], rows[group, second], component(batch, score, info)
     return good, bad, scores[good] - scores[bad] < tau
 
 
 @declare(after_advantage=True, components=("score",))
-def distinct(batch: Batch, *, score: str = "quality", tau: float = 0.2, rule: str = "any") -> Tensor:
+def distinct(batch: Batch, *, score: str = "quality", tau: float = 0.2, rule: str = "any", info: StepInfo) -> Tensor:
     """Keep rollouts in no pair of a right and a wrong one whose scores are closer than tau: [N] bool."""
-    right, wrong, close = opposite_pairs(batch, score=score, tau=tau)
+    right, wrong, close = opposite_pairs(batch, score=score, tau=tau, info=info)
     partners = torch.cat([right, wrong]).bincount(minlength=batch.size)
     too_close = torch.cat([right[close], wrong[close]]).bincount(minlength=batch.size)
     return too_close == 0 if rule == "any" else (too_close < partners) | (partners == 0)

@@ -27,13 +27,13 @@ from cohort.axes.objective import binary, contrast, kl_hinge
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_max, group_sum, token_mean
-from cohort.types import Batch, generation_budget
+from cohort.types import Batch, StepInfo, generation_budget
 from cohort.types.declare import declare, needs
 
 
-def length_reward(batch: Batch, *, max_len: int | None) -> Tensor:
-    """1 - L_i / C: [N]; C None takes the generation budget of the run."""
-    return 1 - batch.lengths / (max_len or generation_budget(batch))
+def length_reward(batch: Batch, *, max_len: int) -> Tensor:
+    """1 - L_i / C: [N]."""
+    return 1 - batch.lengths / max_len
 
 
 def preference_weights(batch: Batch, correct: Tensor, preference: Tensor, *, scale: float | None) -> Tensor:
@@ -64,10 +64,11 @@ def decoupled(
     kl_delta: float = 1e-4,
     kl_beta: float = 1e3,
     threshold: float | None = None,
+    info: StepInfo,
 ) -> Tensor:
     """-(1/Q) sum_q [sum_pos w_i s_i - tau log mean_neg exp(s_j / tau)] + hinge on the KL: scalar. Source: arXiv:2510.04474."""
     correct = binary(batch.rewards, threshold, "drpo")
-    shorter = length_reward(batch, max_len=max_len)
+    shorter = length_reward(batch, max_len=max_len or generation_budget(info))
     weights = preference_weights(batch, correct, shorter, scale=length_weight_lambda)
     objective, _ = contrast(token_mean(batch.logp, batch.mask), correct, batch, tau=tau, weights=weights)
     _, penalty = kl_hinge(batch, delta=kl_delta, beta=kl_beta)

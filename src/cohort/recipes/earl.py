@@ -27,7 +27,7 @@ from cohort.axes.credit import mask_tokens, uncertain_tokens
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.components import component
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from cohort.types.declare import declare, needs
 
 
@@ -43,12 +43,12 @@ def entropy_gate(batch: Batch, advantages: Tensor, *, rho: float = 0.2, denomina
 
 @declare(components=("syntax", "interface", "functional"))
 def staged_reward(
-    batch: Batch, *, syntax: str, interface: str, functional: str, weights: tuple[float, float, float]
+    batch: Batch, *, syntax: str, interface: str, functional: str, weights: tuple[float, float, float], info: StepInfo
 ) -> Tensor:
     """w1 [compiles] + w2 [compiles, interface matches] + w3 f [compiles, interface matches]: [N]."""
-    compiles = (component(batch, syntax) > 0).to(batch.dtype)
-    matches = compiles * (component(batch, interface) > 0).to(batch.dtype)
-    share = component(batch, functional).to(batch.dtype)
+    compiles = (component(batch, syntax, info) > 0).to(batch.dtype)
+    matches = compiles * (component(batch, interface, info) > 0).to(batch.dtype)
+    share = component(batch, functional, info).to(batch.dtype)
     return weights[0] * compiles + weights[1] * matches + weights[2] * share * matches
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.components import component
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from cohort.types.declare import declare
 
 
@@ -60,12 +60,12 @@ def flaw_aware(correct: Tensor, flawed: Tensor, flaw_penalty: float) -> Tensor:
 
 
 @declare(components=("flawed",))
-def flaw_aware_reward(batch: Batch, *, flawed: str = "flawed", flaw_penalty: float = 1.0) -> Tensor:
+def flaw_aware_reward(batch: Batch, *, flawed: str = "flawed", flaw_penalty: float = 1.0, info: StepInfo) -> Tensor:
     """r_i = 1 if right and sound, 1 - flaw_penalty if right and flawed, -1 if wrong: [N]; in place of the run's rewards.
 
     Source: arXiv:2510.22543.
     """
-    return flaw_aware(batch["accuracy"], component(batch, flawed), flaw_penalty)
+    return flaw_aware(batch["accuracy"], component(batch, flawed, info), flaw_penalty)
 
 
 @recipe(

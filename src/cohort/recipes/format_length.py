@@ -25,7 +25,7 @@ from torch import Tensor
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.signals.formulas import reads_as_math
-from cohort.types import Batch, generation_budget
+from cohort.types import Batch, StepInfo, generation_budget
 from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
@@ -49,7 +49,13 @@ def length_reward(lengths: Tensor, *, max_len: int, p: float) -> Tensor:
 @hooks(on_scored=read_format)
 @declare(provides=("answer_format", "think_format"))
 def surrogate_signals(
-    batch: Batch, *, mode: str = "format_length", format_weight: float = 0.5, max_len: int | None = None, p: float = 0.5
+    batch: Batch,
+    *,
+    mode: str = "format_length",
+    format_weight: float = 0.5,
+    max_len: int | None = None,
+    p: float = 0.5,
+    info: StepInfo,
 ) -> Tensor:
     """w (F + H) + f(x) where F = 1, else min(0, f(x)): [N]. Source: arXiv:2505.19439."""
     answer, think = (batch[name].to(batch.dtype) for name in ("answer_format", "think_format"))
@@ -58,7 +64,7 @@ def surrogate_signals(
     form = format_weight * (answer + think)
     if mode == "format":
         return form
-    length = length_reward(batch.lengths, max_len=max_len or generation_budget(batch), p=p)
+    length = length_reward(batch.lengths, max_len=max_len or generation_budget(info), p=p)
     return torch.where(answer > 0, form + length, length.clamp(max=0))
 
 

@@ -25,7 +25,7 @@ from cohort.axes.advantage import standardise
 from cohort.methods import Method, Stage, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import batch_std
-from cohort.types import Batch, Groups
+from cohort.types import Batch, Groups, StepInfo
 from cohort.types.declare import declare, needs
 
 
@@ -42,9 +42,9 @@ def component_advantages(batch: Batch, *, eps: float, ddof: int, missing: str = 
     return out
 
 
-def weighted_sum(batch: Batch, advantages: Tensor, weights: tuple[float, ...] | None) -> Tensor:
+def weighted_sum(advantages: Tensor, weights: tuple[float, ...] | None, info: StepInfo) -> Tensor:
     """[N] sum_k w_k a_ik; the weights of the run's rewards if none are given."""
-    weights = weights or batch.notes.get("reward_weights") or (1.0,) * advantages.shape[1]
+    weights = weights or info.reward_weights or (1.0,) * advantages.shape[1]
     return advantages @ torch.tensor(weights, dtype=advantages.dtype, device=advantages.device)
 
 
@@ -58,9 +58,10 @@ def decoupled(
     ddof: int = 1,
     batch_norm: bool = True,
     missing: str = "zero",
+    info: StepInfo,
 ) -> Tensor:
     """A_i: weighted sum of component advantages, normalised over the batch: [N]. Source: arXiv:2601.05242."""
-    total = weighted_sum(batch, component_advantages(batch, eps=eps, ddof=ddof, missing=missing), weights)
+    total = weighted_sum(component_advantages(batch, eps=eps, ddof=ddof, missing=missing), weights, info)
     std = batch_std(total, ddof)
     if not batch_norm:
         return total
@@ -68,11 +69,11 @@ def decoupled(
 
 
 @needs("reward_components")
-def conditioned(batch: Batch, *, target: int, condition_on: int, threshold: float) -> Batch:
+def conditioned(batch: Batch, *, target: int, condition_on: int, threshold: float, info: StepInfo) -> Batch:
     """The batch with component `target` set to 0 where component `condition_on` is below the threshold."""
     components = batch["reward_components"].clone()
     components[components[:, condition_on] < threshold, target] = 0.0
-    rewards = weighted_sum(batch, components.nan_to_num(0.0), None)
+    rewards = weighted_sum(components.nan_to_num(0.0), None, info)
     return batch.replace(reward_components=components, rewards=rewards)
 
 

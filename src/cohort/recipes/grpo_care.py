@@ -28,7 +28,7 @@ from cohort.recipes.recipe import recipe
 from cohort.reductions.components import component
 from cohort.reductions.groups import group_mean, group_sum, token_sum
 from cohort.signals.spans import answer_span, text_ends, tokens_within
-from cohort.types import Batch, Groups
+from cohort.types import Batch, Groups, StepInfo
 from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
@@ -86,13 +86,14 @@ def consistency_reward(
     accuracy_reward: str | None = None,
     teacher_decay: float = 0.995,
     teacher_every: int = 10,
+    info: StepInfo,
 ) -> Tensor:
     """R_i = r_i + bonus_coefficient a_i for right rollouts whose answer the teacher finds likely: [N].
 
     Source: arXiv:2506.16141.
     """
     # In float64, so that equal values stay equal to their mean.
-    accuracy = (batch["accuracy"] if accuracy_reward is None else component(batch, accuracy_reward)).double()
+    accuracy = (batch["accuracy"] if accuracy_reward is None else component(batch, accuracy_reward, info)).double()
     likelihood = answer_likelihood(batch["ema_ref_logp"].double(), batch["answer_mask"].bool())
     confidence = clamped(likelihood, confidence_upper=confidence_upper)
     how = {"bonus_coefficient": bonus_coefficient, "margin": margin}

@@ -28,7 +28,7 @@ from torch import Tensor
 from cohort.axes import surrogate
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
@@ -60,9 +60,9 @@ def divergence(batch: Batch, *, kl: str = "sampled") -> Tensor:
 @needs("old_logp", logits=lambda kl: kl == "full", old_logits=lambda kl: kl == "full")
 @hooks(on_scored=old_policy)
 @declare(provides=("old_logits",))
-def proximity(batch: Batch, *, kl: str = "sampled", step_size: float | None = None) -> Tensor:
+def proximity(batch: Batch, *, kl: str = "sampled", step_size: float | None = None, info: StepInfo) -> Tensor:
     """(1/t_k) KL(pi || pi_old), t_k = 1 - k/K unless `step_size` is given: [N, T]. Source: arXiv:2005.09814."""
-    size = step_size or scheduled(batch.notes.get("step", 0), batch.notes.get("steps", 1))
+    size = step_size or scheduled(info.step, info.steps)
     return divergence(batch, kl=kl) / size
 
 

@@ -75,10 +75,10 @@ def _remember(batch: Batch, state: State) -> State:
 @declare(provides=("tool_calls",))
 def tool_efficiency(
     batch: Batch, state: State, *, variant: str = "grpo", memory: bool = False, alpha: float = 1.0, c: float = 4.0
-) -> Batch:
-    """The batch with rewards alpha r_tool(m_i, n) phi_i where phi_i > 0, else phi_i. Source: arXiv:2504.14870.
+) -> tuple[Tensor, dict[str, float]]:
+    """alpha r_tool(m_i, n) phi_i where phi_i > 0, else phi_i: [N]. Source: arXiv:2504.14870.
 
-    It notes `tool_calls`, the mean number, and `tool_productivity`, the correct rollouts for each call.
+    It reports `tool_calls`, the mean number, and `tool_productivity`, the correct rollouts for each call.
     """
     rewards, calls = batch.rewards, batch["tool_calls"].to(batch.dtype)
     correct = rewards > 0
@@ -88,7 +88,7 @@ def tool_efficiency(
         least = torch.where(correct, least, torch.zeros_like(least))
     shaped = torch.where(correct, alpha * tool_factor(calls, least, c=c) * rewards, rewards)
     productivity = float(correct.sum() / calls.sum().clamp(min=1))
-    return batch.replace(rewards=shaped).note(tool_calls=float(calls.mean()), tool_productivity=productivity)
+    return shaped, {"tool_calls": float(calls.mean()), "tool_productivity": productivity}
 
 
 @recipe(

@@ -28,7 +28,7 @@ from cohort.axes import regularizer, surrogate
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.kl import k3_clamped
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from cohort.types.declare import declare, needs
 
 
@@ -43,12 +43,11 @@ def patch_keep(draws: Tensor, *, height: int, width: int, patch_size: int = 14, 
     return keep.repeat_interleave(patch_size, 0).repeat_interleave(patch_size, 1)[:height, :width]
 
 
-def annealed(batch: Batch, start: float, end: float | None, share: float) -> float:
+def annealed(info: StepInfo, start: float, end: float | None, share: float) -> float:
     """start, going linearly to end over that share of the run's steps; start where there is no end."""
     if end is None:
         return start
-    step, steps = batch.notes.get("step", 0), batch.notes.get("steps", 1)
-    return start + (end - start) * min(1.0, step / max(1.0, share * steps))
+    return start + (end - start) * min(1.0, info.step / max(1.0, share * info.steps))
 
 
 def seen_masked(batch: Batch, *, aug_gradient: bool) -> Tensor:
@@ -64,9 +63,10 @@ def perception(
     gamma_end: float | None = None,
     anneal_share: float = 1.0,
     aug_gradient: bool = False,
+    info: StepInfo,
 ) -> Tensor:
     """-gamma K_it, the difference that the image makes: [N, T]. Source: arXiv:2507.06448."""
-    scale = annealed(batch, gamma, gamma_end, anneal_share)
+    scale = annealed(info, gamma, gamma_end, anneal_share)
     return -scale * k3_clamped(batch.logp, seen_masked(batch, aug_gradient=aug_gradient))
 
 
@@ -81,9 +81,10 @@ def double_entropy(
     gamma_end: float | None = None,
     anneal_share: float = 1.0,
     aug_gradient: bool = False,
+    info: StepInfo,
 ) -> Tensor:
     """eta_ori Ent + eta_aug Ent_aug, sampled entropies with and without the image: scalar. Source: arXiv:2507.06448."""
-    scale = annealed(batch, gamma, gamma_end, anneal_share) / gamma if gamma else 1.0
+    scale = annealed(info, gamma, gamma_end, anneal_share) / gamma if gamma else 1.0
     total = eta_ori * batch.logp + eta_aug * seen_masked(batch, aug_gradient=aug_gradient)
     mask = batch.loss_mask.to(total.dtype)
     return -scale * (mask * total).sum() / mask.sum().clamp(min=1)
@@ -116,5 +117,5 @@ def papo(
     return Method(
         surrogate=use(surrogate.dual_clip, cap=clip_dual, **clip) if clip_dual else use(surrogate.ppo_clip, **clip),
         regularizer=tuple(terms),
-        lacks="vision",
+        requires="vision",
     )

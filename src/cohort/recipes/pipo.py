@@ -30,7 +30,7 @@ from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_size, group_sum, token_mean
 from cohort.types import Batch, Rollout
 from cohort.types.declare import State, hooks
-from cohort.types.replay import Recall, pack_step, unpack
+from cohort.types.replay import Replay, pack_step, unpack
 
 
 def rectified(xi: float, *, phi_low: float = 0.0, phi_high: float = 0.5) -> float:
@@ -70,7 +70,7 @@ def _judge(batch: Batch, state: State, *, window: int, phi_low: float, phi_high:
     return {"means": [*means, current][-window:], "phi": phi, "previous": None, "judged": state["previous"]}
 
 
-def _replay(state: State) -> Recall | None:
+def _replay(state: State) -> Replay | None:
     """One more pass and update on the rollouts of the step before, where that step helped."""
     if not state["phi"] or state["judged"] is None:
         return None

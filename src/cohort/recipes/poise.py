@@ -30,7 +30,7 @@ from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import leave_one_out_mean, token_mean
 from cohort.signals import probing
 from cohort.signals.spans import Span, text_ends, tokens_within
-from cohort.types import Batch, Rollout
+from cohort.types import Batch, Rollout, StepInfo
 from cohort.types.access import ModelAccess
 from cohort.types.declare import State, declare, hooks, needs
 
@@ -101,6 +101,7 @@ def _learn(
     buffer: int,
     bootstrap_steps: int,
     domain: str | None,
+    info: StepInfo,
 ) -> State:
     new, target = dict(state), leave_one_out_mean(batch.rewards, batch.groups)
     for name, rows in _domains(rollouts, batch.size, domain).items():
@@ -108,7 +109,7 @@ def _learn(
         fresh = {"target": target[rows].cpu(), **{feature: batch[feature][rows].cpu() for feature in FEATURES}}
         held = {key: torch.cat([old[key], x])[-buffer:] if key in old else x[-buffer:] for key, x in fresh.items()}
         fitted: State = {}
-        if batch.notes.get("step", bootstrap_steps) + 1 >= bootstrap_steps:
+        if info.step + 1 >= bootstrap_steps:
             prompt, response, scalars = (held[feature] for feature in FEATURES)
             fitted = probing.fit((prompt, response), scalars, held["target"], dims=dims, alpha=alpha)
         new[name] = {**held, "probe": fitted}

@@ -26,7 +26,7 @@ from torch.nn.functional import logsigmoid
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.components import component
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from cohort.types.declare import declare
 
 
@@ -36,15 +36,17 @@ def pair_loss(better: Tensor, worse: Tensor) -> Tensor:
 
 
 @declare(components=("format", "thinking"))
-def posterior_reward(batch: Batch, *, format: str = "format", thinking: str = "thinking", gate: bool = True) -> Tensor:
+def posterior_reward(
+    batch: Batch, *, format: str = "format", thinking: str = "thinking", gate: bool = True, info: StepInfo
+) -> Tensor:
     """r_i = format_i + outcome_i + outcome_i thinking_i: [N]; in place of the run's rewards. Source: arXiv:2508.05170.
 
     Args:
         format, thinking: names of the run's rewards.
         gate: False adds thinking_i whatever the outcome.
     """
-    outcome, score = batch["accuracy"], component(batch, thinking)
-    return component(batch, format) + outcome + (outcome * score if gate else score)
+    outcome, score = batch["accuracy"], component(batch, thinking, info)
+    return component(batch, format, info) + outcome + (outcome * score if gate else score)
 
 
 @recipe(

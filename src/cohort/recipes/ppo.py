@@ -31,7 +31,7 @@ from cohort.axes import aggregation, regularizer, shaping, surrogate
 from cohort.axes import critic as critics
 from cohort.methods import Method, MethodError, Stage, use
 from cohort.recipes.recipe import recipe
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from cohort.types.declare import declare, needs
 
 
@@ -47,10 +47,18 @@ def whitened_gae(
 
 
 def held_clip(
-    batch: Batch, ratio: Tensor, advantages: Tensor, *, low: float, high: float, dual: float | None, warmup: int
+    batch: Batch,
+    ratio: Tensor,
+    advantages: Tensor,
+    *,
+    low: float,
+    high: float,
+    dual: float | None,
+    warmup: int,
+    info: StepInfo,
 ) -> Tensor:
     """The (dual-)clipped loss [N, T]; 0 in the first `warmup` steps. Source: arXiv:2307.04964."""
-    if batch.notes.get("step", warmup) < warmup:
+    if info.step < warmup:
         return torch.zeros_like(advantages)  # apart from logp: no gradient rather than 0, so that no momentum moves it
     if dual is None:
         return surrogate.clipped(ratio, advantages, low, high)
@@ -70,10 +78,11 @@ def whitened_clip(
     high: float,
     dual: float | None,
     warmup: int,
+    info: StepInfo,
 ) -> Tensor:
     """`held_clip` with advantages whitened over the minibatch: [N, T]. Source: arXiv:2307.04964."""
     white = critics.whiten(advantages, batch.mask, eps=eps, ddof=ddof, clip=clip)
-    return held_clip(batch, ratio, white, low=low, high=high, dual=dual, warmup=warmup)
+    return held_clip(batch, ratio, white, low=low, high=high, dual=dual, warmup=warmup, info=info)
 
 
 @recipe(

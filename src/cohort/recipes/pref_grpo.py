@@ -35,10 +35,8 @@ from cohort.recipes.gdpo import decoupled
 from cohort.recipes.recipe import recipe
 from cohort.reductions.components import component
 from cohort.signals.preference import JUDGE, judged_pairs, win_counts
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from cohort.types.declare import declare, hooks, needs
-
-Weights = tuple[float, ...] | None
 
 
 def win_rates(wins: Tensor, comparisons: Tensor, *, round_decimals: int | None) -> Tensor:
@@ -47,48 +45,56 @@ def win_rates(wins: Tensor, comparisons: Tensor, *, round_decimals: int | None) 
     return rate if round_decimals is None else torch.round(rate, decimals=round_decimals)
 
 
-def rewarded(batch: Batch, rate: Tensor, weights: Weights) -> Batch:
-    """The batch with the win rate as reward; with weights, before the run's reward components too."""
-    if weights is None:
-        return batch.replace(rewards=rate)
-    parts = torch.cat([rate[:, None], batch["reward_components"]], 1)
-    names = ("win_rate", *batch.notes.get("reward_names", ()))
-    if len(weights) != parts.shape[1]:
-        raise MethodError(
-            f"'pref-grpo': {len(weights)} weights for {parts.shape[1]} rewards: one for the win rate, then one for each "
-            f"reward of the run ({', '.join(names)})"
-        )
-    return batch.replace(reward_components=parts, rewards=rate).note(reward_names=names, reward_weights=weights)
+def rewarded(batch: Batch, rate: Tensor) -> Batch:
+    """The batch with the win rate [N] as reward, and as `win_rate` beside the run's reward components."""
+    return batch.replace(rewards=rate).with_rollouts(win_rate=rate)
+
+
+def with_win_rate(batch: Batch) -> Batch:
+    """The batch with the win rate before the run's reward components."""
+    return batch.replace(reward_components=torch.cat([batch["win_rate"][:, None], batch["reward_components"]], 1))
 
 
 @needs("wins", "comparisons")
 @hooks(on_scored=judged_pairs)
-@declare(group_size=2, provides=("wins", "comparisons"), functions={"judge": JUDGE})
-def judged_win_rate(batch: Batch, *, round_decimals: int | None = 3, weights: Weights = None) -> Batch:
+@declare(group_size=2, provides=("wins", "comparisons", "win_rate"), functions={"judge": JUDGE})
+def judged_win_rate(batch: Batch, *, round_decimals: int | None = 3) -> Batch:
     """r_i = share of its comparisons that rollout i wins, by a judge: [N]. Source: arXiv:2508.20751."""
-    return rewarded(batch, win_rates(batch["wins"], batch["comparisons"], round_decimals=round_decimals), weights)
+    return rewarded(batch, win_rates(batch["wins"], batch["comparisons"], round_decimals=round_decimals))
 
 
-@declare(group_size=2, components=("compare",))
-def win_rate(
-    batch: Batch, *, compare: str | None = None, round_decimals: int | None = 3, weights: Weights = None
-) -> Batch:
+@declare(group_size=2, components=("compare",), provides=("win_rate",))
+def win_rate(batch: Batch, *, compare: str | None = None, round_decimals: int | None = 3, info: StepInfo) -> Batch:
     """r_i = share of the group's other rollouts whose score is lower, equal ones half: [N]. Source: arXiv:2508.20751.
 
     Args:
         compare: the reward component that is compared; None compares the reward itself.
     """
-    score = batch.rewards if compare is None else component(batch, compare)
-    return rewarded(batch, win_rates(*win_counts(score, batch.groups), round_decimals=round_decimals), weights)
+    score = batch.rewards if compare is None else component(batch, compare, info)
+    return rewarded(batch, win_rates(*win_counts(score, batch.groups), round_decimals=round_decimals))
 
 
-@needs("reward_components")
+@needs("reward_components", "win_rate")
 @declare(group_size=2)
 def bounded(
-    batch: Batch, *, weights: Weights, eps: float, ddof: int, batch_norm: bool, advantage_clip: float | None
+    batch: Batch,
+    *,
+    weights: tuple[float, ...],
+    eps: float,
+    ddof: int,
+    batch_norm: bool,
+    advantage_clip: float | None,
+    info: StepInfo,
 ) -> Tensor:
     """clip(sum_k w_k standardised r_ik), normalised over the batch before if asked: [N]. Source: arXiv:2508.20751."""
-    total = decoupled(batch, weights=weights, eps=eps, ddof=ddof, batch_norm=batch_norm)
+    batch = with_win_rate(batch)
+    count, names = batch["reward_components"].shape[1], ", ".join(("win_rate", *info.reward_names))
+    if len(weights) != count:
+        raise MethodError(
+            f"'pref-grpo': {len(weights)} weights for {count} rewards: one for the win rate, then one for each reward of "
+            f"the run ({names})"
+        )
+    total = decoupled(batch, weights=weights, eps=eps, ddof=ddof, batch_norm=batch_norm, info=info)
     return total if advantage_clip is None else total.clamp(-advantage_clip, advantage_clip)
 
 
@@ -103,14 +109,14 @@ def pref_grpo(
     judge: str | None = None,
     compare: str | None = None,
     round_decimals: Annotated[int | None, "[0, 15]"] = 3,
-    weights: Weights = None,
+    weights: tuple[float, ...] | None = None,
     adv_eps: Annotated[float | None, "(0, inf)"] = None,
     std_ddof: Annotated[int | None, (None, 0, 1)] = None,
     batch_norm: Annotated[bool, (False, True)] = False,
     advantage_clip: Annotated[float | None, "(0, inf)"] = None,
 ) -> Method:
     weights = tuple(weights) if weights else None
-    how = {"round_decimals": round_decimals, "weights": weights}
+    how = {"round_decimals": round_decimals}
     shape = use(win_rate, compare=compare, **how) if judge is None else use(judged_win_rate, judge=judge, **how)
     eps, ddof = 1e-8 if adv_eps is None else adv_eps, 1 if std_ddof is None else std_ddof
     if weights is not None:

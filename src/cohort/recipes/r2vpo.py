@@ -29,16 +29,16 @@ from cohort.axes import ratio
 from cohort.axes.aggregation import BY_NAME
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.types import Batch, Rollout
+from cohort.types import Batch, Rollout, StepInfo
 from cohort.types.access import ModelAccess
 from cohort.types.declare import State, hooks
-from cohort.types.replay import Recall, completions, concat, pack_step, unpack
+from cohort.types.replay import Replay, completions, concat, pack_step, unpack
 
 
-def ratio_variance(batch: Batch, *, aggregation: str) -> float:
+def ratio_variance(batch: Batch, *, aggregation: str, info: StepInfo) -> float:
     """v = mean of (rho - 1)^2, the mean being that of the loss."""
     moved = ratio.token_bounded(batch).detach() - 1
-    return float((BY_NAME[aggregation](batch) * moved**2).sum())
+    return float((use(BY_NAME[aggregation])(batch, info=info) * moved**2).sum())
 
 
 def dual_step(multiplier: float, variance: float, *, delta: float, dual_lr: float) -> float:
@@ -50,14 +50,14 @@ def _start(lambda_init: float) -> State:
     return {"lambda": float(lambda_init), "kept": []}
 
 
-def _replayed(state: State) -> Recall | None:
+def _replayed(state: State) -> Replay | None:
     """with `replay`, rollouts of earlier steps join the update and are scored once more after it"""
     if not state["kept"]:
         return None
     parts = [unpack(step) for step in state["kept"]]
     contexts = tuple(context for part in parts for context in part.contexts)
     support = tuple(each for part in parts for each in part.support)
-    return Recall(concat([part.batch for part in parts]), contexts, support=support)
+    return Replay(concat([part.batch for part in parts]), contexts, support=support)
 
 
 def _settle(
@@ -70,15 +70,16 @@ def _settle(
     dual_lr: float,
     aggregation: str,
     replay: int,
+    info: StepInfo,
 ) -> State:
     trained = [batch if "old_logp" in batch else batch.replace(old_logp=batch.logp)]
-    recall = _replayed(state)
-    if recall is not None:
-        logp = access.log_probs(recall.contexts, completions(recall.batch), support=recall.support)["logp"]
-        old = recall.batch.to(batch.device)
+    replayed = _replayed(state)
+    if replayed is not None:
+        logp = access.log_probs(replayed.contexts, completions(replayed.batch), support=replayed.support)["logp"]
+        old = replayed.batch.to(batch.device)
         width = old.mask.shape[1] - logp.shape[1]
         trained.append(old.replace(logp=torch.nn.functional.pad(logp, [0, width])))
-    variance = ratio_variance(concat(trained), aggregation=aggregation)
+    variance = ratio_variance(concat(trained), aggregation=aggregation, info=info)
     kept = [*state["kept"], pack_step(batch, rollouts)][-replay:] if replay else []
     return {"lambda": dual_step(state["lambda"], variance, delta=delta, dual_lr=dual_lr), "kept": kept}
 

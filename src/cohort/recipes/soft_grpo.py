@@ -110,5 +110,5 @@ def soft_grpo(
     return Method(
         ratio=use(soft_ratio, **how),
         regularizer=(use(soft_kl, beta=kl_beta, **how),) if kl_beta else (),
-        lacks="sampling",
+        requires="sampling",
     )

@@ -121,7 +121,7 @@ def spo_segment(
 ) -> Method:
     loss = use(aggregation.token_mean)
     if variant == "tree":
-        return Method(advantage=use(edges), aggregation=loss, lacks="sampling")
+        return Method(advantage=use(edges), aggregation=loss, requires="sampling")
     draw = use(valued_cuts, interval=interval, prob_threshold=prob_threshold, continuations=continuations)
     advantage = use(segments, prob_threshold=prob_threshold, whiten_advantages=whiten_advantages)
     return Method(sampling=draw, advantage=advantage, aggregation=loss)

@@ -31,7 +31,7 @@ from torch import Tensor
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.components import component
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from cohort.types.declare import declare
 
 Grid = Sequence[Sequence[object]]
@@ -86,9 +86,11 @@ def tier_value(scores: Tensor, *, tiers: int) -> Tensor:
 
 
 @declare(components=("proximity",))
-def sweet_spot(batch: Batch, *, proximity: str = "proximity", tiers: int = 4, alpha: float = 0.5) -> Tensor:
+def sweet_spot(
+    batch: Batch, *, proximity: str = "proximity", tiers: int = 4, alpha: float = 0.5, info: StepInfo
+) -> Tensor:
     """C_i + alpha min(K - 1, floor(K S_i)) / (K - 1): [N]. Source: arXiv:2601.22491."""
-    return batch["accuracy"] + alpha * tier_value(component(batch, proximity), tiers=tiers)
+    return batch["accuracy"] + alpha * tier_value(component(batch, proximity, info), tiers=tiers)
 
 
 @recipe(

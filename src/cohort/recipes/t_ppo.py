@@ -114,5 +114,5 @@ def t_ppo(
         surrogate=use(surrogate.ppo_clip, low=clip_low, high=clip_high),
         regularizer=(use(finished_value_loss, **value),),
         aggregation=use(aggregation.token_mean),
-        lacks="sampling",
+        requires="sampling",
     )

@@ -32,7 +32,7 @@ from cohort.recipes.recipe import recipe
 from cohort.reductions.components import component
 from cohort.reductions.groups import token_mean
 from cohort.signals.answers import answer_key
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
@@ -46,10 +46,10 @@ def preference_level(format_ok: Tensor, parsed: Tensor, right: Tensor) -> Tensor
     return torch.where(format_ok, level, 4)
 
 
-def attach_level(batch: Batch, access: ModelAccess, *, format: str | None = None) -> Batch:
+def attach_level(batch: Batch, access: ModelAccess, *, format: str | None = None, info: StepInfo) -> Batch:
     """on_scored hook: the batch with `level` [N], from the verifier, the rollouts' texts and the reward for the format."""
     parsed = torch.tensor([answer_key(rollout.text) is not None for rollout in access.rollouts], device=batch.device)
-    kept = torch.ones_like(parsed) if format is None else component(batch, format) > 0
+    kept = torch.ones_like(parsed) if format is None else component(batch, format, info) > 0
     return batch.with_rollouts(level=preference_level(kept, parsed, batch["accuracy"] > 0))
 
 

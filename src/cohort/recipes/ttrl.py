@@ -11,7 +11,7 @@ All rollouts vote, the first n_samples of each question are trained on, and take
 Counted and compared is the normalised answer (numbers by value), so two spellings of a number are one answer. Labels are
 often wrong, but where answers scatter, a rollout that differs from a wrong label is still rightly given 0.
 
-The notes vote/* log how often the majority is right, as far as the run's verifier knows the true answers.
+The metrics vote/* say how often the majority is right, as far as the run's verifier knows the true answers.
 
 Defaults: half of the rollouts are trained on (paper: 32 of 64 votes). n_votes None takes the run's group_size.
 """

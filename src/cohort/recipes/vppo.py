@@ -85,5 +85,5 @@ def vppo(
     return Method(
         credit=(use(perceptive, token_fraction=token_fraction, beta_min=beta_min),),
         regularizer=(use(sampled_entropy, coef=entropy_penalty),) if entropy_penalty else (),
-        lacks="vision",
+        requires="vision",
     )

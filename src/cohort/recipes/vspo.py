@@ -25,7 +25,7 @@ from torch import Tensor
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_flat, group_mean, group_order, group_std
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
@@ -49,9 +49,9 @@ def smoothing(copies: Tensor) -> Tensor:
     return (1 + copies.log()) / copies
 
 
-def _draws(batch: Batch, access: ModelAccess) -> Batch:
+def _draws(batch: Batch, access: ModelAccess, *, info: StepInfo) -> Batch:
     """A number in [0, 1) for every rollout, of which the first of a replaced group picks the group that comes instead."""
-    seed = 1_000_003 * int(batch.notes.get("seed", 0)) + int(batch.notes.get("step", 0))
+    seed = 1_000_003 * info.seed + info.step
     numbers = torch.rand(batch.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return batch.with_rollouts(draw=numbers.to(batch.device, batch.dtype))
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from cohort.errors import UsageError
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 
 
-def component(batch: Batch, name: str) -> Tensor:
+def component(batch: Batch, name: str, info: StepInfo) -> Tensor:
     """[N] what the reward `name` gave each rollout; 0 where it does not apply.
 
     A method reads a reward by name where it needs a signal that is not part of the sum, such as a judge's flag; its
@@ -18,7 +18,7 @@ def component(batch: Batch, name: str) -> Tensor:
     Raises:
         UsageError: the run has no such reward.
     """
-    names = tuple(batch.notes.get("reward_names", ()))
+    names = info.reward_names
     if name not in names:
         raise UsageError(
             f"there is no reward '{name}' here (there are: {', '.join(names) or 'none'}); add it with --reward"

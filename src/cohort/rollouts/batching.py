@@ -43,19 +43,12 @@ def check_groups(rollouts: Sequence[Rollout], requests: Sequence[Request]) -> No
             )
 
 
-def make_batch(
-    rollouts: Sequence[Rollout],
-    rows: Mapping[str, int],
-    *,
-    extra: Iterable[str] = (),
-    notes: Mapping[str, Any] | None = None,
-) -> Batch:
+def make_batch(rollouts: Sequence[Rollout], rows: Mapping[str, int], *, extra: Iterable[str] = ()) -> Batch:
     """Rollouts as tensors on the CPU.
 
     Args:
         rows: prompt id -> row of the data set.
         extra: names in `Rollout.fields` to take over: a number of each rollout, or one of each of its tokens.
-        notes: what axes may want to know of the run (`max_new_tokens`, `reward_weights`).
     """
     width = max((len(r.tokens) for r in rollouts), default=0) or 1
     lists = {name for r in rollouts for name, value in r.fields.items() if not isinstance(value, (int, float))}
@@ -93,7 +86,6 @@ def make_batch(
             "preference": per_rollout(_number(r.fields.get("preference", 0.0)) for r in rollouts),
             **{name: per_rollout(_number(r.fields.get(name)) for r in rollouts) for name in extra if name not in lists},
         },
-        notes=notes,
     )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from cohort.engine.base import Engine, Sampling
-from cohort.methods import Method
+from cohort.methods import BoundMethod
 from cohort.rewards.grader import Grader
 from cohort.rollouts.batching import check_groups
 from cohort.rollouts.runner import Runner
@@ -40,25 +39,6 @@ class Collector:
     seconds: dict[str, float] = field(default_factory=lambda: {"sample": 0.0})
 
     @property
-    def samples(self) -> bool:
-        """True if its rollouts are drawn from the policy as it is."""
-        return True
-
-    @property
-    def reward_names(self) -> tuple[str, ...]:
-        """Of the components of its rollouts' rewards."""
-        return self.grader.names
-
-    @property
-    def reward_weights(self) -> tuple[float, ...]:
-        return self.grader.weights
-
-    @property
-    def budget(self) -> int:
-        """Most tokens of a rollout."""
-        return self.max_new_tokens
-
-    @property
     def runner(self) -> Runner:
         """What runs episodes with the weights as they are."""
         return Runner(self.policy, self.engine, self.sampling, self.version, self.entropy_tokens)
@@ -82,29 +62,18 @@ class Collector:
         return taken
 
     def collect(
-        self,
-        method: Method,
-        states: Mapping[str, Any],
-        prompts: Sequence[Prompt],
-        counts: Sequence[int],
-        *,
-        seed: int,
-        step: int = 0,
-        steps: int = 1,
+        self, method: BoundMethod, prompts: Sequence[Prompt], counts: Sequence[int], *, seed: int
     ) -> list[Rollout]:
-        """Rollouts of prompts, `counts` of each, through the method's guidance and sampling, with those without a reward.
-
-        Args:
-            step, steps: steps completed, and steps of the run.
-        """
+        """Rollouts of prompts, `counts` of each, through the method's guidance and sampling, with those without a reward."""
+        self.version = method.info.version
         requests = [
             Request(prompt, prompt.tokens, derive(seed, prompt.id, k), self.max_new_tokens)
             for prompt, count in zip(prompts, counts, strict=True)
             for k in range(count)
         ]
         draws = Draws(self.runner, self.grader, self.generate, self.max_new_tokens, self.system, seed)
-        sampler = draws.sampler(method, states, generator(seed, "tools"), step, steps)
-        rollouts: list[Rollout] = method.run("guidance", states, requests, sampler)
+        sampler = draws.sampler(method, generator(seed, "tools"))
+        rollouts = method.guidance(requests, sampler)
         if draws.unscored:
             # In their places, where the method drew what was asked for.
             place = {request.seed: i for i, request in enumerate(requests)}

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from cohort.methods import Method
+from cohort.methods import BoundMethod
 from cohort.rewards.grader import Grader
 from cohort.rollouts.runner import Runner
 from cohort.seeds import derive
@@ -38,17 +38,11 @@ class Draws:
     unscored: list[Rollout] = field(default_factory=list)
     asked: int = 0
 
-    def sampler(
-        self, method: Method, states: Mapping[str, Any], rng: torch.Generator, step: int = 0, steps: int = 1
-    ) -> Sampler:
-        """What a method's axes are lent.
-
-        Args:
-            step, steps: steps completed, and steps of the run.
-        """
+    def sampler(self, method: BoundMethod, rng: torch.Generator) -> Sampler:
+        """What a method's axes are lent."""
 
         def draw(requests: Sequence[Request]) -> list[Rollout]:
-            drawn = self.grader.grade(method.run("sampling", states, requests, sampler))
+            drawn = self.grader.grade(method.sampling(requests, sampler))
             self.unscored += [rollout for rollout in drawn if not rollout.scored]
             return [rollout for rollout in drawn if rollout.scored]
 
@@ -62,8 +56,8 @@ class Draws:
             follow=self.runner.policy.renderer.follow,
             cut=self._cut,
             rng=rng,
-            step=step,
-            steps=steps,
+            step=method.info.step,
+            steps=method.info.steps,
         )
         return sampler
 

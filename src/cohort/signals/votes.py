@@ -163,21 +163,20 @@ def vote_quality(batch: Batch, rewards: Tensor) -> dict[str, Tensor]:
 @needs("answer_id")
 @hooks(on_scored=answer_ids)
 @declare(group_size=2, provides=("answer_id",))
-def majority_reward(batch: Batch, *, leave_one_out: bool = False) -> Batch:
+def majority_reward(batch: Batch, *, leave_one_out: bool = False) -> tuple[Tensor, dict[str, float]]:
     """r_i = 1 if rollout i gives the majority answer of its group, else 0; in place of the run's rewards.
 
-    Among equally frequent answers the first one is the label. The means over groups of `vote_quality` are noted.
+    Among equally frequent answers the first one is the label. The means over groups of `vote_quality` are reported.
 
     Args:
         leave_one_out: the label of a rollout is the majority of the others.
 
     Returns:
-        the batch with rewards [N]; a rollout without an answer gets 0.
+        [N] and metrics `vote/...`; a rollout without an answer gets 0.
 
     Source: arXiv:2504.16084.
     """
     ids, groups = batch["answer_id"], batch.groups
     label = others_majority(ids, groups) if leave_one_out else majority(ids, groups)[groups.index]
     rewards = ((ids >= 0) & (ids == label)).to(batch.dtype)
-    batch = batch.replace(rewards=rewards)
-    return batch.note(**{f"vote/{k}": float(v.mean()) for k, v in vote_quality(batch, rewards).items()})
+    return rewards, {f"vote/{k}": float(v.mean()) for k, v in vote_quality(batch, rewards).items()}

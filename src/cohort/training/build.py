@@ -21,13 +21,14 @@ from cohort.rewards.grader import Grader
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import parse
 from cohort.rollouts.collect import Collector
+from cohort.rollouts.store import LABEL, Store
 from cohort.training import toy
 from cohort.training.checks import Log, check_arguments, check_columns, check_method, check_options, log_inapplicable
 from cohort.training.config import TrainConfig
 from cohort.training.device import pick_device, pick_dtype
 from cohort.training.engines import make_engine, reads_entropies
 from cohort.training.limits import check_rank, check_sizes
-from cohort.training.offline import OfflineCollector, Store, check_labels, is_offline
+from cohort.training.offline import check_labels, is_offline
 from cohort.training.precision import MasterWeights
 from cohort.training.sampling import make_sampling
 from cohort.training.verdict import accuracy_component, verdict_name
@@ -46,6 +47,7 @@ class Setup:
     Attributes:
         prompts: those that a step picks from.
         pairs: stored completions that stand beside the step's rollouts, for methods that learn from both.
+        offline: stored completions that take their place: nothing is sampled but for evaluations.
         compile_seconds: what compiling the layers took, until it stands in a step's metrics.
     """
 
@@ -56,12 +58,28 @@ class Setup:
     prompts: list[Prompt]
     eval_prompts: list[Prompt]
     pairs: Store | None = None
+    offline: Store | None = None
     compile_seconds: float = 0.0
 
     @property
     def micro_tokens(self) -> int:
         """Most tokens in one forward pass with gradient."""
         return self.config.machine.micro_tokens or pass_tokens(self.method, self.policy)
+
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        """Of the components of its rollouts' rewards."""
+        return self.collector.grader.names if self.offline is None else (LABEL,)
+
+    @property
+    def reward_weights(self) -> tuple[float, ...]:
+        return self.collector.grader.weights if self.offline is None else (1.0,)
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a rollout."""
+        most = self.config.sampling.max_new_tokens
+        return most if self.offline is None else max(most, self.offline.longest)
 
     @property
     def rows(self) -> dict[str, int]:
@@ -155,14 +173,10 @@ def make_grader(config: TrainConfig) -> Grader:
     return Grader(scorer, accuracy, config.rewards.correct_at, config.sampling.max_new_tokens, verdict_name(config))
 
 
-def make_collector(config: TrainConfig, policy: CausalLM, grader: Grader, store: Store | None = None) -> Collector:
-    """Policy, engine and grader put together for sampling, or for taking rollouts from a store."""
+def make_collector(config: TrainConfig, policy: CausalLM, grader: Grader) -> Collector:
+    """Policy, engine and grader put together for sampling."""
     sampling = make_sampling(config, policy.renderer, policy.vocabulary)
     engine = make_engine(config, policy, sampling)
-    if store is not None:
-        return OfflineCollector(
-            policy, engine, sampling, grader, config.sampling.max_new_tokens, system_of(config), store=store
-        )
     return Collector(policy, engine, sampling, grader, config.sampling.max_new_tokens, system_of(config))
 
 
@@ -251,8 +265,8 @@ def prepare(
         check_columns(method, config, grader, [], [prompt.row for prompt in eval_prompts])
         log_inapplicable(grader, prompts, source, log)
         log_inapplicable(grader, eval_prompts, eval_source, log)
-        collector = make_collector(config, policy, grader, store if offline else None)
-        method = corrected(method, config, collector, log)
+        collector = make_collector(config, policy, grader)
+        method = method if offline else corrected(method, config, collector, log)
         compiled = compile_policy(config, policy, log)
     except BaseException:
         grader.scorer.close()
@@ -261,21 +275,21 @@ def prepare(
         (config.machine.micro_tokens or pass_tokens(method, policy)) if reads_entropies(method) else 0
     )
     if offline:
-        return Setup(config, method, policy, collector, asked, eval_prompts, compile_seconds=compiled)
-    return Setup(config, method, policy, collector, prompts, eval_prompts, store, compiled)
+        return Setup(config, method, policy, collector, asked, eval_prompts, offline=store, compile_seconds=compiled)
+    return Setup(config, method, policy, collector, prompts, eval_prompts, store, compile_seconds=compiled)
 
 
 def corrected(method: Method, config: TrainConfig, collector: Collector, log: Log) -> Method:
-    """The method with importance weights between sampler and trainer, where the engine is not exact, the method corrects
-    nothing itself, and its loss is one that weights can multiply."""
-    exact = collector.engine.exact or not collector.samples
+    """The method with importance weights between sampler and trainer, where the engine is not exact or rollouts are stale,
+    the method corrects nothing itself, and its loss is one that weights can multiply."""
+    exact = collector.engine.exact
     # The ratio itself is then taken against the sampler.
     bypass = config.optimisation.old_logp == "sampler" or "sampler_logp" in method.needs(loss=True)
     if config.optimisation.correction == "off" or exact or bypass or method.correction or method.objective is not None:
         return method
     log(
-        "the engine's log-probabilities are not the trainer's: token losses are weighted by exp(trainer - sampler), at most 2 "
-        "(rollout-correction; --set correction=off leaves it out)"
+        "rollouts are drawn by another policy than the one that is trained: token losses are weighted by exp(trainer - "
+        "sampler), at most 2 (rollout-correction; --set correction=off leaves it out)"
     )
     return replace(method, correction=(use(importance_weight),))
 

@@ -15,10 +15,11 @@ from cohort.methods import Method
 from cohort.rewards.grader import Grader
 from cohort.rewards.judge import check_judge, load_judge
 from cohort.rollouts.batching import ALWAYS
+from cohort.rollouts.store import LABEL
 from cohort.training.config import TrainConfig
 from cohort.training.device import pick_device
 from cohort.training.engines import check_engine
-from cohort.training.offline import LABEL, check_pairs, is_offline
+from cohort.training.offline import check_pairs, is_offline
 from cohort.training.update import SCORED, TEACHER
 from cohort.types import Prompt
 from cohort.types.policy import Policy
@@ -53,8 +54,10 @@ def check_method(method: Method, config: TrainConfig) -> None:
     Raises:
         UsageError: it lacks something, its groups are too small, or it needs a field that nothing provides.
     """
-    if method.lacks:
-        raise UsageError(f"'{method.name}' needs {method.lacks}, which cohort cannot do yet: it cannot be trained here")
+    if method.requires:
+        raise UsageError(
+            f"'{method.name}' needs {method.requires}, which cohort cannot do yet: it cannot be trained here"
+        )
     check_pairs(method, config)
     check_engine(config, method)
     if config.sampling.group_size < method.group_size and not is_offline(config):

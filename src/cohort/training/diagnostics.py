@@ -56,7 +56,7 @@ def measured(
             out[f"loss/{name}"] = sum(p.regularizers[name] for p in passes) / len(passes)
         if "ref_logp" in batch:
             out["kl"] = float(token_mean(k3(batch.logp, batch.ref_logp), batch.mask).mean())
-    return {**out, **{k: v for k, v in batch.notes.items() if isinstance(v, float)}}
+    return out
 
 
 def _entropy(batch: Batch) -> float:

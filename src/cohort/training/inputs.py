@@ -20,7 +20,6 @@ from cohort.errors import UsageError
 from cohort.files import digest
 from cohort.methods import Method, MethodError
 from cohort.training.build import Setup
-from cohort.training.offline import OfflineCollector
 from cohort.types import Prompt
 from cohort.types.declare import State
 from cohort.types.policy import Policy
@@ -48,7 +47,7 @@ def inputs_of(setup: Setup) -> dict[str, Any]:
     `files`, `weights` and `model`, name -> checksum, of functions of the user's, and of the initial model's weights and of
     what stands beside them."""
     collector = setup.collector
-    store = collector.store if isinstance(collector, OfflineCollector) else setup.pairs
+    store = setup.pairs if setup.offline is None else setup.offline
     pairs = (
         ((p.prompt.id, [(c.tokens, c.label) for c in p.completions]) for p in store.preferences.values())
         if store

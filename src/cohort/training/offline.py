@@ -1,124 +1,15 @@
-"""Training on completions that somebody else wrote: they take the place of rollouts, or stand beside them."""
+"""Checks of training on completions that somebody else wrote: they take the place of rollouts, or stand beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-import torch
+from collections.abc import Sequence
 
 from cohort import registry
 from cohort.data.pairs import Preference
 from cohort.errors import UsageError
 from cohort.methods import Method, Stage
-from cohort.rollouts.collect import Collector
-from cohort.seeds import generator
+from cohort.rollouts.store import SAMPLED
 from cohort.training.config import TrainConfig
-from cohort.types import Prompt, Request, Rollout, Segment
-
-# The reward of a stored completion: its label.
-LABEL = "label"
-# Fields that only the policy's own sampling knows.
-SAMPLED = frozenset({"sampler_logp", "old_entropy"})
-
-
-@dataclass(frozen=True)
-class Store:
-    """Stored completions by the identity of their prompt."""
-
-    preferences: Mapping[str, Preference]
-
-    @classmethod
-    def of(cls, preferences: Sequence[Preference]) -> Store:
-        return cls({preference.prompt.id: preference for preference in preferences})
-
-    @property
-    def prompts(self) -> list[Prompt]:
-        return [preference.prompt for preference in self.preferences.values()]
-
-    def only(self, prompts: Sequence[Prompt]) -> Store:
-        """Those of some prompts."""
-        return Store({prompt.id: self.preferences[prompt.id] for prompt in prompts})
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest completion."""
-        return max(len(each.tokens) for stored in self.preferences.values() for each in stored.completions)
-
-    def rollouts(self, prompts: Sequence[Prompt]) -> list[Rollout]:
-        """Their completions as rollouts of reward 1 or 0, which nobody sampled: what sampling would say of them is NaN.
-
-        The field `preference` is 1 for a good one and -1 for a bad one.
-        """
-        out = []
-        for prompt in prompts:
-            for place, written in enumerate(self.preferences[prompt.id].completions):
-                request = Request(prompt, prompt.tokens, 0, len(written.tokens))
-                out.append(
-                    Rollout(
-                        request,
-                        (Segment(tuple(written.tokens)),),
-                        text=written.text,
-                        id=f"{prompt.id}/{place}",
-                        components={LABEL: written.label},
-                        reward=written.label,
-                        accuracy=written.label,
-                        fields={"preference": 2 * written.label - 1},
-                    )
-                )
-        return out
-
-    def draw(self, count: int, *, seed: int, step: int) -> list[Rollout]:
-        """The completions of a step (1, 2, ...), of `count` prompts: each once an epoch, in an order shuffled anew.
-
-        It depends on seed and step alone, so that a run that is continued draws what it would have drawn.
-        """
-        prompts, size = self.prompts, len(self.preferences)
-        places = range((step - 1) * count, step * count)
-        orders = {
-            epoch: torch.randperm(size, generator=generator(seed, "pairs", epoch)).tolist()
-            for epoch in {place // size for place in places}
-        }
-        rows = dict.fromkeys(orders[place // size][place % size] for place in places)
-        return self.rollouts([prompts[row] for row in rows])
-
-
-@dataclass
-class OfflineCollector(Collector):
-    """Gives stored completions of the prompts that a step asks for; samples only where a prompt is evaluated."""
-
-    store: Store = field(default_factory=lambda: Store({}))
-
-    @property
-    def samples(self) -> bool:
-        return False
-
-    @property
-    def reward_names(self) -> tuple[str, ...]:
-        return (LABEL,)
-
-    @property
-    def reward_weights(self) -> tuple[float, ...]:
-        return (1.0,)
-
-    @property
-    def budget(self) -> int:
-        return max(self.max_new_tokens, self.store.longest)
-
-    def collect(
-        self,
-        method: Method,
-        states: Mapping[str, Any],
-        prompts: Sequence[Prompt],
-        counts: Sequence[int],
-        *,
-        seed: int,
-        step: int = 0,
-        steps: int = 1,
-    ) -> list[Rollout]:
-        """All stored completions of the prompts, however many were asked for."""
-        return self.store.rollouts(prompts)
 
 
 def is_offline(config: TrainConfig) -> bool:

@@ -20,7 +20,7 @@ from cohort.files import write_atomically
 from cohort.methods import Method
 from cohort.training import subsample
 from cohort.training.config import TrainConfig
-from cohort.training.loop import StepResult
+from cohort.training.outcome import StepResult
 from cohort.training.table import CONTINUOUS, PiecesOf, rollout_table, signals
 
 # Share of `record_limit_mb` from which on only texts, rewards and numbers of whole rollouts are recorded.

@@ -10,7 +10,7 @@ from typing import Any
 
 from cohort.training.config import TrainConfig
 from cohort.training.evaluate import Evaluation
-from cohort.training.loop import Progress
+from cohort.training.progress import Progress
 from cohort.training.verdict import verdict_name
 
 

@@ -19,7 +19,8 @@ from cohort.methods import Method
 from cohort.policies.given import GivenModel
 from cohort.rewards.judge import LIMIT
 from cohort.training import checkpoint, toy
-from cohort.training.build import Setup, optimizer_of, prepare
+from cohort.training.assembly import assemble, make_trainer
+from cohort.training.build import Setup, prepare
 from cohort.training.card import card
 from cohort.training.checks import check_space
 from cohort.training.config import TrainConfig
@@ -42,10 +43,11 @@ from cohort.training.folder import (
 )
 from cohort.training.inputs import inputs_of
 from cohort.training.interrupt import Interrupt
-from cohort.training.loop import Progress, one_step
+from cohort.training.loop import one_step
 from cohort.training.memory import peak, reset_peak
 from cohort.training.observer import MakeObserver, Observer
 from cohort.training.opening import log_text
+from cohort.training.progress import Progress
 from cohort.training.recorder import Recorder, require_wandb
 from cohort.training.result import Result, read_evaluation, summary_of
 from cohort.training.state import Undo, capture, read, restore
@@ -106,7 +108,7 @@ def train(
             if "inputs" not in state:
                 display.log(f"{found} holds no checksums: data, rewards and model are taken to be those of before")
             changed += check_same_inputs(folder, state.get("inputs"), inputs, accept=accept_changes)
-        drawn = setup.collector.samples or bool(setup.eval_prompts)
+        drawn = setup.offline is None or bool(setup.eval_prompts)
         log_text(setup.policy.renderer, setup.prompts, display.log, sampled=drawn)
         if config.output.wandb:
             require_wandb()
@@ -128,10 +130,11 @@ class _Run:
         self.config, self.folder = setup.config, claim.folder
         self.began = self.clock = self.saved_at = time.monotonic()
         reset_peak(setup.policy.device)
-        self.optimizer = optimizer_of(setup)
         rows = [prompt.row for prompt in setup.prompts]
         states = setup.method.init(size=len(rows), steps=self.config.optimisation.steps, rows=rows)
         self.progress = Progress(states=states)
+        trainer = make_trainer(setup, self.progress)
+        self.optimizer, self.training = trainer.optimizer, assemble(setup, trainer)
         self.extra: dict[str, Any] = {"before": None, "best": None, "seconds": 0.0}
         self.interrupt = Interrupt(display.log, hung_up=display.hush)
         setup.stand(0)
@@ -182,7 +185,7 @@ class _Run:
     def _take_over(self, found: Path, state: dict[str, Any], changed: Sequence[str]) -> None:
         folder, progress, log = self.folder, self.progress, self.display.log
         fresh = progress.states
-        self.extra = restore(found, state, self.setup, self.optimizer, progress)
+        self.extra = restore(found, state, self.training)
         self.setup.stand(progress.step)
         log(f"continuing {folder} after step {progress.step}")
         for what in changed:
@@ -259,8 +262,9 @@ class _Run:
 
     def _step(self, observers: Sequence[Observer]) -> None:
         config, setup, progress, display = self.config, self.setup, self.progress, self.display
-        result = one_step(setup, self.optimizer, progress)
+        result = one_step(self.training)
         step, metrics = progress.step, result.metrics
+        setup.stand(step)
         grader = setup.collector.grader
         metrics |= apart(grader.take_metrics(), metrics)
         due = (
@@ -290,7 +294,7 @@ class _Run:
         rate = (
             metrics["rollouts/sampled"] * metrics.get("completion/length_mean", 0.0) / max(1e-9, metrics["time/step"])
         )
-        drawn = setup.collector.samples
+        drawn = setup.offline is None
         values = step_values(metrics, rewards=grader.names, verdict=grader.verdict, drawn=drawn)
         display.step(step, {**values, "tok/s": rate if drawn else None})
         if config.output.show_every and (step == 1 or step % config.output.show_every == 0):
@@ -334,7 +338,7 @@ class _Run:
         with self.interrupt.shield(), storing(folder):
             if self.claim.stands:
                 self.recorder.flush()
-            state = capture(self.setup, self.optimizer, self.progress, self.extra, self.inputs)
+            state = capture(self.training, self.extra, self.inputs)
             written = checkpoint.write(
                 folder / "checkpoints",
                 self.progress.step,

@@ -13,9 +13,9 @@ import torch
 
 from cohort.errors import UsageError
 from cohort.training import checkpoint
-from cohort.training.build import Setup
-from cohort.training.loop import Progress
+from cohort.training.loop import Training
 from cohort.training.precision import MasterWeights
+from cohort.training.progress import Progress
 from cohort.types.policy import Policy
 
 # Most bytes that are copied at every step so that it can be undone, in the processor's memory: little beside a training
@@ -46,14 +46,12 @@ def set_random_states(generators: Mapping[str, Any]) -> None:
     np.random.set_state((name, np.array(numbers, dtype=np.uint32), position, has_gauss, cached))
 
 
-def capture(
-    setup: Setup, optimizer: MasterWeights, progress: Progress, extra: Mapping[str, Any], inputs: Mapping[str, Any]
-) -> dict[str, Any]:
+def capture(run: Training, extra: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The state for a checkpoint, but for the policy's weights."""
     return {
-        "optimizer": optimizer.state_dict(),
-        "roles": setup.policy.roles.state_dict(),
-        "progress": dict(vars(progress)),
+        **run.trainer.state_dict(),
+        "source": run.source.state_dict(),
+        "progress": dict(vars(run.progress)),
         "extra": dict(extra),
         "inputs": dict(inputs),
         "random": random_states(),
@@ -72,21 +70,17 @@ def read(found: Path) -> dict[str, Any]:
         raise UsageError(f"checkpoint {found} cannot be read: {_first_line(error)}") from error
 
 
-def restore(
-    found: Path, state: Mapping[str, Any], setup: Setup, optimizer: MasterWeights, progress: Progress
-) -> dict[str, Any]:
+def restore(found: Path, state: Mapping[str, Any], run: Training) -> dict[str, Any]:
     """Take over a checkpoint; what else the run had put into it.
 
     Raises:
         UsageError: it is not one of this run's.
     """
     try:
-        setup.policy.load_weights(found / "model")
-        # Earlier versions called it so.
-        setup.policy.roles.load_state_dict(state["roles"] if "roles" in state else state["side"])
-        optimizer.load_state_dict(state["optimizer"])
+        run.trainer.load(found / "model", state)
+        run.source.load_state_dict(state.get("source", {}))
         for name, value in state["progress"].items():
-            setattr(progress, name, value)
+            setattr(run.progress, name, value)
         set_random_states(state["random"])
         return dict(state["extra"])
     except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cohort.reductions.groups import token_mean, token_sum
-from cohort.training.loop import StepResult
+from cohort.training.outcome import StepResult
 from cohort.training.trace import REMOVED_AFTER, REMOVED_BEFORE, TOO_FEW, TRAINED
 from cohort.types import Batch, Rollout
 

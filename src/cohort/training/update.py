@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.methods import Loss, Method
-from cohort.policies.passes import log_probs_of_parts, retry_on_oom
+from cohort.methods import BoundMethod, Loss, Method
+from cohort.policies.passes import log_probs_of_parts
 from cohort.types import Batch
 from cohort.types.policy import Actions, Policy
 
@@ -35,17 +35,22 @@ class Gradient:
     regularizers: dict[str, float] = field(default_factory=dict)
     fields: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(self, loss: Loss) -> None:
+    def add(self, loss: Loss, minibatch: Batch, rows: Tensor, fields: Mapping[str, Tensor]) -> None:
+        """Count in the loss of some rows of the minibatch, and keep fields [n, T, ...] of them."""
         self.loss += float(loss.total.detach())
         self.policy += float(loss.policy.detach())
         for name, value in loss.regularizers.items():
             self.regularizers[name] = self.regularizers.get(name, 0.0) + float(value.detach())
+        for name, value in fields.items():
+            if value.ndim > 2:
+                continue  # logits and hidden states are too large to be kept
+            whole = self.fields.setdefault(name, value.new_zeros(minibatch.mask.shape).detach())
+            whole[rows] = value.detach()
 
 
 def gradient(
     policy: Policy,
-    method: Method,
-    states: Mapping[str, Any],
+    method: BoundMethod,
     minibatch: Batch,
     actions: Actions,
     *,
@@ -53,7 +58,7 @@ def gradient(
     micro_tokens: int,
     on_policy: bool,
 ) -> Gradient:
-    """Add the gradient of a minibatch's loss to the policy's parameters; see `retry_on_oom` for what happens without memory.
+    """Add the gradient of a minibatch's loss to the policy's parameters.
 
     Where the minibatch does not fit into one forward pass, it is cut into micro-batches. The loss of most methods is a
     sum over rollouts with weights that the whole minibatch fixes, so its parts add up. Where rollouts are coupled, the
@@ -64,59 +69,32 @@ def gradient(
         on_policy: the policy has not moved since the rollouts were drawn; `old_logp` is then `logp` itself, and needs
             no pass of its own.
     """
-
-    def passes() -> Gradient:
-        return _gradient(
-            policy,
-            method,
-            states,
-            minibatch,
-            actions,
-            temperature=temperature,
-            micro_tokens=micro_tokens,
-            on_policy=on_policy,
-        )
-
-    return retry_on_oom(policy, passes)
-
-
-def _gradient(
-    policy: Policy,
-    method: Method,
-    states: Mapping[str, Any],
-    minibatch: Batch,
-    actions: Actions,
-    *,
-    temperature: float,
-    micro_tokens: int,
-    on_policy: bool,
-) -> Gradient:
-    want = (method.needs(loss=True) & SCORED) | {"logp"}
+    want = (method.method.needs(loss=True) & SCORED) | {"logp"}
     how: dict[str, Any] = {"width": minibatch.mask.shape[1], "temperature": temperature, "want": want}
     parts = policy.micro_batches(actions, micro_tokens)
     result = Gradient()
-    if len(parts) == 1 or not method.couples:
+    couples = method.method.couples
+    if len(parts) == 1 or not couples:
         # Where rollouts are coupled, tokens may be rejected before they are counted: the loss takes its own weights.
-        weight = None if method.couples else method.weights(minibatch, states)
+        weight = None if couples else method.weights(minibatch)
         for rows in parts:
             here = rows.to(minibatch.device)
             scored = policy.log_probs(actions.select(rows), **how)
             part = minibatch.select(here)
             part = part if weight is None else part.replace(weight=weight[here])
-            part = add_teacher_logits(policy, method, part, actions.select(rows), temperature=temperature)
-            loss, push = _loss(method, states, part, scored, on_policy)
+            part = add_teacher_logits(policy, method.method, part, actions.select(rows), temperature=temperature)
+            loss = method.loss(_with_scores(part, scored, on_policy))
+            fields = {**scored, **_of_tokens(loss, scored["logp"])}
             if loss.total.requires_grad:
                 loss.total.backward()
-            _keep(result, minibatch, here, {**scored, **_taken(loss, push)})
-            result.add(loss)
+            result.add(loss, minibatch, here, fields)
         return result
     leaves = log_probs_of_parts(policy, actions, parts, **how)
     leaves = {name: value.requires_grad_() for name, value in leaves.items()}
-    minibatch = add_teacher_logits(policy, method, minibatch, actions, temperature=temperature)
-    loss, push = _loss(method, states, minibatch, leaves, on_policy)
-    result.add(loss)
+    minibatch = add_teacher_logits(policy, method.method, minibatch, actions, temperature=temperature)
+    loss = method.loss(_with_scores(minibatch, leaves, on_policy))
     everything = torch.arange(minibatch.size, device=minibatch.device)
-    _keep(result, minibatch, everything, {**leaves, **_taken(loss, push)})
+    result.add(loss, minibatch, everything, {**leaves, **_of_tokens(loss, leaves["logp"])})
     if not loss.total.requires_grad:
         return result
     pulled = torch.autograd.grad(loss.total, list(leaves.values()), allow_unused=True)
@@ -128,6 +106,22 @@ def _gradient(
             [scored[name] for name in pulls], [pull[rows.to(pull.device)] for pull in pulls.values()]
         )
     return result
+
+
+def _with_scores(part: Batch, scored: Mapping[str, Tensor], on_policy: bool) -> Batch:
+    part = part.with_tokens(**scored)
+    return part.replace(old_logp=scored["logp"].detach()) if on_policy else part
+
+
+def _of_tokens(loss: Loss, logp: Tensor) -> dict[str, Tensor]:
+    """What the loss made of the tokens [n, T], by the names of the batch's fields; `policy_gradient` is the derivative of
+    its policy part with respect to logp."""
+    push = torch.zeros_like(logp)
+    if loss.policy.requires_grad:
+        (push,) = torch.autograd.grad(loss.policy, logp, retain_graph=True, allow_unused=True, materialize_grads=True)
+    # Not as `weight`, which would stand in for the aggregation at the next update.
+    found = {"policy_gradient": push, "ratio": loss.ratio, "loss_weight": loss.weight, "correction": loss.correction}
+    return {name: value.expand_as(push) for name, value in found.items() if value is not None}
 
 
 def add_teacher_logits(policy: Policy, method: Method, part: Batch, actions: Actions, *, temperature: float) -> Batch:
@@ -147,34 +141,3 @@ def add_teacher_logits(policy: Policy, method: Method, part: Batch, actions: Act
             given = policy.log_probs(own, width=width, temperature=temperature, want=want, role="ema")["logits"]
         logits[rows.to(logits.device)] = given
     return part.with_tokens(teacher_logits=logits)
-
-
-def _loss(
-    method: Method, states: Mapping[str, Any], part: Batch, scored: Mapping[str, Tensor], on_policy: bool
-) -> tuple[Loss, Tensor]:
-    """The loss, and the derivative of its policy part with respect to logp [n, T]."""
-    part = part.with_tokens(**scored)
-    if on_policy:
-        part = part.replace(old_logp=scored["logp"].detach())
-    loss = method.loss(part, states)
-    if not loss.policy.requires_grad:
-        return loss, torch.zeros_like(scored["logp"])
-    (push,) = torch.autograd.grad(
-        loss.policy, scored["logp"], retain_graph=True, allow_unused=True, materialize_grads=True
-    )
-    return loss, push
-
-
-def _taken(loss: Loss, push: Tensor) -> dict[str, Tensor]:
-    """What the loss made of the tokens, by the names of the batch's fields."""
-    # Not as `weight`, which would stand in for the aggregation at the next update.
-    found = {"policy_gradient": push, "ratio": loss.ratio, "loss_weight": loss.weight, "correction": loss.correction}
-    return {name: value.expand_as(push) for name, value in found.items() if value is not None}
-
-
-def _keep(result: Gradient, minibatch: Batch, rows: Tensor, values: Mapping[str, Tensor]) -> None:
-    for name, value in values.items():
-        if value.ndim > 2:
-            continue  # logits and hidden states are too large to be kept
-        whole = result.fields.setdefault(name, value.new_zeros(minibatch.mask.shape).detach())
-        whole[rows] = value.detach()

@@ -1,10 +1,25 @@
 """What every part of cohort speaks: rollouts of segments, batches of tensors, and what axis functions declare and are lent."""
 
-from cohort.types.batch import Batch, Groups, MissingField, generation_budget
-from cohort.types.rollout import Message, Processor, Prompt, Request, Rollout, Segment, Status, Turn, Writer, head
+from cohort.types.batch import Batch, Groups, MissingField
+from cohort.types.rollout import (
+    Group,
+    Message,
+    Processor,
+    Prompt,
+    Request,
+    Rollout,
+    Segment,
+    Status,
+    Turn,
+    Writer,
+    grouped,
+    head,
+)
+from cohort.types.step import StepInfo, generation_budget
 
 __all__ = [
     "Batch",
+    "Group",
     "Groups",
     "Message",
     "MissingField",
@@ -14,8 +29,10 @@ __all__ = [
     "Rollout",
     "Segment",
     "Status",
+    "StepInfo",
     "Turn",
     "Writer",
     "generation_budget",
+    "grouped",
     "head",
 ]

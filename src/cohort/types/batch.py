@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,23 +81,17 @@ class Batch:
         token_ids [N, T] int64.
         loss_mask [N, T] bool: tokens that the loss is taken over; `mask` unless a filter or credit function narrows it.
 
-    A batch is never changed in place: `replace`, `with_tokens`, `with_rollouts` and `note` return a new one.
+    A batch is never changed in place: `replace`, `with_tokens` and `with_rollouts` return a new one.
     """
 
     def __init__(
-        self,
-        *,
-        mask: Tensor,
-        tokens: Mapping[str, Tensor] | None = None,
-        rollouts: Mapping[str, Tensor] | None = None,
-        notes: Mapping[str, Any] | None = None,
+        self, *, mask: Tensor, tokens: Mapping[str, Tensor] | None = None, rollouts: Mapping[str, Tensor] | None = None
     ) -> None:
         if mask.ndim != 2:
             raise ValueError(f"mask must be [N, T], not of shape {tuple(mask.shape)}")
         self.mask = mask.bool()
         self._tokens = dict(tokens or {})
         self._rollouts = dict(rollouts or {})
-        self.notes: dict[str, Any] = dict(notes or {})
         self._clean: dict[str, Tensor] = {}
         for name, value in self._tokens.items():
             if value.shape[:2] != mask.shape:
@@ -251,24 +244,18 @@ class Batch:
         """A batch with [N, ...] fields added."""
         return self._like(rollouts={**self._rollouts, **fields})
 
-    def note(self, **notes: Any) -> Batch:
-        """A batch with diagnostics noted (numbers or small tensors of any shape, for the log)."""
-        return self._like(notes={**self.notes, **notes})
-
     def _like(
         self,
         *,
         mask: Tensor | None = None,
         tokens: Mapping[str, Tensor] | None = None,
         rollouts: Mapping[str, Tensor] | None = None,
-        notes: Mapping[str, Any] | None = None,
     ) -> Batch:
         """A batch with some of its parts replaced; what was read without a gradient and stays need not be cleaned again."""
         made = Batch(
             mask=self.mask if mask is None else mask,
             tokens=self._tokens if tokens is None else tokens,
             rollouts=self._rollouts if rollouts is None else rollouts,
-            notes=self.notes if notes is None else notes,
         )
         if mask is None or mask is self.mask:
             for name, value in self._clean.items():
@@ -286,7 +273,6 @@ class Batch:
             mask=self.mask[rows],
             tokens={k: v[rows] for k, v in self._tokens.items()},
             rollouts={k: v[rows] for k, v in self._rollouts.items()},
-            notes=self.notes,
         )
 
     def to(self, device: torch.device | str) -> Batch:
@@ -294,7 +280,6 @@ class Batch:
             mask=self.mask.to(device),
             tokens={k: v.to(device) for k, v in self._tokens.items()},
             rollouts={k: v.to(device) for k, v in self._rollouts.items()},
-            notes=self.notes,
         )
 
     def items(self) -> Iterator[tuple[str, Tensor]]:
@@ -305,14 +290,3 @@ class Batch:
     def __repr__(self) -> str:
         shapes = ", ".join(f"{k}{list(v.shape)}" for k, v in {**self._tokens, **self._rollouts}.items())
         return f"Batch(N={self.mask.shape[0]}, T={self.mask.shape[1]}, {shapes})"
-
-
-def generation_budget(batch: Batch) -> int:
-    """The most tokens a rollout of this run may have, which the loop notes on every batch.
-
-    Raises:
-        KeyError: the batch comes from elsewhere; give the method its `max_tokens` or `max_len`.
-    """
-    if "max_new_tokens" not in batch.notes:
-        raise KeyError("the batch does not say how long a rollout may be: set the method's max_tokens or max_len")
-    return int(batch.notes["max_new_tokens"])

@@ -27,7 +27,7 @@ class Declaration:
             passes of a model, which `provides` names.
         on_rollouts: (batch, state) -> state, once a step, with all scored rollouts before any filter.
         on_advantages: (batch, state) -> batch, after credit, with the whole batch, before it is cut into minibatches.
-        replay: (state) -> Recall or None: rollouts of earlier steps to train on as well (see `cohort.types.replay`).
+        replay: (state) -> Replay or None: rollouts of earlier steps to train on as well (see `cohort.types.replay`).
         on_step_end: (batch, state, rollouts, access) -> state, after the step's last update, with `logp` as it was in it.
         couples: True if the value at one rollout depends on the log-probabilities of another, so that the loss of a
             minibatch is not the sum of the losses of its parts.

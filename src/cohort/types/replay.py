@@ -15,7 +15,7 @@ from cohort.types.support import Support
 
 
 @dataclass(frozen=True)
-class Recall:
+class Replay:
     """Rollouts of earlier steps.
 
     Attributes:
@@ -58,16 +58,15 @@ def pack(batch: Batch, rollouts: Sequence[Rollout], fields: Iterable[str] = ()) 
         "rollouts": {name: batch[name].detach().cpu() for name in held if name not in batch.token_names},
         "contexts": [torch.tensor(r.request.context, dtype=torch.int64) for r in rollouts],
         "support": [None if r.support is None else r.support.state() for r in rollouts],
-        "notes": {"max_new_tokens": batch.notes.get("max_new_tokens")},
     }
 
 
-def unpack(state: State, device: torch.device | str = "cpu") -> Recall:
+def unpack(state: State, device: torch.device | str = "cpu") -> Replay:
     """What `pack` kept."""
-    batch = Batch(mask=state["mask"], tokens=state["tokens"], rollouts=state["rollouts"], notes=state["notes"])
+    batch = Batch(mask=state["mask"], tokens=state["tokens"], rollouts=state["rollouts"])
     contexts = tuple(tuple(context.tolist()) for context in state["contexts"])
     support = tuple(None if each is None else Support.of_state(each) for each in state["support"])
-    return Recall(batch.to(device), contexts, support=support)
+    return Replay(batch.to(device), contexts, support=support)
 
 
 # Fields that the loss writes anew in every pass, or that nothing but the record reads.
@@ -106,7 +105,6 @@ def concat(batches: Sequence[Batch]) -> Batch:
         mask=torch.cat([wide(batch.mask) for batch in batches]),
         tokens={name: torch.cat([wide(batch.stored(name)) for batch in batches]) for name in tokens},
         rollouts={**rollouts, "group": torch.cat(groups)},
-        notes=batches[0].notes,
     )
 
 

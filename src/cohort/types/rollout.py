@@ -260,3 +260,19 @@ class Rollout:
     def unscored(self) -> Rollout:
         """The rollout as one that was not drawn in its request's context: to be scored there before it is trained on."""
         return replace(self, segments=tuple(replace(s, logp=None, entropy=None, support=None) for s in self.segments))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rollouts of one prompt, which are compared with each other."""
+
+    prompt: Prompt
+    rollouts: tuple[Rollout, ...]
+
+
+def grouped(rollouts: Iterable[Rollout]) -> list[Group]:
+    """Rollouts by their prompts, in order of first appearance."""
+    members: dict[str, list[Rollout]] = {}
+    for rollout in rollouts:
+        members.setdefault(rollout.prompt.id, []).append(rollout)
+    return [Group(group[0].prompt, tuple(group)) for group in members.values()]

@@ -32,7 +32,7 @@ OUTPUTS = {name: _part(name) for name in ("pass_rates", "moment_a", "moment_b", 
 def _advantages(case, inputs, **more):
     config = {k: v for k, v in case["config"].items() if k != "alpha_beta"}
     batch, _ = make_batch(inputs)
-    return registry.method("bnpo", **config, **more).assign(batch, {})["outcome_advantage"]
+    return registry.method("bnpo", **config, **more).bind().assign(batch)["outcome_advantage"]
 
 
 def KIND_advantage(case):
@@ -42,7 +42,7 @@ def KIND_advantage(case):
         values = _mapped(config, batch["reward_components"])
         return {
             "component_advantages": normalised(values, batch, cap=config["weight_cap"]),
-            "advantages": registry.method("bnpo", decompose=True, **config).assign(batch, {})["outcome_advantage"],
+            "advantages": registry.method("bnpo", decompose=True, **config).bind().assign(batch)["outcome_advantage"],
         }
     out = {}
     for suffix in (name.removeprefix("rewards_") for name in inputs if name.startswith("rewards_")):

@@ -4,6 +4,7 @@ import torch
 
 from cohort import registry
 from cohort.recipes.capo_curvature import shifts
+from cohort.types import StepInfo
 from tests.golden.runner import make_batch, tensor
 
 KEY = "credit/curvature_gate"
@@ -31,8 +32,11 @@ def access_of(inputs):
 def batch(case):
     inputs = case["inputs"]
     made, leaves = make_batch({k: v for k, v in inputs.items() if k not in FIELDS})
-    made = made.note(learning_rate=case["config"]["lr"])
-    return registry.method("capo-curvature", top_k=None).attach(made, access_of(inputs), {}), leaves
+    return registry.method("capo-curvature", top_k=None).bind().on_scored(made, access_of(inputs)), leaves
+
+
+def info(case):
+    return StepInfo(lr=case["config"]["lr"])
 
 
 def states(run):
@@ -45,11 +49,11 @@ def states(run):
 
 def _shifts(run):
     ready = run.trained.replace(loss_mask=run.trained.mask)
-    return shifts(ready, run.states[KEY], adam=run.method.credit[0].hyper["adam"])
+    return shifts(ready, run.states[KEY], adam=run.method.credit[0].hyper["adam"], lr=run.config["lr"])
 
 
 def _after(name):
-    return lambda run: run.method.update(run.states, batch=run.trained, rollouts=[], access=None)[KEY][name]
+    return lambda run: run.method.bind(run.states).on_step_end(run.trained, [], None)[KEY][name]
 
 
 OUTPUTS = {

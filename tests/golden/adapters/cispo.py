@@ -35,6 +35,6 @@ class FakeTools:
 def KIND_rollout(case):
     probs = case["inputs"]["token_probs"]
     request = Request(Prompt("p", "", (), ""), (), 0, len(probs))
-    drawn = cispo(**case["config"]).run("sampling", {}, [request], FakeTools(probs))
+    drawn = cispo(**case["config"]).bind().sampling([request], FakeTools(probs))
     kept = len(drawn[0].tokens)
     return {"stop_after_index": -1 if kept == len(probs) else kept - 1}

@@ -18,7 +18,7 @@ def _weight(run):
 
 def _mixed(run):
     own, _ = hyperparameters("copo", run.config, None)
-    mixed = registry.method("copo", **own, blend="advantages").assign(run.batch, {})
+    mixed = registry.method("copo", **own, blend="advantages").bind().assign(run.batch)
     return mixed.advantages[:, 0]
 
 

@@ -2,17 +2,16 @@ import torch
 
 from cohort import registry
 from cohort.recipes.curriculum_length import budget, find_spans, length_reward
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from tests.golden.runner import make_batch
 from tests.helpers import access_of
 
-# The step that the loop would note on the batch.
+# It stands in `info`.
 IGNORE = ("step",)
 
 
-def batch(case):
-    made, leaves = make_batch(case["inputs"])
-    return made.note(step=case["config"]["step"]), leaves
+def info(case):
+    return StepInfo(step=case["config"]["step"])
 
 
 OUTPUTS = {"budget": lambda run: budget(run.config["step"], **run.method.shaping[0].hyper["plan"])}
@@ -29,7 +28,7 @@ def _totals(case):
     made = registry.method("curriculum-length", schedule="exponential", start=config.pop("target"), **config)
     count = len(case["inputs"]["length"])
     whole, _ = make_batch({**case["inputs"], "group": [0] * count, "mask": [[1]] * count})
-    return {"rewards": made.shape(whole, {}).rewards}
+    return {"rewards": made.bind().shape(whole).rewards}
 
 
 def KIND_reward(case):
@@ -40,7 +39,7 @@ def KIND_reward(case):
         made = Batch.of(torch.ones(len(texts), 1), group=torch.arange(len(texts)), rewards=zero, accuracy=zero)
         made = find_spans(made, access_of(texts))
         method = registry.method("curriculum-length", lambda_c=0.0, lambda_l=0.0, lambda_f=1.0, **config)
-        return {"reward": method.shape(made, {}).rewards, **{k: made[k] for k in ("has_think", "has_answer")}}
+        return {"reward": method.bind().shape(made).rewards, **{k: made[k] for k in ("has_think", "has_answer")}}
     if "correct" in inputs:
         return _totals(case)
     lengths = torch.tensor(inputs["length"], dtype=torch.float64)

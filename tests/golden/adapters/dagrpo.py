@@ -5,29 +5,21 @@ from cohort.recipes.dagrpo import opposite_pairs, unsolved
 from cohort.types import Prompt, Request
 from tests import micro_rewards
 from tests.golden.runner import make_batch
-from tests.helpers import rollout_of
+from tests.helpers import info_of, rollout_of, with_rewards
 
 SCORE = "quality"
-
-
-def _scored(batch, scores):
-    """The batch with the judge's scores as one more reward, which does not count by itself."""
-    held = batch.get("reward_components")
-    parts = scores[:, None] if held is None else torch.cat([held, scores[:, None].to(held.dtype)], 1)
-    names, weights = batch.notes.get("reward_names", ()), batch.notes.get("reward_weights", ())
-    batch = batch.with_rollouts(reward_components=parts)
-    return batch.note(reward_names=(*names, SCORE), reward_weights=(*weights, 0.0))
+NAMED = (SCORE,)
 
 
 def batch(case):
     inputs = dict(case["inputs"])
     scores = torch.tensor(inputs.pop("score"), dtype=torch.float64)
     made, leaves = make_batch(inputs)
-    return _scored(made, scores), leaves
+    return with_rewards(made, scores), leaves
 
 
 def _masked_pairs(batch, tau):
-    right, wrong, close = opposite_pairs(batch, score=SCORE, tau=tau)
+    right, wrong, close = opposite_pairs(batch, score=SCORE, tau=tau, info=info_of(batch, SCORE))
     return sorted(torch.stack([right[close], wrong[close]], 1).tolist())
 
 
@@ -41,7 +33,11 @@ def KIND_filter(case):
     made, _ = batch(case)
     out = {"masked_pairs": _masked_pairs(made, case["config"]["tau"])}
     for rule in ("any", "all"):
-        kept = registry.method("dagrpo", rule=rule, **case["config"]).keep(made, {}, after_advantage=True)
+        kept = (
+            registry.method("dagrpo", rule=rule, **case["config"])
+            .bind(info=info_of(made, SCORE))
+            .keep(made, after_advantage=True)
+        )
         out[f"keep_{rule}"] = torch.isin(torch.arange(made.size), kept).double()
     return out
 
@@ -60,7 +56,7 @@ def random_fields(batch, generator):
     """Scores of a judge, and some rollouts that are an expert's."""
     scores = torch.rand(batch.size, generator=generator, dtype=torch.float64)
     anchor = torch.rand(batch.size, generator=generator) < 0.2
-    return _scored(batch, scores).with_rollouts(is_anchor=anchor.to(batch.dtype))
+    return with_rewards(batch, scores).with_rollouts(is_anchor=anchor.to(batch.dtype))
 
 
 TRAIN = {"reward": ["exact", f"0*{micro_rewards.__file__}:proximity"]}

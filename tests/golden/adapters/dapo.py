@@ -18,7 +18,7 @@ def KIND_filter(case):
         flat = torch.tensor(accuracy, dtype=torch.float64).flatten()
         group = torch.arange(len(accuracy)).repeat_interleave(len(accuracy[0]))
         batch = Batch.of(torch.ones(len(flat), 1), group=group, accuracy=flat, rewards=flat)
-        rows = method.keep(batch, {}, after_advantage=False)
+        rows = method.bind().keep(batch)
         return torch.isin(torch.arange(len(flat)), rows).reshape(len(accuracy), -1).all(1).tolist()
 
     rounds = case["inputs"]["accuracy"]
@@ -31,6 +31,6 @@ def KIND_reward(case):
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     zero = torch.zeros(len(lengths), dtype=torch.float64)
     batch = Batch.of(mask, group=torch.arange(len(lengths)), rewards=zero)
-    shaped = registry.method("dapo", **case["config"]).shape(batch, {}).rewards
+    shaped = registry.method("dapo", **case["config"]).bind().shape(batch).rewards
     assert torch.equal(shaped, overlong_penalty(lengths.double(), **case["config"]))
     return {"penalty": shaped}

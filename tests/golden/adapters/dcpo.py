@@ -27,9 +27,7 @@ def _now(run):
 OUTPUTS = {
     "temperature": lambda run: _now(run)[0],
     "alpha": lambda run: _now(run)[1],
-    "next_entropy_state": lambda run: run.method.update(run.states, batch=run.trained, rollouts=[], access=None)[KEY][
-        "entropy"
-    ],
+    "next_entropy_state": lambda run: run.method.bind(run.states).on_step_end(run.trained, [], None)[KEY]["entropy"],
 }
 
 

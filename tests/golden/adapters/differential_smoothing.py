@@ -13,4 +13,4 @@ def KIND_reward(case):
     # The whole rollout as one token.
     batch = batch.replace(ref_logp=torch.tensor(inputs["base_seq_logp"], dtype=torch.float64)[:, None])
     method = registry.method("differential-smoothing", form="reward", **case["config"])
-    return {"rewards": method.shape(batch, {}).rewards}
+    return {"rewards": method.bind().shape(batch).rewards}

@@ -2,7 +2,7 @@ import torch
 
 from cohort import registry
 from cohort.reductions.groups import top_tokens
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 
 OUTPUTS = {
     "gate": lambda run: top_tokens(run.batch["old_entropy"], run.batch.mask, run.config["rho"]).double(),
@@ -17,7 +17,7 @@ def KIND_reward(case):
     zero = torch.zeros(len(parts), dtype=torch.float64)
     batch = Batch.of(torch.ones(len(parts), 1), group=torch.arange(len(parts)), rewards=zero, reward_components=parts)
     method = registry.method("earl", **SIGNALS, weights=tuple(case["config"]["weights"]))
-    return {"rewards": method.shape(batch.note(reward_names=tuple(SIGNALS.values())), {}).rewards}
+    return {"rewards": method.bind(info=StepInfo(reward_names=tuple(SIGNALS.values()))).shape(batch).rewards}
 
 
 # A sort over tokens is in the maths (see benchmarks/methods.py).

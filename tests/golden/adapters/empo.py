@@ -41,7 +41,7 @@ def KIND_reward(case):
         made = made.with_rollouts(copies_question=torch.tensor(copies, dtype=torch.float64))
     numbers, shares = _clusters(made, answers)
     return {
-        "rewards": by_group(method.shape(made, {}).rewards, answers),
+        "rewards": by_group(method.bind().shape(made).rewards, answers),
         "cluster_ids": numbers,
         "cluster_probs": shares,
         "entropy": answer_entropy(apart(made["answer_id"]), made.groups, torch.float64),

@@ -4,16 +4,17 @@ from cohort import registry
 from cohort.recipes.fapo import is_flawed, step_reward
 from cohort.types import Batch
 from tests.golden.runner import make_batch
-from tests.helpers import with_rewards
+from tests.helpers import info_of, with_rewards
 from tests.recipes import judges
 
+NAMED = ("flawed",)
 RENAME = {"lambda": "flaw_penalty"}
 
 
 def flagged(batch, flawed):
     """The batch with what the run's reward `flawed` says, in place of other rewards."""
     bare = batch.replace(reward_components=torch.zeros(batch.size, 0, dtype=torch.float64))
-    return with_rewards(bare, flawed=torch.as_tensor(flawed, dtype=torch.float64))
+    return with_rewards(bare, torch.as_tensor(flawed, dtype=torch.float64))
 
 
 def batch(case):
@@ -35,7 +36,7 @@ def KIND_advantage(case):
         made = _prompts(correct, [0.0] * (sound + wrong) + [1.0] * flawed, [0] * len(correct))
         host = registry.recipe("grpo")(adv_eps=case["config"]["adv_eps"])
         method = registry.method("fapo", flaw_penalty=penalty).over(host)
-        out.append(float(method.prepare(made, {}).advantages[-1, 0]))
+        out.append(float(method.bind(info=info_of(made, *NAMED)).prepare(made).batch.advantages[-1, 0]))
     return {"flawed_advantage": out}
 
 
@@ -48,11 +49,11 @@ def KIND_reward(case):
     flawed = [float(c and is_flawed(a)) for c, a in zip(inputs["correct"], inputs["detector_answer"], strict=True)]
     made = _prompts(inputs["correct"], flawed, [0] * len(flawed))
     method = registry.method("fapo", flaw_penalty=case["config"]["lambda"])
-    return {"flawed": flawed, "rewards": method.shape(made, {}).rewards}
+    return {"flawed": flawed, "rewards": method.bind(info=info_of(made, *NAMED)).shape(made).rewards}
 
 
 def random_fields(batch, generator):
-    return with_rewards(batch, flawed=torch.randint(0, 2, (batch.size,), generator=generator).double())
+    return with_rewards(batch, torch.randint(0, 2, (batch.size,), generator=generator).double())
 
 
 TRAIN = {"thought": True, "reward": ["number", f"0*{judges.__file__}:flawed"]}

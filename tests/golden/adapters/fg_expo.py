@@ -39,7 +39,7 @@ def KIND_curriculum(case):
         row = torch.tensor([q for q, outcomes in step for _ in outcomes])
         accuracy = torch.tensor([o for _, outcomes in step for o in outcomes], dtype=torch.float64)
         batch = Batch.of(torch.ones(len(row), 1), group=row, accuracy=accuracy, rewards=accuracy)
-        states = method.observe(states, batch=batch.with_rollouts(row=row), rollouts=[])
+        states = method.bind(states).on_rollouts(batch.with_rollouts(row=row), [])
         known = states["curriculum/gaussian"]["accuracy"]
         out.append({"accuracy": known, "probability": _probability(known, config)})
     return {"states": out}

@@ -5,7 +5,7 @@ HYPER = {"domain": "domain"}
 
 
 def _ratio(run):
-    ratio = run.method.run("ratio", {}, run.trained)
+    ratio = run.method.stage("ratio")(run.trained)
     return torch.where(run.trained.mask, ratio, 0.0)
 
 

@@ -19,7 +19,7 @@ def KIND_reward(case):
         ("invalid_format_with_think", 0, 1),
     ):
         batch = plain.with_rollouts(length=lengths, answer_format=zero + answer, think_format=zero + think)
-        out[name] = method.shape(batch, {}).rewards
+        out[name] = method.bind().shape(batch).rewards
     return out
 
 

@@ -35,7 +35,7 @@ def KIND_reward(case):
     lengths = torch.tensor(case["inputs"]["lengths"], dtype=torch.float64)
     made = Batch.of(torch.ones(len(lengths), 1), group=torch.arange(len(lengths)), rewards=torch.zeros_like(lengths))
     made = made.with_rollouts(length=lengths, task_id=torch.zeros(len(lengths), dtype=torch.int64))
-    return {"shaping": method.shape(made, {}).rewards}
+    return {"shaping": method.bind().shape(made).rewards}
 
 
 HYPER_TRAIN = "(task='task', lengths=((0, 1, 3, 5), (0, 2, 2, 5)), entropy_bounds=((0.2, 1.0), (0.1, 0.8)))"

@@ -11,7 +11,7 @@ def _components(run):
 
 OUTPUTS = {
     "component_advantages": _components,
-    "pre_batch_norm": lambda run: weighted_sum(run.batch, _components(run), tuple(run.config["weights"])),
+    "pre_batch_norm": lambda run: weighted_sum(_components(run), tuple(run.config["weights"]), run.info),
 }
 
 
@@ -21,4 +21,4 @@ def KIND_reward(case):
         make_batch({**case["inputs"], "rewards": [0.0] * len(case["inputs"]["reward_components"])})[0],
     )
     method = registry.method("gdpo", condition=(config["target"], config["condition_on"], config["threshold"]))
-    return {"conditioned": method.shape(batch, {})["reward_components"]}
+    return {"conditioned": method.bind().shape(batch)["reward_components"]}

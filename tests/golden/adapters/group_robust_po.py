@@ -23,7 +23,7 @@ def _losses(run):
 
 
 def _weights(run):
-    after = run.method.update(run.states, batch=run.trained, rollouts=[], access=None)
+    after = run.method.bind(run.states).on_step_end(run.trained, [], None)
     return after[KEY]["log_weights"].exp()
 
 

@@ -15,4 +15,4 @@ def KIND_credit(case):
         mask, group=torch.zeros(len(ends), dtype=torch.int64), rewards=torch.zeros(len(ends), dtype=torch.float64)
     ).with_rollouts(step_end=ends, step_rewards=scores)
     method = make_method("grpo", {**config, "supervision": "process"}, None)
-    return {"advantages": method.assign(batch, {}).advantages}
+    return {"advantages": method.bind().assign(batch).advantages}

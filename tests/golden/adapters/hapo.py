@@ -9,7 +9,7 @@ def _nature(run, which):
     """One of h, the two bounds and A', 0 at masked tokens."""
     config = run.config
     how = {"pivot": config["entropy_pivot"], "low": config["clip_low"], "high": config["clip_high"]}
-    ratio = run.method.run("ratio", run.states, run.trained)
+    ratio = run.method.stage("ratio")(run.trained)
     found = by_nature(
         run.trained, ratio, run.trained.advantages, alpha=config["clip_alpha"], beta=config["adv_beta"], **how
     )

@@ -39,7 +39,7 @@ def optimum(old, advantage, step_size):
         # Steps along the natural gradient, whatever the loss is, until its gradient vanishes.
         logits = logits.log_softmax(-1).requires_grad_()
         scored = with_logits(logits.expand(count, 1, -1), old.log().expand(count, 1, -1), actions, base)
-        (grad,) = torch.autograd.grad(method.loss(scored, {}).total, logits)
+        (grad,) = torch.autograd.grad(method.bind().loss(scored).total, logits)
         if bool(grad.abs().max() < 1e-14):
             break
         logits = (logits - step_size * grad / logits.exp()).detach()

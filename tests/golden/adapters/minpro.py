@@ -10,7 +10,7 @@ IGNORE = ("aggregation",)
 
 def _shown(batch: Batch, method: Method) -> dict:
     """The ratio as the method takes it, its parts, and the weight that its surrogate makes of it."""
-    raw = method.run("ratio", {}, batch)
+    raw = method.stage("ratio")(batch)
     clip = {k: v for k, v in method.surrogate.all_hyper.items() if k.startswith(("is_clip", "mask_"))}
     parts = {
         "prefix_min": log_prefix_min((batch.logp - batch.old_logp).detach(), batch.mask).exp(),

@@ -9,5 +9,5 @@ def KIND_filter(case):
     batch, _ = make_batch(case["inputs"])
     right = (batch.rewards >= case["config"]["r_max"]).double()
     batch = batch.replace(accuracy=right)
-    kept = registry.method("ngrpo").keep(batch, {}, after_advantage=False)
+    kept = registry.method("ngrpo").bind().keep(batch)
     return {"keep_group": torch.isin(torch.arange(batch.groups.count), batch.groups.index[kept])}

@@ -34,7 +34,7 @@ def KIND_reward(case):
     if "remembered" in inputs:
         method, batch = registry.method("otc", memory=True, **config), _batch(inputs)
         states = {KEY: {"least": _least(inputs["remembered"])}}
-        return {"optimal_calls": _by_label(batch, states[KEY]), "rewards": method.shape(batch, states).rewards}
+        return {"optimal_calls": _by_label(batch, states[KEY]), "rewards": method.bind(states).shape(batch).rewards}
     calls = torch.tensor(inputs["m"], dtype=torch.float64)
     if "n" not in inputs:
         return {"r_tool": tool_factor(calls, None, c=config["c"])}
@@ -47,7 +47,7 @@ def KIND_state(case):
     visits = case["inputs"]["visits"]
     states, after = method.init(size=len(set(visits[0]["group"]))), []
     for visit in visits:
-        states = method.observe(states, batch=_batch(visit), rollouts=[])
+        states = method.bind(states).on_rollouts(_batch(visit), [])
         after.append([None if n == torch.inf else n for n in states[KEY]["least"].tolist()])
     return {"optimal_calls_after_visit": after}
 

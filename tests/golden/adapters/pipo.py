@@ -23,7 +23,7 @@ def _batch(mean):
 def _judged(method, states, mean):
     """(states after a step of this mean, whether it was judged, what of)."""
     means, window = states[STATE]["means"], method.credit[0].hyper["window"]
-    after = method.observe(states, batch=_batch(mean), rollouts=[])
+    after = method.bind(states).on_rollouts(_batch(mean), [])
     if len(means) < window:
         return after, {}
     mu, sigma, xi = verdict(means, mean, eps=method.credit[0].hyper["eps"])
@@ -37,15 +37,15 @@ def KIND_loss(case):
     states = {STATE: {**run.method.init(size=1)[STATE], "means": list(run.inputs["window_means"])}}
     rollouts = [rollout_of(Request(prompt, (1,), 0, 1), [1]) for _ in range(run.batch.size)]
     advantages = run.advantages
-    states = run.method.update(states, batch=run.assigned, rollouts=rollouts, access=None)
+    states = run.method.bind(states).on_step_end(run.assigned, rollouts, None)
     states, outputs = _judged(run.method, states, run.inputs["current_mean"])
     rewards = improvement_scale(run.assigned, outputs["phi"]) * run.assigned["outcome_advantage"]
-    recalls = run.method.recall(states)
+    recalls = run.method.bind(states).replay()
     if not recalls:
         zero = torch.zeros_like(leaf)
         return {**outputs, "advantages": advantages, "pi_rewards": rewards, "loss": 0.0, "grad_logp": zero}
     again = recalls[0].batch.replace(logp=leaf)
-    loss = run.method.loss(again, states).total
+    loss = run.method.bind(states).loss(again).total
     return {
         **outputs,
         "advantages": advantages,

@@ -83,7 +83,7 @@ def KIND_advantage(case):
     made = episodes.batch(inputs)
 
     def assigned(lam):
-        return registry.method("poad", gamma=config["gamma"], lam=lam, rewards="turn").assign(made, {})
+        return registry.method("poad", gamma=config["gamma"], lam=lam, rewards="turn").bind().assign(made)
 
     naive = gae(
         made["turn_rewards"],

@@ -20,9 +20,7 @@ def _delta(run):
 OUTPUTS = {
     "delta": _delta,
     "labels_used": lambda run: run.states[KEY]["labels"],
-    "labels_next": lambda run: run.method.update(run.states, batch=run.trained, rollouts=[], access=None)[KEY][
-        "labels"
-    ],
+    "labels_next": lambda run: run.method.bind(run.states).on_step_end(run.trained, [], None)[KEY]["labels"],
 }
 
 

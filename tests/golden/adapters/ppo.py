@@ -62,10 +62,10 @@ def KIND_reward(case):
     for scores in case["inputs"]["scores_per_step"]:
         rewards = tensor(scores)
         given = Batch.of(torch.ones(len(rewards), 1), group=torch.arange(len(rewards)), rewards=rewards)
-        states = method.observe(states, batch=given, rollouts=[])
+        states = method.bind(states).on_rollouts(given, [])
         state = states["shaping/running_scale"]
         std = running_std(state, ddof=config["std_ddof"])
-        normalised = method.shape(given, states).rewards
+        normalised = method.bind(states).shape(given).rewards
         steps.append({"count": state["count"], "mean": state["mean"], "std": std, "normalised": normalised})
     return {"steps": steps}
 

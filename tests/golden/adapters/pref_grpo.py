@@ -1,6 +1,7 @@
 import torch
 
 from cohort import registry
+from cohort.recipes.pref_grpo import with_win_rate
 from cohort.signals.preference import tally
 from cohort.types import Batch
 from tests.golden.runner import Run, make_batch, tensor
@@ -28,7 +29,7 @@ def batch(case):
     return made if pairs is None else _judged(made, pairs), leaves
 
 
-OUTPUTS = {"reward_components": lambda run: run.shaped["reward_components"]}
+OUTPUTS = {"reward_components": lambda run: with_win_rate(run.shaped)["reward_components"]}
 
 
 def KIND_reward(case):
@@ -36,7 +37,7 @@ def KIND_reward(case):
     group = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
     made = Batch.of(torch.ones(len(group), 1), group=group, rewards=torch.zeros(len(group)).double())
     method = registry.method("pref-grpo", **HYPER, **case["config"])
-    rewards = method.shape(_judged(made, case["inputs"]["pairs"]), {}).rewards
+    rewards = method.bind().shape(_judged(made, case["inputs"]["pairs"])).rewards
     return {"rewards": [part.tolist() for part in rewards.split(sizes)]}
 
 
@@ -45,4 +46,6 @@ def KIND_advantage(case):
     import sys
 
     run = Run("pref-grpo", case, sys.modules[__name__])
-    return {"advantages": run.method.assign(run.batch, {})["outcome_advantage"]}
+    parts = run.batch["reward_components"]
+    made = run.batch.replace(reward_components=parts[:, 1:]).with_rollouts(win_rate=parts[:, 0])
+    return {"advantages": run.bound.assign(made)["outcome_advantage"]}

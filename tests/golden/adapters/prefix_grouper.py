@@ -92,11 +92,11 @@ def KIND_loss(case):
     group = torch.zeros(len(lengths), dtype=torch.int64)
     batch = Batch.of(mask, group=group, rewards=tensor(inputs["rewards"]), old_logp=old)
     method = make_method("grpo", {**config, "kl_beta": 0.0}, None)
-    batch = method.assign(batch, {})
+    batch = method.bind().assign(batch)
     found = []
     for activations in ("keep", "checkpoint", "stream"):
         with in_chunks(policy, activations, 4):
-            done = gradient(policy, method, {}, batch, sequences, temperature=1.0, micro_tokens=99, on_policy=False)
+            done = gradient(policy, method.bind(), batch, sequences, temperature=1.0, micro_tokens=99, on_policy=False)
         logp = [done.fields["logp"][i, :count] for i, count in enumerate(lengths)]
         found.append({"logp": logp, "loss": torch.tensor(done.loss), "grads": gradients(policy)})
     return {"advantages": batch.advantages[:, 0], **same(found)}

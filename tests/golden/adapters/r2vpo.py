@@ -12,16 +12,14 @@ def _aggregation(run):
 
 def _effective(run):
     """What stands in the place of the advantage: the loss's gradient over that of the ratio and its weight."""
-    push = run.method.weights(run.trained, {}) * run.method.run("ratio", {}, run.trained)
+    push = run.method.bind().weights(run.trained) * run.method.stage("ratio")(run.trained)
     return torch.where(run.trained.mask, -run.gradients["logp"] / torch.where(run.trained.mask, push, 1.0), 0.0)
 
 
 OUTPUTS = {
     "effective_advantage": _effective,
-    "ratio_variance": lambda run: ratio_variance(run.trained, aggregation=_aggregation(run)),
-    "next_lambda": lambda run: run.method.update(run.states, batch=run.trained, rollouts=[], access=None)[KEY][
-        "lambda"
-    ],
+    "ratio_variance": lambda run: ratio_variance(run.trained, aggregation=_aggregation(run), info=run.info),
+    "next_lambda": lambda run: run.method.bind(run.states).on_step_end(run.trained, [], None)[KEY]["lambda"],
 }
 
 

@@ -10,7 +10,7 @@ from cohort.types import Batch
 def _kl(run):
     """The term that kl_beta multiplies, as the method aggregates it."""
     batch = run.trained
-    return (run.method.weights(batch, run.states) * k3(batch.logp, batch.ref_logp)).sum()
+    return (run.method.bind(run.states).weights(batch) * k3(batch.logp, batch.ref_logp)).sum()
 
 
 OUTPUTS = {
@@ -34,5 +34,5 @@ def KIND_curriculum(case):
         steps.append({"reference": before or 0.0, "decisions": decisions})
         rewards = torch.tensor(means, dtype=torch.float64)
         batch = Batch.of(torch.ones(len(means), 1), group=torch.arange(len(means)), rewards=rewards, accuracy=rewards)
-        states = method.observe(states, batch=batch, rollouts=[])
+        states = method.bind(states).on_rollouts(batch, [])
     return {"steps": steps}

@@ -2,13 +2,13 @@ import torch
 
 from cohort.axes import correction
 from cohort.axes.filter import fresh_groups, staleness
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from tests.golden.runner import make_batch, tensor
 
 RENAME = {"weight_low": "low", "weight_high": "high"}
 OUTPUTS = {
     "weights": lambda run: run.method.correction[0](run.trained),
-    "keep": lambda run: (run.method.correct(run.trained, {})[0].loss_mask).double(),
+    "keep": lambda run: (run.method.bind().correct(run.trained)[0].loss_mask).double(),
 }
 
 
@@ -37,11 +37,10 @@ def KIND_filter(case):
     version = torch.tensor([row + [0] * (width - len(row)) for row in versions])
     group = tensor(case["inputs"]["group"])
     batch = Batch(mask=mask, tokens={"version": version}, rollouts={"group": group})
-    batch = batch.note(version=case["config"]["current_version"])
-    bound = case["config"]["max_staleness"]
-    stale = staleness(batch)
+    now, bound = case["config"]["current_version"], case["config"]["max_staleness"]
+    stale = staleness(batch, version=now)
     return {
         "staleness": stale,
         "keep_rollout": (stale <= bound).double(),
-        "keep_group": fresh_groups(batch, max_staleness=bound).double(),
+        "keep_group": fresh_groups(batch, max_staleness=bound, info=StepInfo(version=now)).double(),
     }

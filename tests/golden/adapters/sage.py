@@ -52,7 +52,7 @@ def search(rewards_by_level, hint_available, method):
         for p in range(len(hint_available))
         for i in range(size)
     ]
-    rollouts = method.run("guidance", {}, requests, tools)
+    rollouts = method.bind().guidance(requests, tools)
     rewards, level = [[0.0] * size for _ in hint_available], [0] * len(hint_available)
     for rollout in rollouts:
         prompt = int(rollout.prompt.id)
@@ -73,9 +73,9 @@ def light(accuracies, tau_min, tau_max, generation_ok=None):
             Request(Prompt("0", "", (), "<0>", {"solution": "s"}), (0,), seed=i, max_new_tokens=1, meta={"place": i})
             for i in range(size)
         ]
-        rollouts = method.run("guidance", states, requests, tools)
+        rollouts = method.bind(states).guidance(requests, tools)
         levels.append(rollouts[0].request.meta.get("hint_level", 0))
-        states = method.observe(states, batch=batching.make_batch(rollouts, {}), rollouts=rollouts)
+        states = method.bind(states).on_rollouts(batching.make_batch(rollouts, {}), rollouts)
     return levels
 
 

@@ -54,7 +54,7 @@ def KIND_credit(case):
         old_entropy=entropy,
         entropy=entropy,
     )
-    made = method.prepare(made.with_rollouts(answer_id=alone, row=alone), {})
+    made = method.bind().prepare(made.with_rollouts(answer_id=alone, row=alone)).batch
     low, high = _band(made, case["config"])
     return {"fork_mask": made.loss_mask.double(), "band_low": low, "band_high": high}
 
@@ -63,7 +63,7 @@ def KIND_reward(case):
     answers = case["inputs"]["answers"]
     made = voted(answers)
     methods = {"rewards": registry.method("spine", **case["config"]), "rewards_plain": registry.method("spine")}
-    return {name: by_group(method.shape(made, {}).rewards, answers) for name, method in methods.items()}
+    return {name: by_group(method.bind().shape(made).rewards, answers) for name, method in methods.items()}
 
 
 # Votes teach what is right where that is what most rollouts say: of this policy, clearly so for every prompt.

@@ -43,7 +43,7 @@ def _tracking(method, alpha, beta):
 
 
 def _attached(method, batch, states, rollouts=None):
-    return method.attach(batch, FakeProbe(rollouts or _rollouts(batch.size), {}), states)
+    return method.bind(states).on_scored(batch, FakeProbe(rollouts or _rollouts(batch.size), {}))
 
 
 def _rollouts(count):
@@ -72,7 +72,7 @@ def KIND_advantage(case):
         method = _method(case)
         states = _tracking(method, inputs[f"alpha_{name}"], inputs[f"beta_{name}"])
         made, _ = make_batch({"rewards": inputs[f"rewards_{name}"]})
-        made = method.assign(_attached(method, made.with_rollouts(row=torch.arange(made.size)), states), states)
+        made = method.bind(states).assign(_attached(method, made.with_rollouts(row=torch.arange(made.size)), states))
         out[f"advantages_{name}"] = made["outcome_advantage"]
     return out
 
@@ -95,7 +95,7 @@ def _step(method, states, rows, rewards, rollouts, known):
     """(baselines, states) of one step, through the method's hooks."""
     made = Batch.of(torch.ones(len(rows), 1), group=torch.tensor(rows), rewards=tensor(rewards).double())
     made = _attached(method, made.with_rollouts(row=torch.tensor(rows)), states, rollouts)
-    after = method.update(states, batch=made, rollouts=rollouts, access=FakeProbe(rollouts, known))
+    after = method.bind(states).on_step_end(made, rollouts, FakeProbe(rollouts, known))
     return made["tracked_value"], after
 
 

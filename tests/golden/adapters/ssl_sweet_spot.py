@@ -6,15 +6,15 @@ from cohort import registry
 from cohort.recipes.ssl_sweet_spot import click, grid, leading, mean_score, tier_value, zones
 from cohort.types import Batch
 from tests.golden.runner import make_batch
+from tests.helpers import info_of, with_rewards
 
 
 def _scored(batch, scores):
     """With the reward `proximity` after those that are there."""
-    parts = batch.get("reward_components")
-    new = torch.as_tensor(scores, dtype=torch.float64)[:, None]
-    names, weights = batch.notes.get("reward_names", ()), batch.notes.get("reward_weights", ())
-    batch = batch.replace(reward_components=new if parts is None else torch.cat([parts, new], 1))
-    return batch.note(reward_names=(*names, "proximity"), reward_weights=(*weights, 0.0))
+    return with_rewards(batch, torch.as_tensor(scores, dtype=torch.float64))
+
+
+NAMED = ("proximity",)
 
 
 def batch(case):
@@ -55,7 +55,8 @@ def KIND_reward(case):
         right = torch.tensor(inputs.get("correct", [0.0] * len(scores)), dtype=torch.float64)
         made = Batch.of(torch.ones(len(scores), 1), group=torch.arange(len(scores)), accuracy=right, rewards=right)
         method = registry.method("ssl-sweet-spot", tiers=k, alpha=config.get("alpha", 0.5))
-        rewards = method.shape(_scored(made, scores), {}).rewards
+        made = _scored(made, scores)
+        rewards = method.bind(info=info_of(made, *NAMED)).shape(made).rewards
         found.append((zones(scores, tiers=k), tier_value(scores, tiers=k), rewards))
     zone, tier, rewards = zip(*found, strict=True) if isinstance(tiers, list) else found[0]
     return {"proximity": scores, "score": scores, "zone": zone, "tier_value": tier, "rewards": rewards}

@@ -35,7 +35,7 @@ def KIND_loss(case):
     method = make_method("grpo", {**config, "kl_beta": 0.0}, ADAPTER)
 
     def update(part):
-        done = gradient(policy, method, {}, part, sequences, temperature=1.0, micro_tokens=99, on_policy=False)
+        done = gradient(policy, method.bind(), part, sequences, temperature=1.0, micro_tokens=99, on_policy=False)
         return done.loss, gradients(policy)
 
     whole, parts = [], {}
@@ -77,7 +77,7 @@ def dpo(case):
     batch, leaves = paired(inputs)
     method = registry.recipe("dpo")(beta=case["config"]["beta"])
     assert method.couples
-    loss = method.loss(batch, {}).total
+    loss = method.bind().loss(batch).total
     chosen, rejected = torch.autograd.grad(loss, [leaves["chosen_logp"], leaves["rejected_logp"]])
     return {"loss": loss, "token_weight": chosen[0, 0], "grad_chosen": chosen[0], "grad_rejected": rejected[0]}
 

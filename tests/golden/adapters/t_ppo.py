@@ -36,7 +36,7 @@ def KIND_advantage(case):
     made = Batch.of(mask, group=torch.arange(len(lengths)), rewards=_outcomes(inputs["reward"]))
     made = made.with_tokens(old_values=values).with_rollouts(finished=finished, window_start=torch.zeros(len(lengths)))
     method = registry.method("t-ppo", gamma=config["gamma"], gae_lambda=config["gae_lambda"])
-    advantages = method.assign(made, {}).advantages
+    advantages = method.bind().assign(made).advantages
     return {"advantages": [row[:length] for row, length in zip(advantages, lengths, strict=True)]}
 
 

@@ -36,13 +36,13 @@ def by_group(values, answers):
 
 def KIND_reward(case):
     answers = case["inputs"]["answers"]
-    batch = registry.method("ttrl").shape(voted(answers), {})
+    batch = registry.method("ttrl").bind().shape(voted(answers))
     ratio = vote_quality(batch, batch.rewards)["majority_ratio"]
     return {"labels": labels(batch, answers), "majority_ratio": ratio, "rewards": by_group(batch.rewards, answers)}
 
 
 def KIND_metric(case):
-    batch = registry.method("ttrl").shape(voted(case["inputs"]["answers"], case["inputs"]["truth"]), {})
+    batch = registry.method("ttrl").bind().shape(voted(case["inputs"]["answers"], case["inputs"]["truth"]))
     return vote_quality(batch, batch.rewards)
 
 
@@ -65,19 +65,16 @@ def batch(case):
         return torch.cat([x, torch.zeros_like(x[:1])])[at]
 
     tokens = {name: spread(given._tokens[name]) for name in given.token_names}
-    whole = Batch(
-        mask=spread(given.mask),
-        tokens=tokens,
-        rollouts={name: votes[name] for name in votes.names},
-        notes={"at": at, "given": given.size},
-    )
-    return whole, leaves
+    rollouts = {name: votes[name] for name in votes.names}
+    # Row of the given ones that each of the votes is; one past the last for a vote without tokens.
+    return Batch(mask=spread(given.mask), tokens=tokens, rollouts={**rollouts, "given": at}), leaves
 
 
 def _given(run, values):
     """Values of the trained rows in the order of the given ones."""
-    out = values.new_zeros(run.batch.notes["given"], *values.shape[1:])
-    out[run.batch.notes["at"][run.kept]] = values
+    at = run.batch["given"]
+    out = values.new_zeros(int(at.max()), *values.shape[1:])
+    out[at[run.kept]] = values
     return out
 
 

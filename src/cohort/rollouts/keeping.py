@@ -1,0 +1,60 @@
+"""Rollouts as plain values, for a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from cohort.types import Prompt, Request, Rollout, Segment, Turn
+from cohort.types.support import Support
+
+# What says how a rollout came out, as it is.
+OUTCOME = ("status", "text", "id", "error", "components", "reward", "accuracy", "failed", "fields")
+
+
+def stored(rollout: Rollout) -> dict[str, Any]:
+    """A rollout as a dict of tensors and plain values, its prompt by identity."""
+    request = rollout.request
+    return {
+        "prompt": rollout.prompt.id,
+        "context": torch.tensor(request.context, dtype=torch.int32),
+        "seed": request.seed,
+        "max_new_tokens": request.max_new_tokens,
+        "segments": [
+            {
+                "actions": torch.tensor(segment.actions, dtype=torch.int32),
+                "writer": segment.writer,
+                "logp": _numbers(segment.logp),
+                "entropy": _numbers(segment.entropy),
+                "support": None if segment.support is None else segment.support.state(),
+                "version": segment.version,
+            }
+            for segment in rollout.segments
+        ],
+        "turns": [dict(vars(turn)) for turn in rollout.turns],
+        **{name: getattr(rollout, name) for name in OUTCOME},
+    }
+
+
+def restored(state: Mapping[str, Any], prompt: Prompt) -> Rollout:
+    """The rollout of a prompt that `stored` gave."""
+    segments = tuple(
+        Segment(
+            tuple(each["actions"].tolist()),
+            each["writer"],
+            None if each["logp"] is None else tuple(each["logp"].tolist()),
+            None if each["entropy"] is None else tuple(each["entropy"].tolist()),
+            None if each["support"] is None else Support.of_state(each["support"]),
+            each["version"],
+        )
+        for each in state["segments"]
+    )
+    turns = tuple(Turn(**turn) for turn in state["turns"])
+    request = Request(prompt, tuple(state["context"].tolist()), state["seed"], state["max_new_tokens"])
+    return Rollout(request, segments, turns=turns, **{name: state[name] for name in OUTCOME})
+
+
+def _numbers(values: tuple[float, ...] | None) -> torch.Tensor | None:
+    return None if values is None else torch.tensor(values, dtype=torch.float64)

@@ -1,0 +1,106 @@
+"""What a step is made with, put together from what a run is made of."""
+
+from __future__ import annotations
+
+from cohort.rollouts.sources import Beside, Mixed, RolloutSource, Stored, Sync
+from cohort.training.batches import Batches
+from cohort.training.build import Setup, optimizer_of
+from cohort.training.clock import Clock
+from cohort.training.loop import Training
+from cohort.training.precision import MasterWeights
+from cohort.training.progress import Progress
+from cohort.training.schedule import factor
+from cohort.training.trainer import LocalTrainer
+from cohort.types import StepInfo
+
+
+def make_trainer(setup: Setup, progress: Progress, optimizer: MasterWeights | None = None) -> LocalTrainer:
+    """The trainer of a run in one process, with the models that the method needs beside the policy.
+
+    Args:
+        optimizer: that of `optimizer_of`, where it was made before.
+    """
+    config, optimizer = setup.config, optimizer or optimizer_of(setup)
+    engine = setup.collector.engine
+    return LocalTrainer(
+        setup.policy,
+        optimizer,
+        progress,
+        engine,
+        config.sampling.temperature,
+        setup.micro_tokens,
+        config.optimisation.grad_clip,
+    )
+
+
+def assemble(setup: Setup, trainer: LocalTrainer | None = None) -> Training:
+    """What a run's steps are made with.
+
+    Args:
+        trainer: with the run's progress; None makes one that begins.
+    """
+    config, policy, collector = setup.config, setup.policy, setup.collector
+    if trainer is None:
+        states = setup.method.init(
+            size=len(setup.prompts), steps=config.optimisation.steps, rows=[prompt.row for prompt in setup.prompts]
+        )
+        trainer = make_trainer(setup, Progress(states=states))
+    progress = trainer.progress
+    batches = Batches(
+        policy,
+        trainer,
+        collector.engine,
+        progress,
+        setup.rows,
+        config.sampling.temperature,
+        setup.micro_tokens,
+        collector.system,
+        config.optimisation.old_logp,
+    )
+
+    def info(step: int) -> StepInfo:
+        lr = config.optimisation.lr * factor(
+            step + 1,
+            config.optimisation.steps,
+            warmup=config.optimisation.warmup,
+            schedule=config.optimisation.schedule,
+        )
+        return StepInfo(
+            step=step,
+            steps=config.optimisation.steps,
+            seed=config.seed,
+            lr=lr,
+            reward_names=setup.reward_names,
+            reward_weights=setup.reward_weights,
+            max_new_tokens=setup.longest,
+            version=trainer.version,
+        )
+
+    def clock() -> Clock:
+        compiled, setup.compile_seconds = setup.compile_seconds, 0.0
+        before = {"time/compile": compiled} if compiled else {}
+        return Clock(lambda: collector.seconds["sample"], lambda: collector.grader.seconds["reward"], before)
+
+    return Training(
+        setup.method,
+        source_of(setup, batches),
+        trainer,
+        batches,
+        progress,
+        info,
+        clock,
+        config.optimisation.updates,
+        config.optimisation.epochs,
+    )
+
+
+def source_of(setup: Setup, batches: Batches) -> RolloutSource:
+    """Where the run's rollouts come from."""
+    config = setup.config
+    how = (setup.prompts, batches, config.sampling.prompts_per_step, config.sampling.group_size)
+    if setup.offline is not None:
+        return Stored(setup.method, setup.offline, *how)
+    source: RolloutSource = Sync(setup.method, setup.collector, *how)
+    if setup.pairs is not None:
+        source = Mixed([source, Beside(setup.pairs, config.sampling.prompts_per_step)])
+    return source

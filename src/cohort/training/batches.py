@@ -1,0 +1,169 @@
+"""From rollouts to the batch that a method reads: tensors, the fields that its hooks make, and passes of the models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cohort.engine.base import Engine
+from cohort.errors import UsageError
+from cohort.methods import BoundMethod
+from cohort.policies.passes import log_probs
+from cohort.rewards.judge import ask
+from cohort.rollouts.batching import make_batch
+from cohort.training.merging import filled
+from cohort.training.progress import Progress
+from cohort.training.trainer import Trainer
+from cohort.types import Batch, Message, Rollout, StepInfo
+from cohort.types.access import ModelAccess
+from cohort.types.policy import Layered, Policy
+from cohort.types.replay import Replay
+from cohort.types.support import Support
+
+# Largest difference between the engine's and the trainer's log-probabilities with which the engine's may stand in for
+# old_logp: of the order of float32 rounding over a deep model, far below what moves a ratio.
+MISMATCH_BOUND = 1e-3
+
+
+@dataclass
+class Batches:
+    """Makes batches of rollouts for a run.
+
+    Attributes:
+        rows: prompt id -> row of the data set.
+        system: the run's system message.
+        old_logp: where the log-probabilities before the update come from: "auto", "sampler" or "score".
+    """
+
+    policy: Policy
+    trainer: Trainer
+    engine: Engine
+    progress: Progress
+    rows: Mapping[str, int]
+    temperature: float
+    micro_tokens: int
+    system: str | None = None
+    old_logp: str = "auto"
+
+    def of(self, method: BoundMethod, rollouts: Sequence[Rollout]) -> Batch:
+        """Rollouts as tensors on the policy's device."""
+        return make_batch(rollouts, self.rows, extra=sorted(method.method.drawn)).to(self.policy.device)
+
+    def scored(self, method: BoundMethod, rollouts: Sequence[Rollout]) -> Batch:
+        """The batch of rollouts with rewards, with the fields that the method makes of them."""
+        batch = self.of(method, rollouts)
+        return method.on_scored(batch, self.access(rollouts, method.info)) if rollouts else batch
+
+    def comparable(
+        self, method: BoundMethod, batch: Batch, rollouts: Sequence[Rollout], chosen: Sequence[Rollout]
+    ) -> tuple[Batch, list[Rollout]]:
+        """Of the batch of `rollouts`, the rows of the `chosen` ones whose groups are large enough for the method, and these
+        rollouts."""
+        place = {id(rollout): row for row, rollout in enumerate(rollouts)}
+        batch = batch.select(torch.tensor([place[id(rollout)] for rollout in chosen], dtype=torch.int64))
+        rows = method.comparable(batch)
+        return batch.select(rows), [chosen[row] for row in rows.tolist()]
+
+    def passing(self, method: BoundMethod, batch: Batch, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        """Of the rollouts of a batch, those that the filters before the advantage leave."""
+        if method.method.needs(loss=False) & {"old_logp", "ref_logp"}:
+            batch = self.complete(method, batch, rollouts)
+        batch, compared = self.comparable(method, batch, rollouts, rollouts)
+        return [compared[row] for row in method.keep(method.shape(batch), after_advantage=False).tolist()]
+
+    # passes of the models ------------------------------------------------------------------------------------------
+
+    def complete(self, method: BoundMethod, batch: Batch, rollouts: Sequence[Rollout]) -> Batch:
+        """The batch with the fields that the method declares and a pass of a model gives, and no others."""
+        early, late = method.method.needs(loss=False), method.method.needs(loss=True)
+        if not rollouts:
+            return batch
+        width = batch.mask.shape[1]
+        if "old_logp" in early:
+            batch = self.with_old_logp(batch, rollouts)
+        if "ref_logp" in early | late:
+            batch = batch.replace(ref_logp=self.trainer.log_probs(rollouts, role="reference", width=width))
+        if "old_values" in early | late:
+            batch = batch.with_tokens(old_values=self.trainer.log_probs(rollouts, "values", width=width))
+        return batch
+
+    def with_old_logp(self, batch: Batch, rollouts: Sequence[Rollout]) -> Batch:
+        """The batch with the log-probabilities of the policy before the update: the engine's own, where they agree with
+        the trainer's, or a pass of their own."""
+        if "old_logp" in batch or not rollouts:
+            return batch
+        width = batch.mask.shape[1]
+        exact = self.engine.exact and self.policy.dtype == torch.float32 and self.progress.mismatch < MISMATCH_BOUND
+        if not (self.old_logp == "sampler" or (self.old_logp == "auto" and exact)):
+            return batch.replace(old_logp=self.trainer.log_probs(rollouts, width=width))
+        drawn = batch["sampler_logp"]
+        # What these weights did not draw, in the context that is trained on, must be scored.
+        stale = (batch["version"] != self.trainer.version) & batch.mask
+        missing = drawn.isnan() | (stale if self.old_logp == "auto" else False)
+        rows = missing.any(1).nonzero()[:, 0]
+        if rows.numel():
+            scored = self.trainer.log_probs([rollouts[row] for row in rows.tolist()], width=width).to(drawn.dtype)
+            drawn = drawn.index_put((rows,), torch.where(missing[rows], scored, drawn[rows]))
+        return batch.replace(old_logp=drawn)
+
+    def access(self, rollouts: Sequence[Rollout], info: StepInfo) -> ModelAccess:
+        """What hooks that look at rollouts more closely are lent."""
+        policy, renderer = self.policy, self.policy.renderer
+
+        def score(
+            contexts: Sequence[Sequence[int]],
+            completions: Sequence[Sequence[int]],
+            *,
+            role: str = "policy",
+            temperature: float | None = None,
+            want: frozenset[str] = frozenset({"logp"}),
+            support: Sequence[Support | None] = (),
+        ) -> dict[str, Tensor]:
+            return log_probs(
+                policy,
+                policy.actions_after(contexts, completions, support),
+                width=max((len(c) for c in completions), default=0) or 1,
+                temperature=self.temperature if temperature is None else temperature,
+                micro_tokens=self.micro_tokens,
+                want=want,
+                role=role,
+            )
+
+        def layered() -> Layered:
+            if not isinstance(policy, Layered):
+                raise UsageError("the method looks into the layers of the model, and the policy has none")
+            return policy
+
+        def render(source: str | list[Message], schemas: Sequence[Mapping[str, object]] = ()) -> tuple[int, ...]:
+            return renderer.prompt(source, self.system, schemas)[1]
+
+        return ModelAccess(
+            rollouts,
+            score,
+            lambda contexts, **how: layered().hidden_states(contexts, **how),
+            lambda: layered().head_weight(),
+            renderer.encode,
+            renderer.decode,
+            render,
+            ask,
+            info.step,
+            info.steps,
+            self.temperature,
+            renderer.context_length,
+        )
+
+    # what is trained on together with the step's rollouts ----------------------------------------------------------
+
+    def beside(self, method: BoundMethod, batch: Batch, rollouts: Sequence[Rollout]) -> list[Replay]:
+        """Stored completions to train on together with the step's batch; fields that only rollouts have are 0 for them."""
+        if not rollouts:
+            return []
+        stored = self.scored(method, rollouts)
+        if "old_logp" in method.method.needs(loss=True) | method.method.needs(loss=False):
+            width = stored.mask.shape[1]
+            stored = stored.replace(old_logp=self.trainer.log_probs(rollouts, width=width))
+        stored = filled(self.complete(method, stored, rollouts), like=batch)
+        return [Replay(stored.to("cpu"), tuple(rollout.request.context for rollout in rollouts))]

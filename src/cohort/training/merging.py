@@ -1,0 +1,65 @@
+"""A step's batch together with rollouts that are replayed beside it, and fields written into its rows."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from cohort.rollouts.store import SAMPLED
+from cohort.types import Batch, Rollout
+from cohort.types.policy import Actions, Policy
+from cohort.types.replay import Replay, completions, concat
+
+
+def filled(stored: Batch, *, like: Batch) -> Batch:
+    """The batch with all fields of another, 0 where it has none of its own."""
+    tokens, others = {}, {}
+    for name, value in like.items():
+        known = stored[name] if name in stored else None
+        if name in like.token_names and (known is None or name in SAMPLED):
+            tokens[name] = value.new_zeros(*stored.mask.shape, *value.shape[2:])
+        elif name not in like.token_names and (known is None or known.shape[1:] != value.shape[1:]):
+            others[name] = value.new_zeros(stored.size, *value.shape[1:])
+    return stored.with_tokens(**tokens).with_rollouts(**others)
+
+
+def of_replay(policy: Policy, replay: Replay) -> Actions:
+    """The actions of replayed rollouts."""
+    return policy.actions_after(replay.contexts, completions(replay.batch), replay.support)
+
+
+def together(
+    policy: Policy, batch: Batch, rollouts: Sequence[Rollout], replays: Sequence[Replay]
+) -> tuple[Batch, Actions]:
+    """The step's batch with replayed rollouts after its own, and the actions of all."""
+    actions = functools.reduce(
+        operator.add, (of_replay(policy, replay) for replay in replays), policy.actions(rollouts)
+    )
+    if replays:
+        # A step without rollouts has no fields that they would share.
+        own = [batch] if batch.size else []
+        batch = concat([*own, *(replay.batch.to(batch.device) for replay in replays)])
+    return batch, actions
+
+
+def minibatches(batch: Batch, count: int, rng: torch.Generator) -> list[Tensor]:
+    """Rows of `count` minibatches of whole groups, as equal in groups as can be; one minibatch keeps the batch's order."""
+    if count == 1:
+        return [torch.arange(batch.size, device=batch.device)]
+    order = torch.randperm(batch.groups.count, generator=rng).to(batch.device)
+    parts = [part for part in order.tensor_split(min(count, len(order))) if part.numel()]
+    return [torch.isin(batch.groups.index, part).nonzero()[:, 0] for part in parts]
+
+
+def written(batch: Batch, rows: Tensor, fields: Mapping[str, Tensor]) -> Batch:
+    """The batch with fields of some of its rows written in."""
+    new = {}
+    for name, value in fields.items():
+        whole = batch[name].clone() if name in batch else value.new_zeros(batch.mask.shape)
+        whole[rows] = value
+        new[name] = whole
+    return batch.with_tokens(**new)

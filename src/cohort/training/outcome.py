@@ -1,0 +1,115 @@
+"""Bookkeeping of a step: what became of each rollout, what its updates were, and its metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from cohort.methods import BoundMethod, Prepared
+from cohort.rollouts.sources import Drawn
+from cohort.training.batches import Batches
+from cohort.training.clock import Clock
+from cohort.training.diagnostics import measured
+from cohort.training.progress import Progress
+from cohort.training.trace import notices, traced
+from cohort.training.trainer import Trainer
+from cohort.types import Batch, Rollout
+
+
+@dataclass
+class StepResult:
+    """What a step leaves for the record.
+
+    Attributes:
+        rollouts: all that were sampled; everything: the same as a batch, with what became of each (see `traced`).
+        batch: those trained on, with their advantages and what the last updates made of them; None if there are none.
+        trained: for each row of `batch`, the place of its rollout in `rollouts`.
+        warnings: what the user should know of the step.
+    """
+
+    metrics: dict[str, float]
+    rollouts: list[Rollout]
+    everything: Batch
+    batch: Batch | None = None
+    trained: list[int] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Outcome:
+    """What is known of a step while its updates are made.
+
+    Attributes:
+        everything: all rollouts as a batch, with what became of each.
+        metrics: what the method's functions reported.
+        mismatch: mean and largest difference between engine and trainer at the first update; None before.
+    """
+
+    method: BoundMethod
+    drawn: Drawn
+    everything: Batch
+    metrics: dict[str, float]
+    mismatch: tuple[float, float] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        batches: Batches,
+        method: BoundMethod,
+        drawn: Drawn,
+        scored: Batch,
+        compared: Sequence[Rollout],
+        prepared: Prepared,
+    ) -> Outcome:
+        """Of rollouts that were drawn, the batch of those with a reward, those that were compared, and what came of them."""
+        everything = scored if scored.size == len(drawn.rollouts) else batches.of(method, drawn.rollouts)
+        place = {id(rollout): row for row, rollout in enumerate(drawn.rollouts)}
+        chosen = torch.tensor([place[id(rollout)] for rollout in compared], dtype=torch.int64)
+        return cls(method, drawn, traced(method, everything, prepared, chosen), dict(prepared.metrics))
+
+    def compare(self, batch: Batch, rows: Tensor) -> None:
+        """Compare engine and trainer on the first rows that were scored, whose weights are those that drew them."""
+        if self.mismatch is None and rows.numel():
+            self.mismatch = mismatch(batch.select(rows))
+
+    def result(
+        self, progress: Progress, trainer: Trainer, batch: Batch, rollouts: Sequence[Rollout], clock: Clock
+    ) -> StepResult:
+        """The step as it is recorded.
+
+        Args:
+            batch: of the `rollouts` that were trained on, as the updates left it.
+        """
+        drawn, everything = self.drawn, self.everything
+        progress.tokens += drawn.tokens
+        if self.mismatch is not None:
+            progress.mismatch = self.mismatch[1]
+        fresh = len(drawn.rollouts) - drawn.replayed
+        now = everything.select(torch.arange(fresh, device=everything.device)) if drawn.replayed else everything
+        metrics = measured(now, drawn.rollouts[:fresh], batch, trainer.done, trainer.norms) | self.metrics
+        metrics |= {"mismatch": self.mismatch[0] if self.mismatch else 0.0, "mismatch_max": progress.mismatch}
+        metrics |= {"tokens": progress.tokens, "tokens_trained": progress.trained}
+        metrics |= {"lr": self.method.info.lr or 0.0, "skipped_updates": progress.skipped, **clock.times()}
+        place = {id(rollout): row for row, rollout in enumerate(drawn.rollouts)}
+        return StepResult(
+            metrics,
+            drawn.rollouts,
+            everything,
+            batch if rollouts else None,
+            [place[id(rollout)] for rollout in rollouts],
+            notices(self.method.method, everything, drawn.rollouts),
+        )
+
+
+def mismatch(batch: Batch) -> tuple[float, float]:
+    """Mean and largest difference between the log-probabilities of engine and trainer, for equal weights; NaN where the
+    engine drew none of the tokens."""
+    difference = (batch.logp - batch["sampler_logp"]).abs()[batch.mask]
+    known = difference[~difference.isnan()]
+    if known.numel():
+        return float(known.mean()), float(known.max())
+    return (math.nan, math.nan) if difference.numel() else (0.0, 0.0)

@@ -1,0 +1,29 @@
+"""How far a run is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Progress:
+    """What changes from step to step and goes into a checkpoint.
+
+    Attributes:
+        step: steps completed.
+        states: of the method's stateful functions.
+        tokens: tokens sampled so far; trained: those that went through an update, each time that one did.
+        updates: updates made so far: the version of the weights.
+        skipped: updates skipped because loss or gradient was not finite; in_a_row: the last ones without a good one.
+        mismatch: largest difference between engine and trainer at the last update.
+    """
+
+    step: int = 0
+    states: dict[str, Any] = field(default_factory=dict)
+    tokens: int = 0
+    trained: int = 0
+    updates: int = 0
+    skipped: int = 0
+    in_a_row: int = 0
+    mismatch: float = 0.0

@@ -1,0 +1,166 @@
+"""What holds the weights and changes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from cohort.engine.base import Engine
+from cohort.methods import BoundMethod
+from cohort.policies.passes import attempts, log_probs
+from cohort.training.precision import MasterWeights
+from cohort.training.progress import Progress
+from cohort.training.update import Gradient, gradient
+from cohort.types import Batch, Rollout
+from cohort.types.policy import Actions, Policy
+
+
+class Trainer(Protocol):
+    """Scores rollouts, takes gradients of minibatches, and makes the updates: one process, or many that act as one.
+
+    Attributes:
+        done, norms: what the updates since `begin` left behind, and their gradients' norms before clipping.
+    """
+
+    done: list[Gradient]
+    norms: list[float]
+
+    @property
+    def version(self) -> int:
+        """Of the weights: the number of updates before."""
+        ...
+
+    def begin(self, lr: float | None) -> None:
+        """A step's updates begin, at a learning rate; None leaves it as it is."""
+        ...
+
+    def log_probs(
+        self, rollouts: Sequence[Rollout], want: str = "logp", *, role: str = "policy", width: int | None = None
+    ) -> Tensor:
+        """`want` [n, width] of n rollouts under the policy or another role's model, without gradient, right padded."""
+        ...
+
+    def update(self, method: BoundMethod, batch: Batch, actions: Actions, *, on_policy: bool) -> Gradient:
+        """One update of the weights by the gradient of a minibatch's loss.
+
+        Args:
+            actions: of the batch's rollouts.
+            on_policy: the policy has not moved since the rollouts were drawn.
+        """
+        ...
+
+    def publish(self) -> None:
+        """Have the engine sample with the weights as they are now."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the weights of the policy."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next update depends on beside the policy's weights."""
+        ...
+
+    def load(self, folder: Path, state: Mapping[str, Any]) -> None:
+        """Take over what `save` wrote and `state_dict` gave."""
+        ...
+
+
+@dataclass
+class LocalTrainer:
+    """One process: all passes and updates are made here.
+
+    Attributes:
+        temperature: of the policy, as it is sampled and scored.
+        micro_tokens: most tokens in one forward pass with gradient.
+        grad_clip: largest norm of a gradient.
+    """
+
+    policy: Policy
+    optimizer: MasterWeights
+    progress: Progress
+    engine: Engine
+    temperature: float
+    micro_tokens: int
+    grad_clip: float
+    done: list[Gradient] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+
+    @property
+    def version(self) -> int:
+        return self.progress.updates
+
+    def begin(self, lr: float | None) -> None:
+        """See `Trainer.begin`."""
+        if lr is not None:
+            self.optimizer.set_lr(lr)
+        self.done, self.norms = [], []
+
+    def log_probs(
+        self, rollouts: Sequence[Rollout], want: str = "logp", *, role: str = "policy", width: int | None = None
+    ) -> Tensor:
+        """See `Trainer.log_probs`."""
+        longest = max((len(rollout.tokens) for rollout in rollouts), default=0) or 1
+        found = log_probs(
+            self.policy,
+            self.policy.actions(rollouts),
+            width=longest if width is None else width,
+            temperature=self.temperature,
+            micro_tokens=self.micro_tokens,
+            want=frozenset({want}),
+            role=role,
+        )
+        return found[want]
+
+    def update(self, method: BoundMethod, batch: Batch, actions: Actions, *, on_policy: bool) -> Gradient:
+        """See `Trainer.update`; skipped and counted where loss or gradient is not finite."""
+        optimizer, progress = self.optimizer, self.progress
+        for attempt in attempts(self.policy):
+            with attempt:
+                done = gradient(
+                    self.policy,
+                    method,
+                    batch,
+                    actions,
+                    temperature=self.temperature,
+                    micro_tokens=self.micro_tokens,
+                    on_policy=on_policy,
+                )
+        norm = float(torch.nn.utils.clip_grad_norm_(optimizer.params, self.grad_clip))
+        finite = math.isfinite(norm) and math.isfinite(done.loss)
+        if finite:
+            optimizer.step()
+            progress.updates += 1
+            self.policy.roles.move(progress.updates)
+        optimizer.zero_grad()
+        progress.in_a_row = 0 if finite else progress.in_a_row + 1
+        progress.skipped += not finite
+        progress.trained += int(batch.mask.sum())
+        self.done.append(done)
+        self.norms.append(norm)
+        return done
+
+    def publish(self) -> None:
+        """See `Trainer.publish`."""
+        self.engine.sync()
+
+    def save(self, folder: Path) -> None:
+        """See `Trainer.save`."""
+        self.policy.save(folder)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Trainer.state_dict`."""
+        return {"optimizer": self.optimizer.state_dict(), "roles": self.policy.roles.state_dict()}
+
+    def load(self, folder: Path, state: Mapping[str, Any]) -> None:
+        """See `Trainer.load`."""
+        self.policy.load_weights(folder)
+        # Earlier versions called it so.
+        self.policy.roles.load_state_dict(state["roles"] if "roles" in state else state["side"])
+        self.optimizer.load_state_dict(state["optimizer"])
