@@ -62,7 +62,7 @@ def test_prompt_and_completion_together_are_what_was_written(
 ) -> None:
     policy = load(name)
     made = asked(policy, prompt)
-    ids = policy.renderer.follow(made, completion)
+    ids = policy.renderer.encode_completion(made, completion)
     assert written(policy, (*made.tokens, *ids)) == made.text + completion
     assert policy.renderer.decode(ids) == completion
     assert "".join(Pieces(policy.renderer.tokenizer)(ids)) == completion
@@ -70,8 +70,8 @@ def test_prompt_and_completion_together_are_what_was_written(
     if joint[: len(made.tokens)] == made.tokens:
         assert ids == joint[len(made.tokens) :]
     # No more than one token for the end.
-    assert policy.renderer.follow(made, completion, end=True)[: len(ids)] == ids
-    assert len(policy.renderer.follow(made, completion, end=True)) == len(ids) + 1
+    assert policy.renderer.encode_completion(made, completion, end=True)[: len(ids)] == ids
+    assert len(policy.renderer.encode_completion(made, completion, end=True)) == len(ids) + 1
 
 
 @pytest.mark.parametrize("name", ["llama2", "metaspace"])
@@ -80,7 +80,7 @@ def test_no_space_mark_comes_before_a_text_in_the_middle(load: Load, name: str) 
     for text in ("ball.", "</think>\n\n", " park", "  two", "\nline"):
         assert policy.renderer.decode(policy.renderer.encode(text)) == text
     made = asked(policy, "Lily had a red ball")
-    assert policy.renderer.tokenizer.convert_ids_to_tokens(policy.renderer.follow(made, "4"))[0] == "4"
+    assert policy.renderer.tokenizer.convert_ids_to_tokens(policy.renderer.encode_completion(made, "4"))[0] == "4"
     # Its own tokenizer puts a mark there.
     assert (
         policy.renderer.tokenizer.convert_ids_to_tokens(
@@ -96,13 +96,15 @@ def test_a_completion_ends_as_a_turn_does_and_only_once(load: Load) -> None:
         policy = load(name)
         made = asked(policy, "1 + 1 = ")
         for completion in ("4", f"4{end}"):
-            ids = policy.renderer.follow(made, completion, end=True)
+            ids = policy.renderer.encode_completion(made, completion, end=True)
             assert policy.renderer.tokenizer.convert_ids_to_tokens(ids).count(end) == 1
             assert ids[-1] in policy.renderer.stop_ids
     # A text that goes to the model as it is ends as texts do.
     policy = load("chatbase", prompt_format="text")
     assert (
-        policy.renderer.tokenizer.convert_ids_to_tokens(policy.renderer.follow(asked(policy, "1"), "4", end=True))[-1]
+        policy.renderer.tokenizer.convert_ids_to_tokens(
+            policy.renderer.encode_completion(asked(policy, "1"), "4", end=True)
+        )[-1]
         == "<|endoftext|>"
     )
 
@@ -153,7 +155,7 @@ def test_a_prompt_that_ends_with_the_assistant_is_gone_on_with(load: Load, said:
     assert load("gemma").renderer.render(source).endswith(f"<start_of_turn>model\n{rest}")
     assert load("plain").renderer.render(source) == f"Hi\n\n{said}"
     made = asked(load("chat"), source)
-    ids = load("chat").renderer.follow(made, "done", end=True)
+    ids = load("chat").renderer.encode_completion(made, "done", end=True)
     assert load("chat").renderer.whole((*made.tokens, *ids)) == f"{made.text}done<|im_end|>"
 
 
@@ -254,7 +256,7 @@ def test_a_token_above_the_embedding_is_refused(load: Load) -> None:
     for attempt in (
         lambda: policy.renderer.prompt("use <tool_x> now"),
         lambda: policy.renderer.encode("<tool_x>"),
-        lambda: policy.renderer.follow(made, "a <tool_x>"),
+        lambda: policy.renderer.encode_completion(made, "a <tool_x>"),
     ):
         with pytest.raises(UsageError, match=found):
             attempt()
@@ -332,7 +334,7 @@ def test_messages_are_rendered_as_they_are_or_refused_with_a_reason(
             return
         messages = messages_of(source)
         made = asked(policy, messages, system and system + broken)
-        ids = policy.renderer.follow(made, completion)
+        ids = policy.renderer.encode_completion(made, completion)
     except UsageError as error:
         assert str(error)
         return
@@ -359,7 +361,7 @@ def test_any_text_behind_any_other_stays_what_it_is(load: Load, name: str, promp
     if name == "metaspace":  # knows no other characters
         prompt, completion = (text.translate({ord(c): None for c in "{}%\"'N"}) for text in (prompt, completion))
     made = asked(policy, prompt)
-    ids = policy.renderer.follow(made, completion)
+    ids = policy.renderer.encode_completion(made, completion)
     assert written(policy, (*made.tokens, *ids)) == made.text + completion
     assert policy.renderer.decode(ids) == completion
     assert policy.renderer.decode(policy.renderer.encode(completion)) == completion

@@ -145,7 +145,7 @@ class FakeTools:
         self.graded += [rollout.text for rollout in rollouts]
         return [rollout.replace(components={"exact": 0.0, "quality": 0.9}, reward=0.0) for rollout in rollouts]
 
-    def follow(self, prompt: Any, text: str) -> tuple[int, ...]:
+    def encode_completion(self, prompt: Any, text: str) -> tuple[int, ...]:
         return tuple(map(ord, text))
 
     def cut(self, rollout: Rollout, count: int) -> Rollout:

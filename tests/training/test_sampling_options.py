@@ -102,7 +102,7 @@ def test_the_text_of_a_rollout_is_what_was_drawn(people: dict[str, CausalLM], na
     prompt = prompt_of(policy, "Once upon a time, there was a")
     end = min(policy.renderer.stop_ids)
     for text in (" little girl", "ball <think>hmm</think>", "x != y , a", " "):
-        tokens = [*policy.renderer.follow(prompt, text), end]
+        tokens = [*policy.renderer.encode_completion(prompt, text), end]
         numbers = [-1.0] * len(tokens)
         completion = Completion(tokens, numbers, numbers, numbers, finished=True)
         collector = Collector(policy, Scripted(completion), Sampling(), None, 50)  # type: ignore[arg-type]

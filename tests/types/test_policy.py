@@ -63,7 +63,7 @@ class Names:
     def encode(self, text: str, *, start: bool = False) -> tuple[int, ...]:
         return tuple(MOVES.index(word) for word in text.split())
 
-    def follow(self, prompt: Prompt | None, text: str, *, end: bool = False) -> tuple[int, ...]:
+    def encode_completion(self, prompt: Prompt | None, text: str, *, end: bool = False) -> tuple[int, ...]:
         return self.encode(text)
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from cohort.data.files import FILES, kind_of, read_file
-from cohort.data.rows import Row, checked_row, together
+from cohort.data.rows import Row, as_data_set, checked_row
 from cohort.errors import UsageError
 
 # What a name with one of these ends says of itself: it is no data set of the hub.
@@ -38,7 +38,7 @@ def load_rows(source: Any, *, seed: int = 0) -> list[Row]:
         rows = _read(where, seed, local=isinstance(source, Path))
     if not rows:
         raise UsageError(f"{where} has no rows")
-    return together(rows)
+    return as_data_set(rows)
 
 
 def given_rows(source: Any) -> list[Row]:

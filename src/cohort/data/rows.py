@@ -28,7 +28,7 @@ class Row(dict[str, Any]):
         return Row({**self, **columns}, self.place, self.known)
 
 
-def together(rows: Sequence[Row]) -> list[Row]:
+def as_data_set(rows: Sequence[Row]) -> list[Row]:
     """Rows as those of one data set: each knows the columns of all."""
     known = tuple(dict.fromkeys(name for row in rows for name in row))
     return [Row(row, row.place, known) for row in rows]

@@ -120,7 +120,7 @@ class TextRenderer:
             ids = [self.tokenizer.bos_token_id, *ids]
         return self._known(ids, text)
 
-    def follow(self, prompt: Prompt | None, text: str, *, end: bool = False) -> tuple[int, ...]:
+    def encode_completion(self, prompt: Prompt | None, text: str, *, end: bool = False) -> tuple[int, ...]:
         """Token ids of a text behind a prompt: those that prompt and text have together, where they begin with the prompt's.
 
         Args:

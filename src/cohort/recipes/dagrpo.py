@@ -55,7 +55,7 @@ def expert_anchors(
     written = []
     for place in last.values():
         request = rollouts[place].request
-        tokens = sampler.follow(request.prompt, str(request.prompt.row.get(solution)))
+        tokens = sampler.encode_completion(request.prompt, str(request.prompt.row.get(solution)))
         if 0 < len(tokens) < request.max_new_tokens:
             # Written by another, but trained on like the policy's own.
             history = (Segment(tokens),)

@@ -115,10 +115,10 @@ def sdpo(
         "strip_thought": strip_thought,
     }
     compared = {"mode": mode, "alpha": alpha, "topk": topk, "add_tail": add_tail, "is_clip": is_clip}
-    follow = {"teacher_decay": teacher_decay, "teacher_every": teacher_every}
+    slowly = {"teacher_decay": teacher_decay, "teacher_every": teacher_every}
     return Method(
         credit=(use(only_taught),),
         ratio=use(ratio.none),
-        surrogate=use(self_distillation, **compared, **shown, **follow),
+        surrogate=use(self_distillation, **compared, **shown, **slowly),
         aggregation=use(AGGREGATIONS[aggregation]),
     )

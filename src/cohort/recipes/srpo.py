@@ -122,10 +122,10 @@ def srpo(
         "wrong_only": True,
     }
     how = {"low": clip_low, "high": clip_high, "alpha": alpha}
-    follow = {"teacher_decay": teacher_decay, "teacher_every": teacher_every}
+    slowly = {"teacher_decay": teacher_decay, "teacher_every": teacher_every}
     return Method(
         advantage=use(advantage.zscore, eps=adv_eps) if scale_by_std else use(advantage.centred),
         credit=(use(routes, dw_beta=dw_beta, **shown),),
-        surrogate=use(routed_losses, **how, **follow),
+        surrogate=use(routed_losses, **how, **slowly),
         aggregation=use(aggregation.token_mean),
     )

@@ -53,7 +53,7 @@ class Draws:
             ask=self._ask,
             render=self._render,
             encode=self.runner.policy.renderer.encode,
-            follow=self.runner.policy.renderer.follow,
+            encode_completion=self.runner.policy.renderer.encode_completion,
             cut=self._cut,
             rng=rng,
             step=method.info.step,

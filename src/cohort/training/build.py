@@ -248,7 +248,9 @@ def prepare(
         prompts = [] if source is None else load_prompts(source, policy.renderer, spec, log=log)
         store: Store | None = None
         if written is not None:
-            preferences = load_pairs(written, policy.renderer, spec, partial(policy.renderer.follow, end=True))
+            preferences = load_pairs(
+                written, policy.renderer, spec, partial(policy.renderer.encode_completion, end=True)
+            )
             store = Store.of(preferences)
             if offline:
                 check_labels(method, preferences, written.where)

@@ -24,7 +24,7 @@ Pair = tuple[tuple[int, ...], tuple[int, ...]]
 
 def completion_tokens(renderer: Renderer, text: str, prompt: Prompt | None = None) -> tuple[int, ...]:
     """Token ids of a completion behind a prompt (None: behind any text), ended as the policy's completions are."""
-    return renderer.follow(prompt, text, end=True)
+    return renderer.encode_completion(prompt, text, end=True)
 
 
 def load_prompts_of_rows(source: Source, renderer: Renderer, spec: PromptSpec) -> list[Prompt]:

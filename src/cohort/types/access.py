@@ -27,7 +27,7 @@ class Sampler:
         ask: have the current policy answer messages (or plain texts) in text; not trained on.
         render: (messages or plain text, schemas of tools) -> context token ids, through the chat template.
         encode: text -> token ids as it stands behind others, nothing added.
-        follow: (prompt, text) -> token ids of the text behind the prompt, nothing added.
+        encode_completion: (prompt, text) -> token ids of the text behind the prompt, nothing added.
         cut: a rollout shortened to its first tokens, unfinished, its text renewed.
         rng: randomness of this step.
         step, steps: steps completed, and steps of the run.
@@ -39,7 +39,7 @@ class Sampler:
     ask: Callable[[Sequence[str | list[Message]]], list[str]]
     render: Callable[..., tuple[int, ...]]
     encode: Callable[[str], tuple[int, ...]]
-    follow: Callable[[Prompt, str], tuple[int, ...]]
+    encode_completion: Callable[[Prompt, str], tuple[int, ...]]
     cut: Callable[[Rollout, int], Rollout]
     rng: torch.Generator
     step: int = 0

@@ -80,7 +80,7 @@ class Renderer(Protocol):
         """
         ...
 
-    def follow(self, prompt: Prompt | None, text: str, *, end: bool = False) -> tuple[int, ...]:
+    def encode_completion(self, prompt: Prompt | None, text: str, *, end: bool = False) -> tuple[int, ...]:
         """A text as actions behind a prompt; with `end`, and what ends a rollout after it."""
         ...
 
