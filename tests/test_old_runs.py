@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from fastapi.testclient import TestClient
 
 import cohort
@@ -23,6 +24,7 @@ from cohort.analysis.store import open_run
 from cohort.analysis.tokenizers import pieces
 from cohort.doctor import examine
 from cohort.experiments.finished import compare_runs
+from cohort.training.config import make_config
 from cohort.training.display import Display
 from cohort.viewer import server
 from cohort.viewer.run_index import RunIndex
@@ -99,7 +101,12 @@ def sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "sample"
 
 
-def test_every_reader_says_of_an_old_run_what_it_said_then(sample: Path) -> None:
+@pytest.mark.parametrize("form", ["as it was written", "with sections"])
+def test_every_reader_says_of_an_old_run_what_it_said_then(form: str, sample: Path) -> None:
+    if form == "with sections":
+        config = sample / "letters" / "config.yaml"
+        make_config(yaml.safe_load(config.read_text())).save(config)
+        assert "sampling:" in config.read_text()
     found = json.loads(json.dumps(told(sample / "letters"), allow_nan=False))
     expected = json.loads(EXPECTED.read_text())
     assert found.keys() == expected.keys()
