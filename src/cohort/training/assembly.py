@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cohort.rollouts.sources import Beside, Mixed, RolloutSource, Stored, Sync
+from cohort.rollouts.sources import Beside, Mixed, Replayed, RolloutSource, Stored, Sync
 from cohort.training.batches import Batches
 from cohort.training.build import Setup, optimizer_of
 from cohort.training.clock import Clock
@@ -101,6 +101,9 @@ def source_of(setup: Setup, batches: Batches) -> RolloutSource:
     if setup.offline is not None:
         return Stored(setup.method, setup.offline, *how)
     source: RolloutSource = Sync(setup.method, setup.collector, *how)
+    if config.optimisation.replay_groups:
+        prompts = {prompt.id: prompt for prompt in setup.prompts}
+        source = Replayed(source, config.optimisation.replay_groups, config.optimisation.replay_size, prompts)
     if setup.pairs is not None:
         source = Mixed([source, Beside(setup.pairs, config.sampling.prompts_per_step)])
     return source

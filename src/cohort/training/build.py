@@ -284,14 +284,17 @@ def prepare(
 def corrected(method: Method, config: TrainConfig, collector: Collector, log: Log) -> Method:
     """The method with importance weights between sampler and trainer, where the engine is not exact or rollouts are stale,
     the method corrects nothing itself, and its loss is one that weights can multiply."""
-    exact = collector.engine.exact
+    exact = collector.engine.exact and not config.optimisation.replay_groups
     # The ratio itself is then taken against the sampler.
     bypass = config.optimisation.old_logp == "sampler" or "sampler_logp" in method.needs(loss=True)
     if config.optimisation.correction == "off" or exact or bypass or method.correction or method.objective is not None:
         return method
+    why = "the engine's log-probabilities are not the trainer's"
+    if collector.engine.exact:
+        why = "replayed rollouts were drawn by an earlier policy"
     log(
-        "rollouts are drawn by another policy than the one that is trained: token losses are weighted by exp(trainer - "
-        "sampler), at most 2 (rollout-correction; --set correction=off leaves it out)"
+        f"{why}: token losses are weighted by exp(trainer - sampler), at most 2 (rollout-correction; --set correction=off "
+        "leaves it out)"
     )
     return replace(method, correction=(use(importance_weight),))
 

@@ -66,6 +66,8 @@ def check_pairs(method: Method, config: TrainConfig) -> None:
                     f"'{method.name}' fills the axis '{axis}' ({method.stage(axis).name}), which draws rollouts, but with "
                     f"--pairs none are drawn: leave it out, as in 'NAME:-{axis}'"
                 )
+        if config.optimisation.replay_groups:
+            raise UsageError("replay_groups: the completions of --pairs come again every epoch as it is; leave it out")
         if config.optimisation.old_logp == "sampler":
             raise UsageError("old_logp = sampler: the completions of --pairs were not sampled; use auto or score")
     for name in sorted(refused):

@@ -74,7 +74,10 @@ class Outcome:
     def compare(self, batch: Batch, rows: Tensor) -> None:
         """Compare engine and trainer on the first rows that were scored, whose weights are those that drew them."""
         if self.mismatch is None and rows.numel():
-            self.mismatch = mismatch(batch.select(rows))
+            batch = batch.select(rows)
+            stale = (batch["version"] != self.method.info.version) & batch.mask & ~batch["sampler_logp"].isnan()
+            fresh = batch.select(~stale.any(1))
+            self.mismatch = mismatch(fresh) if fresh.size else None
 
     def result(
         self, progress: Progress, trainer: Trainer, batch: Batch, rollouts: Sequence[Rollout], clock: Clock

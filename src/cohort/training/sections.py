@@ -232,6 +232,8 @@ class OptimisationConfig(Section):
         1, ge=1, description="minibatches that a step's rollouts are cut into, an update each"
     )
     epochs: Annotated[Count, Option(OPTIMISATION)] = Field(1, ge=1, description="passes over a step's rollouts")
+    replay_groups: Count = Field(0, ge=0, description="groups of earlier steps that each step is trained on again")
+    replay_size: Count = Field(256, ge=1, description="groups that are kept for that; the oldest leave")
     lr: Annotated[Number, Option(OPTIMISATION)] = Field(1e-6, gt=0, description="learning rate")
     weight_decay: Annotated[Number, Option(OPTIMISATION)] = Field(0.0, ge=0, description="decoupled weight decay")
     warmup: Annotated[Count, Option(OPTIMISATION, "STEPS")] = Field(
@@ -246,7 +248,8 @@ class OptimisationConfig(Section):
     )
     correction: Literal["auto", "off"] = Field(
         "auto",
-        description="auto: a method without a correction of its own takes rollout-correction's where the engine is not exact",
+        description="auto: a method without a correction of its own takes rollout-correction's where the engine is not exact "
+        "or rollouts are replayed",
     )
 
 
