@@ -14,6 +14,12 @@ def test_the_index_is_up_to_date():
     assert catalogue.INDEX.read_text(encoding="utf-8") == catalogue.index(), "run python docs/generate.py"
 
 
+def test_a_recipe_is_about_a_screen():
+    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in catalogue.HERE.glob("*.py")}
+    assert len(lengths) > 80
+    assert {name: length for name, length in lengths.items() if length > 140} == {}
+
+
 def test_a_recipe_that_is_not_in_the_index_is_asked(tmp_path, monkeypatch):
     rows = catalogue.overview()
     assert [row["name"] for row in rows] == list(registry.names())

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.errors import UsageError
-from cohort.recipes.poise import FEATURES, entropy_features, thought_and_answer
+from cohort.recipes.poise import FEATURES, entropy_features
 from cohort.reductions.groups import leave_one_out_mean
 from cohort.signals.probing import fit, pooled, predict
+from cohort.signals.spans import thought_and_answer
 from cohort.training.loop import one_step
 from cohort.types import Batch, StepInfo
 from tests import micro

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from cohort.reductions.groups import batch_std, group_flat, group_mean, group_size, group_std, group_sum, token_mean
-from cohort.types import Batch, Groups
-from cohort.types.declare import declare
+from cohort.types import Batch, Groups, StepInfo
+from cohort.types.declare import declare, needs
 
 
 def standardise(x: Tensor, groups: Groups, *, eps: float = 1e-6, ddof: int = 0) -> Tensor:
@@ -74,6 +74,53 @@ def leave_one_out(batch: Batch) -> Tensor:
     others = (group_sum(rewards, groups)[groups.index] - rewards) / (size - 1)
     flat = group_flat(rewards, groups)[groups.index]
     return torch.where(flat, torch.zeros_like(rewards), rewards - others)
+
+
+def component_advantages(batch: Batch, *, eps: float, ddof: int, missing: str = "zero") -> Tensor:
+    """[N, K] each component standardised in its group."""
+    components, groups = batch["reward_components"], batch.groups
+    if missing == "zero":
+        return standardise(components.nan_to_num(0.0), groups, eps=eps, ddof=ddof)
+    out = torch.zeros_like(components)
+    for k in range(components.shape[1]):
+        here = ~components[:, k].isnan()
+        index, labels = torch.unique(groups.index[here], return_inverse=True)[::-1]
+        out[here, k] = standardise(components[here, k], Groups(index, labels), eps=eps, ddof=ddof)
+    return out
+
+
+def weighted_sum(advantages: Tensor, weights: tuple[float, ...] | None, info: StepInfo) -> Tensor:
+    """[N] sum_k w_k a_ik; the weights of the run's rewards if none are given."""
+    weights = weights or info.reward_weights or (1.0,) * advantages.shape[1]
+    return advantages @ torch.tensor(weights, dtype=advantages.dtype, device=advantages.device)
+
+
+@needs("reward_components")
+@declare(group_size=2)
+def decoupled(
+    batch: Batch,
+    *,
+    weights: tuple[float, ...] | None = None,
+    eps: float = 1e-4,
+    ddof: int = 1,
+    batch_norm: bool = True,
+    missing: str = "zero",
+    info: StepInfo,
+) -> Tensor:
+    """A_i = (a_i - mean a) / (std a + eps) over the batch, a_i = sum_k w_k a_ik, a_ik component k standardised in its group.
+
+    Args:
+        weights: w_k; None takes those of the run's rewards.
+        batch_norm: False gives a_i itself.
+        missing: a component that does not apply counts as 0 ("zero"), or in no mean and deviation ("skip").
+
+    Returns:
+        [N].
+
+    Source: arXiv:2601.05242.
+    """
+    total = weighted_sum(component_advantages(batch, eps=eps, ddof=ddof, missing=missing), weights, info)
+    return standardise_batch(total, eps=eps, ddof=ddof) if batch_norm else total
 
 
 def rollout_means(batch: Batch) -> Tensor:

@@ -20,7 +20,6 @@ Defaults: 256 tokens, times 0.7 every 150 steps, and the length-heavy weights 0.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -30,6 +29,7 @@ from torch import Tensor
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.signals.questions import question, rewrite_question
+from cohort.signals.spans import tagged_once
 from cohort.types import Batch, Request, Rollout, StepInfo
 from cohort.types.access import ModelAccess, Sampler
 from cohort.types.declare import declare, hooks, needs
@@ -64,21 +64,11 @@ def length_reward(lengths: Tensor, *, target: float, r_max: float, shape: str) -
     return r_max * torch.where(relative <= 1, rising, (2 - relative).clamp(min=0))
 
 
-def spans(text: str) -> tuple[bool, bool]:
-    """(I_think, I_answer) of a completion."""
-    found = {}
-    for tag in ("think", "answer"):
-        opened, closed = ([m.span() for m in re.finditer(f"<{slash}{tag}>", text)] for slash in ("", "/"))
-        if len(opened) == len(closed) == 1 and opened[0][1] <= closed[0][0]:
-            found[tag] = (opened[0][0], closed[0][1])
-    if len(found) == 2 and max(a for a, _ in found.values()) < min(b for _, b in found.values()):
-        return False, False
-    return "think" in found, "answer" in found
-
-
 def find_spans(batch: Batch, access: ModelAccess) -> Batch:
     """Read in the texts. The batch with `has_think` and `has_answer` [N]."""
-    think, answer = torch.tensor([spans(rollout.text) for rollout in access.rollouts], device=batch.device).float().T
+    think, answer = (
+        torch.tensor([tagged_once(rollout.text) for rollout in access.rollouts], device=batch.device).float().T
+    )
     return batch.with_rollouts(has_think=think, has_answer=answer)
 
 
@@ -141,15 +131,8 @@ def curriculum_length(
 ) -> Method:
     if sentence and "{budget}" not in sentence:
         raise MethodError(f"'curriculum-length': sentence={sentence!r} must say the {{budget}}, or be empty")
-    plan = {
-        "schedule": schedule,
-        "start": start,
-        "decay": decay,
-        "interval": interval,
-        "end": end,
-        "drops": drops,
-        "total": total,
-    }
+    plan = {"schedule": schedule, "start": start, "decay": decay, "interval": interval, "end": end, "drops": drops}
+    plan = {**plan, "total": total}
     form = {"r_cor": r_cor, "r_max": r_max, "alpha_think": alpha_think, "alpha_answer": alpha_answer, "shape": shape}
     return Method(
         guidance=use(budget_in_prompt, plan=plan, sentence=sentence),

@@ -18,54 +18,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
-from torch import Tensor
-
-from cohort.axes.advantage import standardise
+from cohort.axes.advantage import decoupled, weighted_sum
 from cohort.methods import Method, Stage, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.groups import batch_std
-from cohort.types import Batch, Groups, StepInfo
-from cohort.types.declare import declare, needs
-
-
-def component_advantages(batch: Batch, *, eps: float, ddof: int, missing: str = "zero") -> Tensor:
-    """[N, K] each component standardised in its group."""
-    components, groups = batch["reward_components"], batch.groups
-    if missing == "zero":
-        return standardise(components.nan_to_num(0.0), groups, eps=eps, ddof=ddof)
-    out = torch.zeros_like(components)
-    for k in range(components.shape[1]):
-        here = ~components[:, k].isnan()
-        index, labels = torch.unique(groups.index[here], return_inverse=True)[::-1]
-        out[here, k] = standardise(components[here, k], Groups(index, labels), eps=eps, ddof=ddof)
-    return out
-
-
-def weighted_sum(advantages: Tensor, weights: tuple[float, ...] | None, info: StepInfo) -> Tensor:
-    """[N] sum_k w_k a_ik; the weights of the run's rewards if none are given."""
-    weights = weights or info.reward_weights or (1.0,) * advantages.shape[1]
-    return advantages @ torch.tensor(weights, dtype=advantages.dtype, device=advantages.device)
-
-
-@needs("reward_components")
-@declare(group_size=2)
-def decoupled(
-    batch: Batch,
-    *,
-    weights: tuple[float, ...] | None = None,
-    eps: float = 1e-4,
-    ddof: int = 1,
-    batch_norm: bool = True,
-    missing: str = "zero",
-    info: StepInfo,
-) -> Tensor:
-    """A_i: weighted sum of component advantages, normalised over the batch: [N]. Source: arXiv:2601.05242."""
-    total = weighted_sum(component_advantages(batch, eps=eps, ddof=ddof, missing=missing), weights, info)
-    std = batch_std(total, ddof)
-    if not batch_norm:
-        return total
-    return (total - total.mean()) / (std + eps) if bool(std > 0) else torch.zeros_like(total)
+from cohort.types import Batch, StepInfo
+from cohort.types.declare import needs
 
 
 @needs("reward_components")

@@ -29,21 +29,12 @@ from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import leave_one_out_mean, token_mean
 from cohort.signals import probing
-from cohort.signals.spans import Span, text_ends, tokens_within
+from cohort.signals.spans import text_ends, thought_and_answer, tokens_within
 from cohort.types import Batch, Rollout, StepInfo
 from cohort.types.access import ModelAccess
 from cohort.types.declare import State, declare, hooks, needs
 
 FEATURES = ("prompt_feature", "response_feature", "entropy_feature")
-
-
-def thought_and_answer(text: str) -> tuple[Span | None, Span | None]:
-    """Characters of the thought and of the answer after it; None where one is missing."""
-    begin, end = text.find("<think>"), text.find("</think>")
-    start = begin + len("<think>") if begin >= 0 else 0
-    if end < 0:
-        return ((start, len(text)) if begin >= 0 else None), None
-    return (start, end), (end + len("</think>"), len(text))
 
 
 def entropy_features(entropy: Tensor, whole: Tensor, thought: Tensor, answer: Tensor) -> Tensor:
@@ -75,9 +66,8 @@ def _look(
     clip: tuple[float, float],
 ) -> Batch:
     """A pass for the hidden states of every rollout, and what the last step's probe expects of it."""
-    prompts, responses = probing.pooled_states(
-        access, layer=probing.layer_of(access, layer, default=19), last=pool_last
-    )
+    at = probing.layer_of(access, layer, default=19)
+    prompts, responses = probing.pooled_states(access, layer=at, last=pool_last)
     ends = text_ends(batch, access)
     spans = zip(*(thought_and_answer(rollout.text) for rollout in access.rollouts), strict=True)
     parts = [tokens_within(ends, each) for each in spans]

@@ -31,7 +31,6 @@ from torch import Tensor
 
 from cohort.axes import advantage
 from cohort.methods import Method, MethodError, use
-from cohort.recipes.gdpo import decoupled
 from cohort.recipes.recipe import recipe
 from cohort.reductions.components import component
 from cohort.signals.preference import JUDGE, judged_pairs, win_counts
@@ -94,7 +93,7 @@ def bounded(
             f"'pref-grpo': {len(weights)} weights for {count} rewards: one for the win rate, then one for each reward of "
             f"the run ({names})"
         )
-    total = decoupled(batch, weights=weights, eps=eps, ddof=ddof, batch_norm=batch_norm, info=info)
+    total = advantage.decoupled(batch, weights=weights, eps=eps, ddof=ddof, batch_norm=batch_norm, info=info)
     return total if advantage_clip is None else total.clamp(-advantage_clip, advantage_clip)
 
 

@@ -85,6 +85,27 @@ def answer_span(text: str, open_tag: str, close_tag: str) -> Span | None:
     return start, len(text) if end < 0 else end
 
 
+def thought_and_answer(text: str) -> tuple[Span | None, Span | None]:
+    """Characters of the thought and of the answer after it; None where one is missing."""
+    begin, end = text.find("<think>"), text.find("</think>")
+    start = begin + len("<think>") if begin >= 0 else 0
+    if end < 0:
+        return ((start, len(text)) if begin >= 0 else None), None
+    return (start, end), (end + len("</think>"), len(text))
+
+
+def tagged_once(text: str) -> tuple[bool, bool]:
+    """Whether thought and answer stand in tags that open and close exactly once, in this order; neither if they overlap."""
+    found = {}
+    for tag in ("think", "answer"):
+        opened, closed = ([m.span() for m in re.finditer(f"<{slash}{tag}>", text)] for slash in ("", "/"))
+        if len(opened) == len(closed) == 1 and opened[0][1] <= closed[0][0]:
+            found[tag] = (opened[0][0], closed[0][1])
+    if len(found) == 2 and max(a for a, _ in found.values()) < min(b for _, b in found.values()):
+        return False, False
+    return "think" in found, "answer" in found
+
+
 def steps(text: str) -> list[Span]:
     """Stretches of the text between blank lines, which belong to the step before them; none of an empty text."""
     starts = [0, *(match.end() for match in _BLANK_LINES.finditer(text) if text[: match.start()].strip())]

@@ -1,5 +1,5 @@
 from cohort import registry
-from cohort.recipes.gdpo import component_advantages, weighted_sum
+from cohort.axes.advantage import component_advantages, weighted_sum
 from tests.golden.runner import make_batch
 
 RENAME = {"eps": "adv_eps"}
