@@ -16,6 +16,7 @@ COSTS: Mapping[str, str] = {
     "entropy": "the full distribution at every token of the update's forward pass",
     "old_entropy": "nothing: the engine reports it; with vLLM, one forward pass of the policy over every rollout",
     "old_values": "one forward pass of the value function over every rollout",
+    "target_values": "one forward pass of a slow copy of the value function over every rollout, and its weights",
     "values": "the value function's part of the update's forward pass",
     "logits": "the update keeps the whole vocabulary's logits of every token of a micro-batch",
     "hidden": "the last hidden state of every token of a micro-batch",

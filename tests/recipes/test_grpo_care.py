@@ -18,7 +18,7 @@ from cohort.recipes.grpo_care import answer_likelihood, consistency_bonus
 from cohort.reductions.groups import group_mean
 from cohort.rollouts.batching import make_batch
 from cohort.signals.spans import answer_span
-from cohort.training import checkpoint
+from cohort.training import checkpoint, state
 from cohort.training.build import optimizer_of, prepare
 from cohort.training.config import make_config
 from cohort.training.display import Display
@@ -163,3 +163,26 @@ def test_the_teacher_survives_a_stop(base: dict[str, Any], tmp_path: Path) -> No
         assert all(torch.equal(resumed[model][name], value) for name, value in weights.items()), model
         assert not all(torch.equal(early[model][name], value) for name, value in weights.items()), model
     assert not all(torch.equal(whole["ema"][name], value) for name, value in whole["policy"].items())
+
+
+def test_a_checkpoint_that_calls_the_roles_otherwise_goes_on(base: dict[str, Any], tmp_path: Path) -> None:
+    """Earlier versions wrote the weights beside the policy as `side`, and those of the copy as `teacher`."""
+    config = make_config({**base, "method": "grpo-care", "out": str(tmp_path)})
+    kept, taken = [prepare(config, log=lambda _: None) for _ in range(2)]
+    try:
+        runs = [
+            run_of(setup, optimizer_of(setup), Progress(states=setup.method.init(size=len(setup.prompts))))
+            for setup in (kept, taken)
+        ]
+        one_step(runs[0])
+        runs[0].trainer.save(tmp_path / "model")
+        written = state.capture(runs[0], {}, {})
+        written["side"] = {"teacher": written.pop("roles")["ema"]}
+        state.restore(tmp_path, written, runs[1])
+        pairs = zip(kept.policy.roles.models.values(), taken.policy.roles.models.values(), strict=True)
+        assert all(
+            torch.equal(a, b) for one, two in pairs for a, b in zip(one.parameters(), two.parameters(), strict=True)
+        )
+    finally:
+        kept.close()
+        taken.close()

@@ -140,7 +140,7 @@ def test_an_extra_update_happens_exactly_when_the_last_one_helped(micro_root: Pa
 
 def test_it_repeats_whatever_method_it_goes_with(micro_root: Path) -> None:
     """Fields that other methods' losses read come back with the rollouts."""
-    method = "pipo(window=2, phi_low=0.1)+grpo+etr+ppo:regularizer"
+    method = "pipo(window=2, phi_low=0.1)+grpo+etr+ppo:critic"
     with micro.ready(micro_root, method, steps=4, group_size=4, updates=2) as (setup, optimizer, progress):
         for _ in range(4):
             one_step(run_of(setup, optimizer, progress))

@@ -182,7 +182,7 @@ def test_values_come_near_the_success_rate(micro_root: Path) -> None:
 
 
 def test_its_value_loss_trains_beside_another_advantage() -> None:
-    method = registry.method("grpo(kl_beta=0.0)+ppo:regularizer")
+    method = registry.method("grpo(kl_beta=0.0)+ppo:critic")
     batch, leaves = with_leaves(method, batch_for("ppo", seed=1))
     made = method.bind().prepare(batch).batch
     rewards = token_rewards(made)

@@ -1,7 +1,16 @@
-"""Methods with a value function: rewards along the tokens, advantages from them, and the loss that trains the values.
+"""Critic axis: what learns values, and how; with rewards along the tokens, and advantages from them and the values.
 
-The fields are `old_values` [N, T], before the step's updates and without gradient, and `values` [N, T], in the loss and
-with gradient. A value belongs to the state before its token.
+A function of it takes a minibatch and gives the loss that trains the values, token losses [N, T] or a scalar. There are,
+since the axis is filled, the fields `values` [N, T], with gradient, and for every axis after the rewards `old_values`
+[N, T], as they were before the step's updates. A value belongs to the state before its token. A function that declares
+`target_values` [N, T] is given those of a copy that moves slowly after the value function.
+
+Its hyperparameters say what the values come from, where it has them:
+
+    critic        "model": a model of its own; "head": a layer on the policy's hidden states, which then feel the loss too
+    critic_lr     learning rate of the value function; None takes the run's
+    target_decay  share of itself that the slow copy keeps when it moves
+    target_every  updates after which it moves
 """
 
 from __future__ import annotations
@@ -12,7 +21,7 @@ from torch import Tensor
 from cohort.reductions.kl import k1
 from cohort.reductions.scan import discounted_sum
 from cohort.types import Batch
-from cohort.types.declare import declare, hooks, needs
+from cohort.types.declare import hooks
 
 
 def last_valid(mask: Tensor) -> Tensor:
@@ -85,9 +94,7 @@ def with_returns(batch: Batch, *, gamma: float = 1.0, lam: float = 0.95) -> Batc
     return batch.with_tokens(returns=values + gae(token_rewards(batch), values, batch.mask, gamma=gamma, lam=lam))
 
 
-@needs("values", "old_values")
 @hooks(on_advantages=with_returns)
-@declare(critic=True)
 def value_loss(
     batch: Batch,
     *,
@@ -101,8 +108,7 @@ def value_loss(
     Args:
         coef: weight in the loss.
         value_clip: c, how far the value may move before the larger of the two errors holds it; None does not clip.
-        critic: "model": a model of its own; "head": a layer on the policy's hidden states, which then feel this loss too.
-        critic_lr: learning rate of the value function; None takes the run's.
+        critic, critic_lr: what the values come from, and how fast that learns (see above).
 
     Returns:
         [N, T].

@@ -17,12 +17,14 @@ class Axis(NamedTuple):
         runs: while "rollouts" are drawn; on the whole "batch", without gradient; in the "loss", on a minibatch and with
             gradient; or once a "run".
         default: GRPO's function, of a method that leaves the axis alone; None for nothing.
+        needs: fields of the batch that are there for whatever function fills it.
     """
 
     question: str
     kind: Literal["one", "many"]
     runs: Literal["rollouts", "batch", "loss", "run"]
     default: Stage | None = None
+    needs: frozenset[str] = frozenset()
 
 
 AXES: dict[str, Axis] = {
@@ -38,6 +40,7 @@ AXES: dict[str, Axis] = {
     "ratio": Axis("importance ratio", "one", "loss", use(ratio.token)),
     "surrogate": Axis("ratio x advantage -> token losses", "one", "loss", use(surrogate.ppo_clip)),
     "objective": Axis("a loss that is no clipped surrogate", "one", "loss"),
+    "critic": Axis("what learns values, and how", "one", "loss", needs=frozenset({"values", "old_values"})),
     "regularizer": Axis("added terms", "many", "loss"),
     "aggregation": Axis("tokens -> scalar", "one", "loss", use(aggregation.sequence_mean)),
     "optimizer": Axis("the parameter update", "one", "run", use(optimizer.adamw)),

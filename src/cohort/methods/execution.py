@@ -28,7 +28,7 @@ class Loss(NamedTuple):
     Attributes:
         total: scalar to minimise.
         policy: scalar, the part of the surrogate or objective.
-        regularizers: name -> scalar.
+        regularizers: name -> scalar, the loss of the critic among them.
         ratio, weight: [N, T] importance ratio, and what the token losses are multiplied with in the sum (aggregation, and
             correction); None with an objective.
         correction: [N, T] what the token losses were multiplied by, 0 where they were rejected; None without a correction.
@@ -262,13 +262,13 @@ class BoundMethod:
         return (batch if whole is None else batch.replace(loss_mask=keep)), whole
 
     def loss(self, batch: Batch) -> Loss:
-        """Ratio, surrogate, aggregation and regularizers, or the objective and regularizers, of a minibatch.
+        """Ratio, surrogate and aggregation, or the objective, of a minibatch; and critic and regularizers.
 
         If the batch holds the field `weight` [N, T] (a micro-batch of a larger minibatch), it is used as the
         aggregation's weights.
 
         Raises:
-            MethodError: a regularizer of a micro-batch is a scalar, and does not declare that it couples rollouts.
+            MethodError: a term of a micro-batch is a scalar, and its function does not declare that it couples rollouts.
         """
         batch, correction = self.correct(batch)
         weight = batch["weight"] if "weight" in batch else self.weights(batch)
@@ -280,11 +280,11 @@ class BoundMethod:
             ratios, used = self._axes["ratio"][0].call(batch), corrected
             policy = (corrected * self._axes["surrogate"][0].call(batch, ratios, batch.advantages)).sum()
         terms: dict[str, Tensor] = {}
-        for key, stage, call in self._axes.get("regularizer", ()):
-            term = call(batch)
+        for key, stage, call in (*self._axes.get("critic", ()), *self._axes.get("regularizer", ())):
+            term, (axis, name) = call(batch), key.split("/", 1)
             if term.ndim == 0 and "weight" in batch and not stage.declared.couples:
-                raise MethodError(f"the regularizer '{stage.name}' gives a scalar: declare it with couples=True")
-            terms[key.removeprefix("regularizer/")] = (weight * term).sum() if term.ndim == 2 else term
+                raise MethodError(f"the {axis} '{stage.name}' gives a scalar: declare it with couples=True")
+            terms[name] = (weight * term).sum() if term.ndim == 2 else term
         return Loss(reduce(torch.add, terms.values(), policy), policy, terms, ratios, used, correction)
 
     # the end of the step -------------------------------------------------------------------------------------------

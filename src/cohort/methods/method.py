@@ -58,6 +58,7 @@ class Method(Requirements):
     ratio: Stage | None = None
     surrogate: Stage | None = None
     objective: Stage | None = None
+    critic: Stage | None = None
     regularizer: tuple[Stage, ...] = ()
     aggregation: Stage | None = None
     optimizer: Stage | None = None
@@ -187,8 +188,8 @@ class Method(Requirements):
         for axis in AXES:
             if axis in MANY:
                 out += [(axis, stage) for stage in getattr(self, axis)]
-            elif axis == "objective":
-                out += [(axis, self.objective)] if self.objective is not None else []
+            elif AXES[axis].default is None:
+                out += [(axis, stage)] if (stage := getattr(self, axis)) is not None else []
             elif self.objective is None or axis not in ("ratio", "surrogate"):
                 out.append((axis, self.stage(axis)))
         return out

@@ -58,7 +58,8 @@ class Requirements(ABC):
 
     def needs(self, *, loss: bool) -> frozenset[str]:
         """Fields that the functions read: those of the loss axes, or those of the axes before the update."""
-        return frozenset(n for axis, stage in self.stages() if (axis in LOSS_AXES) == loss for n in stage.needs)
+        here = [(axis, stage) for axis, stage in self.stages() if (axis in LOSS_AXES) == loss]
+        return frozenset(n for axis, stage in here for n in AXES[axis].needs | stage.needs)
 
     @property
     def couples(self) -> bool:
@@ -105,19 +106,10 @@ class Requirements(ABC):
         """True if the method can learn from completions that somebody else wrote."""
         return any(stage.declared.offline for _, stage in self.stages())
 
-    def _declared_with(self, trait: str) -> Stage | None:
-        return next((stage for _, stage in self.stages() if getattr(stage.declared, trait)), None)
-
-    @property
-    def critic(self) -> Mapping[str, Any] | None:
-        """Hyperparameters of the value function that the method trains; None if it trains none."""
-        stage = self._declared_with("critic")
-        return None if stage is None else stage.all_hyper
-
     @property
     def teacher(self) -> Mapping[str, Any] | None:
         """Hyperparameters of the slowly moving copy of the policy that the method needs; None if it needs none."""
-        stage = self._declared_with("teacher")
+        stage = next((stage for _, stage in self.stages() if stage.declared.teacher), None)
         return None if stage is None else stage.all_hyper
 
     @property

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from cohort.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -76,14 +78,17 @@ class Roles:
             how: `every` and `decay`, where the role's rule is another.
 
         Raises:
-            RuntimeError: there is no such role, the role whose model it copies has none, or the policy can have no critic.
+            UsageError: the policy can have no critic.
+            RuntimeError: there is no such role, or none plays the one that it copies.
         """
         if role not in RULES or role == "policy":
             raise RuntimeError(f"there is no role '{role}' to make (there are: {', '.join(list(RULES)[1:])})")
         rule = replace(RULES[role], **how)
         if rule.source is None:
             if self._critic is None:
-                raise RuntimeError("this policy can have no value function")
+                raise UsageError(
+                    "the method trains a value function, and this policy can have none: leave its critic out"
+                )
             self.models[role] = self._critic(kind)
         elif role != "reference" or not has_adapter(self.models["policy"]):
             if rule.source not in self.models:

@@ -120,6 +120,7 @@ def poad(
     return Method(
         advantage=use(decomposed, gamma=gamma, lam=lam, rewards=rewards),
         surrogate=use(stopping_clip, **clip),
-        regularizer=(use(critics.value_loss, **value), *bonus),
+        critic=use(critics.value_loss, **value),
+        regularizer=bonus,
         aggregation=use(aggregation.token_mean),
     )

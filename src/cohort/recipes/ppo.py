@@ -126,9 +126,7 @@ def ppo(
         shaping=() if reward_norm == "none" else (use(shaping.running_scale, **norm),),
         advantage=use(whitened_gae, beta=kl_beta, gamma=gamma, lam=lam, whiten=whiten == "batch", **white),
         surrogate=held if whiten == "minibatch" or dual_clip or critic_warmup else plain,
-        regularizer=(
-            use(critics.value_loss, **value),
-            *((use(regularizer.entropy_bonus, coef=entropy_coef),) if entropy_coef else ()),
-        ),
+        critic=use(critics.value_loss, **value),
+        regularizer=(use(regularizer.entropy_bonus, coef=entropy_coef),) if entropy_coef else (),
         aggregation=use(aggregation.token_mean),
     )

@@ -81,9 +81,9 @@ def value_targets(batch: Batch, *, gamma: float = 1.0) -> Batch:
     return batch.with_tokens(value_mask=mask, value_target=torch.where(mask, target, torch.zeros_like(target)))
 
 
-@needs("values", "finished")
+@needs("finished")
 @hooks(on_advantages=value_targets)
-@declare(critic=True, couples=True)
+@declare(couples=True)
 def finished_value_loss(
     batch: Batch, *, coef: float = 1.0, critic: str = "model", critic_lr: float | None = None
 ) -> Tensor:
@@ -112,7 +112,7 @@ def t_ppo(
     return Method(
         advantage=use(extended_gae, gamma=gamma, lam=gae_lambda),
         surrogate=use(surrogate.ppo_clip, low=clip_low, high=clip_high),
-        regularizer=(use(finished_value_loss, **value),),
+        critic=use(finished_value_loss, **value),
         aggregation=use(aggregation.token_mean),
         requires="sampling",
     )

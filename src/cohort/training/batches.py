@@ -88,6 +88,9 @@ class Batches:
             batch = batch.replace(ref_logp=self.trainer.log_probs(rollouts, role="reference", width=width))
         if "old_values" in early | late:
             batch = batch.with_tokens(old_values=self.trainer.log_probs(rollouts, "values", width=width))
+        if "target_values" in early | late:
+            values = self.trainer.log_probs(rollouts, "values", role="target", width=width)
+            batch = batch.with_tokens(target_values=values)
         return batch
 
     def with_old_logp(self, batch: Batch, rollouts: Sequence[Rollout]) -> Batch:

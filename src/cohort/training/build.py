@@ -312,22 +312,25 @@ def optimizer_of(setup: Setup) -> MasterWeights:
     scaled: tuple[list[torch.nn.Parameter], float] = ([], 1.0)
     trained = policy.trainable()
     if method.critic is not None:
-        scaled = (
-            policy.roles.trained(),
-            float(method.critic["critic_lr"] or config.optimisation.lr) / config.optimisation.lr,
-        )
+        lr = config.optimisation.lr
+        scaled = (policy.roles.trained(), float(method.critic.all_hyper.get("critic_lr") or lr) / lr)
     return MasterWeights(trained, lambda params: stage(params, config.optimisation.lr, **decay), scaled=scaled)
 
 
 def make_roles(policy: Policy, method: Method, *, seed: int) -> None:
     """Make the models beside the policy that a method declares: they are copies of it, or begin with the seed's numbers."""
-    if "ref_logp" in method.needs(loss=True) | method.needs(loss=False):
+    needs = method.needs(loss=True) | method.needs(loss=False)
+    if "ref_logp" in needs:
         policy.roles.make("reference")
     if (teacher := method.teacher) is not None:
         policy.roles.make("ema", decay=float(teacher["teacher_decay"]), every=int(teacher["teacher_every"]))
     if method.critic is not None:
         torch.manual_seed(seed)
-        policy.roles.make("critic", kind=str(method.critic["critic"]))
+        hyper = method.critic.all_hyper
+        policy.roles.make("critic", kind=str(hyper.get("critic", "model")))
+        if "target_values" in needs:
+            given = {name: hyper[f"target_{name}"] for name in ("decay", "every") if f"target_{name}" in hyper}
+            policy.roles.make("target", **given)
 
 
 def separate(prompts: list[Prompt], eval_prompts: list[Prompt], *, same: bool, log: Log) -> list[Prompt]:

@@ -26,7 +26,7 @@ from cohort.types.policy import Policy
 
 Log = Callable[[str], None]
 # Fields that the loop can compute when a method declares them.
-EARLY = frozenset({"old_logp", "ref_logp", "old_values"})
+EARLY = frozenset({"old_logp", "ref_logp", "old_values", "target_values"})
 COMPUTED = SCORED | TEACHER | EARLY
 TASK_ONLY = "the reward 'task' is the verifier of reasoning_gym data; for other data use number or math"
 

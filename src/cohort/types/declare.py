@@ -36,7 +36,6 @@ class Declaration:
         processes: (sampling) its requests have a processor, which only the embedded engine takes.
         refill: (filters) name of the hyperparameter with the most rounds of sampling that may replace what it removed.
         offline: True if it can learn from completions that somebody else wrote, as a file of pairs holds them.
-        critic: True if it trains a value function; its hyperparameters `critic` and `critic_lr` say which and how fast.
         teacher: True if it needs a slowly moving copy of the policy; its hyperparameters `teacher_decay` and
             `teacher_every` say how slowly.
         columns: hyperparameters that name a column of the data set, which every row must have.
@@ -59,7 +58,6 @@ class Declaration:
     processes: bool = False
     refill: str | None = None
     offline: bool = False
-    critic: bool = False
     teacher: bool = False
     columns: tuple[str, ...] = ()
     components: tuple[str, ...] = ()
@@ -122,7 +120,6 @@ def declare(
     processes: bool | None = None,
     refill: str | None = None,
     offline: bool | None = None,
-    critic: bool | None = None,
     teacher: bool | None = None,
     columns: tuple[str, ...] | None = None,
     components: tuple[str, ...] | None = None,
@@ -137,7 +134,6 @@ def declare(
         "processes": processes,
         "refill": refill,
         "offline": offline,
-        "critic": critic,
         "teacher": teacher,
         "columns": columns,
         "components": components,
