@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +9,12 @@ import pytest
 import torch
 
 from cohort.engine.base import Completion, Sampling
-from cohort.engine.native.engine import NativeEngine
+from cohort.engine.native.engine import NativeEngine, NativeSession
 from cohort.training import build as setting_up
 from cohort.training.build import prepare
 from cohort.training.config import make_config
 from cohort.training.display import Display
 from cohort.training.run import Result, train
-from cohort.types import Request
 from tests.stepping import run_of, sample
 
 
@@ -25,10 +23,17 @@ class Rough(NativeEngine):
 
     exact = False
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
-        for place, done in super().generate(requests, sampling):
+    def session(self, sampling: Sampling) -> NativeSession:
+        session = super().session(sampling)
+        exact = session.next
+
+        def rough() -> tuple[int, Completion]:
+            number, done = exact()
             off = [((7 * token + 3 * t) % 11 - 5) / 5 for t, token in enumerate(done.tokens)]
-            yield place, replace(done, sampled_logp=[a + b for a, b in zip(done.sampled_logp, off, strict=True)])
+            return number, replace(done, sampled_logp=[a + b for a, b in zip(done.sampled_logp, off, strict=True)])
+
+        session.next = rough  # type: ignore[method-assign]
+        return session
 
 
 @pytest.fixture

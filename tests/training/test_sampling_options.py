@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from cohort.engine.base import Completion, Sampling
+from cohort.environments import SingleTurn
 from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
-from cohort.rollouts.collect import Collector
+from cohort.rewards.grader import Grader
+from cohort.rewards.scorer import Scorer
+from cohort.rollouts.runner import Runner
 from cohort.training.build import prepare
 from cohort.training.config import make_config, parse_set, read_config
 from cohort.training.evaluate import evaluate_prompts
@@ -105,9 +108,12 @@ def test_the_text_of_a_rollout_is_what_was_drawn(people: dict[str, CausalLM], na
         tokens = [*policy.renderer.encode_completion(prompt, text), end]
         numbers = [-1.0] * len(tokens)
         completion = Completion(tokens, numbers, numbers, numbers, finished=True)
-        collector = Collector(policy, Scripted(completion), Sampling(), None, 50)  # type: ignore[arg-type]
-        (rollout,) = collector.generate([request_of(prompt, count=50)])
+        runner = Runner(policy, Scripted(completion), Sampling(), QUESTIONS)  # type: ignore[arg-type]
+        (rollout,) = runner.run([request_of(prompt, count=50)])
         assert rollout.text == text
+
+
+QUESTIONS = SingleTurn(Grader(Scorer([]), "", 1.0, 50))
 
 
 class Scripted:
@@ -118,10 +124,25 @@ class Scripted:
     def __init__(self, *completions: Completion) -> None:
         self.completions = completions
 
-    def generate(self, requests: Any, sampling: Sampling) -> Any:
-        yield from enumerate(self.completions)
+    def session(self, sampling: Sampling) -> Scripted:
+        self.asked: list[Request] = []
+        return self
 
-    def sync(self) -> None: ...
+    @property
+    def waiting(self) -> int:
+        return len(self.asked)
+
+    def submit(self, request: Request) -> int:
+        self.asked.append(request)
+        return len(self.completions) - 1
+
+    def next(self) -> tuple[int, Completion]:
+        self.asked.pop()
+        return 0, self.completions[0]
+
+    def end(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -145,8 +166,8 @@ def test_the_text_of_a_rollout_ends_before_the_stop_string(
         tokens, [-9.0] * len(tokens), numbers, numbers, finished=ended, stop=stop if ended else None
     )
     request = request_of(prompt_of(policy, "1+1="), prefix=before)
-    collector = Collector(policy, Scripted(completion), Sampling(stop=(stop,)), None, 20)  # type: ignore[arg-type]
-    (rollout,) = collector.generate([request])
+    runner = Runner(policy, Scripted(completion), Sampling(stop=(stop,)), QUESTIONS)  # type: ignore[arg-type]
+    (rollout,) = runner.run([request])
     assert rollout.text == seen
     assert rollout.tokens == [*before, *tokens]
     assert rollout.finished is ended

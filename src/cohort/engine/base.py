@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -118,6 +118,10 @@ class Session(Protocol):
         Raises:
             LookupError: no request is waiting.
         """
+        ...
+
+    def next_unless(self, stop: Callable[[], bool]) -> tuple[int, Completion] | None:
+        """As `next`, but None as soon as `stop` says so, which is asked often: there is something to submit, for one."""
         ...
 
     def close(self) -> None:

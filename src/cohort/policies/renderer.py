@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from cohort.errors import UsageError, shown
 from cohort.policies.pieces import UNREADABLE, Decoder, Pieces, special_tokens
-from cohort.policies.template import Turn, render_chat, turn_of
+from cohort.policies.template import Turn, between, render_chat, turn_of
 from cohort.types import Message, Prompt
 
 PromptFormat = Literal["auto", "chat", "text"]
@@ -82,6 +82,10 @@ class TextRenderer:
             messages = [{"role": "system", "content": system}, *messages]
         if self.templated(source):
             return render_chat(self.tokenizer, messages, tools, self.name or "the model")
+        return self._joined(messages)
+
+    def _joined(self, messages: Sequence[Message]) -> str:
+        """Messages where there is no chat template."""
         for i, message in enumerate(messages, 1):
             if message.get("tool_calls") or message.get("function_call"):
                 raise UsageError(
@@ -136,6 +140,32 @@ class TextRenderer:
         ids = whole[start:] if joint else self.encode(text)
         last = self._end(templated) if end else None
         return ids if last is None or (ids and ids[-1] in self.stop_ids) else (*ids, last)
+
+    def answer(
+        self,
+        prompt: Prompt,
+        said: str | Sequence[Message],
+        last: int | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> tuple[int, ...]:
+        """Token ids of what others say behind the policy's turn, up to where it speaks again.
+
+        Args:
+            prompt: what the conversation began with; see `templated`.
+            said: messages, or a text: a user's message where a template stands around it, and else the text as it is.
+            last: the last token of the turn; a token that ends it is not put there twice.
+
+        Raises:
+            UsageError: the template refuses the messages or leaves one out, or there is none for those that need one.
+        """
+        if not self.templated(prompt.source):
+            return self.encode(said if isinstance(said, str) else "\n\n" + self._joined(said))
+        messages = [{"role": "user", "content": said}] if isinstance(said, str) else list(said)
+        ids = self.encode(between(self.tokenizer, messages, tools, self.name or "the model"))
+        end = self.turn.end
+        if end is None or last != end or end not in ids:
+            return ids
+        return ids[ids.index(end) + 1 :]
 
     def _end(self, templated: bool) -> int | None:
         """The token that ends a completion; None if nothing is known to."""

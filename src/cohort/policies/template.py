@@ -57,6 +57,20 @@ def render_chat(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Map
     return text if not rest or text.endswith(said) else text + rest
 
 
+def between(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], of: str) -> str:
+    """What the chat template puts behind what the assistant said, up to where it speaks again: the end of its turn, and
+    messages of others.
+
+    Raises:
+        UsageError: the template refuses the messages, or leaves one out.
+    """
+    asked, said = MARK.format("user"), MARK.format("assistant")
+    before: list[Message] = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+    text = _rendered(tokenizer, [*before, *messages], tools, of, goes_on=False)
+    _all_shown(tokenizer, [*before, *messages], tools, text, of)
+    return text.partition(said)[2]
+
+
 def _apply(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], goes_on: bool) -> str:
     text = tokenizer.apply_chat_template(
         list(messages),

@@ -16,7 +16,6 @@ Defaults: decay 2 and the inserted sentence are the paper's (8 exits a prompt).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -26,7 +25,7 @@ from cohort.axes import advantage
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_order
-from cohort.types import Batch, Request, Rollout, Segment
+from cohort.types import Batch, Request, Rollout
 from cohort.types.access import Sampler
 from cohort.types.declare import declare, needs
 
@@ -61,16 +60,15 @@ def serial_exits(
         groups.setdefault(request.prompt.id, []).append(request)
     paths = sampler.generate([members[0] for members in groups.values()])
     rollouts: list[Rollout] = []
-    cuts: list[tuple[Rollout, Request, int]] = []
+    cuts: list[tuple[Rollout, int, int]] = []
     for path, members in zip(paths, groups.values(), strict=True):
         rollouts.append(path.replace(fields={**path.fields, "exit_position": len(path.tokens) + 1.0}))
         length = _thought(path, end)
         if length:
             positions = exit_positions(length, torch.rand(len(members) - 1, generator=sampler.rng, dtype=torch.float64))
-            cuts += [(path, request, at) for request, at in zip(members[1:], positions, strict=False)]
-    told = Segment(inserted, "method")
-    exits = sampler.generate([replace(request, history=(*path.head(at), told)) for path, request, at in cuts])
-    for (_, _, at), rollout in zip(cuts, exits, strict=True):
+            cuts += [(path, at, request.seed) for request, at in zip(members[1:], positions, strict=False)]
+    paths, places, seeds = [cut[0] for cut in cuts], [cut[1] for cut in cuts], [cut[2] for cut in cuts]
+    for at, rollout in zip(places, sampler.extend(paths, places, insert=inserted, seeds=seeds), strict=True):
         rollouts.append(rollout.replace(fields={**rollout.fields, "exit_position": float(at)}))
     return rollouts
 

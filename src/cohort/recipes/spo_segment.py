@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -51,20 +50,21 @@ def valued_cuts(
 ) -> list[Rollout]:
     """Rollouts with `cut_value` [L]: the mean reward of continuations from just before a token; NaN where no cut is."""
     paths = sampler.generate(requests)
-    asked: list[Request] = []
-    for i, path in enumerate(paths):
+    cut: list[Rollout] = []
+    places: list[int] = []
+    for path in paths:
         logp, mask = torch.tensor([path.sampler_logp]), torch.tensor([path.mask], dtype=torch.bool)
-        for t in cuts(logp, mask, interval=interval, prob_threshold=prob_threshold)[0].nonzero()[:, 0].tolist():
-            for k in range(continuations):
-                seed = path.request.seed + 1 + t * continuations + k
-                asked.append(replace(path.request, history=path.head(t), seed=seed, meta={"cut": (i, t)}))
-    found: dict[tuple[int, int], list[float]] = {}
-    for end in sampler.grade(sampler.generate(asked)):
-        found.setdefault(end.request.meta["cut"], []).append(end.reward)
-    values = [[math.nan] * len(path.tokens) for path in paths]
-    for (i, t), rewards in found.items():
-        values[i][t] = sum(rewards) / len(rewards)
-    return [path.replace(fields={**path.fields, "cut_value": row}) for path, row in zip(paths, values, strict=True)]
+        at = cuts(logp, mask, interval=interval, prob_threshold=prob_threshold)[0].nonzero()[:, 0].tolist()
+        cut, places = cut + [path] * len(at), places + at
+    found: dict[tuple[str | None, int], list[float]] = {}
+    for end in sampler.grade(sampler.extend(cut, places, continuations)):
+        found.setdefault((end.parent, len(end.request.prefix)), []).append(end.reward)
+    out = []
+    for path in paths:
+        rewards = [found.get((path.id, t), []) for t in range(len(path.tokens))]
+        values = [sum(each) / len(each) if each else math.nan for each in rewards]
+        out.append(path.replace(fields={**path.fields, "cut_value": values}))
+    return out
 
 
 def segment_gains(batch: Batch, *, prob_threshold: float) -> Tensor:

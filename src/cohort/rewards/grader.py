@@ -12,6 +12,9 @@ from cohort.rewards.calling import TrainerState
 from cohort.rewards.scorer import Scorer
 from cohort.types import Message, Rollout
 
+# The component that is what a rollout's environment gave, in all its turns.
+ENVIRONMENT = "environment"
+
 
 @dataclass(frozen=True)
 class Grader:
@@ -46,13 +49,30 @@ class Grader:
         return tuple(spec.name for spec in self.scorer.specs)
 
     def grade(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
-        """Rollouts with their components, reward and accuracy; `Rollout` says which have none."""
+        """Rollouts with their components, reward and accuracy; `Rollout` says which have none.
+
+        What their environments gave is added to what the reward functions say.
+        """
+        ended = [rollout for rollout in rollouts if rollout.status != "failed"]
+        if len(ended) == len(rollouts):
+            return self._grade(ended)
+        graded = iter(self._grade(ended))
+        return [next(graded) if rollout.status != "failed" else self._failed(rollout) for rollout in rollouts]
+
+    def _failed(self, rollout: Rollout) -> Rollout:
+        """A rollout whose environment failed."""
+        if not rollout.failed:
+            self.failures.append(f"{rollout.prompt.where or 'a rollout'}: {rollout.error}")
+        components = {**dict.fromkeys(self.names), **rollout.components}
+        return rollout.replace(components=components, reward=math.nan, accuracy=math.nan, failed=True)
+
+    def _grade(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         if not rollouts:
             return []
         begin = time.perf_counter()
         scores = self.scorer.grade(
             [r.prompt.source for r in rollouts],
-            [r.text if isinstance(r.prompt.source, str) else [_assistant(r.text)] for r in rollouts],
+            [r.text if isinstance(r.prompt.source, str) else _said(r) for r in rollouts],
             [r.tokens for r in rollouts],
             columns_of([r.prompt.row for r in rollouts]),
             where=[r.prompt.where or f"row {i}" for i, r in enumerate(rollouts, 1)],
@@ -66,10 +86,14 @@ class Grader:
         out = []
         for i, rollout in enumerate(rollouts):
             components = {name: values[i] for name, values in scores.components.items()}
+            own = {name: value for name, value in rollout.components.items() if name not in components}
             failed = self.scorer.on_error == "skip" and i in scores.failed
-            reward = math.nan if failed else weighted_sum(self.weights, components.values())
-            right = None if failed else components[self.accuracy]
-            accuracy = math.nan if right is None else float(right >= self.correct_at)
+            components.update(own)
+            weights = (*self.weights, *map(own_weight, own))
+            reward = math.nan if failed else weighted_sum(weights, components.values())
+            # Without reward functions the environment's reward says what is correct.
+            right = None if failed else components[self.accuracy] if self.accuracy else reward
+            accuracy = math.nan if right is None or math.isnan(right) else float(right >= self.correct_at)
             logged = {column: values[i] for column, values in scores.extra.items()}
             out.append(
                 rollout.replace(components=components, reward=reward, accuracy=accuracy, failed=failed, logged=logged)
@@ -94,5 +118,13 @@ def weighted_sum(weights: Iterable[float], values: Iterable[float | None]) -> fl
     return sum(known) if known else math.nan
 
 
-def _assistant(text: str) -> Message:
-    return {"role": "assistant", "content": text}
+def own_weight(name: str) -> float:
+    """Of a component that an environment gave: its reward counts, parts of it stand beside."""
+    return float(name == ENVIRONMENT)
+
+
+def _said(rollout: Rollout) -> list[Message]:
+    """The completion of a conversation: what was said after the prompt, by the policy and to it."""
+    if len(rollout.turns) > 1:
+        return [message for turn in rollout.turns for message in turn.messages]
+    return [{"role": "assistant", "content": rollout.text}]

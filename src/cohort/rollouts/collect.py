@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cohort.engine.base import Engine, Sampling
+from cohort.environments import EnvironmentFactory, SingleTurn
 from cohort.methods import BoundMethod
 from cohort.rewards.grader import Grader
 from cohort.rollouts.batching import check_groups
 from cohort.rollouts.runner import Runner
-from cohort.rollouts.sampler import Draws
+from cohort.rollouts.sampler import StepSampler
 from cohort.seeds import derive, generator
 from cohort.types import Prompt, Request, Rollout
 from cohort.types.policy import Policy
@@ -25,6 +26,7 @@ class Collector:
         system: system message of the run, for texts rendered while sampling.
         entropy_tokens: see `Runner`.
         version: of the policy's weights: updates so far.
+        environments: what answers the policy; by default every answer ends its episode, and the reward functions judge it.
     """
 
     policy: Policy
@@ -35,24 +37,43 @@ class Collector:
     system: str | None = None
     entropy_tokens: int = 0
     version: int = 0
+    environments: EnvironmentFactory = None  # type: ignore[assignment]
     sampled_tokens: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"sample": 0.0})
+
+    def __post_init__(self) -> None:
+        self.environments = self.environments or SingleTurn(self.grader)
+
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        """Of the components of its rollouts' rewards."""
+        return (*self.grader.names, *self.environments.names)
+
+    @property
+    def reward_weights(self) -> tuple[float, ...]:
+        return (*self.grader.weights, *self.environments.weights)
 
     @property
     def runner(self) -> Runner:
         """What runs episodes with the weights as they are."""
-        return Runner(self.policy, self.engine, self.sampling, self.version, self.entropy_tokens)
+        given = (self.policy, self.engine, self.sampling, self.environments, self.system)
+        return Runner(*given, version=self.version, entropy_tokens=self.entropy_tokens)
 
     def close(self) -> None:
         """End what runs beside the trainer: the reward functions' process, and what the engine has."""
         self.grader.scorer.close()
         self.engine.close()
 
-    def generate(self, requests: Sequence[Request]) -> list[Rollout]:
-        """A rollout for every request, in their order; not scored."""
+    def generate(self, requests: Sequence[Request], *, alone: bool = False) -> list[Rollout]:
+        """A rollout for every request, in their order; not scored.
+
+        Args:
+            alone: no environment answers.
+        """
         begin = time.perf_counter()
-        rollouts = self.runner.run(requests)
-        self.sampled_tokens += sum(len(rollout.tokens) - len(rollout.request.prefix) for rollout in rollouts)
+        runner = replace(self.runner, environments=SingleTurn(self.grader)) if alone else self.runner
+        rollouts = runner.run(requests)
+        self.sampled_tokens += sum(map(drawn_tokens, rollouts))
         self.seconds["sample"] += time.perf_counter() - begin
         return rollouts
 
@@ -67,12 +88,12 @@ class Collector:
         """Rollouts of prompts, `counts` of each, through the method's guidance and sampling, with those without a reward."""
         self.version = method.info.version
         requests = [
-            Request(prompt, prompt.tokens, derive(seed, prompt.id, k), self.max_new_tokens)
+            Request(prompt, prompt.tokens, derive(seed, prompt.id, k), self.max_new_tokens, environment_seed=seed)
             for prompt, count in zip(prompts, counts, strict=True)
             for k in range(count)
         ]
-        draws = Draws(self.runner, self.grader, self.generate, self.max_new_tokens, self.system, seed)
-        sampler = draws.sampler(method, generator(seed, "tools"))
+        draws = StepSampler(self.runner, self.generate, self.max_new_tokens, self.system, seed)
+        sampler = draws.lent(method, generator(seed, "tools"))
         rollouts = method.guidance(requests, sampler)
         if draws.unscored:
             # In their places, where the method drew what was asked for.
@@ -80,3 +101,9 @@ class Collector:
             rollouts = sorted([*rollouts, *draws.unscored], key=lambda r: place.get(r.request.seed, len(requests)))
         check_groups(rollouts, requests)
         return rollouts
+
+
+def drawn_tokens(rollout: Rollout) -> int:
+    """Tokens that were drawn for a rollout."""
+    new = rollout.segments[len(rollout.request.history) :]
+    return sum(len(segment) for segment in new if segment.writer == "policy")

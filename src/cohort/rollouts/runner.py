@@ -1,15 +1,31 @@
-"""Runs episodes: has them drawn, and makes rollouts of what was drawn."""
+"""Runs episodes: has turns drawn, asks environments what comes of them, and makes rollouts of it all.
+
+    reset the environment                   its observation is the context
+    repeat:
+        draw a turn behind what stands there
+        step the environment with it        its observation is appended
+    until it is done, or the budget is
+
+Episodes do not wait for each other: the next turn of one is submitted as soon as its environment has answered, while
+others are being drawn. Sampled actions are appended to, never turned into text and back.
+"""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cohort.engine.base import Completion, Engine, Sampling
 from cohort.engine.stopping import first_stop
+from cohort.environments.base import EnvironmentFactory, observed, stepped
+from cohort.errors import UsageError
 from cohort.policies.passes import log_probs
-from cohort.types import Request, Rollout, Segment, Status
+from cohort.rollouts.answers import GRACE, Answers
+from cohort.rollouts.episode import Episode, EpisodeError, begin, why
+from cohort.types import Request, Rollout, Segment
 from cohort.types.policy import Policy
 from cohort.types.support import Candidates, Support
 
@@ -19,6 +35,8 @@ class Runner:
     """Runs one episode for every request.
 
     Attributes:
+        environments: what answers the policy.
+        system: system message of the run, for what environments show first.
         version: of the policy's weights: updates so far.
         entropy_tokens: most padded tokens in a pass for entropies that are read but which the engine does not report;
             0 if nobody reads them.
@@ -27,19 +45,21 @@ class Runner:
     policy: Policy
     engine: Engine
     sampling: Sampling
+    environments: EnvironmentFactory
+    system: str | None = None
     version: int = 0
     entropy_tokens: int = 0
 
     def run(self, requests: Sequence[Request]) -> list[Rollout]:
-        """A rollout for every request, in their order; not scored."""
-        done: list[Rollout | None] = [None] * len(requests)
-        for place, completion in self.engine.generate(requests, self.sampling):
-            done[place] = self._rollout(requests[place], completion)
-        rollouts = [rollout for rollout in done if rollout is not None]
+        """A rollout for every request, in their order; not scored.
+
+        What fails in an environment ends its own episode (status "failed"), and no other.
+        """
+        rollouts = [episode.rollout() for episode in _Run(self).finish(begin(self.environments, requests))]
         return self._with_entropies(rollouts) if self.entropy_tokens and not self.sampling.greedy else rollouts
 
     def text(self, tokens: Sequence[int], finished: bool, stop: str | None = None) -> str:
-        """The text of a rollout's tokens, without the stop token that ends it, or the stop string and what follows it."""
+        """The text of a turn's tokens, without the stop token that ends it, or the stop string and what follows it."""
         before = self.policy.renderer.decode(tokens[:-1]) if finished else ""
         if stop is None:
             return before if finished else self.policy.renderer.decode(tokens)
@@ -48,20 +68,16 @@ class Runner:
         found = first_stop(text, before, (stop,))
         return text[: found[0]] if found else text
 
-    def _rollout(self, request: Request, completion: Completion) -> Rollout:
-        logp = completion.sampled_logp if completion.policy_logp is None else completion.policy_logp
-        rule = self.sampling.rule(self.policy.renderer.stop_ids)
-        sets: list[Candidates | None] | None = None if completion.candidates is None else [*completion.candidates]
-        drawn = Segment(
-            tuple(completion.tokens),
-            logp=tuple(logp),
-            entropy=tuple(completion.entropy),
-            support=None if rule.free and sets is None else Support(rule, sets),
-            version=self.version,
-        )
-        text = self.text([*request.prefix, *drawn.actions], completion.finished, completion.stop)
-        status: Status = "finished" if completion.finished else "truncated"
-        return Rollout(request, (*request.history, drawn), status, text, name_of(request))
+    def cut(self, rollout: Rollout, count: int) -> Rollout:
+        """A rollout shortened to its first `count` tokens, unfinished, its text renewed."""
+        turns = [turn for turn in rollout.turns if turn.start < count]
+        start = turns[-1].start if turns else 0
+        said = {"role": "assistant", "content": self.text(rollout.tokens[start:count], False)}
+        if turns and turns[-1].end >= count:
+            turns[-1] = replace(turns[-1], end=count, messages=(said,))
+        texts = [str(message["content"]) for turn in turns for message in turn.messages]
+        text = "\n\n".join(texts) if turns else str(said["content"])
+        return rollout.replace(segments=rollout.head(count), turns=tuple(turns), status="truncated", text=text)
 
     def _with_entropies(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """Rollouts with the entropies that the engine did not report, from a pass of the policy."""
@@ -81,11 +97,6 @@ class Runner:
         return out
 
 
-def name_of(request: Request) -> str:
-    """The id of a request's rollout: no two requests of a run have the same seed."""
-    return f"{request.seed:016x}"
-
-
 def with_entropies(rollout: Rollout, values: Sequence[float]) -> Rollout:
     """The rollout with entropies (one a token, or more) where those of the policy's tokens are not known."""
     segments, at = [], 0
@@ -94,3 +105,120 @@ def with_entropies(rollout: Rollout, values: Sequence[float]) -> Rollout:
         at += len(segment)
         segments.append(replace(segment, entropy=tuple(new if math.isnan(own) else own for own, new in found)))
     return rollout.replace(segments=tuple(segments))
+
+
+# An episode, and what its environment was asked to do.
+Asked = tuple[Episode, str]
+
+
+class _Run:
+    """Episodes that run together."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner, self.renderer = runner, runner.policy.renderer
+        self.session = runner.engine.session(runner.sampling)
+        self.answers: Answers[Asked] = Answers()
+        self.drawing: dict[int, Episode] = {}
+        self.open: set[int] = set()
+
+    def finish(self, episodes: list[Episode]) -> list[Episode]:
+        """Run them to their ends."""
+        try:
+            for episode in episodes:
+                if episode.environment is not None:
+                    self.open.add(id(episode))
+                    self._ask(episode, "reset", episode.request.prompt.row, episode.seed())
+            self._take_answers()
+            if self.runner.environments.turns == 1 and not self.answers.pending:
+                self.session.end()
+            while self.session.waiting or self.answers.pending:
+                self._draw()
+                self._take_answers()
+        finally:
+            self._close(episodes)
+        return episodes
+
+    def _draw(self) -> None:
+        """Wait for the next turn, or for an answer, whichever comes first."""
+        if not self.session.waiting:
+            self.answers.wait()
+            return
+        found = self.session.next_unless(self.answers.came) if self.answers.pending else self.session.next()
+        if found is None:
+            return
+        number, completion = found
+        episode = self.drawing.pop(number)
+        tokens = [action for segment in episode.segments for action in segment.actions][episode.start :]
+        text = self.runner.text([*tokens, *completion.tokens], completion.finished, completion.stop)
+        episode.drawn(self._segment(completion), text, completion.finished)
+        if episode.status is None:
+            self._ask(episode, "step", episode.said)
+        else:
+            self._end(episode)
+
+    def _segment(self, completion: Completion) -> Segment:
+        logp = completion.sampled_logp if completion.policy_logp is None else completion.policy_logp
+        rule = self.runner.sampling.rule(self.renderer.stop_ids)
+        sets: list[Candidates | None] | None = None if completion.candidates is None else [*completion.candidates]
+        return Segment(
+            tuple(completion.tokens),
+            logp=tuple(logp),
+            entropy=tuple(completion.entropy),
+            support=None if rule.free and sets is None else Support(rule, sets),
+            version=self.runner.version,
+        )
+
+    # environments --------------------------------------------------------------------------------------------------
+
+    def _ask(self, episode: Episode, what: str, *given: Any) -> None:
+        self.answers.ask((episode, what), lambda: getattr(episode.environment, what)(*given))
+
+    def _take_answers(self) -> None:
+        while (answer := self.answers.take()) is not None:
+            episode, what = answer.who
+            if what == "close":
+                if answer.error is not None:
+                    warnings.warn(why("an environment did not close", answer.error), RuntimeWarning, stacklevel=4)
+                continue
+            try:
+                if answer.error is not None:
+                    raise EpisodeError(why(f"the environment's {what} failed", answer.error))
+                self._go_on(episode, what, answer.value)
+            except EpisodeError as error:
+                episode.fail(str(error))
+            except (TypeError, ValueError, UsageError) as error:
+                # What it gave is not what an environment gives, or cannot be shown to this policy.
+                episode.fail(f"the environment's {what}: {error}")
+            if episode.status is not None:
+                self._end(episode)
+
+    def _go_on(self, episode: Episode, what: str, value: Any) -> None:
+        """Do what follows from an answer."""
+        if what == "reset":
+            episode.show(observed(value), self.renderer, self.runner.system)
+        else:
+            step = stepped(value, self.runner.environments.components)
+            seen = None if step.done else observed(step.observation)
+            if episode.again:
+                episode.live_again(step, seen)
+            else:
+                episode.take(step, seen, self.renderer)
+        if episode.again:
+            self._ask(episode, "step", episode.again[0].messages[0])
+        elif episode.status is None:
+            self.drawing[self.session.submit(episode.order(self.renderer))] = episode
+
+    def _end(self, episode: Episode) -> None:
+        if id(episode) in self.open:
+            self.open.discard(id(episode))
+            self._ask(episode, "close")
+
+    def _close(self, episodes: list[Episode]) -> None:
+        """Give all back. Where the run is given up, environments have a moment to close."""
+        self.session.close()
+        for episode in episodes:
+            self._end(episode)
+        while self.answers.pending and self.answers.wait(GRACE):
+            self._take_answers()
+        self._take_answers()
+        self.answers.close()

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from cohort.methods import BoundMethod
-from cohort.rewards.grader import Grader
 from cohort.rollouts.runner import Runner
 from cohort.seeds import derive
 from cohort.types import Message, Prompt, Request, Rollout
 from cohort.types.access import Sampler
 
 
+class Generate(Protocol):
+    """Rollouts of requests that are known to fit, in their order and not scored; `alone` without their environments."""
+
+    def __call__(self, requests: Sequence[Request], *, alone: bool = False) -> list[Rollout]: ...
+
+
 @dataclass
-class Draws:
-    """What a step's sampler is made of.
+class StepSampler:
+    """What a round of sampling is made of.
 
     Attributes:
-        generate: see Sampler; of requests that are known to fit.
         max_new_tokens: most tokens of a rollout.
         system: system message of the run, for texts rendered while sampling.
         seed: of this round of sampling.
@@ -30,31 +34,57 @@ class Draws:
     """
 
     runner: Runner
-    grader: Grader
-    generate: Callable[[Sequence[Request]], list[Rollout]]
+    generate: Generate
     max_new_tokens: int
     system: str | None
     seed: int
     unscored: list[Rollout] = field(default_factory=list)
     asked: int = 0
 
-    def sampler(self, method: BoundMethod, rng: torch.Generator) -> Sampler:
+    def lent(self, method: BoundMethod, rng: torch.Generator) -> Sampler:
         """What a method's axes are lent."""
 
+        def generate(requests: Sequence[Request]) -> list[Rollout]:
+            return self.generate([self._fitted(request) for request in requests])
+
+        def extend(
+            rollout: Rollout | Sequence[Rollout],
+            at: int | Sequence[int],
+            n: int = 1,
+            *,
+            insert: tuple[int, ...] = (),
+            seeds: Sequence[int] | None = None,
+        ) -> list[Rollout]:
+            rollouts = [rollout] if isinstance(rollout, Rollout) else list(rollout)
+            places = [at] if isinstance(at, int) else list(at)
+            parts = (
+                [None] * len(rollouts) if seeds is None else [seeds[i * n : (i + 1) * n] for i in range(len(rollouts))]
+            )
+            asked = [
+                request
+                for each, place, part in zip(rollouts, places, parts, strict=True)
+                for request in each.branches(place, n, insert=insert, seeds=part)
+            ]
+            return generate(asked)
+
+        def grade(rollouts: Sequence[Rollout]) -> list[Rollout]:
+            return [rollout for rollout in self.runner.environments.group_rewards(rollouts) if rollout.scored]
+
         def draw(requests: Sequence[Request]) -> list[Rollout]:
-            drawn = self.grader.grade(method.sampling(requests, sampler))
+            drawn = self.runner.environments.group_rewards(method.sampling(requests, sampler))
             self.unscored += [rollout for rollout in drawn if not rollout.scored]
             return [rollout for rollout in drawn if rollout.scored]
 
         sampler = Sampler(
-            generate=lambda requests: self.generate([self._fitted(r) for r in requests]),
+            generate=generate,
+            extend=extend,
             draw=draw,
-            grade=lambda rollouts: [rollout for rollout in self.grader.grade(rollouts) if rollout.scored],
+            grade=grade,
             ask=self._ask,
             render=self._render,
             encode=self.runner.policy.renderer.encode,
             encode_completion=self.runner.policy.renderer.encode_completion,
-            cut=self._cut,
+            cut=self.runner.cut,
             rng=rng,
             step=method.info.step,
             steps=method.info.steps,
@@ -71,11 +101,7 @@ class Draws:
             self.asked += 1
             prompt = Prompt("asked", str(source), context, source)
             requests.append(Request(prompt, context, derive(self.seed, "ask", self.asked), self._room(context)))
-        return [rollout.text for rollout in self.generate(requests)]
-
-    def _cut(self, rollout: Rollout, count: int) -> Rollout:
-        text = self.runner.text(rollout.tokens[:count], False)
-        return rollout.replace(segments=rollout.head(count), status="truncated", text=text)
+        return [rollout.text for rollout in self.generate(requests, alone=True)]
 
     def _room(self, context: Sequence[int], prefix: Sequence[int] = ()) -> int:
         """Tokens that may still be drawn after a context and a prefix."""

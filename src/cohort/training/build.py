@@ -69,11 +69,11 @@ class Setup:
     @property
     def reward_names(self) -> tuple[str, ...]:
         """Of the components of its rollouts' rewards."""
-        return self.collector.grader.names if self.offline is None else (LABEL,)
+        return self.collector.reward_names if self.offline is None else (LABEL,)
 
     @property
     def reward_weights(self) -> tuple[float, ...]:
-        return self.collector.grader.weights if self.offline is None else (1.0,)
+        return self.collector.reward_weights if self.offline is None else (1.0,)
 
     @property
     def longest(self) -> int:

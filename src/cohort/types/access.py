@@ -21,6 +21,10 @@ class Sampler:
 
     Attributes:
         generate: draw one rollout per request, continuing after its prefix; not scored.
+        extend: (rollout, at, n, *, insert, seeds) -> n rollouts that go on after its first `at` actions, behind the token ids
+            `insert`; not scored. Of several rollouts, with a place each, the children of the first come first, and all are
+            drawn together. A child's `parent` is the rollout's `id`. `seeds` has one for each child; by default they follow
+            from the rollout's own, the place and n.
         draw: draw by the method's sampling axis, and score.
         grade: rollouts with their rewards, where sampling itself needs to know them; a rollout that could not be scored
             is left out.
@@ -34,6 +38,7 @@ class Sampler:
     """
 
     generate: Callable[[Sequence[Request]], list[Rollout]]
+    extend: Callable[..., list[Rollout]]
     draw: Callable[[Sequence[Request]], list[Rollout]]
     grade: Callable[[Sequence[Rollout]], list[Rollout]]
     ask: Callable[[Sequence[str | list[Message]]], list[str]]

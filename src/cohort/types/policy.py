@@ -84,6 +84,20 @@ class Renderer(Protocol):
         """A text as actions behind a prompt; with `end`, and what ends a rollout after it."""
         ...
 
+    def answer(
+        self, prompt: Prompt, said: str | Sequence[Message], last: int | None = None, tools: Sequence[Any] = ()
+    ) -> tuple[int, ...]:
+        """What others say behind the policy's turn, up to where it speaks again, as actions.
+
+        Args:
+            prompt: what the conversation began with.
+            last: the last action of the turn, which may have ended it already.
+
+        Raises:
+            UsageError: it cannot be put so.
+        """
+        ...
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Actions of a rollout as text."""
         ...

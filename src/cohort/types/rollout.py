@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -102,6 +103,22 @@ def head(segments: Iterable[Segment], count: int) -> tuple[Segment, ...]:
     return tuple(out)
 
 
+@dataclass(frozen=True)
+class Turn:
+    """What the policy said once, and what its environment answered.
+
+    Attributes:
+        start, end: the policy's part are the rollout's actions [start, end), with what a method put among them.
+        messages: what the policy said, then what the environment answered, if anything.
+        reward: of the turn; None where the environment gives none.
+    """
+
+    start: int
+    end: int
+    messages: tuple[Message, ...] = ()
+    reward: float | None = None
+
+
 class Processor(Protocol):
     """What changes the temperature of every next token of a request, by what its distribution is like.
 
@@ -127,6 +144,7 @@ class Request:
         processor: changes the temperature of every token; None draws all at that of the call.
         environment_seed: rollouts of one prompt with the same one meet the same environment.
         parent: id of the rollout that the history was taken from; None if it is a beginning.
+        turns: of the history, those that are over, with their environment's answer.
     """
 
     prompt: Prompt
@@ -138,27 +156,12 @@ class Request:
     processor: Processor | None = None
     environment_seed: int = 0
     parent: str | None = None
+    turns: tuple[Turn, ...] = ()
 
     @cached_property
     def prefix(self) -> tuple[int, ...]:
         """The actions of the history."""
         return tuple(action for segment in self.history for action in segment.actions)
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What the policy said once, and what its environment answered.
-
-    Attributes:
-        start, end: the policy's part are the rollout's actions [start, end), with what a method put among them.
-        messages: what the policy said, then what the environment answered, if anything.
-        reward: of the turn; None where the environment gives none.
-    """
-
-    start: int
-    end: int
-    messages: tuple[Message, ...] = ()
-    reward: float | None = None
 
 
 Status = Literal["finished", "truncated", "failed"]
@@ -256,6 +259,32 @@ class Rollout:
     def head(self, count: int) -> tuple[Segment, ...]:
         """The segments of its first `count` tokens: the history of a request that branches off there."""
         return head(self.segments, count)
+
+    def branches(
+        self, at: int, n: int = 1, *, insert: tuple[int, ...] = (), seeds: Sequence[int] | None = None
+    ) -> list[Request]:
+        """Requests for n rollouts that go on after its first `at` actions.
+
+        Args:
+            insert: token ids that a method puts there first.
+            seeds: of the n; by default they follow from the rollout's own, the place and n.
+
+        Raises:
+            ValueError: there is no such place: it lies behind the end, or inside what the environment said.
+        """
+        if not 0 <= at <= len(self.tokens):
+            raise ValueError(f"a rollout of {len(self.tokens)} actions does not go on after {at}")
+        over = []
+        for turn, following in pairwise(self.turns):
+            if turn.end < at < following.start:
+                raise ValueError(
+                    f"after {at} actions the environment speaks: go on after {turn.end} or {following.start}"
+                )
+            if following.start <= at:
+                over.append(turn)
+        history = (*self.head(at), Segment(insert, "method")) if insert else self.head(at)
+        seeds = [self.request.seed + 1 + at * n + k for k in range(n)] if seeds is None else seeds
+        return [replace(self.request, history=history, seed=seed, parent=self.id, turns=tuple(over)) for seed in seeds]
 
     def unscored(self) -> Rollout:
         """The rollout as one that was not drawn in its request's context: to be scored there before it is trained on."""

@@ -5,7 +5,7 @@ Every distinct context is encoded once and copied for its requests; rollouts tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ class CachedDecoder:
     ) -> None:
         self.policy, self.sampling = policy, sampling
         self.slots, self.cache_mb, self.open = slots, cache_mb, False
+        # Asked after every step whether to leave off for a moment.
+        self.stop: Callable[[], bool] | None = None
         self.requests: list[Request] = []
         self.contexts: list[tuple[int, ...]] = []
         self.waiting: list[int] = []
@@ -52,13 +54,13 @@ class CachedDecoder:
         alive = [self.requests[i] for i in self.waiting]
         self.rows, _ = rows_within(self.policy, alive, slots=self.slots, cache_mb=self.cache_mb, shared=False)
 
-    def run(self) -> Iterator[tuple[int, Completion]]:
-        """(place of the request, completion), as rollouts finish."""
+    def run(self) -> Iterator[tuple[int, Completion] | None]:
+        """(place of the request, completion), as rollouts finish; None where `stop` said so."""
         while self.waiting:
             places, self.waiting = self.waiting[: self.rows], self.waiting[self.rows :]
             yield from self._wave([(i, self.requests[i]) for i in places])
 
-    def _wave(self, wave: list[tuple[int, Request]]) -> Iterator[tuple[int, Completion]]:
+    def _wave(self, wave: list[tuple[int, Request]]) -> Iterator[tuple[int, Completion] | None]:
         places = [i for i, _ in wave]
         requests = [request for _, request in wave]
         drawing = Drawing(self.policy, requests, self.sampling)
@@ -70,6 +72,8 @@ class CachedDecoder:
                 yield places[row], drawing.completion(row)
             if bool(ended.all()):
                 return
+            if self.stop is not None and self.stop():
+                yield None
             if bool(ended.any()):
                 kept = (~ended).nonzero()[:, 0]
                 cache.batch_select_indices(kept)

@@ -96,7 +96,7 @@ class NativeSession:
         self.count, self.open = 0, True
         # The decoder at work, what it gives, and the number of each of its requests.
         self.decoder: SharedDecoder | CachedDecoder | None = None
-        self.running: Iterator[tuple[int, Completion]] = iter(())
+        self.running: Iterator[tuple[int, Completion] | None] = iter(())
         self.numbers: list[int] = []
 
     @property
@@ -119,15 +119,24 @@ class NativeSession:
         """See Session."""
         self.alive, self.new, self.decoder, self.running = {}, [], None, iter(())
 
-    @torch.inference_mode()
     def next(self) -> tuple[int, Completion]:
         """See Session."""
+        found = self._next(None)
+        assert found is not None
+        return found
+
+    def next_unless(self, stop: Callable[[], bool]) -> tuple[int, Completion] | None:
+        """See Session."""
+        return self._next(stop)
+
+    @torch.inference_mode()
+    def _next(self, stop: Callable[[], bool] | None) -> tuple[int, Completion] | None:
         if not self.alive:
             raise LookupError("no request is waiting to be drawn")
         while True:
             try:
-                self._hand_over()
-                place, completion = next(self.running)
+                self._hand_over(stop)
+                found = next(self.running)
             except StopIteration:
                 self.decoder = None
             except (RuntimeError, MemoryError) as error:
@@ -135,13 +144,15 @@ class NativeSession:
                     raise
                 self.engine.slots = self.decoder.rows // 2
             else:
-                number = self.numbers[place]
+                if found is None:
+                    return None
+                number = self.numbers[found[0]]
                 del self.alive[number]
-                return number, completion
+                return number, found[1]
             if self.decoder is not None:
                 self._shrink()
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, stop: Callable[[], bool] | None) -> None:
         """Give the decoder what has come in; where there is none, a new one takes all."""
         if self.decoder is None:
             self.numbers, self.new = list(self.alive), []
@@ -153,7 +164,7 @@ class NativeSession:
             self.numbers += self.new
             self.decoder.add([self.alive[number] for number in self.new])
             self.new = []
-        self.decoder.open = self.open
+        self.decoder.open, self.decoder.stop = self.open, stop
 
     def _shrink(self) -> None:
         """After memory ran out: what did not end is drawn again, and its seed gives the same tokens."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -66,8 +66,9 @@ class SharedDecoder:
         flash: Flash | None = None,
     ) -> None:
         self.policy, self.sampling = policy, sampling
-        # True while further requests may come.
+        # True while further requests may come; asked after every step whether to leave off for a moment.
         self.open = False
+        self.stop: Callable[[], bool] | None = None
         self.slots, self.cache_mb = slots, cache_mb
         self.base = policy.base
         self.device = policy.device
@@ -145,8 +146,8 @@ class SharedDecoder:
 
     # the loop ------------------------------------------------------------------------------------------------------
 
-    def run(self) -> Iterator[tuple[int, Completion]]:
-        """(place of the request, completion), as rollouts finish."""
+    def run(self) -> Iterator[tuple[int, Completion] | None]:
+        """(place of the request, completion), as rollouts finish; None where `stop` said so."""
         while self.waiting or self._busy():
             free = self.rows - self._busy()
             some = free == self.rows or free >= max(1, self.rows // 4)
@@ -159,7 +160,11 @@ class SharedDecoder:
                     if self.moved:
                         self._arrange()
                     done = self._take(self._forward())
+                    if self.stop is not None and self.stop():
+                        break
             yield from done
+            if not done and self._busy():
+                yield None
 
     def _busy(self) -> int:
         """Rows that have not ended."""

@@ -92,6 +92,10 @@ class Draws(Protocol):
         """
         ...
 
+    def next_unless(self, stop: Callable[[], bool]) -> tuple[int, Answer] | None:
+        """As `next`, but None as soon as `stop` says so, which is asked often."""
+        ...
+
     def close(self) -> None:
         """Give up what is not finished."""
         ...
@@ -302,7 +306,16 @@ class VLLMSession:
         """See Session."""
         if self.draws is None or not self.alive:
             raise LookupError("no request is waiting to be drawn")
-        number, answer = self.draws.next()
+        return self._completion(*self.draws.next())
+
+    def next_unless(self, stop: Callable[[], bool]) -> tuple[int, Completion] | None:
+        """See Session."""
+        if self.draws is None or not self.alive:
+            raise LookupError("no request is waiting to be drawn")
+        found = self.draws.next_unless(stop)
+        return None if found is None else self._completion(*found)
+
+    def _completion(self, number: int, answer: Answer) -> tuple[int, Completion]:
         return number, self.engine.completion(self.alive.pop(number), self.sampling, answer)
 
     def close(self) -> None:

@@ -189,7 +189,15 @@ class LocalDraws:
 
     def next(self) -> tuple[int, Answer]:
         """See Draws."""
+        found = self.next_unless(lambda: False)
+        assert found is not None
+        return found
+
+    def next_unless(self, stop: Callable[[], bool]) -> tuple[int, Answer] | None:
+        """See Draws."""
         while not self.done:
+            if stop():
+                return None
             with _failing():
                 if not self.engine.has_unfinished_requests():
                     raise EngineError(f"vLLM dropped {len(self.waiting)} of {self.count} requests")

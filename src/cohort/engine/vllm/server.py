@@ -8,11 +8,12 @@ development mode, adapters by `/v1/load_lora_adapter` (page features/lora).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,8 @@ from cohort.errors import EngineError, UsageError
 
 # Statuses after which the same request may succeed.
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+# Seconds between two looks at whether to wait on.
+POLL = 0.02
 START = (
     "VLLM_SERVER_DEV_MODE=1 VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve MODEL --logprobs-mode processed_logprobs"
 )
@@ -298,6 +301,14 @@ class ServerDraws:
         """See Draws."""
         number, finished = self.done.get()
         return number, finished.result()
+
+    def next_unless(self, stop: Callable[[], bool]) -> tuple[int, Answer] | None:
+        """See Draws."""
+        while not stop():
+            with contextlib.suppress(Empty):
+                number, finished = self.done.get(timeout=POLL)
+                return number, finished.result()
+        return None
 
     def close(self) -> None:
         """See Draws."""

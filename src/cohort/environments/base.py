@@ -1,0 +1,165 @@
+"""The types of environments: what a policy observes, what a turn comes to, and who makes the environments of a prompt.
+
+An environment is one episode's own. Its methods are plain functions or coroutines: what a plain one takes, all rollouts
+wait for, so one that waits for something itself (a server, a sandbox) should be a coroutine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cohort.errors import UsageError, shown
+from cohort.rewards.grader import ENVIRONMENT, Grader, own_weight
+from cohort.types import Message, Prompt, Rollout
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a policy is shown.
+
+    Attributes:
+        content: messages, or a plain text, which a chat template shows as the user's.
+        media: images and the like that the messages speak of.
+        tools: schemas of functions that the policy may call from here on.
+    """
+
+    content: str | list[Message]
+    media: Sequence[Any] = ()
+    tools: Sequence[Mapping[str, Any]] = ()
+
+
+# Plain texts and lists of messages are observations, too.
+Seen = Observation | str | list[Message]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a turn came to.
+
+    Attributes:
+        observation: what the policy is shown next; None where there is nothing more to say.
+        reward: of this turn; None where the environment does not reward. A rollout's is the sum over its turns.
+        components: parts of the reward by name, summed over the turns likewise; see `EnvironmentFactory.components`.
+        done: True if the episode ends here. An observation that comes with it is not shown.
+    """
+
+    observation: Seen | None = None
+    reward: float | None = 0.0
+    components: Mapping[str, float] = field(default_factory=dict)
+    done: bool = False
+
+
+class Environment(Protocol):
+    """The world of one episode."""
+
+    def reset(self, row: Mapping[str, Any], seed: int) -> Seen | Awaitable[Seen]:
+        """Begin.
+
+        Args:
+            row: all columns of the prompt's row in the data set.
+            seed: of everything that is random; all rollouts of a group get the same.
+
+        Returns:
+            what the policy is conditioned on. Where that is the prompt, it is left as the method's guidance has it.
+        """
+        ...
+
+    def step(self, message: Message) -> Step | Awaitable[Step]:
+        """Take what the policy said, an assistant's message, and answer it."""
+        ...
+
+    def close(self) -> Awaitable[None] | None:
+        """Give back what it holds; called once, however the episode ended."""
+        ...
+
+
+class EnvironmentFactory:
+    """Makes the environments of prompts, and rewards what became of their episodes.
+
+    Attributes:
+        grader: the run's reward functions.
+        components: names of the parts of the reward that its environments report (`Step.components`).
+        turns: most turns of an episode; None if that is not known.
+    """
+
+    components: tuple[str, ...] = ()
+    turns: int | None = None
+
+    def __init__(self, grader: Grader) -> None:
+        self.grader = grader
+        taken = sorted({*grader.names} & {*self.names})
+        if taken:
+            raise UsageError(
+                f"a reward function is called {taken[0]!r}, but so is what the environment itself rewards: give the function "
+                "another name"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the reward components that its environments give beside those of the reward functions."""
+        return (ENVIRONMENT, *self.components)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Of these components in the reward: parts of the environment's own reward are in that already."""
+        return tuple(map(own_weight, self.names))
+
+    def make(self, prompt: Prompt, n: int) -> Sequence[Environment]:
+        """Environments for n rollouts of a prompt."""
+        raise NotImplementedError
+
+    def group_rewards(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        """Rollouts, whole groups of them, with their rewards: here is where they can be compared with each other.
+
+        By default the reward functions see all of them in one call, and what they say is added to the turns' rewards.
+        """
+        return self.grader.grade(rollouts)
+
+
+def observed(value: object) -> Observation:
+    """What an environment shows.
+
+    Raises:
+        TypeError: it is no observation.
+    """
+    found = value if isinstance(value, Observation) else Observation(value)  # type: ignore[arg-type]
+    content = found.content
+    if isinstance(content, str):
+        return found
+    if not isinstance(content, list) or not content:
+        raise TypeError(f"an observation is a text or a list of messages, not {_shown(content)}")
+    for message in content:
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
+            raise TypeError(f"a message has 'role' and 'content', unlike {_shown(message)}")
+    return found
+
+
+def stepped(value: object, components: Sequence[str]) -> Step:
+    """What a turn came to.
+
+    Args:
+        components: names that its components may have.
+
+    Raises:
+        TypeError, ValueError: it is no step that an episode can go on from.
+    """
+    if not isinstance(value, Step):
+        raise TypeError(f"step gives a cohort.environments.Step, not {_shown(value)}")
+    for name, number in {"reward": value.reward, **value.components}.items():
+        known = number is None and name == "reward"
+        if not known and not (isinstance(number, (int, float)) and abs(number) < float("inf")):
+            raise ValueError(f"{name} is a finite number, not {_shown(number)}")
+    for name in value.components:
+        if name not in components:
+            raise ValueError(
+                f"component {name!r} is not among the factory's components ({', '.join(components) or 'none'}): name it there"
+            )
+    if value.observation is None and not value.done:
+        raise ValueError("a step that does not end the episode has an observation to go on from")
+    return value
+
+
+def _shown(value: object) -> str:
+    return f"{type(value).__name__} ({shown(value, 80)})"

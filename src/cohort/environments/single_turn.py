@@ -1,0 +1,47 @@
+"""A question, an answer, and reward functions that look at it: the environment of one turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cohort.environments.base import EnvironmentFactory, Step
+from cohort.types import Message, Prompt
+
+DONE = Step(reward=None, done=True)
+
+
+class Question:
+    """Shows the prompt, and is done with the answer.
+
+    Args:
+        source: of the prompt.
+    """
+
+    def __init__(self, source: str | list[Message]) -> None:
+        self.source = source
+
+    def reset(self, row: Mapping[str, Any], seed: int) -> str | list[Message]:
+        """The prompt."""
+        return self.source
+
+    def step(self, message: Message) -> Step:
+        """Nothing follows: the reward functions look at all answers together."""
+        return DONE
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+
+class SingleTurn(EnvironmentFactory):
+    """Questions, rewarded by the run's reward functions alone."""
+
+    turns = 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ()
+
+    def make(self, prompt: Prompt, n: int) -> Sequence[Question]:
+        """See EnvironmentFactory; they have no state, so that one does for all."""
+        return [Question(prompt.source)] * n

@@ -1,0 +1,245 @@
+"""One episode while it lasts: what was said in it, what it was worth, and how it ended."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cohort.environments.base import Environment, EnvironmentFactory, Observation, Step
+from cohort.errors import shown
+from cohort.rewards.grader import ENVIRONMENT
+from cohort.seeds import derive
+from cohort.types import Message, Request, Rollout, Segment, Status, Turn
+from cohort.types.policy import Renderer
+
+
+class EpisodeError(Exception):
+    """What ends an episode, and no other."""
+
+
+@dataclass
+class Episode:
+    """See the module.
+
+    Attributes:
+        request: the order, with the context that the environment showed.
+        environment: None if it could not be made.
+        names: of the components that the environment's rewards have; none where it does not reward.
+        segments: all actions so far, the request's history first.
+        turns: those that are over.
+        again: turns of the history that the environment still has to live through.
+        start: of the turn that goes on, in actions.
+        said: of that turn, once it is drawn.
+        worth: name -> sum over the turns.
+        status: None as long as it lasts.
+    """
+
+    request: Request
+    environment: Environment | None
+    names: tuple[str, ...] = ()
+    segments: list[Segment] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    again: list[Turn] = field(default_factory=list)
+    start: int = 0
+    said: Message = field(default_factory=dict)
+    worth: dict[str, float] = field(default_factory=dict)
+    tools: Sequence[Mapping[str, Any]] = ()
+    status: Status | None = None
+    error: str = ""
+
+    @property
+    def place(self) -> int:
+        """Actions so far."""
+        return sum(map(len, self.segments))
+
+    def room(self, renderer: Renderer) -> int:
+        """Actions that may still follow."""
+        limit = renderer.context_length or math.inf
+        here = self.place
+        left = self.request.max_new_tokens - (here - len(self.request.prefix))
+        return int(min(left, limit - len(self.request.context) - here))
+
+    def seed(self) -> int:
+        """Of the environment."""
+        return derive(self.request.environment_seed, "environment", self.request.prompt.id)
+
+    def show(self, seen: Observation, renderer: Renderer, system: str | None) -> None:
+        """Begin with what the environment shows.
+
+        Raises:
+            EpisodeError: it cannot be shown.
+        """
+        request, prompt = self.request, self.request.prompt
+        texts_alone(seen)
+        self.tools = seen.tools or prompt.tools
+        if seen.content == prompt.source:
+            return
+        if request.context != prompt.tokens:
+            raise EpisodeError(
+                "the method's guidance puts something into the prompt, but the environment shows another: leave one of them out"
+            )
+        context = renderer.prompt(seen.content, system, self.tools)[1]
+        self.request = replace(request, context=context)
+        room = self.room(renderer)
+        if room < 1:
+            raise EpisodeError(
+                f"the environment shows {len(context)} tokens, and the model takes {renderer.context_length}, answer included"
+            )
+        self.request = replace(self.request, max_new_tokens=room)
+
+    def order(self, renderer: Renderer) -> Request:
+        """The request for the turn that comes now."""
+        if len(self.segments) == len(self.request.history):
+            return self.request
+        return replace(
+            self.request,
+            history=tuple(self.segments),
+            seed=derive(self.request.seed, "turn", len(self.turns)),
+            max_new_tokens=self.room(renderer),
+        )
+
+    def drawn(self, segment: Segment, text: str, finished: bool) -> None:
+        """Take what the policy said."""
+        self.segments.append(segment)
+        self.said = {"role": "assistant", "content": text}
+        if not finished:
+            self.over()
+            self.status = "truncated"
+
+    def over(self, reward: float | None = None, answer: Sequence[Message] = ()) -> None:
+        """The turn that goes on ends."""
+        end = sum(map(len, self.segments))
+        self.turns.append(Turn(self.start, end, (self.said, *answer), reward))
+
+    def take(self, step: Step, seen: Observation | None, renderer: Renderer) -> None:
+        """Take what the environment made of the turn.
+
+        Args:
+            seen: what it shows next; None if it is done.
+
+        Raises:
+            EpisodeError: it cannot be shown.
+        """
+        self.count(step)
+        if seen is None:
+            self.over(step.reward)
+            self.status = "finished"
+            return
+        texts_alone(seen)
+        self.tools = seen.tools or self.tools
+        last = next((s.actions[-1] for s in reversed(self.segments) if s.actions), None)
+        ids = renderer.answer(self.request.prompt, seen.content, last, self.tools)
+        if self.room(renderer) <= len(ids):
+            self.over(step.reward)
+            self.status = "truncated"
+            return
+        self.over(step.reward, messages_of(seen))
+        self.segments.append(Segment(ids, "environment"))
+        self.start = self.place
+
+    def live_again(self, step: Step, seen: Observation | None) -> None:
+        """Take what the environment made of a turn of the history, which it must have made of it before.
+
+        Raises:
+            EpisodeError: it is another.
+        """
+        turn = self.again.pop(0)
+        if seen is None or tuple(messages_of(seen)) != turn.messages[1:]:
+            raise EpisodeError(
+                "the environment answered differently when an episode of its was lived through again, to go on from inside it: "
+                "with the same row, seed and messages it must give the same answers"
+            )
+        self.count(step)
+        self.turns.append(replace(turn, reward=step.reward))
+
+    def count(self, step: Step) -> None:
+        """Add up what a turn was worth."""
+        if self.names:
+            for name, value in {**step.components, ENVIRONMENT: step.reward or 0.0}.items():
+                self.worth[name] = self.worth.get(name, 0.0) + value
+
+    def fail(self, error: str) -> None:
+        """End it for what happened."""
+        self.status, self.error = "failed", error
+
+    def rollout(self) -> Rollout:
+        """What became of it."""
+        assert self.status is not None
+        failed = self.status == "failed"
+        texts = [str(message["content"]) for turn in self.turns for message in turn.messages]
+        return Rollout(
+            self.request,
+            tuple(self.segments),
+            self.status,
+            "\n\n".join(texts),
+            name_of(self.request),
+            tuple(self.turns),
+            self.error,
+            {name: None if failed else self.worth.get(name) for name in self.names},
+        )
+
+
+def begin(factory: EnvironmentFactory, requests: Sequence[Request]) -> list[Episode]:
+    """An episode for every request; the environments of a prompt are made together."""
+    groups: dict[str, list[int]] = {}
+    for i, request in enumerate(requests):
+        groups.setdefault(request.prompt.id, []).append(i)
+    episodes = [
+        Episode(
+            request,
+            None,
+            factory.names,
+            list(request.history),
+            again=list(request.turns),
+            start=_behind_answers(request) if request.turns else 0,
+        )
+        for request in requests
+    ]
+    for places in groups.values():
+        prompt = requests[places[0]].prompt
+        try:
+            made = list(factory.make(prompt, len(places)))
+            if len(made) != len(places):
+                raise ValueError(f"{len(made)} environments were made for {len(places)} rollouts")
+        except (Exception, SystemExit) as error:
+            for i in places:
+                episodes[i].fail(why("the environment could not be made", error))
+        else:
+            for i, environment in zip(places, made, strict=True):
+                episodes[i].environment = environment
+    return episodes
+
+
+def name_of(request: Request) -> str:
+    """The id of a request's rollout: no two requests of a run have the same seed."""
+    return f"{request.seed:016x}"
+
+
+def messages_of(seen: Observation) -> list[Message]:
+    """What is shown, as messages."""
+    return [{"role": "user", "content": seen.content}] if isinstance(seen.content, str) else seen.content
+
+
+def texts_alone(seen: Observation) -> None:
+    """Raises EpisodeError: there is more than texts to show."""
+    if seen.media:
+        raise EpisodeError(f"the environment shows {len(seen.media)} media, and the policy reads texts alone")
+
+
+def why(what: str, error: BaseException) -> str:
+    """What failed and where, on one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{what}: {type(error).__name__}: {shown(str(error), 300)}{place}"
+
+
+def _behind_answers(request: Request) -> int:
+    """Where the turn begins that a request goes on with: behind the environment's last answer."""
+    at, start = 0, 0
+    for segment in request.history:
+        at += len(segment)
+        start = at if segment.writer == "environment" else start
+    return start
