@@ -233,7 +233,7 @@ def why(what: str, error: BaseException) -> str:
     """What failed and where, on one line."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{what}: {type(error).__name__}: {shown(str(error), 300)}{place}"
+    return f"{what}: {shown(error, 300)}{place}"
 
 
 def _behind_answers(request: Request) -> int:

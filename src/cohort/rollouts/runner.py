@@ -183,7 +183,7 @@ class _Run:
             try:
                 if answer.error is not None:
                     raise EpisodeError(why(f"the environment's {what} failed", answer.error))
-                self._go_on(episode, what, answer.value)
+                self._take(episode, what, answer.value)
             except EpisodeError as error:
                 episode.fail(str(error))
             except (TypeError, ValueError, UsageError) as error:
@@ -191,9 +191,13 @@ class _Run:
                 episode.fail(f"the environment's {what}: {error}")
             if episode.status is not None:
                 self._end(episode)
+            elif episode.again:
+                self._ask(episode, "step", episode.again[0].messages[0])
+            else:
+                self.drawing[self.session.submit(episode.order(self.renderer))] = episode
 
-    def _go_on(self, episode: Episode, what: str, value: Any) -> None:
-        """Do what follows from an answer."""
+    def _take(self, episode: Episode, what: str, value: Any) -> None:
+        """Take an answer, and leave the episode as one that goes on, or has ended."""
         if what == "reset":
             episode.show(observed(value), self.renderer, self.runner.system)
         else:
@@ -203,10 +207,6 @@ class _Run:
                 episode.live_again(step, seen)
             else:
                 episode.take(step, seen, self.renderer)
-        if episode.again:
-            self._ask(episode, "step", episode.again[0].messages[0])
-        elif episode.status is None:
-            self.drawing[self.session.submit(episode.order(self.renderer))] = episode
 
     def _end(self, episode: Episode) -> None:
         if id(episode) in self.open:
