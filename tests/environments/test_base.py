@@ -1,0 +1,65 @@
+"""The types of environments, and the environment of one turn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cohort.environments import EnvironmentFactory, Observation, SingleTurn, Step
+from cohort.environments.base import observed, stepped
+from cohort.errors import UsageError
+from cohort.rewards.grader import Grader
+from cohort.rewards.scorer import Scorer
+from cohort.rewards.spec import parse
+from cohort.types import Prompt
+from tests.environments.worlds import Worlds, grader
+
+CHAT = [{"role": "user", "content": "1+1?"}]
+
+
+@pytest.mark.parametrize("value", ["a text", CHAT, Observation("a text", tools=({"type": "function"},))])
+def test_texts_and_messages_are_observations(value: Any) -> None:
+    found = observed(value)
+    assert isinstance(found, Observation)
+    assert found.content == (value.content if isinstance(value, Observation) else value)
+    assert observed(found) is found
+
+
+@pytest.mark.parametrize("value", [None, 3, [], ["a text"], [{"role": 1, "content": "x"}], {"role": "user"}])
+def test_anything_else_is_none(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"observation is a text|has 'role' and 'content'"):
+        observed(value)
+
+
+def test_steps_that_an_episode_can_go_on_from() -> None:
+    for step in (Step("more"), Step("", 1), Step(done=True), Step(CHAT, None), Step("x", 0.5, {"a": 2.0}, True)):
+        assert stepped(step, ("a",)) is step
+
+
+def test_a_question_is_its_prompt_and_is_done_with_the_answer() -> None:
+    factory = SingleTurn(grader())
+    prompt = Prompt("p", "p", (1,), CHAT)
+    made = factory.make(prompt, 3)
+    assert len(made) == 3
+    assert made[0].reset({}, 0) is CHAT
+    assert made[0].step({"role": "assistant", "content": "2"}) == Step(reward=None, done=True)
+    assert (factory.names, factory.weights, factory.turns) == ((), (), 1)
+
+
+def test_an_environments_components_stand_beside_its_reward() -> None:
+    factory = Worlds()
+    assert factory.names == ("environment", "turns")
+    assert factory.weights == (1.0, 0.0)
+    assert EnvironmentFactory(grader()).names == ("environment",)
+
+
+def environment(completions: list[str], **_: Any) -> list[float]:
+    return [0.0] * len(completions)
+
+
+def test_a_reward_function_cannot_have_the_environments_name() -> None:
+    taken = Grader(Scorer(parse([environment]), process=False), "environment", 1.0, 8)
+    with pytest.raises(UsageError, match="called 'environment'"):
+        Worlds(of=taken)
+    SingleTurn(taken)
