@@ -104,6 +104,22 @@ def test_a_session_goes_on_after_it_was_idle_and_says_when_nothing_waits() -> No
     assert session.waiting == 0
 
 
+def test_those_that_come_later_may_end_at_once() -> None:
+    """Some of many that come in while few are drawn end with their first token, and others move to their places."""
+    policy = POLICIES["shared"]
+    prompt = prompt_of(policy, "1 + 1 =")
+    first, *others = requests = [request_of(prompt, seed=i, count=1 if i % 2 else 9) for i in range(7)]
+    expected = dict(NativeEngine(policy).generate(requests, Sampling(stop_ids=frozenset())))
+    session = NativeEngine(policy).session(Sampling(stop_ids=frozenset()))
+    session.submit(first)
+    assert session.next_unless(lambda: True) is None
+    assert session.next_unless(lambda: True) is None
+    for request in others:
+        session.submit(request)
+    found = dict(session.next() for _ in range(session.waiting))
+    assert all(same(found[i], expected[i]) for i in expected)
+
+
 def test_memory_that_runs_out_in_a_session_costs_nothing_but_time(monkeypatch: pytest.MonkeyPatch) -> None:
     from cohort.engine.native.shared import SharedDecoder
 

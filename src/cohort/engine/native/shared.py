@@ -243,6 +243,10 @@ class SharedDecoder:
             field = getattr(self, name)
             field[target] = field[source]
             setattr(self, name, field[:size])
+        if self.own:
+            # Rows that have just come in may have no room yet: they have nothing to take along.
+            held = source < self.own[0][0].shape[0]
+            target, source = target[held], source[held]
         for keys, values in self.own:
             keys[target], values[target] = keys[source], values[source]
         self.moved = True
