@@ -13,9 +13,24 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort.errors import UsageError
-from cohort.training.config import TrainConfig, from_file, from_options, from_set, keys, make_config, read_config
+from cohort.analysis import configuration
+from cohort.analysis.configuration import flat
+from cohort.errors import Renamed, UsageError
+from cohort.training.config import (
+    DOTTED,
+    FIELDS,
+    PLACES,
+    SECTIONS,
+    TrainConfig,
+    from_file,
+    from_options,
+    from_set,
+    keys,
+    make_config,
+    read_config,
+)
 from cohort.training.reading import read_yaml
+from cohort.training.sections import CheckpointConfig, SamplingConfig
 
 FEW = settings(max_examples=300, deadline=None)
 FLAT = [key for key in keys() if "." not in key]
@@ -285,3 +300,89 @@ def test_any_text_is_a_configuration_or_refused(tmp_path_factory: pytest.TempPat
         make_config(from_file(path))
     except UsageError as error:
         assert "any.yaml" in str(error)
+
+
+# sections -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_never_ambiguous():
+    fields = [name for section in SECTIONS.values() for name in section.model_fields]
+    assert len(set(fields)) == len(fields)
+    assert not set(SECTIONS) & set(PLACES)
+    assert {*configuration.SECTIONS, *DOTTED} == set(SECTIONS)
+    assert set(FIELDS) == set(keys())
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"top_p": 0.5, "steps": 7, "checkpoint": {"keep": 4}, "data": "x.jsonl"},
+        {"sampling.top_p": 0.5, "optimisation.steps": 7, "checkpoint.keep": 4, "dataset.data": "x.jsonl"},
+        {
+            "sampling": {"top_p": 0.5},
+            "optimisation": {"steps": 7},
+            "checkpoint": {"keep": 4},
+            "dataset": {"data": "x.jsonl"},
+        },
+        {"sampling": SamplingConfig(top_p=0.5), "steps": 7, "checkpoint": CheckpointConfig(keep=4), "data": "x.jsonl"},
+    ],
+)
+def test_a_key_goes_by_its_own_name_and_with_its_sections(tmp_path: Path, written):
+    made = make_config(written)
+    assert (made.sampling.top_p, made.optimisation.steps, made.checkpoint.keep) == (0.5, 7, 4)
+    assert made.given() == {"data": "x.jsonl", "top_p": 0.5, "steps": 7, "checkpoint.keep": 4}
+    assert make_config(made.given()) == made
+    made.save(tmp_path / "c.yaml")
+    stored = yaml.safe_load((tmp_path / "c.yaml").read_text())
+    assert (stored["sampling"]["top_p"], stored["method"]) == (0.5, "grpo")
+    # As versions before sections wrote it, and as they do now.
+    for form in (made.plain(), stored):
+        assert flat(form) == made.plain()
+        (tmp_path / "again.yaml").write_text(yaml.safe_dump(form))
+        assert make_config(from_file(tmp_path / "again.yaml")).plain() == made.plain()
+
+
+def test_a_later_layer_wins_however_a_key_is_written():
+    made = make_config({"sampling": {"top_p": 0.1, "top_k": 3}}, {"top_p": 0.2}, from_set(["sampling.top_p=0.3"]))
+    assert (made.sampling.top_p, made.sampling.top_k) == (0.3, 3)
+
+
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        ("sampling.top_p=9", "--set sampling.top_p=9: Input should be less"),
+        ("sampling.top_q=1", "no key 'sampling.top_q'; did you mean sampling.top_p"),
+        ("smapling.top_p=1", "did you mean top_p?"),
+        ("every=3", "did you mean checkpoint.every?"),
+        ("sampling=3", "no key 'sampling'; did you mean sampling."),
+        ("samplin=3", "did you mean sampling"),
+        ("dataset.data=[1]", "--set dataset.data takes a file"),
+    ],
+)
+def test_what_is_wrong_in_a_section_is_said_as_it_was_written(item, says):
+    with pytest.raises(UsageError) as error:
+        make_config(from_set([item]))
+    assert says in str(error.value)
+
+
+def test_a_text_in_a_section_stays_the_text_that_was_set():
+    assert make_config(from_set(["dataset.system=5"])).dataset.system == "5"
+
+
+def test_what_a_file_has_wrong_in_a_section_is_named(tmp_path: Path):
+    path = tmp_path / "c.yaml"
+    path.write_text("sampling:\n  top_p: 9\n")
+    with pytest.raises(UsageError, match=r"c\.yaml: sampling\.top_p = 9: Input"):
+        make_config(from_file(path))
+    path.write_text("top_p: 0.9\nsampling:\n  top_p: 0.8\n")
+    with pytest.raises(UsageError, match=r"c\.yaml: sampling\.top_p = 0\.8: it is given as 'top_p', too"):
+        from_file(path)
+    make_config({"data": [{"prompt": "a"}]}).save(path)
+    with pytest.raises(UsageError, match="data was given from Python"):
+        from_file(path)
+
+
+def test_a_model_is_taken_by_the_name_that_it_had_and_says_its_own():
+    with pytest.warns(Renamed, match="the model nursery is called toy now"):
+        assert make_config({"model": "nursery"}).policy.model == "toy"
+    assert flat({"model": "nursery", "method": "grpo"}) == {"model": "toy", "method": "grpo"}

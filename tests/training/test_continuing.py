@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import torch
 import yaml
 
 from cohort.analysis.configuration import flat
-from cohort.errors import UsageError
+from cohort.errors import Renamed, UsageError
 from cohort.training import checkpoint
-from cohort.training.config import make_config
+from cohort.training.config import from_file, make_config
 from cohort.training.display import Display
+from cohort.training.folder import choose_folder
 from cohort.training.inputs import carried, places
 from cohort.training.run import train
 from tests.training.conftest import ROWS
@@ -215,3 +218,53 @@ def test_a_checkpoint_of_another_run_is_refused(base: dict[str, Any], tmp_path: 
     shutil.copytree(other / "checkpoints" / "step-000002", Path(base["out"]) / "checkpoints" / "step-000002")
     with pytest.raises(UsageError, match="cannot be taken over"):
         run(base, steps=3, resume=True)
+
+
+SAMPLE = Path(__file__).parents[1] / "samples" / "run-0.1" / "stopped"
+
+
+def continued(**keys: Any) -> list[dict[str, Any]]:
+    """Metrics of the steps that a run of before, in this folder, goes on with; nothing is said to be other or begun anew."""
+    said: list[str] = []
+    display = Display(quiet=True)
+    display.log = said.append  # type: ignore[method-assign]
+    expected = json.loads(Path("expected.json").read_text())["metrics"]
+    result = train(make_config(from_file(Path("config.yaml")), {"out": None, **keys}), resume=True, display=display)
+    assert any(re.fullmatch("continuing .* after step 2", line) for line in said)
+    assert not [line for line in said if "changed" in line or "anew" in line or "checksums" in line]
+    assert [row["step"] for row in result.metrics] == [1, 2, 3, 4]
+    return [{key: row[key] for key in want} for row, want in zip(result.metrics[2:], expected, strict=True)]
+
+
+@pytest.mark.parametrize("called", ["model", "nursery"])
+def test_a_run_that_the_version_before_left_goes_on_as_it_would_have_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: str
+) -> None:
+    """The configuration without sections, also with the name that the toy model had."""
+    shutil.copytree(SAMPLE, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    folder = Path("runs") / f"grpo+knapsack-{called}-3"
+    folder.parent.mkdir()
+    shutil.move("run", folder)
+    written = (folder / "config.yaml").read_text().replace("model: model", f"model: {called}")
+    (folder / "config.yaml").write_text(written)
+    Path("config.yaml").write_text(written)
+    monkeypatch.setattr("cohort.training.toy.folder", lambda log, report=None: Path("model"))
+    keys = {} if called == "model" else {"model": "toy"}
+    expected = json.loads(Path("expected.json").read_text())["metrics"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Renamed)
+        found = continued(**keys)
+    # Another processor may round otherwise.
+    assert found == [{key: pytest.approx(value, rel=1e-4) for key, value in row.items()} for row in expected]
+    assert (folder / "final" / "model.safetensors").is_file()
+
+
+def test_a_new_run_of_a_renamed_model_is_named_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "grpo-nursery-2").mkdir(parents=True)
+    config = make_config({})
+    assert choose_folder(config, resume=False) == Path("runs/grpo-toy-1")
+    assert choose_folder(config, resume=True) == Path("runs/grpo-nursery-2")
+    (tmp_path / "runs" / "grpo-toy-1").mkdir()
+    assert choose_folder(config, resume=True) == Path("runs/grpo-toy-1")

@@ -9,14 +9,16 @@ from typing import Annotated, NoReturn
 import typer
 
 import cohort
-from cohort.cli.compare import compare, sweep
-from cohort.cli.console import log
+from cohort.cli.compare import compare
+from cohort.cli.console import log, renamings_said
 from cohort.cli.doctor import doctor
 from cohort.cli.eval import eval_
+from cohort.cli.explain import explain
 from cohort.cli.merge import merge
-from cohort.cli.methods import explain, methods
+from cohort.cli.methods import methods
 from cohort.cli.score import score
 from cohort.cli.sft import sft
+from cohort.cli.sweep import sweep
 from cohort.cli.train import train
 from cohort.cli.view import view
 from cohort.errors import UsageError, out_of_memory
@@ -57,7 +59,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        with renamings_said():
+            app()
     except UsageError as error:
         _fail(error, 2)
     except Exception as error:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from cohort.errors import UsageError
+from cohort.errors import Renamed, UsageError
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -19,6 +22,23 @@ def log(text: str) -> None:
     # Whoever read on may be gone: a closed terminal, a pipe (which rich ends the process for).
     with contextlib.suppress(OSError, ValueError, SystemExit):
         err.print(text, markup=False)
+
+
+@contextlib.contextmanager
+def renamings_said() -> Iterator[None]:
+    """Say in a line, once, what goes by another name than it was given by."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", Renamed)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **further: Any) -> None:
+            if issubclass(category, Renamed):
+                log(f"cohort: {message}")
+            else:
+                usual(message, category, *where, **further)
+
+        warnings.showwarning = show
+        yield
 
 
 def printed(width: int = 120) -> Console:

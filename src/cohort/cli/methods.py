@@ -1,4 +1,4 @@
-"""`cohort methods` and `cohort explain`."""
+"""`cohort methods`."""
 
 from __future__ import annotations
 
@@ -29,10 +29,3 @@ def methods(as_json: Annotated[bool, typer.Option("--json", metavar="", help="Pr
         idea = [row["idea"]] if wide else []
         table.add_row(row["name"] + requires, row["paper"].replace("arXiv:", ""), row["axes"], row["confidence"], *idea)
     console.print(table)
-
-
-def explain(method: Annotated[str, typer.Argument(metavar="METHODS", help="As in dapo+gdpo.")]) -> None:
-    """Say what a method does at each axis: equations, defaults, sources, and what it costs."""
-    from cohort.explain import explain as text
-
-    print(text(method))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ import typer
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
+from cohort.errors import Renamed
 from cohort.training.config import FIELDS, Layer, TrainConfig, from_file, from_options, from_set, make_config
 from cohort.training.values import Option, kinds
 
@@ -60,6 +62,8 @@ def with_options(
         @functools.wraps(command)
         def run(**values: Any) -> None:
             given = {key: values.pop(key) for key in made}
+            if values.get("quiet"):
+                warnings.simplefilter("ignore", Renamed)
             command(options={k: v for k, v in given.items() if v is not None and v != []}, **values)
 
         own = inspect.signature(command).parameters

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cohort.analysis.configuration import flat
+from cohort.analysis.configuration import RENAMED, flat
 from cohort.errors import StorageError, UsageError
 from cohort.files import free_name
 from cohort.training.checkpoint import damage, listed, newest
@@ -44,9 +44,9 @@ OWN = (
 MARKS = frozenset({"method", "model", "reward", "steps", "seed", "group_size", "checkpoint"})
 
 
-def name_of_run(config: TrainConfig) -> str:
-    """A folder name made of method, model and data, without a number."""
-    parts = [config.method, Path(str(config.policy.model)).name]
+def name_of_run(config: TrainConfig, model: str = "") -> str:
+    """A folder name made of method and model, or another name of it, without a number."""
+    parts = [config.method, Path(model or config.policy.model).name]
     return re.sub(r"[^\w.+-]+", "-", "-".join(parts)).strip("-")[:150]
 
 
@@ -55,11 +55,20 @@ def choose_folder(config: TrainConfig, resume: bool) -> Path:
     if config.out is not None:
         return Path(config.out)
     stem = name_of_run(config)
-    matches = ((re.fullmatch(re.escape(stem) + "-([0-9]+)", path.name), path) for path in Path("runs").glob("*"))
-    taken = {int(match[1]): path for match, path in matches if match}
-    if resume and taken:
-        return taken[max(taken)]
+    taken = _numbered(stem)
+    if resume:
+        # Of a run that has not been continued since its model got another name.
+        before = [name_of_run(config, old) for old, new in RENAMED.items() if new == config.policy.model]
+        for found in (taken, *map(_numbered, before)):
+            if found:
+                return found[max(found)]
     return Path("runs") / f"{stem}-{max(taken, default=0) + 1}"
+
+
+def _numbered(stem: str) -> dict[int, Path]:
+    """Number -> what stands under runs/ with that name and number."""
+    matches = ((re.fullmatch(re.escape(stem) + "-([0-9]+)", path.name), path) for path in Path("runs").glob("*"))
+    return {int(match[1]): path for match, path in matches if match}
 
 
 def check_place(folder: Path, option: str = "--out") -> None:

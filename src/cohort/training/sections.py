@@ -75,7 +75,7 @@ def current(model: str) -> str:
     """The name that a model has now; says so of one that it had before."""
     if model not in RENAMED:
         return model
-    warnings.warn(f"the model {model} is called {RENAMED[model]} now", Renamed, stacklevel=2)
+    warnings.warn(f"the model {model} is called {RENAMED[model]} now", Renamed, stacklevel=1)
     return RENAMED[model]
 
 
