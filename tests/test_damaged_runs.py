@@ -20,7 +20,7 @@ from cohort.analysis.store import open_run
 from cohort.viewer import run_index, server
 from cohort.viewer.run_index import RunIndex
 from tests.analysis.stored_run import write_run
-from tests.test_cli import run as cohort
+from tests.cli.command import run as cohort
 
 ROLLOUTS = Path("rollouts") / "step-000002.parquet"
 # Nine levels of nine references each: 400 million values from ten lines.

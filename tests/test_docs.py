@@ -16,7 +16,7 @@ import pytest
 import cohort.api
 from cohort import registry
 from cohort.training.config import keys
-from tests.test_cli import run as cohort_command
+from tests.cli.command import run as cohort_command
 
 ROOT = Path(__file__).parent.parent
 

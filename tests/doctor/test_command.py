@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from tests.cli.command import run
 from tests.doctor.synthetic import Shape, line, write_run
-from tests.test_cli import run
 
 CUT = Shape(steps=20, record_every=5, truncated=line(0.5, 0.5))
 

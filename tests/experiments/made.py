@@ -11,7 +11,7 @@ from cohort.experiments.compare import compare
 from cohort.experiments.comparison import Comparison
 from cohort.training.display import Display
 from tests.analysis.comparisons import write_run
-from tests.test_cli import run as command
+from tests.cli.command import run as command
 
 SUMS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(6) for b in range(6)]
 QUIET = Display(quiet=True)

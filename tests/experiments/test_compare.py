@@ -12,8 +12,8 @@ import cohort
 from cohort.experiments.comparison import Comparison
 from cohort.experiments.plan import SAMPLES, parse_transfer
 from tests.analysis.comparisons import write_run
+from tests.cli.command import run as command
 from tests.experiments.made import SUMS, refused
-from tests.test_cli import run as command
 
 
 def test_from_python_with_rows_and_a_method_made_in_python(options: dict[str, Any], tmp_path: Path) -> None:

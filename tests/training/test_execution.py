@@ -14,10 +14,10 @@ from cohort.training import build as setups
 from cohort.training.build import compile_policy
 from cohort.training.config import make_config
 from cohort.training.loop import one_step
+from tests.cli.command import run
 from tests.helpers import tiny_policy
 from tests.micro import ready
 from tests.stepping import run_of
-from tests.test_cli import run
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from cohort.errors import UsageError
 from cohort.viewer import query, server
 from cohort.viewer.run_index import RunIndex, short_names
 from tests.analysis.stored_run import metrics_row, write_run
-from tests.test_cli import run as cohort
+from tests.cli.command import run as cohort
 
 
 @pytest.fixture(scope="module")

@@ -9,29 +9,10 @@ import pytest
 import yaml
 
 from cohort.analysis.configuration import flat
-from tests.helpers import tiny_policy
-from tests.test_cli import everything, run, write
+from tests.cli.command import SUMS, everything, run, write
 
 PAIRS = [{"prompt": f"{a}+{b}=", "chosen": str(a + b), "rejected": str(a + b + 1)} for a in range(3) for b in range(3)]
-SUMS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(4) for b in range(4)]
 SMALL = ["--steps", "2", "--prompts-per-step", "3", "--device", "cpu", "--lr", "1e-3", "--max-new-tokens", "8"]
-
-
-@pytest.fixture(autouse=True)
-def _no_warm_start(monkeypatch):
-    """The default model takes a minute to make: no test of the command may ask for it."""
-
-    def folder(*_):
-        raise AssertionError("a test asked for the default model")
-
-    monkeypatch.setattr("cohort.training.toy.folder", folder)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_policy().save(path)
-    return path
 
 
 @pytest.fixture

@@ -1,0 +1,64 @@
+"""`cohort eval`: how good a trained model is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.command import everything, run
+
+
+def test_eval_measures_a_trained_model(done, monkeypatch):
+    folder, _, _ = done
+    monkeypatch.chdir(folder.parent.parent)
+    command = ["eval", folder / "final", "--samples", "2", "--json", "--device", "cpu", "--limit", "5"]
+    status, out, err = run(*command, "--data", "sums.jsonl", "--reward", "number", "--max-new-tokens", "8")
+    assert status == 0, err
+    result = json.loads(out)
+    assert (result["problems"], result["samples"]) == (5, 2)
+    assert {"pass@1", "pass@2", "reward/mean", "reward/number", "completion/length_mean"} <= set(result["metrics"])
+    for entry in result["metrics"].values():
+        assert entry["low"] <= entry["value"] <= entry["high"]
+    # The configuration of the run says the same.
+    assert json.loads(run(*command, "--config", folder / "config.yaml")[1]) == result
+
+
+def test_eval_shows_and_saves_completions(done, monkeypatch, tmp_path):
+    folder, _, _ = done
+    monkeypatch.chdir(folder.parent.parent)
+    command = ["eval", folder / "final", "--config", folder / "config.yaml", "--samples", "2", "--limit", "3"]
+    status, out, err = run(*command, "--show", "2", "--out", tmp_path / "out.jsonl")
+    assert status == 0, err
+    saved = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(each["problem"], each["sample"]) for each in saved] == [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)]
+    assert [f"prompt {each['problem']}: {each['question']}" in out for each in saved] == [True] * 4 + [False] * 2
+    assert f"(answer: {saved[0]['answer']})" in out
+    assert json.loads(run(*command, "--json")[1])["completions"] == saved
+    status, _, err = run(*command, "--out", tmp_path)
+    assert (status, "--out" in err, "name a file" in err) == (2, True, True)
+
+
+def test_eval_prints_a_table(done, monkeypatch):
+    folder, _, _ = done
+    monkeypatch.chdir(folder.parent.parent)
+    status, out, _ = run("eval", folder / "final", "--config", folder / "config.yaml", "--limit", "3")
+    assert status == 0
+    assert "3 problems, 1 completions each" in out
+    assert "pass@1" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "no data was given: --data takes a file"),
+        (["--data", "gone.jsonl", "--reward", "number"], "there is no file gone.jsonl"),
+        (["--data", "sums.jsonl"], "no reward was given"),
+        (["--data", "sums.jsonl", "--reward", "task"], "'task' is the verifier of reasoning_gym data"),
+    ],
+)
+def test_eval_refuses_with_status_2(here, model, options, says):
+    status, out, err = run("eval", model, "--device", "cpu", "--max-new-tokens", "8", *options)
+    assert (status, out) == (2, "")
+    assert says in err
+    assert everything(here) == ["sums.jsonl"]
