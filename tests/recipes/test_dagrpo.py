@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.errors import UsageError
-from cohort.reductions.components import component
+from cohort.signals.components import component
 from cohort.training.build import Setup, optimizer_of, prepare
 from cohort.training.config import make_config
 from cohort.training.loop import one_step

@@ -14,7 +14,7 @@ from torch import Tensor
 from cohort import registry
 from cohort.errors import UsageError
 from cohort.recipes.fapo import is_flawed, step_reward
-from cohort.reductions.components import component
+from cohort.signals.components import component
 from cohort.training.build import prepare
 from cohort.training.config import make_config
 from cohort.types import Batch

@@ -14,7 +14,7 @@ from cohort import registry
 from cohort.errors import UsageError
 from cohort.methods import BoundMethod
 from cohort.recipes.posterior_grpo import pair_loss
-from cohort.reductions.components import component
+from cohort.signals.components import component
 from cohort.training.build import prepare
 from cohort.training.config import make_config
 from cohort.types import Batch

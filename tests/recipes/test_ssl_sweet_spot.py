@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cohort import registry
 from cohort.errors import UsageError
 from cohort.recipes.ssl_sweet_spot import click, grid, leading, mean_score, tier_value
-from cohort.reductions.components import component
+from cohort.signals.components import component
 from tests.helpers import random_batch
 from tests.traits import batch_for, info_for
 

@@ -28,8 +28,8 @@ from cohort.axes import ratio
 from cohort.axes.surrogate import clipped
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.components import component
 from cohort.reductions.groups import group_table
+from cohort.signals.components import component
 from cohort.types import Batch, Request, Rollout, Segment, StepInfo
 from cohort.types.access import Sampler
 from cohort.types.declare import declare, needs

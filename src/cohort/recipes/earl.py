@@ -26,7 +26,7 @@ from torch import Tensor
 from cohort.axes.credit import mask_tokens, uncertain_tokens
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.components import component
+from cohort.signals.components import component
 from cohort.types import Batch, StepInfo
 from cohort.types.declare import declare, needs
 

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.components import component
 from cohort.reductions.groups import group_mean, group_sum, token_sum
+from cohort.signals.components import component
 from cohort.signals.spans import answer_span, text_ends, tokens_within
 from cohort.types import Batch, Groups, StepInfo
 from cohort.types.access import ModelAccess

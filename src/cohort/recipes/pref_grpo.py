@@ -32,7 +32,7 @@ from torch import Tensor
 from cohort.axes import advantage
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.components import component
+from cohort.signals.components import component
 from cohort.signals.preference import JUDGE, judged_pairs, win_counts
 from cohort.types import Batch, StepInfo
 from cohort.types.declare import declare, hooks, needs

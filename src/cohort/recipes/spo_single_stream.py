@@ -32,10 +32,10 @@ from cohort.axes.curriculum import draw_weighted
 from cohort.axes.objective import binary
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.signals import drift as drifts
 from cohort.types import Batch, Rollout
 from cohort.types.access import ModelAccess
 from cohort.types.declare import State, declare, hooks, needs
-from cohort.types.replay import drift_of, remembered, rescored
 
 
 def initial(scores: Sequence[float], *, rho_min: float = 0.875) -> Tensor:
@@ -89,13 +89,13 @@ def _follow(
     won, keys = binary(batch.rewards, threshold, "spo-single-stream").cpu().double(), batch["row"].tolist()
     before, held = _counts(batch, state, rollouts, rho_min, offline), state["stored"]
     counts, drift, stored = state["counts"].clone(), state["drift"].clone(), dict(held)
-    again, new = map(iter, rescored([held[str(key)] for key in keys if str(key) in held], rollouts, access))
+    again, new = map(iter, drifts.rescored([held[str(key)] for key in keys if str(key) in held], rollouts, access))
     for key, rollout, old, win, logp in zip(keys, rollouts, before, won, new, strict=True):
         last = held.get(str(key))
-        drift[key] = 0.0 if last is None else drift_of(last, next(again))
+        drift[key] = 0.0 if last is None else drifts.drift(last, next(again))
         rho = forgetting(drift[key], rho_min=rho_min, rho_max=rho_max, d_half=d_half)
         counts[key] = rho * old + torch.stack([win, 1 - win])
-        stored[str(key)] = remembered(rollout, logp)
+        stored[str(key)] = drifts.stored(rollout, logp)
     return {"counts": counts, "drift": drift, "stored": stored}
 
 

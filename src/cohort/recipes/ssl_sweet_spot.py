@@ -30,7 +30,7 @@ from torch import Tensor
 
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.components import component
+from cohort.signals.components import component
 from cohort.types import Batch, StepInfo
 from cohort.types.declare import declare
 

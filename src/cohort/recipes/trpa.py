@@ -29,9 +29,9 @@ from torch import Tensor
 from cohort.axes.objective import logistic, mean_of_pairs, preferred_pairs
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.components import component
 from cohort.reductions.groups import token_mean
 from cohort.signals.answers import answer_key
+from cohort.signals.components import component
 from cohort.types import Batch, StepInfo
 from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
