@@ -118,12 +118,12 @@ def test_a_kept_rollout_comes_back_whole() -> None:
 def test_a_mix_hands_the_states_on_and_keeps_what_stands_beside() -> None:
     class Counting(Stateless):
         def next(self, info: StepInfo, states: Mapping[str, Any]) -> Drawn:
-            return Drawn([], [], {**states, "n": {"count": states["n"]["count"] + 1}}, beside=group("h", 0))
+            return Drawn([], [], {**states, "n": {"count": states["n"]["count"] + 1}}, auxiliary=group("h", 0))
 
     mixed = Mixed([InTurn(), Counting(), Counting()])
     drawn = mixed.next(StepInfo(step=0), {"n": {"count": 0}})
     assert drawn.states["n"] == {"count": 2}
-    assert [r.id for r in drawn.beside] == ["h00", "h01"] * 2
+    assert [r.id for r in drawn.auxiliary] == ["h00", "h01"] * 2
     assert [r.prompt.id for r in drawn.chosen] == ["a", "a", "b", "b"]
 
 
@@ -163,4 +163,4 @@ def test_groups_of_the_step_are_picked_until_enough_pass_the_filter() -> None:
     assert len(drawn.rollouts) > len(drawn.chosen)
     assert {r.prompt.id for r in drawn.chosen} <= set("abcd")
     assert drawn.tokens == 7
-    assert drawn.seen is None
+    assert drawn.scored_batch is None

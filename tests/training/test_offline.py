@@ -255,7 +255,7 @@ def test_a_preference_batch_stands_beside_the_rollouts(base: dict[str, Any]) -> 
 
         def beside(step: int) -> Replay:
             drawn = training.source.next(training.info(step), method.states)
-            (stored,) = training.batches.beside(method, batch, drawn.beside)
+            (stored,) = training.batches.auxiliary_replays(method, batch, drawn.auxiliary)
             return stored
 
         stored = beside(0)

@@ -14,7 +14,7 @@ from cohort.policies.passes import log_probs
 from cohort.training.build import Setup, optimizer_of, prepare
 from cohort.training.config import make_config
 from cohort.training.loop import one_step
-from cohort.training.merging import of_replay
+from cohort.training.merging import replay_actions
 from cohort.training.outcome import mismatch
 from cohort.training.precision import MasterWeights
 from cohort.training.progress import Progress
@@ -132,7 +132,7 @@ def test_what_is_trained_on_again_keeps_what_it_was_drawn_over(base: dict[str, A
         for _ in range(2):
             one_step(run_of(setup, optimizer, progress))
         (replayed,) = setup.method.bind(progress.states).replay()
-        again = of_replay(setup.policy, replayed)
+        again = replay_actions(setup.policy, replayed)
         how = {"width": replayed.batch.mask.shape[1], "temperature": 0.7, "micro_tokens": 10**6}
         ratio, wrong = (
             (log_probs(setup.policy, sequences, **how)["logp"] - replayed.batch.old_logp).exp()[replayed.batch.mask]

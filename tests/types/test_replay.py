@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from cohort.training.merging import of_replay
+from cohort.training.merging import replay_actions
 from cohort.types.replay import completions, concat, pack, unpack
 from cohort.types.support import Rule, Support
 from tests.helpers import prompt_of, random_batch, request_of, rollout_of, tiny_policy
@@ -25,7 +25,7 @@ def test_tokens_that_the_policy_did_not_choose_are_kept_for_the_model_to_read() 
     held = unpack(pack(batch, [rollout]))
     assert held.contexts == (tuple(request.context),)
     assert completions(held.batch) == [[7, 8, 9]]
-    again = of_replay(policy, held)
+    again = replay_actions(policy, held)
     assert again.completion[0].tolist() == [7, 8, 9]
     assert again.support[0] is not None
     assert again.support[0].rule == support.rule

@@ -37,7 +37,7 @@ AGGREGATIONS = {"token": weights.token_mean, "sequence": weights.sequence_mean}
 
 
 @needs("teacher_context")
-def only_taught(batch: Batch, advantages: Tensor) -> Batch:
+def only_with_teacher(batch: Batch, advantages: Tensor) -> Batch:
     """The loss is taken over rollouts that have a teacher, and advantages, which it does not use, are 0."""
     keep = batch.loss_mask & has_teacher(batch)[:, None]
     return batch.replace(loss_mask=keep, advantages=torch.zeros_like(advantages))
@@ -117,7 +117,7 @@ def sdpo(
     compared = {"mode": mode, "alpha": alpha, "topk": topk, "add_tail": add_tail, "is_clip": is_clip}
     slowly = {"teacher_decay": teacher_decay, "teacher_every": teacher_every}
     return Method(
-        credit=(use(only_taught),),
+        credit=(use(only_with_teacher),),
         ratio=use(ratio.none),
         surrogate=use(self_distillation, **compared, **shown, **slowly),
         aggregation=use(AGGREGATIONS[aggregation]),

@@ -1,6 +1,6 @@
-"""Where a step's rollouts come from: sampled now, stored by somebody, kept from earlier steps, or several of these.
+"""Sources of a step's rollouts: sampled now, stored in a file, kept from earlier steps, or several of these.
 
-The loop asks its source for the rollouts of a step and knows no more of where they come from.
+The loop asks its source for the rollouts of a step, and knows nothing else of their origin.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from cohort.types.declare import State
 
 
 class Reader(Protocol):
-    """Makes of rollouts what a filter reads, and says which it leaves."""
+    """Makes the batch that a filter reads of rollouts, and applies the filters before the advantage."""
 
     def scored(self, method: BoundMethod, rollouts: Sequence[Rollout]) -> Batch:
         """The batch of rollouts with rewards, with the fields that the method makes of them."""
         ...
 
     def passing(self, method: BoundMethod, batch: Batch, rollouts: Sequence[Rollout]) -> list[Rollout]:
-        """Of the rollouts of such a batch, those that the filters before the advantage leave."""
+        """The rollouts of such a batch that the filters before the advantage keep."""
         ...
 
 
@@ -37,26 +37,28 @@ class Drawn:
     """What a source gives for a step.
 
     Attributes:
-        rollouts: all that there are, those without a reward included.
-        chosen: those with a reward, of the groups to train on; rollouts of one prompt are a group.
-        states: of the method, with its curriculum's advanced.
-        beside: completions to train on that are compared with nothing: the method's objective reads their labels.
-        tokens: that were sampled for it, those of rollouts that are not among these included.
+        rollouts: all rollouts of the step, those without a reward included.
+        chosen: the rollouts with a reward of the groups to train on; the rollouts of one prompt are a group.
+        states: the method's states, with that of its curriculum advanced.
+        auxiliary: stored completions that are trained on as well. They belong to no group that is compared: the method's
+            objective reads their labels.
+        tokens: number of tokens that were sampled, those of rollouts that are not among `rollouts` included.
         replayed: how many of `rollouts`, the last ones, were drawn at earlier steps.
-        seen: the batch of all rollouts with a reward, where a filter has already looked at them in a single round.
+        scored_batch: all rollouts with a reward as a batch with the fields of `on_scored`, where a filter needed it already;
+            None where it is still to be made.
     """
 
     rollouts: list[Rollout]
     chosen: list[Rollout]
     states: Mapping[str, State]
-    beside: list[Rollout] = field(default_factory=list)
+    auxiliary: list[Rollout] = field(default_factory=list)
     tokens: int = 0
     replayed: int = 0
-    seen: Batch | None = None
+    scored_batch: Batch | None = None
 
     @property
     def scored(self) -> list[Rollout]:
-        """Those with a reward."""
+        """The rollouts with a reward."""
         return [rollout for rollout in self.rollouts if rollout.scored]
 
 
@@ -67,17 +69,17 @@ class RolloutSource(Protocol):
         """The rollouts of a step.
 
         Args:
-            info: of the step that begins.
-            states: of the method.
+            info: where the run stands.
+            states: the method's states.
         """
         ...
 
     def release(self, rollouts: Sequence[Rollout]) -> None:
-        """The rollouts have been trained on, and the weights published: others may take their place."""
+        """Called when `rollouts` have been trained on and the engine has the new weights."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold so that the source goes on as it would have."""
+        """What a checkpoint must hold so that a resumed run gets the rollouts that it would have got."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -86,12 +88,13 @@ class RolloutSource(Protocol):
 
 
 class Draws(Protocol):
-    """Draws or finds rollouts of prompts."""
+    """Gives rollouts of prompts: samples them, or reads them from a store."""
 
     def collect(
         self, method: BoundMethod, prompts: Sequence[Prompt], counts: Sequence[int], *, seed: int
     ) -> list[Rollout]:
-        """Rollouts of prompts, with those without a reward; `counts` of each where they are drawn."""
+        """Rollouts of prompts, those without a reward included; of each prompt as many as `counts` says, where they are
+        sampled."""
         ...
 
     def take_tokens(self) -> int:
@@ -100,29 +103,29 @@ class Draws(Protocol):
 
 
 class Stateless:
-    """A source that goes on from seed and step alone."""
+    """A source without a state: the run's seed and the step fix what it gives."""
 
     def release(self, rollouts: Sequence[Rollout]) -> None:
-        """Nothing waits for it."""
+        """Does nothing."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """There is nothing to take over."""
+        """Does nothing: there is no state."""
 
 
 @dataclass
 class Sync(Stateless):
-    """Rollouts that are drawn while the step waits, of the prompts that the method's curriculum picks.
+    """Rollouts sampled synchronously, of the prompts that the method's curriculum picks.
 
-    Where a filter refills, prompts are picked again in place of those whose groups it removed.
+    Where a filter refills (dynamic sampling), further prompts are picked in place of those whose groups it removed.
 
     Attributes:
-        draws: draws rollouts, or has them in store.
-        prompts: rows of the data set.
-        reader: asked where a filter refills.
-        prompts_per_step, group_size: how many prompts a step, and rollouts of each where the budget is equal.
+        draws: samples the rollouts, or reads them from a store.
+        prompts: the rows of the data set.
+        reader: applies the filters between rounds of sampling.
+        prompts_per_step, group_size: prompts of a step, and rollouts of each prompt where the budget is equal.
     """
 
     method: Method
@@ -135,7 +138,7 @@ class Sync(Stateless):
     def next(self, info: StepInfo, states: Mapping[str, State]) -> Drawn:
         """The groups of the step; see `RolloutSource.next`."""
         most = self.method.refill_rounds
-        # Without a second round there is nothing to decide yet.
+        # Groups are filtered here only where another round of sampling can replace those that are removed.
         filters = most > 1 and any(not stage.declared.after_advantage for stage in self.method.filter)
         now = self.method.bind(states, info)
         looked: list[Batch] = []
@@ -166,8 +169,8 @@ class Sync(Stateless):
         everything = [rollout for groups in drawn.rounds for group in groups for rollout in group.rollouts]
         picked = [drawn.rounds[at][place] for at, place in drawn.chosen]
         chosen = [rollout for group in picked for rollout in group.rollouts if rollout.scored]
-        seen = looked[0] if len(looked) == 1 else None
-        return Drawn(everything, chosen, now.states, tokens=self.draws.take_tokens(), seen=seen)
+        scored_batch = looked[0] if len(looked) == 1 else None
+        return Drawn(everything, chosen, now.states, tokens=self.draws.take_tokens(), scored_batch=scored_batch)
 
     def _groups(self, method: BoundMethod, rows: torch.Tensor, seed: int) -> list[Group]:
         """The groups of a round, of rows [count] of the data set."""
@@ -180,24 +183,25 @@ class Sync(Stateless):
 
 @dataclass
 class Stored(Sync):
-    """Completions that somebody else wrote, of the prompts that the method's curriculum picks: `draws` has them in store."""
+    """Stored completions, for offline training, of the prompts that the method's curriculum picks: `draws` reads them."""
 
 
 @dataclass
-class Beside(Stateless):
-    """Stored completions that stand beside a step's rollouts: of `count` prompts, each once an epoch."""
+class Auxiliary(Stateless):
+    """Stored completions that are trained on together with a step's rollouts: those of `count` prompts, each prompt once an
+    epoch."""
 
     store: Store
     count: int
 
     def next(self, info: StepInfo, states: Mapping[str, State]) -> Drawn:
-        """The completions of the step; see `RolloutSource.next`."""
-        return Drawn([], [], states, beside=self.store.draw(self.count, seed=info.seed, step=info.step + 1))
+        """The stored completions of the step; see `RolloutSource.next`."""
+        return Drawn([], [], states, auxiliary=self.store.draw(self.count, seed=info.seed, step=info.step + 1))
 
 
 @dataclass
 class Mixed:
-    """The rollouts of several sources in one step, those of the first in front."""
+    """The rollouts of several sources in one step, those of the first source first."""
 
     sources: Sequence[RolloutSource]
 
@@ -210,16 +214,20 @@ class Mixed:
                 whole.rollouts + drawn.rollouts,
                 whole.chosen + drawn.chosen,
                 drawn.states,
-                whole.beside + drawn.beside,
+                whole.auxiliary + drawn.auxiliary,
                 whole.tokens + drawn.tokens,
                 whole.replayed + drawn.replayed,
-                # What a filter saw is all that there is where the other sources give nothing to compare.
-                seen=drawn.seen if not whole.rollouts else whole.seen if not drawn.rollouts else None,
+                # One source's batch is that of the step where no other source gives rollouts.
+                scored_batch=drawn.scored_batch
+                if not whole.rollouts
+                else whole.scored_batch
+                if not drawn.rollouts
+                else None,
             )
         return whole
 
     def release(self, rollouts: Sequence[Rollout]) -> None:
-        """Told to all of them."""
+        """Passed on to every source."""
         for source in self.sources:
             source.release(rollouts)
 
@@ -233,14 +241,15 @@ class Mixed:
 
 @dataclass
 class Replayed:
-    """The groups of a source, and some of earlier steps once more, as they were drawn: their segments say by which weights.
+    """The groups of a source, and some groups of earlier steps: replay from a buffer.
 
-    Groups of prompts that the step has drawn anew are not repeated in it.
+    Replayed rollouts keep the log-probabilities and the versions with which they were sampled, by which a correction weighs
+    them. A prompt that the step has sampled anew is not replayed in it.
 
     Attributes:
-        count: groups of earlier steps in each step.
-        most: groups that are kept; the oldest leave.
-        prompts: of the data set, by identity.
+        count: groups that are replayed in each step.
+        most: size of the buffer in groups; the oldest leave it first.
+        prompts: prompt id -> prompt of the data set.
     """
 
     source: RolloutSource
@@ -251,12 +260,12 @@ class Replayed:
     _drawn: list[Group] = field(default_factory=list)
 
     def next(self, info: StepInfo, states: Mapping[str, State]) -> Drawn:
-        """The groups of the source, then those that are repeated; see `RolloutSource.next`."""
+        """The groups of the source, then those that are replayed; see `RolloutSource.next`."""
         drawn = self.source.next(info, states)
         fresh = {rollout.prompt.id for rollout in drawn.rollouts}
         others = [group for group in self.held if group.prompt.id not in fresh]
         order = torch.randperm(len(others), generator=generator(info.seed, info.step + 1, "replay"))
-        # Of a prompt that is kept twice, one.
+        # One group of each prompt.
         picked = list({others[i].prompt.id: others[i] for i in order.tolist()}.values())[: self.count]
         again = [rollout for group in picked for rollout in group.rollouts]
         self._drawn = grouped(drawn.chosen)
@@ -265,24 +274,24 @@ class Replayed:
             rollouts=drawn.rollouts + again,
             chosen=drawn.chosen + again,
             replayed=drawn.replayed + len(again),
-            seen=None if again else drawn.seen,
+            scored_batch=None if again else drawn.scored_batch,
         )
 
     def release(self, rollouts: Sequence[Rollout]) -> None:
-        """Keep the step's own groups."""
+        """Put the step's own groups into the buffer."""
         self.held = [*self.held, *self._drawn][-self.most :]
         self._drawn = []
         self.source.release(rollouts)
 
     def state_dict(self) -> dict[str, Any]:
-        """The groups that are kept."""
+        """The buffer, and the state of the source."""
         return {
             "held": [[stored(rollout) for rollout in group.rollouts] for group in self.held],
             "source": self.source.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over groups whose prompts are still in the data."""
+        """Take over the groups whose prompts are still in the data."""
         self.held = [
             Group(
                 self.prompts[group[0]["prompt"]], tuple(restored(each, self.prompts[each["prompt"]]) for each in group)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cohort.rollouts.sources import Beside, Mixed, Replayed, RolloutSource, Stored, Sync
+from cohort.rollouts.sources import Auxiliary, Mixed, Replayed, RolloutSource, Stored, Sync
 from cohort.training.batches import Batches
 from cohort.training.build import Setup, optimizer_of
 from cohort.training.clock import Clock
@@ -105,5 +105,5 @@ def source_of(setup: Setup, batches: Batches) -> RolloutSource:
         prompts = {prompt.id: prompt for prompt in setup.prompts}
         source = Replayed(source, config.optimisation.replay_groups, config.optimisation.replay_size, prompts)
     if setup.pairs is not None:
-        source = Mixed([source, Beside(setup.pairs, config.sampling.prompts_per_step)])
+        source = Mixed([source, Auxiliary(setup.pairs, config.sampling.prompts_per_step)])
     return source

@@ -14,7 +14,7 @@ from cohort.methods import BoundMethod
 from cohort.policies.passes import log_probs
 from cohort.rewards.judge import ask
 from cohort.rollouts.batching import make_batch
-from cohort.training.merging import filled
+from cohort.training.merging import fill_missing_fields
 from cohort.training.progress import Progress
 from cohort.training.trainer import Trainer
 from cohort.types import Batch, Message, Rollout, StepInfo
@@ -160,7 +160,7 @@ class Batches:
 
     # what is trained on together with the step's rollouts ----------------------------------------------------------
 
-    def beside(self, method: BoundMethod, batch: Batch, rollouts: Sequence[Rollout]) -> list[Replay]:
+    def auxiliary_replays(self, method: BoundMethod, batch: Batch, rollouts: Sequence[Rollout]) -> list[Replay]:
         """Stored completions to train on together with the step's batch; fields that only rollouts have are 0 for them."""
         if not rollouts:
             return []
@@ -168,5 +168,5 @@ class Batches:
         if "old_logp" in method.method.needs(loss=True) | method.method.needs(loss=False):
             width = stored.mask.shape[1]
             stored = stored.replace(old_logp=self.trainer.log_probs(rollouts, width=width))
-        stored = filled(self.complete(method, stored, rollouts), like=batch)
+        stored = fill_missing_fields(self.complete(method, stored, rollouts), like=batch)
         return [Replay(stored.to("cpu"), tuple(rollout.request.context for rollout in rollouts))]

@@ -12,7 +12,7 @@ from cohort.rollouts.sources import RolloutSource
 from cohort.seeds import generator
 from cohort.training.batches import Batches
 from cohort.training.clock import Clock
-from cohort.training.merging import minibatches, of_replay, together, written
+from cohort.training.merging import minibatches, replay_actions, with_replays, write_fields
 from cohort.training.outcome import Outcome, StepResult
 from cohort.training.progress import Progress
 from cohort.training.trainer import Trainer
@@ -51,7 +51,7 @@ def one_step(run: Training) -> StepResult:
     # for each prompt of the batch, sample G rollouts from the current policy, and reward them
     drawn = run.source.next(info, progress.states)
     method = run.method.bind(drawn.states, info)
-    scored = drawn.seen if drawn.seen is not None else batches.scored(method, drawn.scored)
+    scored = drawn.scored_batch if drawn.scored_batch is not None else batches.scored(method, drawn.scored)
     method = run.method.bind(method.on_rollouts(scored, drawn.scored), info)
 
     # advantages, in the groups that carry a signal
@@ -63,18 +63,18 @@ def one_step(run: Training) -> StepResult:
 
     # maximise the objective
     trainer.begin(info.lr)
-    replays = [*method.replay(), *batches.beside(method, batch, drawn.beside)]
+    replays = [*method.replay(), *batches.auxiliary_replays(method, batch, drawn.auxiliary)]
     on_policy = run.updates * run.epochs == 1 and not replays
     batch = batch if on_policy else batches.with_old_logp(batch, rollouts)
     for replay in replays:
         if replay.before:
             old = replay.batch.to(batch.device)
-            trainer.update(method, old, of_replay(batches.policy, replay), on_policy=False)
-    whole, actions = together(batches.policy, batch, rollouts, [replay for replay in replays if not replay.before])
+            trainer.update(method, old, replay_actions(batches.policy, replay), on_policy=False)
+    whole, actions = with_replays(batches.policy, batch, rollouts, [replay for replay in replays if not replay.before])
     for epoch in range(run.epochs if whole.size else 0):
         for rows in minibatches(whole, run.updates, generator(info.seed, info.step + 1, epoch)):
             done = trainer.update(method, whole.select(rows), actions.select(rows), on_policy=on_policy)
-            whole = written(whole, rows, done.fields)
+            whole = write_fields(whole, rows, done.fields)
             outcome.compare(whole, rows[rows < batch.size])
     trainer.publish()
     batch = whole.select(torch.arange(batch.size, device=batch.device)) if whole.size else batch

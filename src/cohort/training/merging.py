@@ -1,4 +1,4 @@
-"""A step's batch together with rollouts that are replayed beside it, and fields written into its rows."""
+"""A step's batch and the replays that are trained on with it as one batch; its minibatches; fields of some of its rows."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cohort.types.policy import Actions, Policy
 from cohort.types.replay import Replay, completions, concat
 
 
-def filled(stored: Batch, *, like: Batch) -> Batch:
-    """The batch with all fields of another, 0 where it has none of its own."""
+def fill_missing_fields(stored: Batch, *, like: Batch) -> Batch:
+    """The batch `stored` with all fields of the batch `like`; those that it does not have itself are 0."""
     tokens, others = {}, {}
     for name, value in like.items():
         known = stored[name] if name in stored else None
@@ -27,27 +27,28 @@ def filled(stored: Batch, *, like: Batch) -> Batch:
     return stored.with_tokens(**tokens).with_rollouts(**others)
 
 
-def of_replay(policy: Policy, replay: Replay) -> Actions:
+def replay_actions(policy: Policy, replay: Replay) -> Actions:
     """The actions of replayed rollouts."""
     return policy.actions_after(replay.contexts, completions(replay.batch), replay.support)
 
 
-def together(
+def with_replays(
     policy: Policy, batch: Batch, rollouts: Sequence[Rollout], replays: Sequence[Replay]
 ) -> tuple[Batch, Actions]:
-    """The step's batch with replayed rollouts after its own, and the actions of all."""
+    """The step's batch with the rows of the replays after its own rows, and the actions of all rows."""
     actions = functools.reduce(
-        operator.add, (of_replay(policy, replay) for replay in replays), policy.actions(rollouts)
+        operator.add, (replay_actions(policy, replay) for replay in replays), policy.actions(rollouts)
     )
     if replays:
-        # A step without rollouts has no fields that they would share.
+        # A batch without rows has no fields, and only fields that all batches have are kept.
         own = [batch] if batch.size else []
         batch = concat([*own, *(replay.batch.to(batch.device) for replay in replays)])
     return batch, actions
 
 
 def minibatches(batch: Batch, count: int, rng: torch.Generator) -> list[Tensor]:
-    """Rows of `count` minibatches of whole groups, as equal in groups as can be; one minibatch keeps the batch's order."""
+    """Rows of `count` minibatches of whole groups, with as equal numbers of groups as possible; a single minibatch keeps the
+    order of the batch."""
     if count == 1:
         return [torch.arange(batch.size, device=batch.device)]
     order = torch.randperm(batch.groups.count, generator=rng).to(batch.device)
@@ -55,8 +56,8 @@ def minibatches(batch: Batch, count: int, rng: torch.Generator) -> list[Tensor]:
     return [torch.isin(batch.groups.index, part).nonzero()[:, 0] for part in parts]
 
 
-def written(batch: Batch, rows: Tensor, fields: Mapping[str, Tensor]) -> Batch:
-    """The batch with fields of some of its rows written in."""
+def write_fields(batch: Batch, rows: Tensor, fields: Mapping[str, Tensor]) -> Batch:
+    """The batch with `fields` [n, T] at its `rows` [n]; other rows keep theirs, or are 0 where a field is new."""
     new = {}
     for name, value in fields.items():
         whole = batch[name].clone() if name in batch else value.new_zeros(batch.mask.shape)

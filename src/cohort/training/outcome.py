@@ -15,7 +15,7 @@ from cohort.training.batches import Batches
 from cohort.training.clock import Clock
 from cohort.training.diagnostics import measured
 from cohort.training.progress import Progress
-from cohort.training.trace import notices, traced
+from cohort.training.trace import notices, with_outcomes
 from cohort.training.trainer import Trainer
 from cohort.types import Batch, Rollout
 
@@ -25,7 +25,8 @@ class StepResult:
     """What a step leaves for the record.
 
     Attributes:
-        rollouts: all that were sampled; everything: the same as a batch, with what became of each (see `traced`).
+        rollouts: all rollouts of the step.
+        everything: the same as a batch, with what became of each (see `with_outcomes`).
         batch: those trained on, with their advantages and what the last updates made of them; None if there are none.
         trained: for each row of `batch`, the place of its rollout in `rollouts`.
         warnings: what the user should know of the step.
@@ -69,7 +70,7 @@ class Outcome:
         everything = scored if scored.size == len(drawn.rollouts) else batches.of(method, drawn.rollouts)
         place = {id(rollout): row for row, rollout in enumerate(drawn.rollouts)}
         chosen = torch.tensor([place[id(rollout)] for rollout in compared], dtype=torch.int64)
-        return cls(method, drawn, traced(method, everything, prepared, chosen), dict(prepared.metrics))
+        return cls(method, drawn, with_outcomes(method, everything, prepared, chosen), dict(prepared.metrics))
 
     def compare(self, batch: Batch, rows: Tensor) -> None:
         """Compare engine and trainer on the first rows that were scored, whose weights are those that drew them."""

@@ -15,7 +15,7 @@ from cohort.types import Batch, Rollout
 UNSCORED, TOO_FEW, REMOVED_BEFORE, REMOVED_AFTER, TRAINED = range(5)
 
 
-def traced(method: BoundMethod, everything: Batch, made: Prepared, chosen: torch.Tensor) -> Batch:
+def with_outcomes(method: BoundMethod, everything: Batch, made: Prepared, chosen: torch.Tensor) -> Batch:
     """The batch of all rollouts with what became of each, for the record: `stage` [N] (UNSCORED, ...),
     `shaped_reward` [N] and `base_advantage` [N, T], the advantage before credit; NaN where it did not come so far.
 
