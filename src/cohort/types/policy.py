@@ -67,8 +67,10 @@ class Renderer(Protocol):
     ) -> tuple[str, tuple[int, ...]]:
         """(text, context) of messages or of a plain text, which a system message and schemas of tools may go before.
 
+        Media, where a policy takes any, stand in the messages: `{"role": "user", "content": [{"type": "image", ...}]}`.
+
         Raises:
-            UsageError: it cannot be put so.
+            UsageError: it cannot be put so, as media to a policy that reads none.
         """
         ...
 
