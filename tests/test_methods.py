@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import cohort
-from cohort import registry
+from cohort import axes, registry
 from cohort.axes import advantage, aggregation, ratio, regularizer, surrogate
 from cohort.axes.filter import mixed_accuracy
 from cohort.axes.objective import GradedRewardError
@@ -256,6 +257,7 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
 def test_an_axis_is_one_entry_of_the_table_and_a_slot_of_every_method() -> None:
     slots = [field.name for field in fields(Method) if field.name not in ("name", "requires")]
     assert slots == list(AXES)
+    assert {module.name for module in pkgutil.iter_modules(axes.__path__)} == {*AXES}
     for name, axis in AXES.items():
         empty = getattr(Method(), name)
         assert empty == (() if axis.kind == "many" else None)

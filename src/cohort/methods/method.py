@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cohort.methods.axis import AXES, MANY, ONE
+from cohort.methods.axis import AXES, MANY, ONE, Slots
 from cohort.methods.execution import BoundMethod
 from cohort.methods.requirements import Requirements
 from cohort.methods.stage import ConflictError, MethodError, Stage
@@ -38,30 +38,14 @@ def _same_as_default(axis: str, stage: Stage) -> bool:
 
 
 @dataclass(frozen=True)
-class Method(Requirements):
-    """Functions for the axes of the training step (see AXES); None or () leaves an axis at GRPO's default.
+class Method(Slots, Requirements):
+    """Functions for the axes of the training step; None or () leaves an axis at GRPO's default.
 
     Attributes:
         name: how it was asked for, as in "dapo+gdpo".
         requires: what the method needs that is not built yet ("sampling", "vision"); such a method refuses to train.
     """
 
-    curriculum: Stage | None = None
-    budget: Stage | None = None
-    guidance: Stage | None = None
-    sampling: Stage | None = None
-    shaping: tuple[Stage, ...] = ()
-    filter: tuple[Stage, ...] = ()
-    advantage: Stage | None = None
-    credit: tuple[Stage, ...] = ()
-    correction: tuple[Stage, ...] = ()
-    ratio: Stage | None = None
-    surrogate: Stage | None = None
-    objective: Stage | None = None
-    critic: Stage | None = None
-    regularizer: tuple[Stage, ...] = ()
-    aggregation: Stage | None = None
-    optimizer: Stage | None = None
     name: str = ""
     requires: str = ""
 
