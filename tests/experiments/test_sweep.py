@@ -21,6 +21,8 @@ def test_a_grid_takes_every_combination_of_hyperparameters_and_keys() -> None:
         ("group_size=8 kl_beta=0", "grpo(kl_beta=0)", {"group_size": 8}),
         ("group_size=8 kl_beta=0.01", "grpo(kl_beta=0.01)", {"group_size": 8}),
     ]
+    (first, _) = arms_of("grpo", [parse_axis("sampling.group_size=4,8")], None)
+    assert (first.name, first.config) == ("sampling.group_size=4", {"group_size": 4})
     assert [a.method for a in arms_of("grpo(kl_beta=0.1)+sage:guidance", [parse_axis("clip_low=0.1,0.2")], None)] == [
         "grpo(kl_beta=0.1, clip_low=0.1)+sage:guidance",
         "grpo(kl_beta=0.1, clip_low=0.2)+sage:guidance",
@@ -46,6 +48,7 @@ def test_random_settings_lie_in_their_ranges_and_are_the_same_again() -> None:
         (["group_size=4"], None, "single setting"),
         (["group_size=4,4"], None, "twice"),
         (["group_size=4,8", "group_size=2,3"], None, "given twice"),
+        (["group_size=4,8", "sampling.group_size=2,3"], None, "group_size is given twice"),
         (["group_size"], None, "write KEY=VALUE"),
         (["lr=0..1:log"], 3, "above 0 for :log"),
         (["lr=2..1"], 3, "from a lower number to a higher one"),

@@ -33,6 +33,7 @@ from cohort.training.reading import read_yaml
 from cohort.training.sections import CheckpointConfig, SamplingConfig
 
 FEW = settings(max_examples=300, deadline=None)
+WITH_SECTIONS = [f"{section}.{name}" for section, name in PLACES.values() if section]
 FLAT = [key for key in keys() if "." not in key]
 
 # what people write --------------------------------------------------------------------------------------------------
@@ -263,7 +264,8 @@ def test_a_value_arrives_unchanged_or_is_refused_by_its_key(tmp_path_factory: py
 
 @FEW
 @given(
-    st.sampled_from([*keys(), "checkpoint", "nothing"]), texts | st.sampled_from(["5", "0.5", "true", "[1]", "{a: 1}"])
+    st.sampled_from([*keys(), *WITH_SECTIONS, *SECTIONS, "nothing"]),
+    texts | st.sampled_from(["5", "0.5", "true", "[1]", "{a: 1}"]),
 )
 def test_a_setting_is_read_or_refused_by_what_was_written(key, text):
     try:
@@ -271,7 +273,7 @@ def test_a_setting_is_read_or_refused_by_what_was_written(key, text):
     except UsageError as error:
         assert str(error).startswith(f"--set {key}")
         return
-    arrived = made.plain()
+    arrived = made.sections() if key in WITH_SECTIONS else made.plain()
     for part in key.split("."):
         arrived = arrived[part]
     if text.strip() in ("", "null", "Null", "NULL", "~") or text.lstrip().startswith("#"):

@@ -111,8 +111,9 @@ def arms_of(method: str, axes: Sequence[Axis], draws: int | None, *, seed: int =
     if not axes:
         raise UsageError("there is nothing to vary: name a parameter with --grid KEY=VALUE,VALUE")
     names = [axis.name for axis in axes]
-    if len(set(names)) < len(names):
-        raise UsageError(f"--grid: {next(n for n in names if names.count(n) > 1)} is given twice")
+    own = [own_name(name) for name in names]
+    if len(set(own)) < len(own):
+        raise UsageError(f"--grid: {next(n for n in own if own.count(n) > 1)} is given twice")
     ranges = [axis.name for axis in axes if not axis.values]
     if draws is None:
         if ranges:
