@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from cohort.engine.base import Sampling
 from cohort.engine.native import graphs, shared
+from cohort.engine.native.attending import decoding
 from cohort.engine.native.engine import NativeEngine
 from cohort.engine.native.flash import Flash, varlen
 from cohort.engine.native.graphs import Graphs, Step
@@ -122,7 +123,7 @@ def without_numbers(kind: str, *, level: bool, flash: Flash | None = None) -> to
     decoder = shared.SharedDecoder(
         policy, orders(policy), Sampling(stop_ids=frozenset()), slots=64, graphs=Graphs(), flash=flash
     )
-    with torch.inference_mode(), shared.decoding(decoder):
+    with torch.inference_mode(), decoding(decoder):
         decoder._admit(64)
         decoder._arrange()
         decoder._grow()

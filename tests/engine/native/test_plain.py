@@ -10,9 +10,10 @@ import torch
 
 from cohort.engine.base import Sampling
 from cohort.engine.native import shared
+from cohort.engine.native.attending import decoding
 from cohort.engine.native.engine import NativeEngine
 from cohort.engine.native.plain import PlainStep
-from cohort.engine.native.shared import SharedDecoder, decoding
+from cohort.engine.native.shared import SharedDecoder
 from cohort.policies.causal_lm import CausalLM
 from cohort.types import Request
 from tests.engine.native.test_shared import orders

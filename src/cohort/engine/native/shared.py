@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 
 from cohort.engine.base import Completion, Sampling, context_of
+from cohort.engine.native.attending import decoding
 from cohort.engine.native.budget import BLOCK, own_tokens, rows_within
 from cohort.engine.native.drawing import Drawing
 from cohort.engine.native.flash import Flash
@@ -21,12 +19,10 @@ from cohort.engine.native.graphs import Graphs, Steps
 from cohort.engine.native.grid import Grid
 from cohort.engine.native.plain import PlainStep
 from cohort.engine.native.prefixes import Prefixes
-from cohort.engine.native.thin import thin_products
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.head import head_of
 from cohort.types import Prompt, Request
 
-NAME = "cohort_decode"
 # Tokens of new contexts that are encoded in one pass.
 MOST_PREFILL = 16384
 # Blocks of own tokens that steps of a fixed shape begin with.
@@ -37,8 +33,6 @@ FEW_TOKENS = 1024
 # What takes a decoding step from a model's weights; the first that serves it is the fastest.
 Kind = type[FusedStep] | type[PlainStep]
 KINDS: tuple[Kind, ...] = (FusedStep, PlainStep)
-
-_decoder: contextvars.ContextVar[SharedDecoder | None] = contextvars.ContextVar("decoder", default=None)
 
 
 class SharedDecoder:
@@ -408,47 +402,3 @@ class SharedDecoder:
             hidden_near = hidden_near | (now - lengths - near >= window)
         hidden = torch.cat([hidden_far, hidden_near], 1)
         return hidden[self.grid.rows][:, None, :, None] if length else hidden[:, None, None]
-
-
-def decode_attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Attention function of transformers' registry: one token of every row, query [1, H, B, D] -> [1, B, H, D]."""
-    decoder = _decoder.get()
-    if decoder is None:
-        raise RuntimeError("the decoding attention was called outside a decoding step")
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    heads = key.shape[1]
-    q = query[0].transpose(0, 1).unflatten(1, (heads, -1))
-    out = decoder.attend(
-        module.layer_idx, q, key[0].transpose(0, 1), value[0].transpose(0, 1), scale, softcap, sliding_window
-    )
-    return out.flatten(1, 2)[None], None
-
-
-AttentionInterface.register(NAME, decode_attention)
-
-
-@contextlib.contextmanager
-def decoding(decoder: SharedDecoder) -> Iterator[None]:
-    """Have the model attend as the decoder does."""
-    base = decoder.base
-    before = base.config._attn_implementation
-    token = _decoder.set(decoder)
-    base.set_attn_implementation(NAME)
-    try:
-        with thin_products(base):
-            yield
-    finally:
-        base.set_attn_implementation(before)
-        _decoder.reset(token)
