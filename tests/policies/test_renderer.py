@@ -164,6 +164,58 @@ def test_an_empty_turn_of_the_assistant_asks_it_to_speak(load: Load) -> None:
     assert load("chat").renderer.render(source) == load("chat").renderer.render("Hi")
 
 
+# what others say behind a turn -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["chat", "gemma", "chatbase", "specialtags"])
+@pytest.mark.parametrize("said", ["2", "it is 2\n", "你好 😀"])
+@pytest.mark.parametrize("answer", ["no, again", "x != y , a", [{"role": "user", "content": "why?"}]])
+def test_a_conversation_that_grew_is_the_one_that_is_written(load: Load, name: str, said: str, answer: Any) -> None:
+    """Prompt, turn and answer together are what the template makes of the whole."""
+    renderer = load(name).renderer
+    prompt = asked(load(name), "Hi")
+    turn = renderer.encode_completion(prompt, said, end=True)
+    grown = (*prompt.tokens, *turn, *renderer.answer(prompt, answer, turn[-1]))
+    others = [{"role": "user", "content": answer}] if isinstance(answer, str) else answer
+    whole = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": said}, *others]
+    expected = renderer.render(whole)
+    # Gemma's template trims what was said; what was drawn stays as it is.
+    assert renderer.whole(grown) == (expected if name != "gemma" else expected.replace(said.strip(), said))
+
+
+def test_a_turn_that_ended_otherwise_is_ended_by_the_answer(load: Load) -> None:
+    renderer = load("chatbase").renderer
+    prompt = asked(load("chatbase"), "Hi")
+    tail = "\n<|im_start|>user\nno<|im_end|>\n<|im_start|>assistant\n"
+    inner, end, text_end = (renderer.encode(text)[-1] for text in ("a", "<|im_end|>", "<|endoftext|>"))
+    assert renderer.whole(renderer.answer(prompt, "no", end)) == tail
+    # By a stop string, by the token that ends a text, or not at all.
+    for last in (inner, text_end, None):
+        assert renderer.whole(renderer.answer(prompt, "no", last)) == f"<|im_end|>{tail}"
+
+
+def test_a_thought_is_opened_again_in_every_turn(load: Load) -> None:
+    renderer = load("prefill").renderer
+    tail = renderer.whole(renderer.answer(asked(load("prefill"), "Hi"), "no", renderer.turn.end))
+    assert tail.endswith("<|im_start|>assistant\n<think>\n")
+
+
+def test_without_a_template_an_answer_stands_as_it_is(load: Load) -> None:
+    renderer = load("plain").renderer
+    prompt = asked(load("plain"), "Hi")
+    assert renderer.whole(renderer.answer(prompt, "\nno. ", 2)) == "\nno. "
+    messages = [{"role": "user", "content": "no"}, {"role": "user", "content": "well?"}]
+    assert renderer.whole(renderer.answer(prompt, messages)) == "\n\nno\n\nwell?"
+    text = load("chat", prompt_format="text").renderer
+    assert text.whole(text.answer(Prompt("p", "Hi", (1,), "Hi"), " no")) == " no"
+
+
+def test_what_a_template_does_not_take_is_refused(load: Load) -> None:
+    for said in ([{"role": "tool", "content": "4"}], [{"role": "assistant", "content": "4"}]):
+        with pytest.raises(UsageError, match="must alternate"):
+            load("gemma").renderer.answer(asked(load("gemma"), "Hi"), said)
+
+
 # what ends a rollout, and what a reward sees -------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ def test_what_is_repeated_depends_on_seed_and_step_and_survives_a_checkpoint(tmp
 def test_a_kept_rollout_comes_back_whole() -> None:
     support = Support(Rule({5: 1.5}, 2, frozenset({1})), [None, None])
     rollout = Rollout(
-        request_of(PROMPTS["a"], seed=7),
+        replace(request_of(PROMPTS["a"], seed=7), parent="w", environment_seed=9),
         (
             Segment((4, 5), logp=(-0.25, -1.5), entropy=(0.5, 0.75), support=support, version=3),
             Segment((6,), "environment"),

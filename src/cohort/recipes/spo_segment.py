@@ -9,9 +9,8 @@ from the cut; a token's advantage is what its segment gained:
     loss = sum_t M_t l_t / sum_t M_t   over the whole batch,  M_t = 1[pi_old(o_t) < p0],  l the PPO clip
 
 Over its segments A telescopes to R - V(first cut). Tree: V(node) = mean V(children), A(edge) = V(child) - V(parent); each
-edge is a training sample, edges with A = 0 are dropped, and a buffer keeps unused ones for a while. The tree needs a
-sampler that branches, which there is not yet: variant="tree" takes advantages of edges (reductions/tree.py) and refuses to
-train.
+edge is a training sample, edges with A = 0 are dropped, and a buffer keeps unused ones for a while. Nothing grows the tree
+yet: variant="tree" takes advantages of edges (reductions/tree.py) and refuses to train.
 
 Whitening (on in the released configurations) takes mean and variance over the uncertain tokens and gives all tokens a value.
 Defaults: p0 0.9, m 5, K 9 (GSM8K). K continuations a cut are what the method costs.

@@ -19,6 +19,7 @@ ALWAYS = frozenset(
         "reward_components",
         "accuracy",
         "row",
+        "episode",
         "truncated",
         "token_ids",
         "sampler_logp",
@@ -77,6 +78,9 @@ def make_batch(rollouts: Sequence[Rollout], rows: Mapping[str, int], *, extra: I
         },
         rollouts={
             "group": per_rollout((groups.setdefault(r.prompt.id, len(groups)) for r in rollouts), torch.int64),
+            # A row each today. Where a context is rebuilt every turn, an episode's rows share one, and statistics of a group
+            # are to count each once.
+            "episode": torch.arange(len(rollouts)),
             "row": per_rollout((rows.get(r.prompt.id, -1) for r in rollouts), torch.int64),
             "rewards": per_rollout(r.reward for r in rollouts),
             "reward_components": torch.tensor(components, dtype=torch.float32).reshape(len(rollouts), len(names)),

@@ -21,6 +21,8 @@ def stored(rollout: Rollout) -> dict[str, Any]:
         "prompt": rollout.prompt.id,
         "context": torch.tensor(request.context, dtype=torch.int32),
         "seed": request.seed,
+        "environment_seed": request.environment_seed,
+        "parent": request.parent,
         "max_new_tokens": request.max_new_tokens,
         "segments": [
             {
@@ -52,7 +54,14 @@ def restored(state: Mapping[str, Any], prompt: Prompt) -> Rollout:
         for each in state["segments"]
     )
     turns = tuple(Turn(**turn) for turn in state["turns"])
-    request = Request(prompt, tuple(state["context"].tolist()), state["seed"], state["max_new_tokens"])
+    request = Request(
+        prompt,
+        tuple(state["context"].tolist()),
+        state["seed"],
+        state["max_new_tokens"],
+        environment_seed=state["environment_seed"],
+        parent=state["parent"],
+    )
     return Rollout(request, segments, turns=turns, **{name: state[name] for name in OUTCOME})
 
 

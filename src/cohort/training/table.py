@@ -35,6 +35,7 @@ CONTINUOUS = (
 
 # What became of rollouts without a reward.
 ABSTAINED, FAILED = "left out: no reward applies", "left out: a reward function failed"
+BROKEN = "left out: its environment failed"
 
 
 def rollout_table(
@@ -87,6 +88,11 @@ def signals(result: StepResult) -> list[float]:
     return [float(x) for x in out]
 
 
+def _unscored(rollout: Rollout) -> str:
+    """Why a rollout has no reward."""
+    return BROKEN if rollout.status == "failed" else FAILED if rollout.failed else ABSTAINED
+
+
 def _rollouts(result: StepResult, filters: tuple[str, str]) -> dict[str, Any]:
     """Columns with a value a rollout."""
     rollouts, everything, batch = result.rollouts, result.everything, result.batch
@@ -98,7 +104,7 @@ def _rollouts(result: StepResult, filters: tuple[str, str]) -> dict[str, Any]:
         TOO_FEW: "left out: too few rollouts of its group for the method",
     }
     kept = [
-        reasons[stage] if rollout.scored else FAILED if rollout.failed else ABSTAINED
+        reasons[stage] if rollout.scored else _unscored(rollout)
         for stage, rollout in zip(everything["stage"].tolist(), rollouts, strict=True)
     ]
     unscored = [i for i, rollout in enumerate(rollouts) if not rollout.scored]

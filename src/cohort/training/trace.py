@@ -63,7 +63,9 @@ def notices(method: Method, everything: Batch, rollouts: Sequence[Rollout]) -> l
     failed, scored = sum(rollout.failed for rollout in rollouts), sum(rollout.scored for rollout in rollouts)
     if not scored and not failed:
         return [f"no reward applied to any of the {len(rollouts)} rollouts of this step: nothing was trained on"]
-    why = [f"a reward function failed on {failed}"] if failed else []
+    broken = sum(rollout.status == "failed" for rollout in rollouts)
+    why = [f"a reward function failed on {failed - broken}"] if failed > broken else []
+    why += [f"the environment of {broken} failed"] if broken else []
     why += [f"no reward applied to {n}"] if (n := len(rollouts) - scored - failed) else []
     return [
         f"no prompt of this step has {method.group_size} rollouts with a reward, which '{method.name}' needs to compare: "

@@ -73,6 +73,7 @@ class Batch:
     Core fields:
         mask [N, T] bool: True where the policy itself chose the token.
         group [N] int64: label of the prompt; groups may be interleaved and of unequal size.
+        episode [N] int64: label of the episode that a row belongs to, each of a row of its own where that is not said.
         rewards [N]; reward_components [N, K], NaN where one does not apply; accuracy [N] (1 correct, 0 not, or not known).
         advantages [N, T]: after the advantage and credit axes.
         logp, old_logp, sampler_logp, ref_logp [N, T]: log-probabilities (nats) of the tokens under the current policy,
@@ -176,6 +177,10 @@ class Batch:
     @property
     def group(self) -> Tensor:
         return self["group"]
+
+    @property
+    def episode(self) -> Tensor:
+        return self["episode"] if "episode" in self else torch.arange(self.size, device=self.device)
 
     @property
     def rewards(self) -> Tensor:

@@ -87,7 +87,7 @@ def completions(batch: Batch) -> list[list[int]]:
 
 
 def concat(batches: Sequence[Batch]) -> Batch:
-    """Batches as one, with the fields that all of them have; groups of different batches stay apart."""
+    """Batches as one, with the fields that all of them have; groups and episodes of different batches stay apart."""
     width = max(batch.mask.shape[1] for batch in batches)
 
     def wide(x: Tensor) -> Tensor:
@@ -100,6 +100,11 @@ def concat(batches: Sequence[Batch]) -> Batch:
         groups.append(batch.groups.index + shift)
         shift += batch.groups.count
     rollouts = {name: torch.cat([b[name] for b in batches]) for name in rest}
+    if "episode" in rollouts:
+        first = 0
+        for batch, part in zip(batches, rollouts["episode"].split([b.size for b in batches]), strict=True):
+            part += first
+            first += int(batch.episode.max()) + 1 if batch.size else 0
     return Batch(
         mask=torch.cat([wide(batch.mask) for batch in batches]),
         tokens={name: torch.cat([wide(batch.stored(name)) for batch in batches]) for name in tokens},

@@ -1,0 +1,78 @@
+"""A run whose prompts are tasks of an environment: what is trained on, and what is recorded of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cohort.training.build import prepare
+from cohort.training.config import make_config
+from cohort.training.loop import one_step
+from cohort.training.table import rollout_table
+from tests.environments.worlds import Guess, Worlds
+from tests.helpers import tiny_policy
+from tests.rollouts.test_runner import Broken
+from tests.stepping import run_of
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> dict[str, Any]:
+    tiny_policy().save(tmp_path / "model")
+    return {
+        "model": str(tmp_path / "model"),
+        "data": [{"prompt": f"guess {name}", "answer": "1"} for name in "abcd"],
+        "reward": "0.5*format:1",
+        "prompts_per_step": 2,
+        "group_size": 4,
+        "max_new_tokens": 60,
+        "logit_bias": {1: 4.0},
+        "method": "grpo(kl_beta=0.0)",
+    }
+
+
+@pytest.mark.parametrize("method", ["grpo", "gdpo"])
+def test_an_environment_and_reward_functions_reward_together(base: dict[str, Any], method: str) -> None:
+    setup = prepare(make_config({**base, "method": method}), log=lambda _: None)
+    try:
+        setup.collector.environments = Worlds(of=setup.collector.grader)
+        assert (setup.reward_names, setup.reward_weights) == (("format", "environment", "turns"), (0.5, 1.0, 0.0))
+        run = run_of(setup)
+        for _ in range(2):
+            result = one_step(run)
+            assert max(len(rollout.turns) for rollout in result.rollouts) > 1
+            for rollout in result.rollouts:
+                assert rollout.reward == pytest.approx(
+                    0.5 * (rollout.components["format"] or 0) + (rollout.components["environment"] or 0)
+                )
+            # What the engine says of later turns is what the trainer says.
+            assert result.metrics["mismatch_max"] < 1e-3
+            table = rollout_table(result).to_pydict()
+            assert table["reward/environment"] == pytest.approx(
+                [rollout.components["environment"] for rollout in result.rollouts]
+            )
+            assert table["tokens"] == [rollout.tokens for rollout in result.rollouts]
+            assert table["mask"] == [rollout.mask for rollout in result.rollouts]
+    finally:
+        setup.close()
+
+
+def test_a_step_goes_on_without_the_episodes_that_failed(base: dict[str, Any]) -> None:
+    setup = prepare(make_config(base), log=lambda _: None)
+    try:
+        broken = Worlds(lambda k: Broken("step", KeyError("x")) if k % 4 == 3 else Guess(), setup.collector.grader)
+        setup.collector.environments = broken
+        result = one_step(run_of(setup))
+        failed = [rollout.status == "failed" for rollout in result.rollouts]
+        assert 0 < sum(failed) < len(failed) == 8
+        kept = rollout_table(result).to_pydict()["kept"]
+        assert [why == "left out: its environment failed" for why in kept] == failed
+        assert result.batch is not None
+        assert any("KeyError" in said for said in setup.collector.grader.failures)
+        setup.collector.environments = Worlds(lambda k: Broken("reset", OSError("no disk")), setup.collector.grader)
+        nothing = one_step(run_of(setup))
+        assert nothing.batch is None
+        assert any("the environment of 8 failed" in said for said in nothing.warnings)
+    finally:
+        setup.close()
