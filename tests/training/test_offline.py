@@ -92,7 +92,7 @@ def test_stored_completions_are_rollouts_that_nobody_sampled() -> None:
         ("id0", 0.0, 0.0, -1.0),
         ("id1", 0.0, 0.0, -1.0),
     ]
-    assert all(r.mask == [1, 1] and r.finished and r.request.context == r.prompt.tokens for r in rollouts)
+    assert all(r.mask == [1, 1] and r.finished and r.request.context.tokens == r.prompt.tokens for r in rollouts)
     assert all(math.isnan(x) for r in rollouts for x in (*r.sampler_logp, *r.sampler_entropy))
 
 

@@ -14,7 +14,7 @@ from cohort.rollouts.batching import check_groups
 from cohort.rollouts.runner import Runner
 from cohort.rollouts.sampler import StepSampler
 from cohort.seeds import derive, generator
-from cohort.types import Prompt, Request, Rollout
+from cohort.types import Context, Prompt, Request, Rollout
 from cohort.types.policy import Policy
 
 
@@ -88,7 +88,9 @@ class Collector:
         """Rollouts of prompts, `counts` of each, through the method's guidance and sampling, with those without a reward."""
         self.version = method.info.version
         requests = [
-            Request(prompt, prompt.tokens, derive(seed, prompt.id, k), self.max_new_tokens, environment_seed=seed)
+            Request(
+                prompt, Context(prompt.tokens), derive(seed, prompt.id, k), self.max_new_tokens, environment_seed=seed
+            )
             for prompt, count in zip(prompts, counts, strict=True)
             for k in range(count)
         ]

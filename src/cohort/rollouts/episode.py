@@ -12,7 +12,7 @@ from cohort.environments.base import Environment, EnvironmentFactory, Observatio
 from cohort.errors import shown
 from cohort.rewards.grader import ENVIRONMENT
 from cohort.seeds import derive
-from cohort.types import Message, Request, Rollout, Segment, Status, Turn
+from cohort.types import Context, Message, Request, Rollout, Segment, Status, Turn
 from cohort.types.policy import Renderer
 
 
@@ -77,12 +77,12 @@ class Episode:
         self.tools = seen.tools or prompt.tools
         if seen.content == prompt.source:
             return
-        if request.context != prompt.tokens:
+        if request.context.tokens != prompt.tokens:
             raise EpisodeError(
                 "the method's guidance puts something into the prompt, but the environment shows another: leave one of them out"
             )
         context = renderer.prompt(seen.content, system, self.tools)[1]
-        self.request = replace(request, context=context)
+        self.request = replace(request, context=Context(context))
         room = self.room(renderer)
         if room < 1:
             raise EpisodeError(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cohort.types import Prompt, Request, Rollout, Segment, Turn
+from cohort.types import Context, Prompt, Request, Rollout, Segment, Turn
 from cohort.types.support import Support
 
 # What says how a rollout came out, as it is.
@@ -19,7 +19,7 @@ def stored(rollout: Rollout) -> dict[str, Any]:
     request = rollout.request
     return {
         "prompt": rollout.prompt.id,
-        "context": torch.tensor(request.context, dtype=torch.int32),
+        "context": torch.tensor(request.context.tokens, dtype=torch.int32),
         "seed": request.seed,
         "environment_seed": request.environment_seed,
         "parent": request.parent,
@@ -56,7 +56,7 @@ def restored(state: Mapping[str, Any], prompt: Prompt) -> Rollout:
     turns = tuple(Turn(**turn) for turn in state["turns"])
     request = Request(
         prompt,
-        tuple(state["context"].tolist()),
+        Context(tuple(state["context"].tolist())),
         state["seed"],
         state["max_new_tokens"],
         environment_seed=state["environment_seed"],

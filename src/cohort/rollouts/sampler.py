@@ -12,7 +12,7 @@ import torch
 from cohort.methods import BoundMethod
 from cohort.rollouts.runner import Runner
 from cohort.seeds import derive
-from cohort.types import Message, Prompt, Request, Rollout
+from cohort.types import Context, Message, Prompt, Request, Rollout
 from cohort.types.access import Sampler
 
 
@@ -100,7 +100,9 @@ class StepSampler:
             context = self._render(source)
             self.asked += 1
             prompt = Prompt("asked", str(source), context, source)
-            requests.append(Request(prompt, context, derive(self.seed, "ask", self.asked), self._room(context)))
+            requests.append(
+                Request(prompt, Context(context), derive(self.seed, "ask", self.asked), self._room(context))
+            )
         return [rollout.text for rollout in self.generate(requests, alone=True)]
 
     def _room(self, context: Sequence[int], prefix: Sequence[int] = ()) -> int:

@@ -10,7 +10,7 @@ import torch
 from cohort.data.pairs import Preference
 from cohort.methods import BoundMethod
 from cohort.seeds import generator
-from cohort.types import Prompt, Request, Rollout, Segment
+from cohort.types import Context, Prompt, Request, Rollout, Segment
 
 # The reward of a stored completion: its label.
 LABEL = "label"
@@ -49,7 +49,7 @@ class Store:
         out = []
         for prompt in prompts:
             for place, written in enumerate(self.preferences[prompt.id].completions):
-                request = Request(prompt, prompt.tokens, 0, len(written.tokens))
+                request = Request(prompt, Context(prompt.tokens), 0, len(written.tokens))
                 out.append(
                     Rollout(
                         request,

@@ -15,7 +15,7 @@ from cohort.types.declare import State
 def stored(rollout: Rollout, logp: Tensor) -> State:
     """One rollout as a state: its context, tokens and mask, and log-probabilities `logp` [L]."""
     return {
-        "context": torch.tensor(rollout.request.context, dtype=torch.int32),
+        "context": torch.tensor(rollout.request.context.tokens, dtype=torch.int32),
         "tokens": torch.tensor(rollout.tokens, dtype=torch.int32),
         "mask": torch.tensor(rollout.mask, dtype=torch.bool),
         # A copy, since a slice would take the whole batch with it into a checkpoint.

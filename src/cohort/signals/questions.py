@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from cohort.types import Message, Prompt, Request
+from cohort.types import Context, Message, Prompt, Request
 from cohort.types.access import Sampler
 
 
@@ -41,4 +41,4 @@ def rewrite_question(request: Request, text: str, sampler: Sampler, *, salt: int
     A request that is drawn again within a step needs a salt of its own, or it repeats the noise of the first draw.
     """
     context = rendered(request.prompt, text, sampler.render)
-    return replace(request, context=context, seed=request.seed + salt, meta={**request.meta, **meta})
+    return replace(request, context=Context(context), seed=request.seed + salt, meta={**request.meta, **meta})

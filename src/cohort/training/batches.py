@@ -169,4 +169,4 @@ class Batches:
             width = stored.mask.shape[1]
             stored = stored.replace(old_logp=self.trainer.log_probs(rollouts, width=width))
         stored = fill_missing_fields(self.complete(method, stored, rollouts), like=batch)
-        return [Replay(stored.to("cpu"), tuple(rollout.request.context for rollout in rollouts))]
+        return [Replay(stored.to("cpu"), tuple(rollout.request.context.tokens for rollout in rollouts))]

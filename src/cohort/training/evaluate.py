@@ -14,7 +14,7 @@ from cohort.analysis.statistics import mean_interval
 from cohort.rollouts.collect import Collector
 from cohort.seeds import derive
 from cohort.signals.answers import answer_key
-from cohort.types import Prompt, Request, Rollout
+from cohort.types import Context, Prompt, Request, Rollout
 
 
 @dataclass
@@ -146,7 +146,7 @@ def evaluate_prompts(
     rollouts: list[Rollout] = []
     for start in range(0, len(prompts), chunk):
         requests = [
-            Request(prompt, prompt.tokens, derive(seed, "evaluate", prompt.id, k), collector.max_new_tokens)
+            Request(prompt, Context(prompt.tokens), derive(seed, "evaluate", prompt.id, k), collector.max_new_tokens)
             for prompt in prompts[start : start + chunk]
             for k in range(samples)
         ]

@@ -2,6 +2,7 @@
 
 from cohort.types.batch import Batch, Groups, MissingField
 from cohort.types.rollout import (
+    Context,
     Group,
     Message,
     Processor,
@@ -19,6 +20,7 @@ from cohort.types.step import StepInfo, generation_budget
 
 __all__ = [
     "Batch",
+    "Context",
     "Group",
     "Groups",
     "Message",

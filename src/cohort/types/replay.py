@@ -55,7 +55,7 @@ def pack(batch: Batch, rollouts: Sequence[Rollout], fields: Iterable[str] = ()) 
         # As stored, since a model reads tokens also where the policy did not choose them.
         "tokens": {name: batch.stored(name).detach().cpu() for name in held if name in batch.token_names},
         "rollouts": {name: batch[name].detach().cpu() for name in held if name not in batch.token_names},
-        "contexts": [torch.tensor(r.request.context, dtype=torch.int64) for r in rollouts],
+        "contexts": [torch.tensor(r.request.context.tokens, dtype=torch.int64) for r in rollouts],
         "support": [None if r.support is None else r.support.state() for r in rollouts],
     }
 

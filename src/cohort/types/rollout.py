@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, overload
 
 from torch import Tensor
 
@@ -131,12 +131,43 @@ class Processor(Protocol):
 
 
 @dataclass(frozen=True)
+class Context(Sequence[int]):
+    """What a model is conditioned on. Engines encode, and passes pack, what has the same context once.
+
+    As a sequence it is its tokens.
+
+    Attributes:
+        tokens: token ids; among them those that stand for media.
+        media: images and the like, hashable, in the order of their places.
+    """
+
+    tokens: tuple[int, ...]
+    media: tuple[Hashable, ...] = ()
+
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> tuple[int, ...]: ...
+
+    def __getitem__(self, at: int | slice) -> int | tuple[int, ...]:
+        return self.tokens[at]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.tokens)
+
+
+@dataclass(frozen=True)
 class Request:
     """An order to draw one rollout of `prompt`.
 
     Attributes:
         prompt: the task, as the reward functions and the group see it.
-        context: token ids that the policy is conditioned on (the prompt; with guidance, the prompt with it).
+        context: what the policy is conditioned on (the prompt; with guidance, the prompt with it). Token ids alone are taken
+            as a context without media.
         seed: the same request with the same seed draws the same tokens.
         max_new_tokens: most actions that come behind the history: those drawn, and what an environment says between them.
         history: what already stands there; the policy continues after it.
@@ -148,7 +179,7 @@ class Request:
     """
 
     prompt: Prompt
-    context: tuple[int, ...]
+    context: Context
     seed: int
     max_new_tokens: int
     history: tuple[Segment, ...] = ()
@@ -157,6 +188,10 @@ class Request:
     environment_seed: int = 0
     parent: str | None = None
     turns: tuple[Turn, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.context, Context):
+            object.__setattr__(self, "context", Context(tuple(self.context)))
 
     @cached_property
     def prefix(self) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from cohort.engine.native.plain import PlainStep
 from cohort.engine.native.prefixes import Prefixes
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.head import head_of
-from cohort.types import Prompt, Request
+from cohort.types import Context, Prompt, Request
 
 # Tokens of new contexts that are encoded in one pass.
 MOST_PREFILL = 16384
@@ -118,7 +118,9 @@ class SharedDecoder:
         if not kind.serves(policy.base):
             return False
         tokens = (2, 3, 4)  # which every vocabulary has
-        requests = [Request(Prompt("", "", tokens[:n], ""), tokens[:n], seed, 2) for seed, n in enumerate((3, 3, 2))]
+        requests = [
+            Request(Prompt("", "", tokens[:n], ""), Context(tokens[:n]), seed, 2) for seed, n in enumerate((3, 3, 2))
+        ]
 
         def logits(decoder: SharedDecoder, last: Tensor | None = None) -> Tensor:
             decoder._admit(3)
