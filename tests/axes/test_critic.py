@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cohort import registry
-from cohort.axes.critic import following, token_rewards, value_loss, with_returns
+from cohort.axes.critic import next_values, token_rewards, value_loss, with_returns
 from cohort.methods import ConflictError, Method, Stage, use
 from cohort.training.build import optimizer_of, prepare
 from cohort.training.config import make_config
@@ -33,7 +33,7 @@ def temporal_difference(
     batch: Batch, *, critic: str, critic_lr: float | None, target_decay: float, target_every: int
 ) -> Tensor:
     """(V_t - (q_t + V_target,t+1))^2: [N, T]."""
-    goal = token_rewards(batch) + following(batch["target_values"], batch.mask)
+    goal = token_rewards(batch) + next_values(batch["target_values"], batch.mask)
     return (batch["values"] - goal) ** 2
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from cohort import registry
 from cohort.methods import BoundMethod
 from cohort.recipes.capo_curvature import last_layer, shifts
-from cohort.reductions.moments import direction, moved, no_moments, row_means
+from cohort.reductions.moments import adam_direction, init_moments, row_means, updated_moments
 from cohort.training.loop import one_step
 from cohort.types import Batch, StepInfo
 from tests import micro
@@ -35,7 +35,7 @@ def random(seed: int, *shape: int) -> Tensor:
 
 def bound(lr: float = 1e-3, **hyper: Any) -> BoundMethod:
     """The method before any step, at a learning rate."""
-    return registry.method("capo-curvature", **hyper).bind({KEY: no_moments()}, StepInfo(lr=lr))
+    return registry.method("capo-curvature", **hyper).bind({KEY: init_moments()}, StepInfo(lr=lr))
 
 
 def judged(seed: int) -> Batch:
@@ -74,14 +74,14 @@ def test_without_thresholds_it_is_the_base_method(seed: int, optimizer: str) -> 
 @given(SEEDS, st.floats(1e-4, 1e-1))
 def test_with_plain_gradients_the_shifts_have_a_closed_form(seed: int, lr: float) -> None:
     batch = judged(seed)
-    _, policy = shifts(batch, no_moments(), adam=None, lr=lr)
+    _, policy = shifts(batch, init_moments(), adam=None, lr=lr)
     chosen = (batch["gate_ids"] == batch["token_ids"][..., None]).double()
     v = chosen - batch["gate_probs"]
     size = batch.advantages * (batch["gate_hidden"] ** 2).sum(-1) * (v**2).sum(-1)
     assert torch.allclose(policy, torch.where(batch.mask, (lr * size) ** 2 / 2, 0.0))
     first_order = torch.where(batch.mask, lr * batch.advantages * size, 0.0)
     assert bool((first_order >= 0).all())
-    tiny, _ = shifts(batch, no_moments(), adam=None, lr=1e-9)
+    tiny, _ = shifts(batch, init_moments(), adam=None, lr=1e-9)
     assert torch.allclose(tiny / 1e-9, first_order / lr, atol=1e-6)
 
 
@@ -91,7 +91,7 @@ def test_the_objective_shift_predicts_what_the_update_of_one_token_does(seed: in
     """m_H = A (pi_new(a) / pi_old(a) - 1) up to the third power of the learning rate, with a step along E."""
     batch, weight = last_layer_batch(seed)
     state = {
-        **no_moments(),
+        **init_moments(),
         "ids": torch.arange(6),
         "m": random(seed + 2, 6, 4),
         "v": random(seed + 3, 6, 4) ** 2,
@@ -107,7 +107,7 @@ def test_the_objective_shift_predicts_what_the_update_of_one_token_does(seed: in
         batch.advantages[row, column],
     )
     v = torch.eye(6, dtype=torch.float64)[action] - (weight @ h).softmax(-1)
-    step = direction((advantage * v[:, None] * h)[None], torch.arange(6)[None], state, ADAM)[0]
+    step = adam_direction((advantage * v[:, None] * h)[None], torch.arange(6)[None], state, ADAM)[0]
     errors = []
     for lr in (2e-2, 1e-2):
         predicted = shifts(batch, state, adam=ADAM, lr=lr)[0][row, column]
@@ -122,7 +122,7 @@ def test_the_objective_shift_predicts_what_the_update_of_one_token_does(seed: in
 @given(SEEDS)
 def test_the_direction_is_that_of_adam_and_of_its_gradient_before_any_step(seed: int) -> None:
     parameter = torch.nn.Parameter(torch.zeros(5, 3, dtype=torch.float64))
-    optimizer, state = torch.optim.Adam([parameter], lr=1.0), no_moments()
+    optimizer, state = torch.optim.Adam([parameter], lr=1.0), init_moments()
     every = torch.arange(5)
     for k in range(4):
         gradient = random(seed + k, 5, 3)
@@ -130,8 +130,8 @@ def test_the_direction_is_that_of_adam_and_of_its_gradient_before_any_step(seed:
         parameter.grad = -gradient
         optimizer.step()
         expected = gradient if k == 0 else parameter.detach() - before
-        assert torch.allclose(direction(gradient[None], every[None], state, ADAM)[0], expected)
-        state = moved(state, every, gradient, ADAM)
+        assert torch.allclose(adam_direction(gradient[None], every[None], state, ADAM)[0], expected)
+        state = updated_moments(state, every, gradient, ADAM)
     assert state["t"] == 4
 
 
@@ -142,8 +142,8 @@ def test_rows_are_averaged_over_the_tokens_that_hold_them_and_others_stay() -> N
     assert rows.tolist() == [2, 4, 7]
     assert torch.allclose(means[0], (factor[0, 1] * h[0] + factor[1, 0] * h[1]) / 2)
     assert torch.allclose(means[1:], torch.stack([factor[1, 1] * h[1], factor[0, 0] * h[0]]))
-    first = moved(no_moments(), torch.tensor([4, 9]), random(2, 2, 3), ADAM)
-    second = moved(first, rows, means, ADAM)
+    first = updated_moments(init_moments(), torch.tensor([4, 9]), random(2, 2, 3), ADAM)
+    second = updated_moments(first, rows, means, ADAM)
     assert second["ids"].tolist() == [2, 4, 7, 9]
     assert torch.equal(second["m"][3], first["m"][1])
     assert torch.allclose(second["m"][1], 0.9 * first["m"][0] + 0.1 * means[1])
@@ -154,7 +154,13 @@ def test_rows_are_averaged_over_the_tokens_that_hold_them_and_others_stay() -> N
 @given(SEEDS)
 def test_tokens_are_judged_independently_of_each_other(seed: int) -> None:
     batch = judged(seed)
-    state = {**no_moments(), "ids": torch.arange(5), "m": random(seed, 5, 3), "v": random(seed + 1, 5, 3) ** 2, "t": 1}
+    state = {
+        **init_moments(),
+        "ids": torch.arange(5),
+        "m": random(seed, 5, 3),
+        "v": random(seed + 1, 5, 3) ** 2,
+        "t": 1,
+    }
     everything = shifts(batch, state, adam=ADAM, lr=1e-3)
     half = batch.loss_mask & (torch.arange(batch.mask.shape[1]) % 2 == 0)
     alone = shifts(batch.replace(loss_mask=half), state, adam=ADAM, lr=1e-3)
@@ -191,7 +197,7 @@ def test_more_is_rejected_at_a_higher_learning_rate_and_all_at_threshold_zero() 
 def test_all_candidates_are_the_vocabulary_and_few_are_its_most_likely(seed: int) -> None:
     whole, weight = last_layer_batch(seed)
     more, _ = last_layer_batch(seed, top_k=64)
-    for a, b in zip(*(shifts(batch, no_moments(), adam=ADAM, lr=1e-3) for batch in (whole, more)), strict=True):
+    for a, b in zip(*(shifts(batch, init_moments(), adam=ADAM, lr=1e-3) for batch in (whole, more)), strict=True):
         assert torch.equal(a, b)
     few, _ = last_layer_batch(seed, top_k=2)
     logits = few["gate_hidden"] @ weight.T

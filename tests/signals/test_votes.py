@@ -50,10 +50,10 @@ def test_ids_come_from_the_texts() -> None:
 def test_counts_majorities_and_entropies_are_those_of_each_group(pairs: list[tuple[int, int]]) -> None:
     labels, ids = [p for p, _ in pairs], [a for _, a in pairs]
     groups, tensor = groups_of(labels), torch.tensor(ids)
-    count, best = votes.agreeing(tensor, groups), votes.majority(tensor, groups)
+    count, best = votes.vote_counts(tensor, groups), votes.majority(tensor, groups)
     share = votes.answer_share(tensor, groups, torch.float64)
     entropy = votes.answer_entropy(tensor, groups, torch.float64)
-    kinds = votes.distinct(tensor, groups)
+    kinds = votes.answer_count(tensor, groups)
     for place, label in enumerate(dict.fromkeys(labels)):
         rows = [i for i, (p, _) in enumerate(pairs) if p == label]
         said = Counter(ids[i] for i in rows if ids[i] >= 0)
@@ -70,7 +70,7 @@ def test_counts_majorities_and_entropies_are_those_of_each_group(pairs: list[tup
 @given(IDS)
 def test_apart_gives_everyone_without_an_answer_one_of_its_own(pairs: list[tuple[int, int]]) -> None:
     ids = torch.tensor([a for _, a in pairs])
-    own = votes.apart(ids)
+    own = votes.unanswered_apart(ids)
     silent = own[ids < 0]
     assert torch.equal(own[ids >= 0], ids[ids >= 0])
     assert silent.unique().numel() == silent.numel()

@@ -36,7 +36,7 @@ def token_rewards(batch: Batch, *, beta: float = 0.0) -> Tensor:
     return rewards - beta * k1(batch.old_logp, batch.ref_logp) if beta else rewards
 
 
-def following(values: Tensor, mask: Tensor, end: Tensor | None = None) -> Tensor:
+def next_values(values: Tensor, mask: Tensor, end: Tensor | None = None) -> Tensor:
     """[N, T] the value at the next token with mask 1, `end` [N] (or 0) at the last one; 0 at masked positions."""
     count = mask.sum(1)
     some, last = count > 0, count.cumsum(0) - 1
@@ -64,7 +64,7 @@ def gae(
 
     Source: arXiv:1506.02438.
     """
-    delta = rewards + gamma * following(values, mask, end) - values
+    delta = rewards + gamma * next_values(values, mask, end) - values
     decay = torch.where(mask, torch.as_tensor(gamma * lam, dtype=values.dtype, device=values.device), 1.0)
     return torch.where(mask, discounted_sum(delta, decay), 0.0)
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.moments import Adam, direction, moved, no_moments, row_means
+from cohort.reductions.moments import Adam, adam_direction, init_moments, row_means, updated_moments
 from cohort.types import Batch, StepInfo
 from cohort.types.access import ModelAccess
 from cohort.types.declare import State, declare, hooks, needs
@@ -65,7 +65,7 @@ def shifts(batch: Batch, state: State, *, adam: Adam | None, lr: float) -> tuple
     if adam is not None and len(state["ids"]) and len(v):
         size = max(1, MOST // (v.shape[1] * h.shape[1]))
         parts = zip((advantages * v).split(size), h.split(size), ids.split(size), strict=True)
-        each = [direction(g[..., None] * s[:, None], rows, state, adam) @ s[..., None] for g, s, rows in parts]
+        each = [adam_direction(g[..., None] * s[:, None], rows, state, adam) @ s[..., None] for g, s, rows in parts]
         u = torch.cat(each)[..., 0]
     most = torch.finfo(h.dtype).max
     d, q = (v * u).sum(-1), (probs * u**2).sum(-1) - (probs * u).sum(-1) ** 2
@@ -102,11 +102,11 @@ def after_step(batch: Batch, state: State, *, adam: Adam | None) -> State:
     v, _, ids, h, advantages = tokens(batch)
     if not len(v):
         return {**state, "t": state["t"] + 1}
-    return moved(state, *row_means(advantages * v, ids, h), adam)
+    return updated_moments(state, *row_means(advantages * v, ids, h), adam)
 
 
 @needs("token_ids", "gate_hidden", "gate_ids", "gate_probs")
-@hooks(init=no_moments, on_scored=last_layer, on_advantages=judged, on_step_end=after_step)
+@hooks(init=init_moments, on_scored=last_layer, on_advantages=judged, on_step_end=after_step)
 @declare(provides=("gate_hidden", "gate_ids", "gate_probs"))
 def curvature_gate(batch: Batch, advantages: Tensor) -> Tensor:
     """A as it is; after all credit, tokens whose update would move too far leave the loss. Source: arXiv:2510.00819."""

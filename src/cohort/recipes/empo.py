@@ -31,7 +31,15 @@ from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_max, group_size
 from cohort.signals.answers import marked, repeats
 from cohort.signals.questions import question
-from cohort.signals.votes import FAILED, NO_ANSWER, answer_entropy, answer_share, apart, distinct, judged_ids
+from cohort.signals.votes import (
+    FAILED,
+    NO_ANSWER,
+    answer_count,
+    answer_entropy,
+    answer_share,
+    judged_ids,
+    unanswered_apart,
+)
 from cohort.types import Batch
 from cohort.types.access import Judge, ModelAccess
 from cohort.types.declare import declare, hooks, needs
@@ -43,7 +51,7 @@ _EQUAL = "equal(prompts, first, second, **columns) -> for each pair of answers w
 def in_band(ids: Tensor, batch: Batch, *, low: float, high: float | None) -> Tensor:
     """[N] bool: the entropy of the group's clusters lies in [low, high); `high` None is the logarithm of its size."""
     groups, dtype = batch.groups, torch.float64
-    entropy = answer_entropy(apart(ids), groups, dtype)
+    entropy = answer_entropy(unanswered_apart(ids), groups, dtype)
     top = group_size(groups, dtype).log() if high is None else torch.full_like(entropy, high)
     # Where all differ, the entropy is log(G) only up to rounding.
     return ((entropy >= low) & (entropy < top - _SLACK))[groups.index]
@@ -83,9 +91,9 @@ def free_form_reward(
     Source: arXiv:2504.05812.
     """
     ids, groups = batch["answer_id"], batch.groups
-    own = apart(ids)
+    own = unanswered_apart(ids)
     share = answer_share(own, groups, batch.dtype)
-    scattered = (group_max(share, groups) < min_top_probability) & (distinct(own, groups) > 1)
+    scattered = (group_max(share, groups) < min_top_probability) & (answer_count(own, groups) > 1)
     zero = (batch["copies_question"] > 0) | scattered[groups.index]
     rewards = torch.where(zero, 0.0, share)
     rewards = torch.where(ids == NO_ANSWER, empty_reward, rewards)

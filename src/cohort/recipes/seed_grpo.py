@@ -30,7 +30,7 @@ from cohort.axes.credit import weight_groups
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_max, group_size, group_sum, token_mean
-from cohort.signals.votes import answer_ids, apart
+from cohort.signals.votes import answer_ids, unanswered_apart
 from cohort.types import Batch
 from cohort.types.declare import declare, hooks, needs
 
@@ -48,7 +48,7 @@ def likelihood_shares(batch: Batch, *, likelihood: str) -> Tensor:
 def semantic_entropy(batch: Batch, *, likelihood: str, no_answer: str = "own") -> Tensor:
     """[P] SE in nats: minus the mean over the answers of a group of the log of their probability."""
     groups, ids = batch.groups, batch["answer_id"]
-    ids = apart(ids) if no_answer == "own" else ids
+    ids = unanswered_apart(ids) if no_answer == "own" else ids
     pairs, cluster = torch.unique(torch.stack([groups.index, ids]), dim=1, return_inverse=True)
     share = likelihood_shares(batch, likelihood=likelihood)
     probability = torch.zeros(pairs.shape[1], dtype=share.dtype, device=share.device).index_add(0, cluster, share)

@@ -15,12 +15,12 @@ from cohort.types.declare import State
 Adam = tuple[float, float, float]
 
 
-def no_moments() -> State:
+def init_moments() -> State:
     """No step made, no row seen."""
     return {"ids": torch.zeros(0, dtype=torch.int64), "m": torch.zeros(0, 1), "v": torch.zeros(0, 1), "t": 0}
 
 
-def direction(gradient: Tensor, ids: Tensor, state: State, adam: Adam) -> Tensor:
+def adam_direction(gradient: Tensor, ids: Tensor, state: State, adam: Adam) -> Tensor:
     """Adam's direction for gradients [M, K, d] of the rows `ids` [M, K], each of the M by itself; the state stays.
 
     E = [(b1 m + (1 - b1) G) / (1 - b1^(t+1))] / (sqrt((b2 v + (1 - b2) G^2) / (1 - b2^(t+1))) + eps); G itself where no
@@ -51,7 +51,7 @@ def row_means(factor: Tensor, ids: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     return rows, (table @ h) / torch.bincount(place.flatten())[:, None]
 
 
-def moved(state: State, rows: Tensor, gradient: Tensor, adam: Adam) -> State:
+def updated_moments(state: State, rows: Tensor, gradient: Tensor, adam: Adam) -> State:
     """The state after a step with gradients [R, d] of some rows, moments of the others left as they are."""
     old = state["ids"].to(rows.device)
     ids = torch.unique(torch.cat([old, rows]))

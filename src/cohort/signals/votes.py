@@ -26,7 +26,7 @@ NO_ANSWER = -1
 FAILED = -2
 
 
-def numbered(keys: Iterable[str | None]) -> Tensor:
+def number_keys(keys: Iterable[str | None]) -> Tensor:
     """[N] int64: equal keys have equal numbers, from 0 in order of first appearance; -1 for None."""
     seen: dict[str, int] = {}
     ids = [NO_ANSWER if key is None else seen.setdefault(key, len(seen)) for key in keys]
@@ -40,7 +40,7 @@ def answer_ids(batch: Batch, access: ModelAccess) -> Batch:
     """
     if "answer_id" in batch:
         return batch
-    ids = numbered(answer_key(rollout.text) for rollout in access.rollouts)
+    ids = number_keys(answer_key(rollout.text) for rollout in access.rollouts)
     return batch.with_rollouts(answer_id=ids.to(batch.device))
 
 
@@ -78,13 +78,13 @@ def judged_ids(batch: Batch, access: ModelAccess, *, equal: Judge | None = None)
     return batch.with_rollouts(answer_id=torch.tensor(ids, dtype=torch.int64, device=batch.device))
 
 
-def apart(ids: Tensor) -> Tensor:
+def unanswered_apart(ids: Tensor) -> Tensor:
     """[N]: the ids with a number of its own for every rollout without an answer."""
     free = ids.max().clamp(min=-1) + 1 if ids.numel() else 0
     return torch.where(ids >= 0, ids, free + torch.arange(ids.numel(), device=ids.device))
 
 
-def agreeing(ids: Tensor, groups: Groups) -> Tensor:
+def vote_counts(ids: Tensor, groups: Groups) -> Tensor:
     """[N] int64: how many rollouts of its group give a rollout's answer, itself included; 0 for one without answer."""
     answered = ids >= 0
     width = ids.max().clamp(min=0) + 1 if ids.numel() else 1
@@ -95,7 +95,7 @@ def agreeing(ids: Tensor, groups: Groups) -> Tensor:
 
 def majority(ids: Tensor, groups: Groups) -> Tensor:
     """[P] int64: the most frequent answer of each group, among equals the one that comes first; -1 if none answers."""
-    count = agreeing(ids, groups)
+    count = vote_counts(ids, groups)
     leading = (ids >= 0) & (count == group_max(count, groups)[groups.index])
     place = torch.arange(ids.numel(), device=ids.device)
     none = torch.full((groups.count,), ids.numel(), device=ids.device)
@@ -108,7 +108,7 @@ def others_majority(ids: Tensor, groups: Groups) -> Tensor:
     """[N] int64: for each rollout, the most frequent answer of the others of its group; -1 if none of them answers."""
     rows, there = group_table(groups)
     said = torch.where(there, ids[rows], NO_ANSWER)
-    count = torch.where(there, agreeing(ids, groups)[rows], 0)
+    count = torch.where(there, vote_counts(ids, groups)[rows], 0)
     others = ~torch.eye(rows.shape[1], dtype=torch.bool, device=ids.device)
     voting = others & (said >= 0)[:, None, :]
     # How often the answer of k is given by others than i; argmax takes the first of equals.
@@ -122,7 +122,7 @@ def others_majority(ids: Tensor, groups: Groups) -> Tensor:
 
 def answer_share(ids: Tensor, groups: Groups, dtype: torch.dtype = torch.float32) -> Tensor:
     """[N] share of the group's rollouts that give a rollout's answer; 0 for one without answer."""
-    return agreeing(ids, groups).to(dtype) / group_size(groups, dtype)[groups.index]
+    return vote_counts(ids, groups).to(dtype) / group_size(groups, dtype)[groups.index]
 
 
 def answer_entropy(ids: Tensor, groups: Groups, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -132,14 +132,14 @@ def answer_entropy(ids: Tensor, groups: Groups, dtype: torch.dtype = torch.float
     """
     answered = (ids >= 0).to(dtype)
     total = group_sum(answered, groups).clamp(min=1)
-    share = agreeing(ids, groups).clamp(min=1).to(dtype) / total[groups.index]
+    share = vote_counts(ids, groups).clamp(min=1).to(dtype) / total[groups.index]
     # The mean over rollouts of -log p of their own answer is the sum over answers of -p log p.
     return group_sum(-answered * share.log(), groups) / total
 
 
-def distinct(ids: Tensor, groups: Groups) -> Tensor:
+def answer_count(ids: Tensor, groups: Groups) -> Tensor:
     """[P] int64: how many different answers each group gives."""
-    count = agreeing(ids, groups)
+    count = vote_counts(ids, groups)
     share = torch.where(
         count > 0, 1 / count.clamp(min=1).double(), torch.zeros((), dtype=torch.float64, device=ids.device)
     )
@@ -151,7 +151,7 @@ def vote_quality(batch: Batch, rewards: Tensor) -> dict[str, Tensor]:
     the run's verifier `label_accuracy` (1 if the label is right), `reward_accuracy` (share of rollouts that are rewarded
     as they would be for the true answer), `true_ratio` (share of right rollouts)."""
     groups, right = batch.groups, batch["accuracy"].to(rewards.dtype)
-    count = group_max(agreeing(batch["answer_id"], groups), groups)
+    count = group_max(vote_counts(batch["answer_id"], groups), groups)
     return {
         "majority_ratio": count.to(rewards.dtype) / group_size(groups, rewards.dtype),
         "label_accuracy": group_max(rewards * right, groups),

@@ -3,7 +3,7 @@ import sys
 import torch
 
 from cohort import registry
-from cohort.signals.votes import answer_entropy, answer_share, apart, numbered
+from cohort.signals.votes import answer_entropy, answer_share, number_keys, unanswered_apart
 from tests.golden.adapters.ttrl import by_group, voted
 from tests.golden.adapters.ttrl import random_fields as random_fields
 from tests.golden.runner import hyperparameters, make_batch
@@ -23,10 +23,13 @@ def _groups(case):
 
 def _clusters(batch, answers):
     """Clusters of each group by number, in order of appearance, and their shares."""
-    ids, share = apart(batch["answer_id"]), answer_share(apart(batch["answer_id"]), batch.groups, torch.float64)
+    ids, share = (
+        unanswered_apart(batch["answer_id"]),
+        answer_share(unanswered_apart(batch["answer_id"]), batch.groups, torch.float64),
+    )
     numbers, shares = [], []
     for rows in torch.arange(batch.size).split([len(group) for group in answers]):
-        numbers.append(numbered([str(i) for i in ids[rows].tolist()]).tolist())
+        numbers.append(number_keys([str(i) for i in ids[rows].tolist()]).tolist())
         shares.append(list(dict(zip(numbers[-1], share[rows].tolist(), strict=True)).values()))
     return numbers, shares
 
@@ -44,7 +47,7 @@ def KIND_reward(case):
         "rewards": by_group(method.bind().shape(made).rewards, answers),
         "cluster_ids": numbers,
         "cluster_probs": shares,
-        "entropy": answer_entropy(apart(made["answer_id"]), made.groups, torch.float64),
+        "entropy": answer_entropy(unanswered_apart(made["answer_id"]), made.groups, torch.float64),
     }
 
 
@@ -53,7 +56,7 @@ KIND_filter = KIND_reward
 
 def batch(case):
     made, leaves = make_batch(case["inputs"], sys.modules[__name__])
-    return made.with_rollouts(answer_id=numbered(_stripped(case["inputs"]["answers"]))), leaves
+    return made.with_rollouts(answer_id=number_keys(_stripped(case["inputs"]["answers"]))), leaves
 
 
 # Votes teach what is right where that is what most rollouts say: of this policy, clearly so for every prompt.

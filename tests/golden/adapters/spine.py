@@ -2,7 +2,7 @@ import torch
 
 from cohort import registry
 from cohort.recipes.spine import band
-from cohort.signals.votes import numbered
+from cohort.signals.votes import number_keys
 from cohort.types import Batch
 from tests.golden.adapters.ttrl import by_group, voted
 from tests.golden.adapters.ttrl import random_fields as random_fields
@@ -23,7 +23,7 @@ def batch(case):
     logp = log_probs.gather(-1, made._tokens["token_ids"][..., None])[..., 0]
     entropy = -(log_probs.exp() * log_probs).sum(-1)
     made = made.with_tokens(logp=logp, entropy=entropy, old_entropy=entropy.detach())
-    made = made.with_rollouts(answer_id=numbered(answers), accuracy=torch.zeros(len(answers)).double())
+    made = made.with_rollouts(answer_id=number_keys(answers), accuracy=torch.zeros(len(answers)).double())
     return made, {"logits": logits}
 
 

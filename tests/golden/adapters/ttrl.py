@@ -1,7 +1,7 @@
 import torch
 
 from cohort import registry
-from cohort.signals.votes import majority, numbered, vote_quality
+from cohort.signals.votes import majority, number_keys, vote_quality
 from cohort.types import Batch
 from tests.golden.runner import make_batch
 
@@ -16,7 +16,7 @@ IGNORE = ("equality",)
 def voted(answers, truth=None):
     """A batch of votes, without tokens: a list of answers a group."""
     labels = torch.arange(len(answers)).repeat_interleave(torch.tensor([len(group) for group in answers]))
-    ids = numbered([answer for group in answers for answer in group])
+    ids = number_keys([answer for group in answers for answer in group])
     right = [float(a == t) for group, t in zip(answers, truth, strict=True) for a in group] if truth else None
     accuracy = torch.tensor(right if truth else [0.0] * labels.numel(), dtype=torch.float64)
     batch = Batch.of(torch.ones(labels.numel(), 1), group=labels, rewards=accuracy, accuracy=accuracy)
