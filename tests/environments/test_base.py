@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from cohort.rewards.spec import parse
 from cohort.types import Prompt
 from tests.environments.worlds import Worlds, grader
 
+ROOT = Path(__file__).parents[2]
 CHAT = [{"role": "user", "content": "1+1?"}]
 
 
@@ -63,3 +66,14 @@ def test_a_reward_function_cannot_have_the_environments_name() -> None:
     with pytest.raises(UsageError, match="called 'environment'"):
         Worlds(of=taken)
     SingleTurn(taken)
+
+
+def test_the_environment_that_contributors_are_shown_works() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    (code,) = re.findall(r"```python\n(import random\n.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    (world,) = names["Guessing"](grader()).make(Prompt("p", "p", (1,), "guess"), 1)
+    assert observed(world.reset({"prompt": "guess"}, 3)).content == "guess"
+    assert not stepped(world.step({"role": "assistant", "content": "x"}), ()).done
+    assert stepped(world.step({"role": "assistant", "content": "0123456789"}), ()) == Step("no, again", 1.0, done=True)
