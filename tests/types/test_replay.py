@@ -32,6 +32,16 @@ def test_tokens_that_the_policy_did_not_choose_are_kept_for_the_model_to_read() 
     assert [None if k is None else k.tolist() for k in again.support[0].candidates] == [[3, 7], None, [9]]
 
 
+def test_what_an_earlier_version_kept_is_read() -> None:
+    """Its states also held what the batch noted of the run."""
+    policy = tiny_policy()
+    rollout = rollout_of(request_of(prompt_of(policy, "ab")), [7, 8, 9])
+    state = pack(random_batch(0, groups=(1,), width=4), [rollout])
+    before, now = unpack({**state, "notes": {"max_new_tokens": 4}}), unpack(state)
+    assert before.contexts == now.contexts
+    assert all(torch.equal(before.batch[name], now.batch[name]) for name in now.batch.names)
+
+
 def test_batches_as_one_keep_their_groups_apart() -> None:
     first, second = random_batch(0, groups=(2, 2), width=3), random_batch(1, groups=(3,), width=5)
     both = concat([first, second])

@@ -83,7 +83,7 @@ class Bound(NamedTuple):
 class BoundMethod:
     """A method with its states, at a step; made by `Method.bind`. What advances states gives them back anew.
 
-    A function of the axes shaping, filter, advantage and credit, and an `on_advantages` hook, may return
+    A function of the axes shaping, advantage and credit, and an `on_advantages` hook, may return
     (result, metrics): name -> number, for the log.
 
     Attributes:

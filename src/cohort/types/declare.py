@@ -23,12 +23,14 @@ class Declaration:
     Attributes:
         needs: field -> None, or a predicate over the hyperparameters that says whether the field is needed.
         init: hyperparameters -> state at the start of training; also of `size`, `steps`, and `rows`, the data's columns.
-        on_scored: (batch, access, state) -> batch, as soon as rollouts are scored: fields made of texts, columns or further
-            passes of a model, which `provides` names.
-        on_rollouts: (batch, state) -> state, once a step, with all scored rollouts before any filter.
-        on_advantages: (batch, state) -> batch, after credit, with the whole batch, before it is cut into minibatches.
+        on_scored: (batch, access, state, info) -> batch, as soon as rollouts are scored: fields made of texts, columns or
+            further passes of a model, which `provides` names.
+        on_rollouts: (batch, state, rollouts, info) -> state, once a step, with all scored rollouts before any filter.
+        on_advantages: (batch, state, info) -> batch, or (batch, metrics), after credit, with the whole batch, before it is
+            cut into minibatches.
         replay: (state) -> Replay or None: rollouts of earlier steps to train on as well (see `cohort.types.replay`).
-        on_step_end: (batch, state, rollouts, access) -> state, after the step's last update, with `logp` as it was in it.
+        on_step_end: (batch, state, rollouts, access, info) -> state, after the step's last update, with `logp` as it was
+            in it.
         couples: True if the value at one rollout depends on the log-probabilities of another, so that the loss of a
             minibatch is not the sum of the losses of its parts.
         group_size: smallest group with which it makes sense; 1 if it is not relative to a group.
