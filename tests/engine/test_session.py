@@ -104,6 +104,30 @@ def test_a_session_goes_on_after_it_was_idle_and_says_when_nothing_waits() -> No
     assert session.waiting == 0
 
 
+@pytest.mark.filterwarnings("ignore:.*does not take its attention")
+@pytest.mark.parametrize("kind", sorted(POLICIES))
+def test_waiting_is_left_off_where_there_is_something_else_to_do(kind: str) -> None:
+    policy = POLICIES[kind]
+    requests, sampling = some(policy, 5), Sampling(stop_ids=frozenset())
+    expected = dict(NativeEngine(policy).generate(requests, sampling))
+    session = NativeEngine(policy).session(sampling)
+    with pytest.raises(LookupError):
+        session.next_unless(lambda: True)
+    found, left_off = {}, 0
+    for request in requests:
+        session.submit(request)
+        for _ in range(2):
+            given = session.next_unless(lambda: True) if session.waiting else None
+            left_off += given is None
+            found |= dict([given] if given else [])
+    while session.waiting:
+        given = session.next_unless(lambda: False)
+        assert given is not None
+        found |= dict([given])
+    assert left_off > 4
+    assert all(same(found[i], expected[i]) for i in expected)
+
+
 def test_those_that_come_later_may_end_at_once() -> None:
     """Some of many that come in while few are drawn end with their first token, and others move to their places."""
     policy = POLICIES["shared"]
@@ -150,6 +174,13 @@ def test_a_server_takes_requests_while_others_are_drawn(tmp_path: Path) -> None:
         backend.check(policy.name, adapters=False, folder=True)
         engine = VLLMEngine(policy, backend, Folder(policy, backend))
         found = interleaved(engine.session(Sampling()), requests, [2, 0, 3])
+        session = engine.session(Sampling())
+        session.submit(requests[0])
+        assert session.next_unless(lambda: True) is None
+        given = session.next_unless(lambda: False)
+        assert given is not None
+        assert (given[0], given[1].tokens) == (0, found[0].tokens)
+        session.close()
         engine.close()
     expected = dict(NativeEngine(policy).generate(requests, Sampling()))
     assert {i: done.tokens for i, done in found.items()} == {i: done.tokens for i, done in expected.items()}
