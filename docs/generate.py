@@ -29,7 +29,8 @@ def methods_page() -> str:
     lines = [
         "# Methods",
         "",
-        f"{len(rows)} methods. A method fills some axes of the training step; an axis it leaves alone keeps GRPO's default.",
+        f"{len(rows)} methods. A method fills some axes of the training step; an axis it leaves alone keeps its default.",
+        "The defaults are GRPO without a KL term; the method `grpo` has one, with coefficient 0.04.",
         "`cohort explain NAME` prints a method with its equations, defaults and sources; `cohort train A+B` combines two.",
         "",
         "| method | paper | idea | axes | specification | extra cost | needs |",

@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import shutil
+import textwrap
 from pathlib import Path
 from types import ModuleType
 
@@ -15,10 +16,18 @@ import pytest
 
 import cohort.api
 from cohort import registry
-from cohort.training.config import keys
+from cohort.methods import HOOKS
+from cohort.training.assembly import assemble
+from cohort.training.build import prepare
+from cohort.training.config import keys, make_config
+from cohort.training.loop import one_step
+from tests import micro
 from tests.cli.command import run as cohort_command
 
 ROOT = Path(__file__).parent.parent
+PAGES = sorted(p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+# What a run writes, and what stands for a file of the reader's.
+OTHERS = ("runs/", "path/", "checkpoints/", "rollouts/step", "final/", "best/", "attempt-1/")
 
 
 def generator() -> ModuleType:
@@ -36,14 +45,23 @@ def test_pages_made_from_the_code_are_up_to_date() -> None:
         assert (ROOT / "docs" / name).read_text() == made.NOTE + make(), f"run python docs/generate.py ({name})"
 
 
-@pytest.mark.parametrize(
-    "page", sorted(p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)#\s]+)\)", text):
         if not target.startswith("http"):
             assert ((ROOT / page).parent / target).exists(), target
+
+
+@pytest.mark.parametrize(
+    "page",
+    sorted({*PAGES} - {"CHANGELOG.md"}),  # which tells what was
+)
+def test_files_that_are_mentioned_exist(page: str) -> None:
+    text = re.sub(r"https?://\S+", "", (ROOT / page).read_text())
+    for file in re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|c|md|yml)|[\w.-]+/(?:[\w.-]+/)*)`", text):
+        if not file.startswith(OTHERS) and "my_method" not in file:
+            assert any((root / file).exists() for root in (ROOT, ROOT / "src/cohort")), file
 
 
 def test_methods_and_options_that_are_mentioned_exist() -> None:
@@ -92,6 +110,51 @@ def test_examples_in_docstrings_run(toy_cache: Path) -> None:
     result = doctest.testmod(cohort.api, verbose=False)
     assert result.attempted > 5
     assert result.failed == 0
+
+
+@pytest.fixture
+def guides_code(tmp_path: Path) -> list[Path]:
+    """The Python of CONTRIBUTING.md as files: the recipe, and a function for every hook."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    blocks = re.findall(r"^ *```python\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    files = [tmp_path / "my_method.py", tmp_path / "own_hooks.py"]
+    # What follows is an environment, which tests/environments runs.
+    for file, code in zip(files, blocks, strict=False):
+        file.write_text(textwrap.dedent(code))
+    return files
+
+
+def test_the_guides_recipe_is_explained_and_has_its_range(guides_code: list[Path]) -> None:
+    status, out, _ = cohort_command("explain", f"{guides_code[0]}:my_method")
+    assert status == 0
+    assert "signs(scale=1)   [my-method]" in out
+    status, _, err = cohort_command("explain", f"{guides_code[0]}:my_method(scale=0)")
+    assert status == 2
+    assert "(0, inf)" in err
+
+
+def test_the_guide_has_an_example_of_every_hook_that_trains(
+    guides_code: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    recipe, own = guides_code
+    names = [f"{recipe}:my_method", f"{own}:baseline+{own}:bounded:surrogate", f"{own}:bounded"]
+    methods = [registry.method(name) for name in names]
+    stages = [stage.declared for method in methods for _, stage in method.stages() if stage.source]
+    assert all(any(getattr(declared, hook) for declared in stages) for hook in HOOKS)
+    given = {**micro.CONFIG, "model": str(micro.folder(tmp_path_factory.getbasetemp())), "group_size": 4, "steps": 2}
+    reported: dict[str, list[float]] = {}
+    for method in methods:
+        setup = prepare(make_config(given), method=method, log=lambda _: None)
+        try:
+            run = assemble(setup)
+            for _ in range(2):
+                result = one_step(run)
+                assert result.metrics["skipped_updates"] == 0
+                for name in {"baseline", "bounded"} & {*result.metrics}:
+                    reported.setdefault(name, []).append(result.metrics[name])
+        finally:
+            setup.close()
+    assert {name: len(values) for name, values in reported.items()} == {"baseline": 2, "bounded": 2}
 
 
 def commands(page: Path) -> list[list[str]]:
