@@ -170,12 +170,14 @@ class CausalLM:
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        weight: Tensor = next(self.model.parameters())
+        return weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
-        return next(self.model.parameters()).dtype
+        weight: Tensor = next(self.model.parameters())
+        return weight.dtype
 
     def trainable(self) -> list[torch.nn.Parameter]:
         """Parameters that are trained."""

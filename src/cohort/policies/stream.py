@@ -175,7 +175,8 @@ def _continued(
     flat = q.flatten(0, 1)[None]
     grouped = flat.shape[1] != k.shape[0]
     out = scaled_dot_product_attention(flat, keys, values, attn_mask=seen, scale=scale, enable_gqa=grouped)
-    return out[0].unflatten(0, q.shape[:2])
+    attended: Tensor = out[0].unflatten(0, q.shape[:2])
+    return attended
 
 
 AttentionInterface.register(NAME, stream_attention)
@@ -212,7 +213,7 @@ def streamed(base: Any, layout: Layout, *, size: int | None = None) -> Iterator[
                 return run.forward(hidden_states)
             if any(x.requires_grad for x in _tensors((args, kwargs))):
                 raise TypeError(f"{type(layer).__name__} takes a gradient to more than its hidden states")
-            out: Tensor = _Streamed.apply(run, hidden_states, *params)
+            out: Tensor = _Streamed.apply(run, hidden_states, *params)  # type: ignore[no-untyped-call]
             return out
 
         return forward
