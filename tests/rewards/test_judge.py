@@ -140,6 +140,6 @@ def test_what_a_judge_asks_for_must_be_there() -> None:
 
     check_judge(asks, ["first", "second"], ["hardness"])
     with pytest.raises(
-        UsageError, match="the judge asks asks for 'hardness', which nobody gives it: there are prompts, fi"
+        UsageError, match="the judge asks asks for 'hardness', which is not available: there are prompts, fi"
     ):
         check_judge(asks, ["first", "second"], ["answer"])

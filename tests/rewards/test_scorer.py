@@ -304,7 +304,7 @@ def test_arguments_that_nobody_gives_are_refused_with_those_that_are():
         scorer.check_arguments(["prompt", "hardness"])
         with pytest.raises(UsageError) as error:
             scorer.check_arguments(["prompt", "completion", "answer"])
-    assert "reward 'asks' asks for 'hardness', which nobody gives it" in str(error.value)
+    assert "reward 'asks' asks for 'hardness', which is not available" in str(error.value)
     assert "prompts, completions, completion_ids, answer, trainer_state, log_extra, log_metric" in str(error.value)
 
 

@@ -39,7 +39,7 @@ def lent(worlds: Any = None, sampling: Sampling = SHORT, most: int = 64) -> tupl
         return runner.run(asked)
 
     step = StepSampler(made, generate, most, None, seed=3)
-    return step.lent(Independent(), torch.Generator().manual_seed(0)), step  # type: ignore[arg-type]
+    return step.sampler(Independent(), torch.Generator().manual_seed(0)), step  # type: ignore[arg-type]
 
 
 def of_several_turns(sampler: Sampler, count: int = 8) -> Rollout:

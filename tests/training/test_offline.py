@@ -296,7 +296,7 @@ def test_a_hybrid_run_continues_bit_for_bit(base: dict[str, Any], tmp_path: Path
         ({"method": "f-hal"}, "'f-hal' draws rollouts as well: name their prompts with --data, and a --reward"),
         (
             {"method": "f-hal", "pairs": None, "data": PAIRS},
-            "learns from a preference batch beside .*: name its file with",
+            "learns from a preference batch in addition .*: name its file with",
         ),
         ({"data": PAIRS}, "'dpo' learns from one batch a step, but both --data and --pairs were given: leave one out"),
         ({"pairs": None}, "no data was given: --data takes"),

@@ -77,7 +77,9 @@ def test_arguments_that_nobody_gives_are_refused_before_the_model_is_loaded(
 
     data = base["data"] if eval_data is None else [{**row, "hardness": 1} for row in base["data"]]
     options = {"model": "/there/is/none", "reward": asks, "data": data, "eval_data": eval_data}
-    with pytest.raises(UsageError, match="reward 'asks' asks for 'hardness', which nobody gives it: there are prompts"):
+    with pytest.raises(
+        UsageError, match="reward 'asks' asks for 'hardness', which is not available: there are prompts"
+    ):
         train(make_config({**base, **options}), display=Display(quiet=True))
 
 
@@ -86,7 +88,7 @@ def test_what_a_judge_asks_for_is_checked_as_early(base: dict[str, Any], tmp_pat
     file.write_text("def better(prompts, first, second, hardness):\n    return [0 for _ in first]\n")
     options = {"model": "/there/is/none", "method": f"pref-grpo(judge='{file}:better')"}
     with pytest.raises(
-        UsageError, match="asks for 'hardness', which nobody gives it: there are prompts, first, second"
+        UsageError, match="asks for 'hardness', which is not available: there are prompts, first, second"
     ):
         train(make_config({**base, **options}), display=Display(quiet=True))
 

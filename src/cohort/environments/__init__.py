@@ -1,4 +1,4 @@
-"""What answers a policy: the world of an episode, and what its turns are worth."""
+"""Environments: what answers the policy in an episode, and rewards its turns."""
 
 from cohort.environments.base import Environment, EnvironmentFactory, Observation, Step
 from cohort.environments.single_turn import SingleTurn

@@ -1,4 +1,4 @@
-"""The types of environments: what a policy observes, what a turn comes to, and who makes the environments of a prompt.
+"""The types of environments: observations, steps, and the factory that makes the environments of a prompt.
 
 An environment is one episode's own. Its methods are plain functions or coroutines: what a plain one takes, all rollouts
 wait for, so one that waits for something itself (a server, a sandbox) should be a coroutine.
@@ -17,7 +17,7 @@ from cohort.types import Message, Prompt, Rollout
 
 @dataclass(frozen=True)
 class Observation:
-    """What a policy is shown.
+    """What an environment shows to the policy.
 
     Attributes:
         content: messages, or a plain text, which a chat template shows as the user's.
@@ -36,10 +36,10 @@ Seen = Observation | str | list[Message]
 
 @dataclass(frozen=True)
 class Step:
-    """What a turn came to.
+    """The answer of an environment to a turn.
 
     Attributes:
-        observation: what the policy is shown next; None where there is nothing more to say.
+        observation: what the policy is shown next; None where the episode ends.
         reward: of this turn; None where the environment does not reward. A rollout's is the sum over its turns.
         components: parts of the reward by name, summed over the turns likewise; see `EnvironmentFactory.components`.
         done: True if the episode ends here. An observation that comes with it is not shown.
@@ -52,31 +52,32 @@ class Step:
 
 
 class Environment(Protocol):
-    """The world of one episode."""
+    """An environment of one episode."""
 
     def reset(self, row: Mapping[str, Any], seed: int) -> Seen | Awaitable[Seen]:
-        """Begin.
+        """Begin the episode.
 
         Args:
             row: all columns of the prompt's row in the data set.
-            seed: of everything that is random; all rollouts of a group get the same.
+            seed: seeds everything that is random; all rollouts of a group get the same seed.
 
         Returns:
-            what the policy is conditioned on. Where that is the prompt, it is left as the method's guidance has it.
+            The first observation, which the policy is conditioned on. Where it is the prompt itself, guidance that a method
+            put into the prompt stays.
         """
         ...
 
     def step(self, message: Message) -> Step | Awaitable[Step]:
-        """Take what the policy said, an assistant's message, and answer it."""
+        """Answer the policy's message, which has the role of the assistant."""
         ...
 
     def close(self) -> Awaitable[None] | None:
-        """Give back what it holds; called once, however the episode ended."""
+        """Free its resources; called once, however the episode ended."""
         ...
 
 
 class EnvironmentFactory:
-    """Makes the environments of prompts, and rewards what became of their episodes.
+    """Makes the environments of prompts, and rewards their episodes.
 
     Attributes:
         grader: the run's reward functions.
@@ -98,12 +99,12 @@ class EnvironmentFactory:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the reward components that its environments give beside those of the reward functions."""
+        """Names of the reward components that its environments give in addition to those of the reward functions."""
         return (ENVIRONMENT, *self.components)
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """Of these components in the reward: parts of the environment's own reward are in that already."""
+        """Weights of these components in the reward; parts of the environment's own reward have 0, since that holds them."""
         return tuple(map(own_weight, self.names))
 
     def make(self, prompt: Prompt, n: int) -> Sequence[Environment]:

@@ -1,4 +1,4 @@
-"""A question, an answer, and reward functions that look at it: the environment of one turn."""
+"""The environment of one turn: a question, an answer, and reward functions that score it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DONE = Step(reward=None, done=True)
 
 
 class Question:
-    """Shows the prompt, and is done with the answer.
+    """Shows the prompt, and ends with the answer.
 
     Args:
         source: of the prompt.
@@ -26,15 +26,15 @@ class Question:
         return self.source
 
     def step(self, message: Message) -> Step:
-        """Nothing follows: the reward functions look at all answers together."""
+        """End the episode: the reward functions score all answers together."""
         return DONE
 
     def close(self) -> None:
-        """It holds nothing."""
+        """Does nothing: it has no resources."""
 
 
 class SingleTurn(EnvironmentFactory):
-    """Questions, rewarded by the run's reward functions alone."""
+    """Environments of one turn, rewarded by the run's reward functions alone."""
 
     turns = 1
 

@@ -1,4 +1,4 @@
-"""A method at work: its functions called in the order of the step, each with its state."""
+"""A method with its states at a step: its functions are called in the order of the step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Loss(NamedTuple):
-    """What a method makes of a minibatch.
+    """The loss of a minibatch, and its parts.
 
     Attributes:
         total: scalar to minimise.
@@ -43,7 +43,7 @@ class Loss(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What the axes before the update make of a batch of N rollouts.
+    """The batch of N rollouts after shaping, filters, advantage and credit, with what became of each rollout.
 
     Attributes:
         shaped: the batch with its rewards shaped.

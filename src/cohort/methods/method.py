@@ -3,7 +3,8 @@
     method("dapo") | method("gdpo") | method("sage")
 
 On an axis that takes many functions they append; on an axis that takes one, two different fillings are a conflict that
-names the axis and both methods. An axis left alone keeps GRPO's default.
+names the axis and both methods. An axis left alone keeps its default; the defaults together are
+GRPO without a KL term.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from cohort.types.declare import State
 
 
 def default_of(axis: str) -> Stage:
-    """GRPO's function of an axis.
+    """The default function of an axis.
 
     Raises:
         MethodError: the axis has none.
@@ -39,7 +40,7 @@ def _same_as_default(axis: str, stage: Stage) -> bool:
 
 @dataclass(frozen=True)
 class Method(Slots, Requirements):
-    """Functions for the axes of the training step; None or () leaves an axis at GRPO's default.
+    """Functions for the axes of the training step; None or () leaves an axis at its default.
 
     Attributes:
         name: how it was asked for, as in "dapo+gdpo".
@@ -84,7 +85,7 @@ class Method(Slots, Requirements):
 
     @property
     def filled(self) -> tuple[str, ...]:
-        """The axes that the method fills with something else than GRPO's default."""
+        """The axes that the method fills with something else than the default."""
         return tuple(
             axis
             for axis in AXES
@@ -162,7 +163,7 @@ class Method(Slots, Requirements):
     # the functions of the step -------------------------------------------------------------------------------------
 
     def stage(self, axis: str) -> Stage:
-        """The function of a 'one' axis, GRPO's default if the method leaves it alone."""
+        """The function of a 'one' axis; the default if the method leaves it alone."""
         stage = getattr(self, axis)
         return stage if stage is not None else default_of(axis)
 

@@ -1,4 +1,4 @@
-"""What a hyperparameter may be: its type, and an interval or the values that are allowed."""
+"""Types and ranges of hyperparameters: an interval, or the values that are allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a method needs of the run: fields, columns, rewards, functions of the user's, models beside the policy, groups."""
+"""What a method needs of the run: fields, columns, rewards, functions of the user's, models in roles, groups."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Requirements(ABC):
     @property
     @abstractmethod
     def filled(self) -> tuple[str, ...]:
-        """The axes that the method fills with something else than GRPO's default."""
+        """The axes that the method fills with something else than the default."""
 
     def needs(self, *, loss: bool) -> frozenset[str]:
         """Fields that the functions read: those of the loss axes, or those of the axes before the update."""
@@ -103,7 +103,7 @@ class Requirements(ABC):
 
     @property
     def offline(self) -> bool:
-        """True if the method can learn from completions that somebody else wrote."""
+        """True if the method can learn from stored completions."""
         return any(stage.declared.offline for _, stage in self.stages())
 
     @property
@@ -120,7 +120,7 @@ class Requirements(ABC):
     def least_group(self, axes: Iterable[str]) -> int:
         """The smallest group with which the functions of some axes make sense.
 
-        An objective takes no advantage that the method does not fill, so GRPO's default asks for no group beside one.
+        An objective takes no advantage that the method does not fill, so the default advantage then asks for no group.
         """
         stages = self.stages()
         unread = {"advantage"} - {*self.filled} if any(axis == "objective" for axis, _ in stages) else set()

@@ -26,7 +26,7 @@ class ConflictError(MethodError):
 
 
 def parameters(fn: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """What a function takes, by name."""
+    """The parameters of a function, by name."""
     return inspect.signature(fn).parameters
 
 

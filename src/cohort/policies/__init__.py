@@ -1,1 +1,1 @@
-"""How log-probability arises. Only a policy knows what a token is made of."""
+"""Policies: models with log-probabilities of actions. Only a policy knows what an action is."""

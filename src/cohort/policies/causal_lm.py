@@ -37,7 +37,7 @@ class CausalLM:
 
     Attributes:
         renderer: its tokenizer and chat template.
-        roles: the models beside it, such as its reference.
+        roles: the models in other roles, such as its reference.
         activations: what a pass with gradient keeps: "keep", "checkpoint" or "stream" (see `use_activations`).
         compiled: the compiled layers that passes go through, if they do (see compiling.py).
         halved: True if micro-batches are cut in half, since memory ran out.

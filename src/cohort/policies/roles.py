@@ -1,4 +1,4 @@
-"""The models beside a policy, by the part that each plays: how it comes to be, how it moves, whether a checkpoint holds it.
+"""The roles that models have in training: how each is made, how it moves, whether a checkpoint holds it.
 
 policy     trained
 reference  the policy as the run began; of a LoRA run, the policy with its adapters switched off
@@ -24,7 +24,7 @@ from cohort.errors import UsageError
 
 @dataclass(frozen=True)
 class Rule:
-    """How the model of a role lives.
+    """How the model of a role is made and moved.
 
     Attributes:
         source: the role that it is a copy of, as that is when the copy is made; None for a model of its own, which is
@@ -62,7 +62,7 @@ class Roles:
 
     Attributes:
         models: role -> module; "reference" is missing where it is the policy without its adapters.
-        rules: role -> how its model lives.
+        rules: role -> how its model is made and moved.
     """
 
     def __init__(self, policy: nn.Module, critic: Callable[[str], nn.Module] | None = None) -> None:
@@ -113,7 +113,7 @@ class Roles:
             raise RuntimeError(f"no model plays the role '{role}': call roles.make('{role}') before training")
 
     def trained(self) -> list[nn.Parameter]:
-        """Parameters that are trained beside the policy's own."""
+        """Parameters that are trained in addition to the policy's own."""
         own = (model for role, model in self.models.items() if self.rules[role].source is None and role != "policy")
         return [parameter for model in own for parameter in model.parameters() if parameter.requires_grad]
 

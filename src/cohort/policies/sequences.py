@@ -19,7 +19,7 @@ class Sequences:
         context: n int64 tensors, what the policy is conditioned on (at least one token each).
         completion: n int64 tensors, the tokens whose log-probabilities are wanted (possibly none).
         support: for each completion what its tokens were drawn over, None for the model's own distribution, as of a text
-            that nobody drew; () if that holds for all.
+            that was not sampled; () if that holds for all.
     """
 
     context: tuple[Tensor, ...]

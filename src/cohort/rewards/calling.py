@@ -121,8 +121,8 @@ def call(
     for function, log in zip(functions, logs, strict=True):
         with _place_kept():
             try:
-                lent = (state, log.log_extra, log.log_metric)
-                args, named = bound(interface(function), {**given(), **dict(zip(AFTER, lent, strict=True))})
+                extra = (state, log.log_extra, log.log_metric)
+                args, named = bound(interface(function), {**given(), **dict(zip(AFTER, extra, strict=True))})
                 found.append(function(*args, **named))
             except BaseException as error:
                 found.append(_failed(error, contained))

@@ -77,7 +77,7 @@ class Grader:
             columns_of([r.prompt.row for r in rollouts]),
             where=[r.prompt.where or f"row {i}" for i, r in enumerate(rollouts, 1)],
             state=self.state,
-            lent={"max_new_tokens": [self.max_new_tokens] * len(rollouts)},
+            extra={"max_new_tokens": [self.max_new_tokens] * len(rollouts)},
         )
         self.seconds["reward"] += time.perf_counter() - begin
         self.failures.extend(scores.messages)
@@ -119,7 +119,7 @@ def weighted_sum(weights: Iterable[float], values: Iterable[float | None]) -> fl
 
 
 def own_weight(name: str) -> float:
-    """Of a component that an environment gave: its reward counts, parts of it stand beside."""
+    """Weight of a component that an environment gave: 1 for its reward, 0 for parts of that reward."""
     return float(name == ENVIRONMENT)
 
 

@@ -41,7 +41,7 @@ class Interface:
         return name in self.placed or name in self.named
 
     def missing(self, given: Collection[str]) -> list[str]:
-        """Names that it asks for and nobody gives."""
+        """Names that it asks for and that are not available."""
         return [name for name in self.required if name not in given]
 
 

@@ -112,7 +112,7 @@ def check_judge(judge: Judge, texts: Sequence[str], columns: Sequence[str]) -> N
     missing = interface(load_judge(judge)).missing(given)
     if missing:
         raise UsageError(
-            f"the judge {_name(judge)} asks for {', '.join(map(repr, missing))}, which nobody gives it: there are "
+            f"the judge {_name(judge)} asks for {', '.join(map(repr, missing))}, which is not available: there are "
             f"{', '.join(given)}; add a column of that name to the data, or give the parameter a default"
         )
 

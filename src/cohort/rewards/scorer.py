@@ -111,7 +111,7 @@ class Scorer:
             # What a verifier lacks is said with the option that names it.
             if missing and not spec.verifies:
                 raise UsageError(
-                    f"reward '{spec.text or spec.name}' asks for {', '.join(map(repr, missing))}, which nobody gives it: "
+                    f"reward '{spec.text or spec.name}' asks for {', '.join(map(repr, missing))}, which is not available: "
                     f"there are {', '.join(dict.fromkeys(given))}; add a column of that name to the data, or give the "
                     "parameter a default"
                 )
@@ -125,7 +125,7 @@ class Scorer:
         *,
         where: Sequence[str] | None = None,
         state: TrainerState | None = None,
-        lent: Mapping[str, Sequence[Any]] | None = None,
+        extra: Mapping[str, Sequence[Any]] | None = None,
     ) -> Scores:
         """Every component of every completion.
 
@@ -135,7 +135,7 @@ class Scorer:
             columns: further columns of the data set, a value a completion.
             where: what to call each completion's row in messages; by default its place, counted from 1.
             state: where the run stands.
-            lent: what is no column, for functions that name it; a column of the same name takes its place.
+            extra: further arguments, for functions that name them; a column of the same name takes precedence.
 
         Raises:
             RewardError: a function failed and on_error is "stop".
@@ -149,7 +149,7 @@ class Scorer:
             "completion_ids": completion_ids,
             **columns,
         }
-        further = {name: values for name, values in (lent or {}).items() if name not in columns}
+        further = {name: values for name, values in (extra or {}).items() if name not in columns}
         where = where or [f"row {row}" for row in range(1, rows + 1)]
         batch = _Batch({**given, **further}, rows, where, state or TrainerState(), frozenset(further))
         replies = self._replies(batch)
@@ -236,7 +236,7 @@ class Scorer:
     def _call(self, rewards: list[int], batch: _Batch) -> list[Reply]:
         """A reply for each of some functions; where there is none, what happened, and whether the process `ended`."""
         found = [self.interfaces[i] for i in rewards]
-        taken = [k for k in batch.given if any(f.names(k) if k in batch.lent else f.takes(k) for f in found)]
+        taken = [k for k in batch.given if any(f.names(k) if k in batch.extra else f.takes(k) for f in found)]
         if self._functions is not None:
             # Standard output is for results, here as in a worker.
             with contextlib.redirect_stdout(sys.stderr):
@@ -257,20 +257,20 @@ class _Batch:
     Attributes:
         given: name -> a value a completion; None where nothing is known of it.
         where: what to call each completion's row.
-        lent: names of `given` that go to functions that name them, and not to those that take everything.
+        extra: names of `given` that go to functions that name them, and not to those that take everything.
     """
 
     given: dict[str, Any]
     rows: int
     where: Sequence[str]
     state: TrainerState
-    lent: frozenset[str]
+    extra: frozenset[str]
     _sent: dict[str, bytes] = field(default_factory=dict)
 
     def row(self, row: int) -> _Batch:
         """One row by itself."""
         alone = {name: None if values is None else [values[row]] for name, values in self.given.items()}
-        return _Batch(alone, 1, [self.where[row]], self.state, self.lent)
+        return _Batch(alone, 1, [self.where[row]], self.state, self.extra)
 
     def sent(self, name: str) -> bytes:
         """A column for the worker.

@@ -1,4 +1,4 @@
-"""What is asked of environments, and what they answer: at once, or while others are drawn."""
+"""Calls of environments, and their answers: at once, or while other rollouts are sampled."""
 
 from __future__ import annotations
 

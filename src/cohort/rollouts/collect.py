@@ -60,7 +60,7 @@ class Collector:
         return Runner(*given, version=self.version, entropy_tokens=self.entropy_tokens)
 
     def close(self) -> None:
-        """End what runs beside the trainer: the reward functions' process, and what the engine has."""
+        """End the reward functions' process and what the engine runs."""
         self.grader.scorer.close()
         self.engine.close()
 
@@ -95,7 +95,7 @@ class Collector:
             for k in range(count)
         ]
         draws = StepSampler(self.runner, self.generate, self.max_new_tokens, self.system, seed)
-        sampler = draws.lent(method, generator(seed, "tools"))
+        sampler = draws.sampler(method, generator(seed, "tools"))
         rollouts = method.guidance(requests, sampler)
         if draws.unscored:
             # In their places, where the method drew what was asked for.

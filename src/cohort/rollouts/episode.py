@@ -1,4 +1,4 @@
-"""One episode while it lasts: what was said in it, what it was worth, and how it ended."""
+"""An episode in progress: its messages, its rewards, and its end."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from cohort.types.policy import Renderer
 
 
 class EpisodeError(Exception):
-    """What ends an episode, and no other."""
+    """An error that ends its own episode, and no other."""
 
 
 @dataclass
 class Episode:
-    """See the module.
+    """An episode in progress.
 
     Attributes:
         request: the order, with the context that the environment showed.
         environment: None if it could not be made.
-        names: of the components that the environment's rewards have; none where it does not reward.
+        names: names of the components of the environment's reward; none where it does not reward.
         segments: all actions so far, the request's history first.
-        turns: those that are over.
-        again: turns of the history that the environment still has to live through.
-        start: of the turn that goes on, in actions.
-        said: of that turn, once it is drawn.
-        worth: name -> sum over the turns.
-        status: None as long as it lasts.
+        turns: finished turns.
+        again: turns of the history that are still to be replayed to the environment.
+        start: place of the first action of the current turn.
+        said: the policy's message of the current turn, once it is sampled.
+        worth: component -> sum over the turns.
+        status: None while the episode lasts.
     """
 
     request: Request

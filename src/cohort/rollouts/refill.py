@@ -11,7 +11,7 @@ Round = TypeVar("Round")
 
 @dataclass(frozen=True)
 class Refilled(Generic[Round]):
-    """What came of several rounds of sampling.
+    """The result of several rounds of sampling.
 
     Attributes:
         rounds: the rounds that were drawn.

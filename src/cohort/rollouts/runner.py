@@ -39,7 +39,7 @@ class Runner:
         system: system message of the run, for what environments show first.
         version: of the policy's weights: updates so far.
         entropy_tokens: most padded tokens in a pass for entropies that are read but which the engine does not report;
-            0 if nobody reads them.
+            0 if the method does not read them.
     """
 
     policy: Policy

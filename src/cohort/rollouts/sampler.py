@@ -1,4 +1,4 @@
-"""What the sampling and guidance axes are lent for a step: drawing, scoring, rendering."""
+"""The sampler of a step, for the axes sampling and guidance: drawing, scoring, rendering."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Generate(Protocol):
 
 @dataclass
 class StepSampler:
-    """What a round of sampling is made of.
+    """Makes the sampler of one round of sampling.
 
     Attributes:
         max_new_tokens: most tokens of a rollout.
@@ -41,8 +41,8 @@ class StepSampler:
     unscored: list[Rollout] = field(default_factory=list)
     asked: int = 0
 
-    def lent(self, method: BoundMethod, rng: torch.Generator) -> Sampler:
-        """What a method's axes are lent."""
+    def sampler(self, method: BoundMethod, rng: torch.Generator) -> Sampler:
+        """The sampler that a method's axes draw with."""
 
         def generate(requests: Sequence[Request]) -> list[Rollout]:
             return self.generate([self._fitted(request) for request in requests])

@@ -34,7 +34,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a source gives for a step.
+    """The rollouts that a source gives for a step.
 
     Attributes:
         rollouts: all rollouts of the step, those without a reward included.

@@ -1,4 +1,4 @@
-"""Completions that somebody else wrote, as rollouts."""
+"""Stored completions as rollouts, for offline training."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Store:
         return max(len(each.tokens) for stored in self.preferences.values() for each in stored.completions)
 
     def rollouts(self, prompts: Sequence[Prompt]) -> list[Rollout]:
-        """Their completions as rollouts of reward 1 or 0, which nobody sampled: what sampling would say of them is NaN.
+        """Their completions as rollouts of reward 1 or 0. They were not sampled: log-probabilities and entropies are NaN.
 
         The field `preference` is 1 for a good one and -1 for a bad one.
         """

@@ -155,7 +155,7 @@ def teacher_contexts(
     """no model call: the prompts rendered again, with what the teacher is shown
 
     on_scored hook: the batch with `teacher_context` [N, C] int64, the question, after it what is shown, then -1. A row of -1
-    has no teacher: there is nothing to show it, it is correct and only wrong ones are taught, it is empty, or it would
+    has no teacher: there is nothing to show it, it is correct and only wrong ones get a teacher, it is empty, or it would
     not fit into the model's context with what is shown.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a step is made with, put together from what a run is made of."""
+"""The parts of a step, put together from those of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cohort.types import StepInfo
 
 
 def make_trainer(setup: Setup, progress: Progress, optimizer: MasterWeights | None = None) -> LocalTrainer:
-    """The trainer of a run in one process, with the models that the method needs beside the policy.
+    """The trainer of a run in one process, with the models in the roles that the method needs.
 
     Args:
         optimizer: that of `optimizer_of`, where it was made before.
@@ -34,7 +34,7 @@ def make_trainer(setup: Setup, progress: Progress, optimizer: MasterWeights | No
 
 
 def assemble(setup: Setup, trainer: LocalTrainer | None = None) -> Training:
-    """What a run's steps are made with.
+    """The parts of the run's steps.
 
     Args:
         trainer: with the run's progress; None makes one that begins.
@@ -95,7 +95,7 @@ def assemble(setup: Setup, trainer: LocalTrainer | None = None) -> Training:
 
 
 def source_of(setup: Setup, batches: Batches) -> RolloutSource:
-    """Where the run's rollouts come from."""
+    """The source of the run's rollouts."""
     config = setup.config
     how = (setup.prompts, batches, config.sampling.prompts_per_step, config.sampling.group_size)
     if setup.offline is not None:

@@ -1,4 +1,4 @@
-"""From rollouts to the batch that a method reads: tensors, the fields that its hooks make, and passes of the models."""
+"""Makes the batch that a method reads of rollouts: tensors, the fields of its hooks, and passes of the models."""
 
 from __future__ import annotations
 
@@ -60,15 +60,14 @@ class Batches:
     def comparable(
         self, method: BoundMethod, batch: Batch, rollouts: Sequence[Rollout], chosen: Sequence[Rollout]
     ) -> tuple[Batch, list[Rollout]]:
-        """Of the batch of `rollouts`, the rows of the `chosen` ones whose groups are large enough for the method, and these
-        rollouts."""
+        """The rows of `batch` that belong to `chosen` rollouts of groups large enough for the method, and these rollouts."""
         place = {id(rollout): row for row, rollout in enumerate(rollouts)}
         batch = batch.select(torch.tensor([place[id(rollout)] for rollout in chosen], dtype=torch.int64))
         rows = method.comparable(batch)
         return batch.select(rows), [chosen[row] for row in rows.tolist()]
 
     def passing(self, method: BoundMethod, batch: Batch, rollouts: Sequence[Rollout]) -> list[Rollout]:
-        """Of the rollouts of a batch, those that the filters before the advantage leave."""
+        """The rollouts of a batch that the filters before the advantage keep."""
         if method.method.needs(loss=False) & {"old_logp", "ref_logp"}:
             batch = self.complete(method, batch, rollouts)
         batch, compared = self.comparable(method, batch, rollouts, rollouts)
@@ -113,7 +112,7 @@ class Batches:
         return batch.replace(old_logp=drawn)
 
     def access(self, rollouts: Sequence[Rollout], info: StepInfo) -> ModelAccess:
-        """What hooks that look at rollouts more closely are lent."""
+        """The access to rollouts and models that hooks are given."""
         policy, renderer = self.policy, self.policy.renderer
 
         def score(

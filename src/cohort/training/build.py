@@ -42,11 +42,11 @@ COMPILE_STEPS = 1000
 
 @dataclass
 class Setup:
-    """What a run is made of.
+    """The parts of a run.
 
     Attributes:
         prompts: those that a step picks from.
-        pairs: stored completions that stand beside the step's rollouts, for methods that learn from both.
+        pairs: stored completions that are trained on with the step's rollouts, for methods that learn from both.
         offline: stored completions that take their place: nothing is sampled but for evaluations.
         compile_seconds: what compiling the layers took, until it stands in a step's metrics.
     """
@@ -300,7 +300,7 @@ def corrected(method: Method, config: TrainConfig, collector: Collector, log: Lo
 
 
 def optimizer_of(setup: Setup) -> MasterWeights:
-    """The method's optimizer over everything that is trained, and the models that it needs beside the policy.
+    """The method's optimizer over everything that is trained, and the models in the roles that it needs.
 
     They are copies of the policy as the run begins, so this comes before a checkpoint is loaded.
     """
@@ -318,7 +318,7 @@ def optimizer_of(setup: Setup) -> MasterWeights:
 
 
 def make_roles(policy: Policy, method: Method, *, seed: int) -> None:
-    """Make the models beside the policy that a method declares: they are copies of it, or begin with the seed's numbers."""
+    """Make the models in the roles that a method declares: copies of the policy, or a critic that the seed initialises."""
     needs = method.needs(loss=True) | method.needs(loss=False)
     if "ref_logp" in needs:
         policy.roles.make("reference")

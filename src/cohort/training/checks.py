@@ -86,7 +86,7 @@ def check_arguments(method: Method, grader: Grader, *sources: Source | None) -> 
         sources: data to train on and held-out data, where there are any.
 
     Raises:
-        UsageError: one asks for something that is neither lent nor a column.
+        UsageError: one asks for an argument that cohort does not pass and that is no column.
     """
     for number, source in enumerate(sources):
         if source is None:

@@ -64,7 +64,7 @@ def _entropy(batch: Batch) -> float:
     what is drawn in its place: minus the log-probability of what was drawn, whose expectation is the entropy."""
     entropy = torch.where(batch["old_entropy"].isnan(), -batch["sampler_logp"], batch["old_entropy"])
     known = batch.mask & ~entropy.isnan()
-    # A rollout that nobody sampled says nothing; one without tokens was sure.
+    # Rollouts that were not sampled have no entropy and are left out; that of a rollout without tokens is 0.
     rows = known.any(1) | ~batch.mask.any(1)
     mean = token_mean(torch.where(known, entropy, 0.0), known)[rows]
     return float(mean.mean()) if mean.numel() else math.nan

@@ -32,7 +32,7 @@ def step_values(metrics: Mapping[str, float], *, rewards: Sequence[str], verdict
     Args:
         rewards: names of the components; several stand each by itself.
         verdict: what the share of correct rollouts is called.
-        drawn: rollouts were drawn, rather than taken from stored completions, of which nobody asks how good they are.
+        drawn: rollouts were sampled, rather than taken from stored completions, whose accuracy says nothing of the policy.
     """
     named = {"reward": "reward/mean"}
     named |= {name: f"reward/{name}" for name in rewards} if len(rewards) > 1 else {}

@@ -233,7 +233,7 @@ class Claim:
 
 
 def occupy(folder: Path, *, numbered: bool) -> tuple[Path, Claim]:
-    """Make the folder of a new run and claim it; where it is `numbered` and somebody was faster, the next one.
+    """Make the folder of a new run and claim it; where it is `numbered` and another process has taken the name, the next one.
 
     Raises:
         UsageError: it cannot be made, or something stands in it by now.
@@ -290,8 +290,8 @@ def forget(claim: Claim) -> None:
 
 
 def rescue(claim: Claim, config: TrainConfig) -> Path:
-    """Where to save what there is when a run ends early: its folder; made again if it was deleted; another beside it if
-    somebody else's stands in its place."""
+    """The folder to save to when a run ends early: the run's own; made again if it was deleted; one next to it if another
+    process has taken its place."""
     folder = claim.folder
     if claim.stands:
         return folder

@@ -48,7 +48,7 @@ def check_sizes(config: TrainConfig) -> None:
 
 
 def check_rank(model: Any, rank: int, name: str) -> None:
-    """Low-rank adapters are no wider than the layers that they stand beside.
+    """Low-rank adapters are no wider than the layers that they adapt.
 
     Raises:
         UsageError: they are; says the largest rank that means something.

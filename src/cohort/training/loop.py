@@ -21,14 +21,15 @@ from cohort.types import StepInfo
 
 @dataclass
 class Training:
-    """What a step is made with.
+    """The parts that a step is made with.
 
     Attributes:
         source: gives the rollouts of each step, with their rewards.
-        trainer: holds the weights and changes them.
-        batches: makes of rollouts what the method reads.
-        info: steps completed -> what axis functions may know of the step that comes.
-        clock: begins to count the seconds of a step.
+        trainer: holds the weights and updates them.
+        batches: makes the batch that the method reads of rollouts.
+        progress: steps completed, the method's states, and counts.
+        info: number of steps completed -> `StepInfo` of the next step.
+        clock: makes the clock of a step.
         updates, epochs: minibatches that a step's rollouts are cut into, and passes over them.
     """
 

@@ -1,4 +1,4 @@
-"""Checks of training on completions that somebody else wrote: they take the place of rollouts, or stand beside them."""
+"""Checks of training on stored completions, in place of rollouts or in addition to them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_pairs(method: Method, config: TrainConfig) -> None:
     if config.dataset.pairs is None:
         if both:
             raise UsageError(
-                f"'{method.name}' learns from a preference batch beside its rollouts: name its file with --pairs"
+                f"'{method.name}' learns from a preference batch in addition to its rollouts: name its file with --pairs"
             )
         return
     early, late = method.needs(loss=False), method.needs(loss=True)
@@ -55,7 +55,7 @@ def check_pairs(method: Method, config: TrainConfig) -> None:
         if both:
             raise UsageError(f"'{method.name}' draws rollouts as well: name their prompts with --data, and a --reward")
         raise UsageError(
-            f"'{method.name}' learns from rollouts of its own, not from completions that somebody else wrote (--pairs): "
+            f"'{method.name}' learns from rollouts of its own, not from stored completions (--pairs): "
             f"name prompts with --data, or take one of {_offline_methods()}"
         )
     else:

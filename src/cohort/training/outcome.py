@@ -22,7 +22,7 @@ from cohort.types import Batch, Rollout
 
 @dataclass
 class StepResult:
-    """What a step leaves for the record.
+    """The result of a step, for the record.
 
     Attributes:
         rollouts: all rollouts of the step.
@@ -42,7 +42,7 @@ class StepResult:
 
 @dataclass
 class Outcome:
-    """What is known of a step while its updates are made.
+    """What a step has come to so far, while its updates are made.
 
     Attributes:
         everything: all rollouts as a batch, with what became of each.
@@ -66,7 +66,12 @@ class Outcome:
         compared: Sequence[Rollout],
         prepared: Prepared,
     ) -> Outcome:
-        """Of rollouts that were drawn, the batch of those with a reward, those that were compared, and what came of them."""
+        """The outcome before the updates.
+
+        Args:
+            scored: the batch of the rollouts with a reward.
+            compared: the rollouts that `prepared` was made of.
+        """
         everything = scored if scored.size == len(drawn.rollouts) else batches.of(method, drawn.rollouts)
         place = {id(rollout): row for row, rollout in enumerate(drawn.rollouts)}
         chosen = torch.tensor([place[id(rollout)] for rollout in compared], dtype=torch.int64)

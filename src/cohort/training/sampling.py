@@ -47,7 +47,7 @@ def make_sampling(config: TrainConfig, renderer: TextRenderer, vocabulary: int) 
 
 
 def stops_of(config: TrainConfig, renderer: TextRenderer) -> tuple[tuple[str, ...], frozenset[int]]:
-    """(texts, token ids) that end a rollout beside the policy's own tokens.
+    """(texts, token ids) that end a rollout in addition to the policy's own stop tokens.
 
     Raises:
         UsageError: a text that would end everything, or nothing: special tokens have no text to look for in, but one alone

@@ -191,7 +191,7 @@ class SamplingConfig(Section):
         default_factory=list, description="texts that end a rollout; they are cut off its text"
     )
     stop_token_ids: list[Count] = Field(
-        default_factory=list, description="token ids that end a rollout, beside the model's"
+        default_factory=list, description="token ids that end a rollout, in addition to the model's"
     )
     logit_bias: Annotated[dict[StrictInt | Name, AnyNumber], AfterValidator(finite)] = Field(
         default_factory=dict,
@@ -232,8 +232,10 @@ class OptimisationConfig(Section):
         1, ge=1, description="minibatches that a step's rollouts are cut into, an update each"
     )
     epochs: Annotated[Count, Option(OPTIMISATION)] = Field(1, ge=1, description="passes over a step's rollouts")
-    replay_groups: Count = Field(0, ge=0, description="groups of earlier steps that each step is trained on again")
-    replay_size: Count = Field(256, ge=1, description="groups that are kept for that; the oldest leave")
+    replay_groups: Count = Field(
+        0, ge=0, description="groups of earlier steps that each step trains on again, from a buffer"
+    )
+    replay_size: Count = Field(256, ge=1, description="size of that buffer in groups; the oldest groups leave it")
     lr: Annotated[Number, Option(OPTIMISATION)] = Field(1e-6, gt=0, description="learning rate")
     weight_decay: Annotated[Number, Option(OPTIMISATION)] = Field(0.0, ge=0, description="decoupled weight decay")
     warmup: Annotated[Count, Option(OPTIMISATION, "STEPS")] = Field(

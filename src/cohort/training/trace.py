@@ -17,7 +17,7 @@ UNSCORED, TOO_FEW, REMOVED_BEFORE, REMOVED_AFTER, TRAINED = range(5)
 
 def with_outcomes(method: BoundMethod, everything: Batch, made: Prepared, chosen: torch.Tensor) -> Batch:
     """The batch of all rollouts with what became of each, for the record: `stage` [N] (UNSCORED, ...),
-    `shaped_reward` [N] and `base_advantage` [N, T], the advantage before credit; NaN where it did not come so far.
+    `shaped_reward` [N] and `base_advantage` [N, T], the advantage before credit; NaN where the rollout was left out before.
 
     Args:
         chosen: rows of `everything` that `made` was made of.

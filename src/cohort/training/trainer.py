@@ -1,4 +1,4 @@
-"""What holds the weights and changes them."""
+"""The trainer: it holds the weights and updates them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Trainer(Protocol):
     """Scores rollouts, takes gradients of minibatches, and makes the updates: one process, or many that act as one.
 
     Attributes:
-        done, norms: what the updates since `begin` left behind, and their gradients' norms before clipping.
+        done: the gradient of each update since `begin`.
+        norms: their norms before clipping.
     """
 
     done: list[Gradient]
@@ -33,11 +34,11 @@ class Trainer(Protocol):
 
     @property
     def version(self) -> int:
-        """Of the weights: the number of updates before."""
+        """The version of the weights: the number of updates that were made before."""
         ...
 
     def begin(self, lr: float | None) -> None:
-        """A step's updates begin, at a learning rate; None leaves it as it is."""
+        """Begin a step's updates, at a learning rate; None leaves the rate as it is."""
         ...
 
     def log_probs(
@@ -64,7 +65,7 @@ class Trainer(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next update depends on beside the policy's weights."""
+        """What the next update depends on in addition to the policy's weights: the optimizer, the models in roles."""
         ...
 
     def load(self, folder: Path, state: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ TEACHER = frozenset({"teacher_logits"})
 
 @dataclass
 class Gradient:
-    """What a minibatch's forward and backward left behind; the gradients themselves are in the parameters.
+    """Losses and fields of a minibatch's forward and backward passes; the gradients themselves are in the parameters.
 
     Attributes:
         loss: total loss; policy: its part from the surrogate or objective; regularizers: name -> part.

@@ -1,4 +1,4 @@
-"""What every part of cohort speaks: rollouts of segments, batches of tensors, and what axis functions declare and are lent."""
+"""The types that every part of cohort uses: rollouts of segments, batches of tensors, declarations of axis functions."""
 
 from cohort.types.batch import Batch, Groups, MissingField
 from cohort.types.rollout import (

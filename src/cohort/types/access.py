@@ -1,4 +1,4 @@
-"""What the loop lends to axis functions that draw rollouts or look at them more closely."""
+"""Access to sampling and to the models, for axis functions and hooks that need more than the batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Judge = str | Callable[..., Any]
 
 @dataclass(frozen=True)
 class Sampler:
-    """What the loop lends to sampling and guidance.
+    """Access to the engine and the rewards, for functions of the axes sampling and guidance.
 
     Attributes:
         generate: draw one rollout per request, continuing after its prefix; not scored.
@@ -53,7 +53,7 @@ class Sampler:
 
 @dataclass(frozen=True)
 class ModelAccess:
-    """What the loop lends to `on_scored` and `on_step_end` hooks: the rollouts behind a batch, and passes of the models.
+    """Access to the rollouts behind a batch and to passes of the models, for the hooks `on_scored` and `on_step_end`.
 
     Attributes:
         rollouts: the rollout of each row of the batch, with its text, its prompt and the prompt's columns.
@@ -88,5 +88,5 @@ class ModelAccess:
     context_length: int | None = None
 
     def column(self, name: str) -> list[Any]:
-        """What the data set's column holds for each row of the batch; None where it is missing."""
+        """Values of a column of the data set, one for each row of the batch; None where the column is missing."""
         return [rollout.prompt.row.get(name) for rollout in self.rollouts]

@@ -1,4 +1,4 @@
-"""How an axis function says what it needs beyond the rewards and the current log-probabilities.
+"""Declarations: what an axis function needs beyond the rewards and the current log-probabilities.
 
 A declaration is data about a function; it changes nothing of what the function does when called by hand. The loop
 reads it and computes what the composed method declares, and nothing else.
@@ -37,7 +37,7 @@ class Declaration:
         after_advantage: (filters) it removes rollouts after advantages were taken in the full group.
         processes: (sampling) its requests have a processor, which only the embedded engine takes.
         refill: (filters) name of the hyperparameter with the most rounds of sampling that may replace what it removed.
-        offline: True if it can learn from completions that somebody else wrote, as a file of pairs holds them.
+        offline: True if it can learn from stored completions, as a file of pairs holds them.
         teacher: True if it needs a slowly moving copy of the policy; its hyperparameters `teacher_decay` and
             `teacher_every` say how slowly.
         columns: hyperparameters that name a column of the data set, which every row must have.

@@ -1,4 +1,4 @@
-"""What the loop, sources, engines and rollouts know of a policy: that it has actions, and how likely each is.
+"""The types of a policy: the loop, sources, engines and rollouts know that it has actions, and how likely each is.
 
 A policy may be a language model over tokens, a flow model over denoising steps, or a table over three moves. What it does
 with texts, if there are any, is its renderer's.
@@ -39,7 +39,7 @@ class Actions(Protocol):
 
 
 class Renderer(Protocol):
-    """What stands between texts and a policy: its tokenizer, its chat template, how it is told of tools and media.
+    """Turns texts into actions of a policy and back: its tokenizer, its chat template, tools and media.
 
     Attributes:
         context_length: most actions of context and rollout together; None if there is no limit.
@@ -89,7 +89,7 @@ class Renderer(Protocol):
     def answer(
         self, prompt: Prompt, said: str | Sequence[Message], last: int | None = None, tools: Sequence[Any] = ()
     ) -> tuple[int, ...]:
-        """What others say behind the policy's turn, up to where it speaks again, as actions.
+        """The messages of others that follow the policy's turn, up to the policy's next turn, as actions.
 
         Args:
             prompt: what the conversation began with.
@@ -106,7 +106,7 @@ class Renderer(Protocol):
 
 
 class Roles(Protocol):
-    """The models that play a part beside the policy; see `cohort.policies.roles`."""
+    """The models in roles in addition to the policy; see `cohort.policies.roles`."""
 
     def make(self, role: str, **how: Any) -> None:
         """Have a model play a role ("reference", "ema", "old", "critic", "target") from now on.
@@ -125,11 +125,11 @@ class Roles(Protocol):
         ...
 
     def trained(self) -> list[torch.nn.Parameter]:
-        """Parameters that are trained beside the policy's own."""
+        """Parameters that are trained in addition to the policy's own."""
         ...
 
     def move(self, updates: int) -> None:
-        """Move the models that follow another, after the update with this number."""
+        """Move the models that follow another one (ema, old, target), after the update with this number."""
         ...
 
     def following(self) -> Iterator[torch.nn.Module]:
@@ -150,7 +150,7 @@ class Roles(Protocol):
 
 
 class Policy(Protocol):
-    """What is trained.
+    """The model that is trained.
 
     Attributes:
         name: of the model, for messages; may be empty.
@@ -162,12 +162,12 @@ class Policy(Protocol):
 
     @property
     def renderer(self) -> Renderer:
-        """What stands between texts and its actions."""
+        """Turns texts into its actions, and back."""
         ...
 
     @property
     def roles(self) -> Roles:
-        """The models beside it."""
+        """The models in other roles: reference, critic, ..."""
         ...
 
     @property

@@ -61,7 +61,7 @@ def pack(batch: Batch, rollouts: Sequence[Rollout], fields: Iterable[str] = ()) 
 
 
 def unpack(state: State, device: torch.device | str = "cpu") -> Replay:
-    """What `pack` kept."""
+    """The replay that `pack` made a state of."""
     batch = Batch(mask=state["mask"], tokens=state["tokens"], rollouts=state["rollouts"])
     contexts = tuple(tuple(context.tolist()) for context in state["contexts"])
     support = tuple(None if each is None else Support.of_state(each) for each in state["support"])

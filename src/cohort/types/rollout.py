@@ -26,7 +26,7 @@ class Prompt:
         tokens: `text` as actions of the policy (token ids).
         source: what reward functions see: the plain text, or the chat messages.
         row: all columns of the data set's row.
-        tools: schemas of functions that the chat template is given beside the messages.
+        tools: schemas of functions that the chat template is given with the messages.
         where: what to call that row in messages; empty if it stands in no data set.
     """
 

@@ -1,4 +1,4 @@
-"""Where the run stands at a step: what axis functions may want to know besides the batch."""
+"""The run at a step: what axis functions may read in addition to the batch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def generation_budget(info: StepInfo) -> int:
     """The most tokens that a rollout of the run may have.
 
     Raises:
-        KeyError: nobody said so; give the method its `max_tokens` or `max_len`.
+        KeyError: the limit is not known; give the method its `max_tokens` or `max_len`.
     """
     if info.max_new_tokens is None:
         raise KeyError("it is not known how long a rollout may be: set the method's max_tokens or max_len")

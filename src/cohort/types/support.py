@@ -24,7 +24,7 @@ Candidates = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Rule:
-    """What shapes every distribution of a rollout.
+    """The sampling options that shape every distribution of a rollout.
 
     Attributes:
         bias: token id -> what is added to its logit, before the temperature.
@@ -69,7 +69,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Support:
-    """What a rollout of L tokens was drawn over.
+    """The sets of tokens that the L tokens of a rollout were drawn from.
 
     Attributes:
         candidates: L sets, None for a token that nothing was left out for (or that was not drawn); None if that holds for all.
