@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import logsigmoid
 
 from cohort import registry
-from cohort.recipes.trpa import attach_level, level_pairs
+from cohort.recipes.trpa import add_level, level_pairs
 from cohort.reductions.groups import token_mean
 from cohort.types import Batch, StepInfo
 from tests.helpers import access_of
@@ -92,8 +92,8 @@ def test_levels_come_from_verifier_text_and_format() -> None:
         reward_components=kept,
     )
     info = StepInfo(reward_names=("exact", "format"))
-    assert attach_level(batch, access, format="format", info=info)["level"].tolist() == [1, 2, 3, 4]
-    assert attach_level(batch, access, info=info)["level"].tolist() == [1, 2, 3, 1]
+    assert add_level(batch, access, format="format", info=info)["level"].tolist() == [1, 2, 3, 4]
+    assert add_level(batch, access, info=info)["level"].tolist() == [1, 2, 3, 1]
 
 
 def test_a_named_format_reward_is_asked_of_the_run() -> None:

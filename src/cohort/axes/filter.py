@@ -36,7 +36,7 @@ def staleness(batch: Batch, *, version: int) -> Tensor:
 
 @needs("version")
 def fresh_groups(batch: Batch, *, max_staleness: int, info: StepInfo) -> Tensor:
-    """Keep a group only if none of its rollouts is staler than that: no group is judged with members missing.
+    """Keep a group only if none of its rollouts is staler than `max_staleness`; groups are kept or dropped whole.
 
     Args:
         max_staleness: versions of the weights, at least 0.

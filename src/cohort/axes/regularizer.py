@@ -29,7 +29,7 @@ def kl(batch: Batch, *, beta: float, estimator: str = "k3") -> Tensor:
 
 @needs("entropy")
 def entropy_bonus(batch: Batch, *, coef: float) -> Tensor:
-    """-coef H_it: keeps the policy open, differentiated through the whole distribution of every token.
+    """-coef H_it: keeps the policy's entropy up, differentiated through the whole distribution of every token.
 
     Returns:
         [N, T].

@@ -26,7 +26,7 @@ def _remember_entropies(batch: Batch, state: State, *, entropy_pivot: float = 0.
 def by_entropy(
     requests: Sequence[Request], sampler: Sampler, state: State, *, temperature_tau: float = 0.05
 ) -> list[Rollout]:
-    """T = T0 (1 + tau clip(h, -1, 1)) at every token, h its entropy on the scale of the step before (see `axes.entropy`).
+    """T = T0 (1 + tau clip(h, -1, 1)) at every token, h its entropy on the scale of the step before (see `signals.entropy`).
 
     The first step has no scale and draws at T0, the temperature of the run, at which entropies are taken throughout.
     """

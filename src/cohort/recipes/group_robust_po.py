@@ -27,7 +27,7 @@ from torch import Tensor
 from cohort.axes.objective import logistic, preferred_pairs, sequence_log_ratio
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.signals.strata import attach_stratum, count_strata, observe_strata
+from cohort.signals.strata import add_stratum, count_new_strata, count_strata
 from cohort.types import Batch
 from cohort.types.declare import State, declare, hooks, needs
 
@@ -69,7 +69,7 @@ def _start(rows: Sequence[Mapping[str, Any]], *, column: str, importance_samplin
 
 
 def _meet(batch: Batch, state: State, *, importance_sampling: bool) -> State:
-    return _weighted(observe_strata(batch, state), importance_sampling)
+    return _weighted(count_new_strata(batch, state), importance_sampling)
 
 
 def _move(
@@ -89,7 +89,7 @@ def _move(
 
 
 @needs("ref_logp", "stratum")
-@hooks(init=_start, on_scored=attach_stratum, on_rollouts=_meet, on_step_end=_move)
+@hooks(init=_start, on_scored=add_stratum, on_rollouts=_meet, on_step_end=_move)
 @declare(couples=True, group_size=2, offline=True, provides=("stratum",), columns=("column",))
 def worst_group(
     batch: Batch,

@@ -46,7 +46,7 @@ def preference_level(format_ok: Tensor, parsed: Tensor, right: Tensor) -> Tensor
     return torch.where(format_ok, level, 4)
 
 
-def attach_level(batch: Batch, access: ModelAccess, *, format: str | None = None, info: StepInfo) -> Batch:
+def add_level(batch: Batch, access: ModelAccess, *, format: str | None = None, info: StepInfo) -> Batch:
     """on_scored hook: the batch with `level` [N], from the verifier, the rollouts' texts and the reward for the format."""
     parsed = torch.tensor([answer_key(rollout.text) is not None for rollout in access.rollouts], device=batch.device)
     kept = torch.ones_like(parsed) if format is None else component(batch, format, info) > 0
@@ -77,7 +77,7 @@ def trust_region(batch: Batch) -> Tensor:
 
 
 @needs("old_logp", "ref_logp", "level")
-@hooks(on_scored=attach_level)
+@hooks(on_scored=add_level)
 @declare(couples=True, group_size=2, offline=True, components=("format",), provides=("level",))
 def preference_approximation(
     batch: Batch, *, beta: float = 0.1, anisotropy: float = 2.5, tr_kl_coef: float = 1e-3, sqrt_tr_kl: bool = False

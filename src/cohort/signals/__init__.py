@@ -1,1 +1,1 @@
-"""What methods read from texts, columns and models."""
+"""Quantities that methods read from texts, columns and models."""

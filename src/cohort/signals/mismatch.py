@@ -1,4 +1,4 @@
-"""What the policy would say of the completions of other prompts."""
+"""Log-ratios of completions behind other prompts than their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a prompt asks, and the prompt with another question in its place."""
+"""The question of a prompt, and the prompt with another question."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where characters of a rollout's text stand among its tokens."""
+"""Spans of a rollout's text as spans of its tokens."""
 
 from __future__ import annotations
 

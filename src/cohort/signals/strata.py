@@ -20,7 +20,7 @@ def code(value: Any) -> int:
 
 
 def count_strata(rows: Sequence[Mapping[str, Any]], *, column: str) -> State:
-    """Init hook: `codes` and `counts`, lists with an entry for each value of the column."""
+    """init hook: `codes` and `counts`, lists with an entry for each value of the column."""
     return with_strata({"codes": [], "counts": []}, Counter(code(row.get(column)) for row in rows))
 
 
@@ -30,13 +30,13 @@ def with_strata(state: State, counts: Mapping[int, int]) -> State:
     return {**state, "codes": [*state["codes"], *new], "counts": [*state["counts"], *new.values()]}
 
 
-def observe_strata(batch: Batch, state: State) -> State:
-    """Observe hook, for runs whose rows were not given beforehand: values come in with the prompts of a step."""
+def count_new_strata(batch: Batch, state: State) -> State:
+    """on_rollouts hook, for data whose rows are not known beforehand: values are counted as prompts bring them."""
     prompts = torch.stack([batch["stratum"], batch["row"]]).unique(dim=1)[0]
     return with_strata(state, Counter(prompts.tolist()))
 
 
-def attach_stratum(batch: Batch, access: ModelAccess, *, column: str) -> Batch:
+def add_stratum(batch: Batch, access: ModelAccess, *, column: str) -> Batch:
     """read from the data
 
     on_scored hook: the batch with `stratum` [N] int64, the code of what the column holds.

@@ -42,7 +42,7 @@ def _tracking(method, alpha, beta):
     return states
 
 
-def _attached(method, batch, states, rollouts=None):
+def _scored(method, batch, states, rollouts=None):
     return method.bind(states).on_scored(batch, FakeProbe(rollouts or _rollouts(batch.size), {}))
 
 
@@ -57,7 +57,7 @@ def batch(case):
     made, leaves = make_batch(inputs)
     method = _method(case)
     states = _tracking(method, case["inputs"]["alpha"], case["inputs"]["beta"])
-    return _attached(method, made.with_rollouts(row=torch.arange(made.size)), states), leaves
+    return _scored(method, made.with_rollouts(row=torch.arange(made.size)), states), leaves
 
 
 OUTPUTS = {
@@ -72,7 +72,7 @@ def KIND_advantage(case):
         method = _method(case)
         states = _tracking(method, inputs[f"alpha_{name}"], inputs[f"beta_{name}"])
         made, _ = make_batch({"rewards": inputs[f"rewards_{name}"]})
-        made = method.bind(states).assign(_attached(method, made.with_rollouts(row=torch.arange(made.size)), states))
+        made = method.bind(states).assign(_scored(method, made.with_rollouts(row=torch.arange(made.size)), states))
         out[f"advantages_{name}"] = made["outcome_advantage"]
     return out
 
@@ -94,7 +94,7 @@ def KIND_state(case):
 def _step(method, states, rows, rewards, rollouts, known):
     """(baselines, states) of one step, through the method's hooks."""
     made = Batch.of(torch.ones(len(rows), 1), group=torch.tensor(rows), rewards=tensor(rewards).double())
-    made = _attached(method, made.with_rollouts(row=torch.tensor(rows)), states, rollouts)
+    made = _scored(method, made.with_rollouts(row=torch.tensor(rows)), states, rollouts)
     after = method.bind(states).on_step_end(made, rollouts, FakeProbe(rollouts, known))
     return made["tracked_value"], after
 
