@@ -6,6 +6,7 @@ import doctest
 import importlib.util
 import json
 import re
+import runpy
 import shlex
 import shutil
 import textwrap
@@ -114,12 +115,12 @@ def test_examples_in_docstrings_run(toy_cache: Path) -> None:
 
 @pytest.fixture
 def guides_code(tmp_path: Path) -> list[Path]:
-    """The Python of CONTRIBUTING.md as files: the recipe, and a function for every hook."""
+    """The Python of CONTRIBUTING.md as files: the recipe, a function for every hook, and the source."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     blocks = re.findall(r"^ *```python\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
-    files = [tmp_path / "my_method.py", tmp_path / "own_hooks.py"]
-    # What follows is an environment, which tests/environments runs.
-    for file, code in zip(files, blocks, strict=False):
+    # The environment among them is run by tests/environments.
+    files = [tmp_path / f"{name}.py" for name in ("my_method", "own_hooks", "own_source")]
+    for file, code in zip(files, [code for code in blocks if "EnvironmentFactory" not in code], strict=True):
         file.write_text(textwrap.dedent(code))
     return files
 
@@ -136,7 +137,7 @@ def test_the_guides_recipe_is_explained_and_has_its_range(guides_code: list[Path
 def test_the_guide_has_an_example_of_every_hook_that_trains(
     guides_code: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    recipe, own = guides_code
+    recipe, own, _ = guides_code
     names = [f"{recipe}:my_method", f"{own}:baseline+{own}:bounded:surrogate", f"{own}:bounded"]
     methods = [registry.method(name) for name in names]
     stages = [stage.declared for method in methods for _, stage in method.stages() if stage.source]
@@ -155,6 +156,23 @@ def test_the_guide_has_an_example_of_every_hook_that_trains(
         finally:
             setup.close()
     assert {name: len(values) for name, values in reported.items()} == {"baseline": 2, "bounded": 2}
+
+
+def test_the_guides_source_leaves_truncated_rollouts_out(
+    guides_code: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    made = runpy.run_path(str(guides_code[2]))["Finished"]
+    root = tmp_path_factory.getbasetemp()
+    given = {**micro.CONFIG, "model": str(micro.folder(root)), "temperature": 1.5, "max_new_tokens": 2}
+    setup = prepare(make_config(given), method=registry.method("rloo"), log=lambda _: None)
+    try:
+        run = assemble(setup)
+        run.source = made(run.source)
+        result = one_step(run)
+    finally:
+        setup.close()
+    assert {rollout.finished for rollout in result.rollouts} == {True, False}
+    assert {result.rollouts[row].finished for row in result.trained} == {True}
 
 
 def commands(page: Path) -> list[list[str]]:
