@@ -156,3 +156,24 @@ def test_no_environment_answers_what_the_policy_is_asked_beside() -> None:
     sampler, _ = lent(worlds)
     assert len(sampler.ask(["1+1?", [{"role": "user", "content": "2+2?"}]])) == 2
     assert not worlds.made
+
+
+def test_children_of_children_draw_with_seeds_of_their_own() -> None:
+    """The second child's first child and the first child's second one would meet, were seeds sums."""
+    sampler, _ = lent(SingleTurn(grader()), LONG)
+    rollout = sampler.generate(requests(1, 12))[0]
+    children = sampler.extend(rollout, 3, 3)
+    grandchildren = [each for child in children for each in sampler.extend(child, 3, 3)]
+    assert len({each.id for each in [rollout, *children, *grandchildren]}) == 13
+
+
+def test_children_go_on_where_the_environment_shows_more_than_the_prompt() -> None:
+    class Showing(Guess):
+        def reset(self, row: Any, seed: int) -> str:  # type: ignore[override]
+            return f"{super().reset(row, seed)} think of {self.digit}"
+
+    sampler, _ = lent(Worlds(lambda _: Showing()), LONG)
+    rollout = sampler.generate(requests(1, 40))[0]
+    assert rollout.request.context.tokens != rollout.prompt.tokens
+    (child,) = sampler.extend(rollout, 1, 1)
+    assert (child.error, child.request.context, child.tokens[:1]) == ("", rollout.request.context, rollout.tokens[:1])

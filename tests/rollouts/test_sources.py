@@ -10,7 +10,7 @@ import torch
 
 from cohort import registry
 from cohort.rollouts.keeping import restored, stored
-from cohort.rollouts.sources import Drawn, Mixed, Replayed, Stateless
+from cohort.rollouts.sources import Drawn, Mixed, Replayed, Stateless, restore, snapshot
 from cohort.types import Prompt, Rollout, Segment, StepInfo, Turn
 from cohort.types.support import Rule, Support
 from tests.helpers import request_of
@@ -45,7 +45,7 @@ def steps(source: Replayed, count: int, *, start: int = 0) -> list[list[str]]:
     out = []
     for step in range(start, start + count):
         drawn = source.next(StepInfo(step=step, seed=5), {})
-        out.append([rollout.id for rollout in drawn.rollouts])
+        out.append([rollout.id for rollout in [*drawn.rollouts, *drawn.replayed]])
         source.release(drawn.chosen)
     return out
 
@@ -57,13 +57,13 @@ def replaying(count: int = 2, most: int = 4) -> Replayed:
 def test_groups_of_earlier_steps_come_again_as_they_were_drawn() -> None:
     source = replaying()
     first = source.next(StepInfo(step=0, seed=5), {})
-    assert first.replayed == 0
+    assert not first.replayed
     source.release(first.chosen)
     second = source.next(StepInfo(step=1, seed=5), {})
-    assert second.replayed == 4
-    assert second.rollouts[-4:] == second.chosen[-4:]
-    assert sorted(r.id for r in second.rollouts[-4:]) == ["a00", "a01", "b00", "b01"]
-    assert {version for r in second.rollouts[-4:] for version in r.versions} == {0}
+    assert second.replayed == second.chosen[-4:]
+    assert sorted(r.id for r in second.replayed) == ["a00", "a01", "b00", "b01"]
+    assert {version for r in second.replayed for version in r.versions} == {0}
+    assert {version for r in second.rollouts for version in r.versions} == {1}
     # What was sampled is counted once.
     assert second.tokens == 4
 
@@ -165,3 +165,23 @@ def test_groups_of_the_step_are_picked_until_enough_pass_the_filter() -> None:
     assert {r.prompt.id for r in drawn.chosen} <= set("abcd")
     assert drawn.tokens == 7
     assert drawn.scored_batch is None
+
+
+def test_a_step_that_is_undone_leaves_the_buffer_as_it_was() -> None:
+    source = Mixed([replaying(), InTurn()])
+    steps(source, 2)  # type: ignore[arg-type]
+    held = snapshot(source)
+    before = source.state_dict()
+    steps(source, 2, start=2)  # type: ignore[arg-type]
+    assert str(source.state_dict()) != str(before)
+    restore(source, held)
+    assert str(source.state_dict()) == str(before)
+
+
+def test_replayed_rollouts_stay_known_among_those_of_other_sources() -> None:
+    source = Mixed([replaying(), InTurn()])
+    steps(source, 1)  # type: ignore[arg-type]
+    drawn = source.next(StepInfo(step=1, seed=5), {})
+    assert {version for r in drawn.rollouts for version in r.versions} == {1}
+    assert {version for r in drawn.replayed for version in r.versions} == {0}
+    assert len(drawn.chosen) == len(drawn.rollouts) + len(drawn.replayed)

@@ -118,3 +118,40 @@ def test_the_version_of_the_weights_is_known_of_every_token(base: dict[str, Any]
     assert torch.equal(batch["version"][batch.mask].unique(), torch.tensor([7]))
     assert method.info.version == 7
     assert bool(method.keep(batch).numel() == batch.size)
+
+
+@pytest.mark.parametrize("keys", [{}, {"replay_groups": 2}])
+def test_a_ratio_to_the_sampler_is_one_also_in_a_step_of_one_update(base: dict[str, Any], keys: dict[str, Any]) -> None:
+    """With old_logp = sampler the ratio makes up for what the sampler said, and no weights do."""
+    from cohort.training.loop import one_step
+
+    config = make_config({**base, "old_logp": "sampler", "method": "grpo(kl_beta=0.0)", "lr": 1e-2, **keys})
+    setup = prepare(config, log=lambda _: None)
+    try:
+        run = run_of(setup)
+        results = [one_step(run) for _ in range(2)]
+        batch = run.source.next(run.info(2), run.progress.states)
+        assert not setup.method.correction
+        for result in results:
+            assert result.batch is not None
+            # What the step itself drew.
+            assert (result.batch["ratio"][result.batch.mask] - 1).abs().max() < 1e-3
+        largest = results[1].metrics["ratio/max"]
+        assert (abs(largest - 1) > 1e-3) == bool(keys)
+        assert len(batch.replayed) == 4 * keys.get("replay_groups", 0)
+        assert all(result.metrics["mismatch_max"] < 1e-3 for result in results)
+    finally:
+        setup.close()
+
+
+def test_engine_and_trainer_are_compared_before_the_weights_move(base: dict[str, Any]) -> None:
+    from cohort.training.loop import one_step
+
+    keys = {"replay_groups": 3, "prompts_per_step": 1, "updates": 4, "lr": 1e-1, "method": "grpo(kl_beta=0.0)"}
+    setup = prepare(make_config({**base, **keys}), log=lambda _: None)
+    try:
+        run = run_of(setup)
+        results = [one_step(run) for _ in range(4)]
+        assert max(result.metrics["mismatch_max"] for result in results) < 1e-3
+    finally:
+        setup.close()

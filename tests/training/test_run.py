@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from cohort.errors import UsageError
+from cohort.errors import StorageError, UsageError
 from cohort.rewards.scorer import RewardError
 from cohort.training import checkpoint
 from cohort.training import run as module
@@ -288,3 +288,44 @@ def test_a_run_that_replays_corrects_and_continues_bit_for_bit(base: dict[str, A
     assert all(row["mismatch_max"] < 1e-3 for row in rows)
     assert [row["rollouts/sampled"] for row in rows] == [12.0] * 4
     assert rows[3]["rollouts/trained"] > 12
+
+
+def test_a_run_that_replays_is_undone_with_what_it_keeps(
+    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that fails after its updates leaves no group of its own to replay."""
+    keys = {**base, "steps": 4, "replay_groups": 2, "lr": 1e-2}
+    whole = train(make_config({**keys, "out": str(tmp_path / "whole")}))
+    rollouts = module.Recorder.rollouts
+
+    def failing(self: Any, step: int, result: Any) -> float:
+        if step == 3:
+            raise OSError(28, "No space left on device")
+        return rollouts(self, step, result)
+
+    monkeypatch.setattr(module.Recorder, "rollouts", failing)
+    with pytest.raises(StorageError):
+        train(make_config(keys))
+    monkeypatch.setattr(module.Recorder, "rollouts", rollouts)
+    resumed = train(make_config(keys), resume=True)
+    first, second = (Path(r.folder, "final", "model.safetensors").read_bytes() for r in (whole, resumed))
+    assert first == second
+
+
+def test_what_is_replayed_is_measured_and_recorded_only_where_it_was_drawn(base: dict[str, Any]) -> None:
+    result = train(make_config({**base, "steps": 3, "replay_groups": 2, "record": "tokens", "lr": 1e-2}))
+    for step, row in enumerate(result.metrics, 1):
+        table = pq.read_table(result.folder / "rollouts" / f"step-{step:06}.parquet")
+        assert table.num_rows == row["rollouts/sampled"] == 12
+        assert row["rollouts/trained"] == 12 + (8 if step > 1 else 0)
+
+
+def test_what_was_kept_to_replay_goes_where_rewards_changed(
+    base: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = {**base, "steps": 2, "replay_groups": 2}
+    train(make_config(keys))
+    changed = {**keys, "steps": 3, "reward": ["length"]}
+    result = train(make_config(changed), resume=True, accept_changes=True, display=Display(quiet=False))
+    assert "what the run kept to replay is left out" in " ".join(capsys.readouterr().err.split())
+    assert result.metrics[2]["rollouts/trained"] == 12

@@ -71,7 +71,7 @@ class Stage:
         taken = (parameters(fn).get(name) for fn in (self.fn, *self._hooks()))
         return any(each is not None and each.default is not each.empty for each in taken)
 
-    @property
+    @cached_property
     def needs(self) -> frozenset[str]:
         """Fields that the function reads, given its hyperparameters."""
         hyper = self.all_hyper

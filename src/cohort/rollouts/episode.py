@@ -77,12 +77,17 @@ class Episode:
         self.tools = seen.tools or prompt.tools
         if seen.content == prompt.source:
             return
-        if request.context.tokens != prompt.tokens:
+        context = Context(renderer.prompt(seen.content, system, self.tools)[1])
+        # What goes on from inside a rollout stands in its context already.
+        if request.parent is not None and request.context != context:
+            raise EpisodeError(
+                "the environment shows something else than it showed the rollout that this one goes on from"
+            )
+        if request.parent is None and request.context.tokens != prompt.tokens:
             raise EpisodeError(
                 "the method's guidance puts something into the prompt, but the environment shows another: leave one of them out"
             )
-        context = renderer.prompt(seen.content, system, self.tools)[1]
-        self.request = replace(request, context=Context(context))
+        self.request = replace(request, context=context)
         room = self.room(renderer)
         if room < 1:
             raise EpisodeError(

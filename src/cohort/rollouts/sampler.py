@@ -57,14 +57,10 @@ class StepSampler:
         ) -> list[Rollout]:
             rollouts = [rollout] if isinstance(rollout, Rollout) else list(rollout)
             places = [at] if isinstance(at, int) else list(at)
-            parts = (
-                [None] * len(rollouts) if seeds is None else [seeds[i * n : (i + 1) * n] for i in range(len(rollouts))]
-            )
-            asked = [
-                request
-                for each, place, part in zip(rollouts, places, parts, strict=True)
-                for request in each.branches(place, n, insert=insert, seeds=part)
-            ]
+            asked: list[Request] = []
+            for i, (each, place) in enumerate(zip(rollouts, places, strict=True)):
+                own = child_seeds(each, place, n) if seeds is None else seeds[i * n : (i + 1) * n]
+                asked += each.branches(place, own, insert=insert)
             return generate(asked)
 
         def grade(rollouts: Sequence[Rollout]) -> list[Rollout]:
@@ -113,3 +109,12 @@ class StepSampler:
     def _fitted(self, request: Request) -> Request:
         room = self._room(request.context, request.prefix)
         return request if request.max_new_tokens <= room else replace(request, max_new_tokens=room)
+
+
+def child_seeds(rollout: Rollout, at: int, n: int) -> list[int]:
+    """Seeds of n rollouts that go on from a place in another one."""
+    own = rollout.request.seed
+    if rollout.request.parent is None:
+        return [own + 1 + at * n + k for k in range(n)]
+    # Children of a child have seeds by name: sums would meet those of its siblings' children.
+    return [derive(own, "child", at, n, k) for k in range(n)]

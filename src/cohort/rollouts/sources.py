@@ -5,7 +5,7 @@ The loop asks its source for the rollouts of a step, and knows nothing else of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -38,13 +38,15 @@ class Drawn:
 
     Attributes:
         rollouts: all rollouts of the step, those without a reward included.
-        chosen: the rollouts with a reward of the groups to train on; the rollouts of one prompt are a group.
+        chosen: the rollouts with a reward of the groups to train on, `replayed` ones included; the rollouts of one prompt are
+            a group.
         states: the method's states, with that of its curriculum advanced.
         auxiliary: stored completions that are trained on as well. They belong to no group that is compared: the method's
             objective reads their labels.
         tokens: number of tokens that were sampled, those of rollouts that are not among `rollouts` included.
-        replayed: how many of `rollouts`, the last ones, were drawn at earlier steps.
-        scored_batch: all rollouts with a reward as a batch with the fields of `on_scored`, where a filter needed it already;
+        replayed: rollouts of earlier steps that are trained on again; they are not among `rollouts`, which the step is
+            measured and recorded by.
+        scored_batch: all `rollouts` with a reward as a batch with the fields of `on_scored`, where a filter needed it already;
             None where it is still to be made.
     """
 
@@ -53,7 +55,7 @@ class Drawn:
     states: Mapping[str, State]
     auxiliary: list[Rollout] = field(default_factory=list)
     tokens: int = 0
-    replayed: int = 0
+    replayed: list[Rollout] = field(default_factory=list)
     scored_batch: Batch | None = None
 
     @property
@@ -85,6 +87,21 @@ class RolloutSource(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         ...
+
+
+def snapshot(source: RolloutSource) -> Any:
+    """What brings a source back to where it is: a snapshot of its own making where it has a method for that, else its state."""
+    own: Callable[[], Any] | None = getattr(source, "snapshot", None)
+    return source.state_dict() if own is None else own()
+
+
+def restore(source: RolloutSource, held: Any) -> None:
+    """Bring a source back to where it was at a snapshot."""
+    own: Callable[[Any], None] | None = getattr(source, "restore", None)
+    if own is None:
+        source.load_state_dict(held)
+    else:
+        own(held)
 
 
 class Draws(Protocol):
@@ -231,6 +248,13 @@ class Mixed:
         for source in self.sources:
             source.release(rollouts)
 
+    def snapshot(self) -> Any:
+        return [snapshot(source) for source in self.sources]
+
+    def restore(self, held: Any) -> None:
+        for source, own in zip(self.sources, held, strict=True):
+            restore(source, own)
+
     def state_dict(self) -> dict[str, Any]:
         return {"sources": [source.state_dict() for source in self.sources]}
 
@@ -262,26 +286,29 @@ class Replayed:
     def next(self, info: StepInfo, states: Mapping[str, State]) -> Drawn:
         """The groups of the source, then those that are replayed; see `RolloutSource.next`."""
         drawn = self.source.next(info, states)
-        fresh = {rollout.prompt.id for rollout in drawn.rollouts}
+        fresh = {rollout.prompt.id for rollout in [*drawn.rollouts, *drawn.replayed]}
         others = [group for group in self.held if group.prompt.id not in fresh]
         order = torch.randperm(len(others), generator=generator(info.seed, info.step + 1, "replay"))
         # One group of each prompt.
         picked = list({others[i].prompt.id: others[i] for i in order.tolist()}.values())[: self.count]
         again = [rollout for group in picked for rollout in group.rollouts]
         self._drawn = grouped(drawn.chosen)
-        return replace(
-            drawn,
-            rollouts=drawn.rollouts + again,
-            chosen=drawn.chosen + again,
-            replayed=drawn.replayed + len(again),
-            scored_batch=None if again else drawn.scored_batch,
-        )
+        return replace(drawn, chosen=drawn.chosen + again, replayed=drawn.replayed + again)
 
     def release(self, rollouts: Sequence[Rollout]) -> None:
         """Put the step's own groups into the buffer."""
         self.held = [*self.held, *self._drawn][-self.most :]
         self._drawn = []
         self.source.release(rollouts)
+
+    def snapshot(self) -> Any:
+        """What `restore` takes back; it costs nothing, since groups do not change."""
+        return self.held, self._drawn, snapshot(self.source)
+
+    def restore(self, held: Any) -> None:
+        """Be what the source was at a snapshot."""
+        self.held, self._drawn, inner = held
+        restore(self.source, inner)
 
     def state_dict(self) -> dict[str, Any]:
         """The buffer, and the state of the source."""

@@ -59,6 +59,8 @@ def assemble(setup: Setup, trainer: LocalTrainer | None = None) -> Training:
     )
 
     def info(step: int) -> StepInfo:
+        # Reward functions know of the step, too.
+        setup.stand(step)
         lr = config.optimisation.lr * factor(
             step + 1,
             config.optimisation.steps,

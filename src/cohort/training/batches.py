@@ -20,12 +20,14 @@ from cohort.training.trainer import Trainer
 from cohort.types import Batch, Message, Rollout, StepInfo
 from cohort.types.access import ModelAccess
 from cohort.types.policy import Layered, Policy
-from cohort.types.replay import Replay
+from cohort.types.replay import Replay, concat
 from cohort.types.support import Support
 
 # Largest difference between the engine's and the trainer's log-probabilities with which the engine's may stand in for
 # old_logp: of the order of float32 rounding over a deep model, far below what moves a ratio.
 MISMATCH_BOUND = 1e-3
+# Fields that a pass of a model gives before the update, when a method declares them.
+EARLY = frozenset({"old_logp", "ref_logp", "old_values", "target_values"})
 
 
 @dataclass
@@ -57,6 +59,15 @@ class Batches:
         batch = self.of(method, rollouts)
         return method.on_scored(batch, self.access(rollouts, method.info)) if rollouts else batch
 
+    def with_replayed(
+        self, method: BoundMethod, batch: Batch, rollouts: Sequence[Rollout], replayed: Sequence[Rollout]
+    ) -> tuple[Batch, list[Rollout]]:
+        """The batch of `rollouts`, and these, with replayed rollouts after them."""
+        if not replayed:
+            return batch, list(rollouts)
+        again = self.scored(method, replayed)
+        return concat([batch, again] if batch.size else [again]), [*rollouts, *replayed]
+
     def comparable(
         self, method: BoundMethod, batch: Batch, rollouts: Sequence[Rollout], chosen: Sequence[Rollout]
     ) -> tuple[Batch, list[Rollout]]:
@@ -68,7 +79,7 @@ class Batches:
 
     def passing(self, method: BoundMethod, batch: Batch, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """The rollouts of a batch that the filters before the advantage keep."""
-        if method.method.needs(loss=False) & {"old_logp", "ref_logp"}:
+        if method.method.needs(loss=False) & EARLY:
             batch = self.complete(method, batch, rollouts)
         batch, compared = self.comparable(method, batch, rollouts, rollouts)
         return [compared[row] for row in method.keep(method.shape(batch), after_advantage=False).tolist()]

@@ -16,6 +16,7 @@ from cohort.rewards.grader import Grader
 from cohort.rewards.judge import check_judge, load_judge
 from cohort.rollouts.batching import ALWAYS
 from cohort.rollouts.store import LABEL
+from cohort.training.batches import EARLY
 from cohort.training.config import TrainConfig
 from cohort.training.device import pick_device
 from cohort.training.engines import check_engine
@@ -26,7 +27,6 @@ from cohort.types.policy import Policy
 
 Log = Callable[[str], None]
 # Fields that the loop can compute when a method declares them.
-EARLY = frozenset({"old_logp", "ref_logp", "old_values", "target_values"})
 COMPUTED = SCORED | TEACHER | EARLY
 TASK_ONLY = "the reward 'task' is the verifier of reasoning_gym data; for other data use number or math"
 

@@ -56,7 +56,8 @@ def one_step(run: Training) -> StepResult:
     method = run.method.bind(method.on_rollouts(scored, drawn.scored), info)
 
     # advantages, in the groups that carry a signal
-    batch, compared = batches.comparable(method, scored, drawn.scored, drawn.chosen)
+    whole, everyone = batches.with_replayed(method, scored, drawn.scored, drawn.replayed)
+    batch, compared = batches.comparable(method, whole, everyone, drawn.chosen)
     prepared = method.prepare(batches.complete(method, batch, compared))
     batch, rollouts = prepared.batch, [compared[row] for row in prepared.trained.tolist()]
     outcome = Outcome.of(batches, method, drawn, scored, compared, prepared)
@@ -65,7 +66,7 @@ def one_step(run: Training) -> StepResult:
     # maximise the objective
     trainer.begin(info.lr)
     replays = [*method.replay(), *batches.auxiliary_replays(method, batch, drawn.auxiliary)]
-    on_policy = run.updates * run.epochs == 1 and not replays
+    on_policy = run.updates * run.epochs == 1 and not replays and batches.old_logp != "sampler"
     batch = batch if on_policy else batches.with_old_logp(batch, rollouts)
     for replay in replays:
         if replay.before:
@@ -76,7 +77,7 @@ def one_step(run: Training) -> StepResult:
         for rows in minibatches(whole, run.updates, generator(info.seed, info.step + 1, epoch)):
             done = trainer.update(method, whole.select(rows), actions.select(rows), on_policy=on_policy)
             whole = write_fields(whole, rows, done.fields)
-            outcome.compare(whole, rows[rows < batch.size])
+            outcome.compare(done, batch, rows)
     trainer.publish()
     batch = whole.select(torch.arange(batch.size, device=batch.device)) if whole.size else batch
     states = method.on_step_end(batch, rollouts, batches.access(rollouts, info)) if rollouts else dict(method.states)

@@ -17,6 +17,7 @@ from cohort.training.diagnostics import measured
 from cohort.training.progress import Progress
 from cohort.training.trace import notices, with_outcomes
 from cohort.training.trainer import Trainer
+from cohort.training.update import Gradient
 from cohort.types import Batch, Rollout
 
 
@@ -45,7 +46,7 @@ class Outcome:
     """What a step has come to so far, while its updates are made.
 
     Attributes:
-        everything: all rollouts as a batch, with what became of each.
+        everything: all rollouts, and then those replayed, as a batch, with what became of each.
         metrics: what the method's functions reported.
         mismatch: mean and largest difference between engine and trainer at the first update; None before.
     """
@@ -72,18 +73,27 @@ class Outcome:
             scored: the batch of the rollouts with a reward.
             compared: the rollouts that `prepared` was made of.
         """
-        everything = scored if scored.size == len(drawn.rollouts) else batches.of(method, drawn.rollouts)
-        place = {id(rollout): row for row, rollout in enumerate(drawn.rollouts)}
+        rollouts = [*drawn.rollouts, *drawn.replayed]
+        everything = scored if scored.size == len(rollouts) else batches.of(method, rollouts)
+        place = {id(rollout): row for row, rollout in enumerate(rollouts)}
         chosen = torch.tensor([place[id(rollout)] for rollout in compared], dtype=torch.int64)
         return cls(method, drawn, with_outcomes(method, everything, prepared, chosen), dict(prepared.metrics))
 
-    def compare(self, batch: Batch, rows: Tensor) -> None:
-        """Compare engine and trainer on the first rows that were scored, whose weights are those that drew them."""
-        if self.mismatch is None and rows.numel():
-            batch = batch.select(rows)
-            stale = (batch["version"] != self.method.info.version) & batch.mask & ~batch["sampler_logp"].isnan()
-            fresh = batch.select(~stale.any(1))
-            self.mismatch = mismatch(fresh) if fresh.size else None
+    def compare(self, done: Gradient, batch: Batch, rows: Tensor) -> None:
+        """Compare engine and trainer in the step's first pass over rollouts that its own weights drew.
+
+        Args:
+            done: what a pass gave.
+            batch: the step's; rows: of it that the pass went over, and further ones of other batches.
+        """
+        if self.mismatch is not None or done.version != self.method.info.version:
+            return
+        own = rows < batch.size
+        logp = done.fields["logp"][own][:, : batch.mask.shape[1]]
+        batch = batch.select(rows[own]).replace(logp=logp)
+        stale = (batch["version"] != done.version) & batch.mask & ~batch["sampler_logp"].isnan()
+        fresh = batch.select(~stale.any(1))
+        self.mismatch = mismatch(fresh) if fresh.size else None
 
     def result(
         self, progress: Progress, trainer: Trainer, batch: Batch, rollouts: Sequence[Rollout], clock: Clock
@@ -97,19 +107,24 @@ class Outcome:
         progress.tokens += drawn.tokens
         if self.mismatch is not None:
             progress.mismatch = self.mismatch[1]
-        fresh = len(drawn.rollouts) - drawn.replayed
-        now = everything.select(torch.arange(fresh, device=everything.device)) if drawn.replayed else everything
-        metrics = measured(now, drawn.rollouts[:fresh], batch, trainer.done, trainer.norms) | self.metrics
-        metrics |= {"mismatch": self.mismatch[0] if self.mismatch else 0.0, "mismatch_max": progress.mismatch}
+        place = {id(rollout): row for row, rollout in enumerate(drawn.rollouts)}
+        recorded = batch
+        if drawn.replayed:
+            everything = everything.select(torch.arange(len(drawn.rollouts), device=everything.device))
+            own = torch.tensor([id(rollout) in place for rollout in rollouts], dtype=torch.bool, device=batch.device)
+            recorded = batch.select(own)
+        metrics = measured(everything, drawn.rollouts, batch, trainer.done, trainer.norms) | self.metrics
+        # Where a replay has moved the weights before the first pass there is nothing to compare with.
+        unknown = math.nan if rollouts else 0.0
+        metrics |= {"mismatch": self.mismatch[0] if self.mismatch else unknown, "mismatch_max": progress.mismatch}
         metrics |= {"tokens": progress.tokens, "tokens_trained": progress.trained}
         metrics |= {"lr": self.method.info.lr or 0.0, "skipped_updates": progress.skipped, **clock.times()}
-        place = {id(rollout): row for row, rollout in enumerate(drawn.rollouts)}
         return StepResult(
             metrics,
             drawn.rollouts,
             everything,
-            batch if rollouts else None,
-            [place[id(rollout)] for rollout in rollouts],
+            recorded if recorded.size else None,
+            [place[id(rollout)] for rollout in rollouts if id(rollout) in place],
             notices(self.method.method, everything, drawn.rollouts),
         )
 

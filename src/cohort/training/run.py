@@ -150,7 +150,7 @@ class _Run:
             self._begin()
         else:
             self._take_over(found, state, changed)
-        self.undo = Undo(self.setup.policy, self.optimizer, self.progress)
+        self.undo = Undo(self.setup.policy, self.optimizer, self.training)
         with storing(self.folder):
             self.recorder = self._recorder()
         try:
@@ -185,6 +185,10 @@ class _Run:
     def _take_over(self, found: Path, state: dict[str, Any], changed: Sequence[str]) -> None:
         folder, progress, log = self.folder, self.progress, self.display.log
         fresh = progress.states
+        if changed and state.get("source"):
+            # Rollouts that are kept for replay were rewarded, or drawn, by what has changed.
+            log("what the run kept to replay is left out: it is of before the change")
+            state["source"] = {}
         self.extra = restore(found, state, self.training)
         self.setup.stand(progress.step)
         log(f"continuing {folder} after step {progress.step}")
@@ -342,7 +346,7 @@ class _Run:
             written = checkpoint.write(
                 folder / "checkpoints",
                 self.progress.step,
-                self.setup.policy.save,
+                self.training.trainer.save,
                 state,
                 keep=self.config.checkpoint.keep,
             )

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from cohort.errors import UsageError
+from cohort.rollouts.sources import restore as restore_source
+from cohort.rollouts.sources import snapshot
 from cohort.training import checkpoint
 from cohort.training.loop import Training
 from cohort.training.precision import MasterWeights
-from cohort.training.progress import Progress
 from cohort.types.policy import Policy
 
 # Most bytes that are copied at every step so that it can be undone, in the processor's memory: little beside a training
@@ -92,15 +93,15 @@ def restore(found: Path, state: Mapping[str, Any], run: Training) -> dict[str, A
 class Undo:
     """What brings the run back to where an unfinished step began.
 
-    Until the step's first update all but counters and random states is as it was. What an update changes is copied before
-    the first one, where it is small.
+    Until the step's first update all but counters, random states and the source of rollouts is as it was. What an update
+    changes is copied before the first one, where it is small.
 
     Attributes:
         whole: False while the weights are between two steps and no copy of them was made.
     """
 
-    def __init__(self, policy: Policy, optimizer: MasterWeights, progress: Progress) -> None:
-        self.policy, self.optimizer, self.progress = policy, optimizer, progress
+    def __init__(self, policy: Policy, optimizer: MasterWeights, run: Training) -> None:
+        self.policy, self.optimizer, self.progress, self.source = policy, optimizer, run.progress, run.source
         values = [p for p in optimizer.params if p.requires_grad]
         masters = [m for m, p in zip(optimizer.masters, optimizer.params, strict=True) if m is not p]
         # Weights, float32 copies, and two moments of each.
@@ -117,7 +118,7 @@ class Undo:
     def begin(self) -> None:
         """A step begins, or is over with all that belongs to it."""
         self._copy, self._updated = None, False
-        self._progress, self._random = dict(vars(self.progress)), random_states()
+        self._progress, self._random, self._source = dict(vars(self.progress)), random_states(), snapshot(self.source)
 
     def _before_update(self) -> None:
         if self._updated:
@@ -145,6 +146,7 @@ class Undo:
         for name, value in self._progress.items():
             setattr(self.progress, name, value)
         set_random_states(self._random)
+        restore_source(self.source, self._source)
 
 
 def _copied(state: Any) -> Any:

@@ -52,7 +52,7 @@ class Trainer(Protocol):
 
         Args:
             actions: of the batch's rollouts.
-            on_policy: the policy has not moved since the rollouts were drawn.
+            on_policy: the policy has not moved since the step began.
         """
         ...
 
@@ -133,6 +133,7 @@ class LocalTrainer:
                     micro_tokens=self.micro_tokens,
                     on_policy=on_policy,
                 )
+        done.version = self.version
         norm = float(torch.nn.utils.clip_grad_norm_(optimizer.params, self.grad_clip))
         finite = math.isfinite(norm) and math.isfinite(done.loss)
         if finite:

@@ -25,11 +25,13 @@ class Gradient:
     """Losses and fields of a minibatch's forward and backward passes; the gradients themselves are in the parameters.
 
     Attributes:
+        version: of the weights that the passes were made with.
         loss: total loss; policy: its part from the surrogate or objective; regularizers: name -> part.
         fields: [n, T] by name, detached: `logp` (and `entropy`, where it was needed); `policy_gradient`, the derivative
             of the policy part with respect to `logp`; and where the loss is a surrogate, its `ratio` and `loss_weight`.
     """
 
+    version: int = 0
     loss: float = 0.0
     policy: float = 0.0
     regularizers: dict[str, float] = field(default_factory=dict)
@@ -66,7 +68,7 @@ def gradient(
     every part in a second pass.
 
     Args:
-        on_policy: the policy has not moved since the rollouts were drawn; `old_logp` is then `logp` itself, and needs
+        on_policy: the policy has not moved since the step began; `old_logp` is then `logp` itself, and needs
             no pass of its own.
     """
     want = (method.method.needs(loss=True) & SCORED) | {"logp"}

@@ -45,6 +45,7 @@ def pack(batch: Batch, rollouts: Sequence[Rollout], fields: Iterable[str] = ()) 
         "preference",
         "token_ids",
         "sampler_logp",
+        "version",
         "old_logp",
         "advantages",
         *fields,

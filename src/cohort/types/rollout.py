@@ -295,14 +295,11 @@ class Rollout:
         """The segments of its first `count` tokens: the history of a request that branches off there."""
         return head(self.segments, count)
 
-    def branches(
-        self, at: int, n: int = 1, *, insert: tuple[int, ...] = (), seeds: Sequence[int] | None = None
-    ) -> list[Request]:
-        """Requests for n rollouts that go on after its first `at` actions.
+    def branches(self, at: int, seeds: Sequence[int], *, insert: tuple[int, ...] = ()) -> list[Request]:
+        """Requests for rollouts that go on after its first `at` actions, one for each seed.
 
         Args:
             insert: token ids that a method puts there first.
-            seeds: of the n; by default they follow from the rollout's own, the place and n.
 
         Raises:
             ValueError: there is no such place: it lies behind the end, or inside what the environment said.
@@ -318,7 +315,6 @@ class Rollout:
             if following.start <= at:
                 over.append(turn)
         history = (*self.head(at), Segment(insert, "method")) if insert else self.head(at)
-        seeds = [self.request.seed + 1 + at * n + k for k in range(n)] if seeds is None else seeds
         return [replace(self.request, history=history, seed=seed, parent=self.id, turns=tuple(over)) for seed in seeds]
 
     def unscored(self) -> Rollout:
