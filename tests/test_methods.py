@@ -18,7 +18,7 @@ from cohort.methods import AXES, ConflictError, Method, MethodError, use
 from cohort.methods.ranges import check
 from cohort.registry import method
 from cohort.types import Batch
-from cohort.types.declare import needs
+from cohort.types.declare import hooks, needs
 from tests.helpers import random_batch
 from tests.traits import batch_for, gradients, info_for, rollouts_for, trait, with_leaves
 
@@ -277,3 +277,12 @@ def test_what_a_function_takes_is_looked_up_once(monkeypatch: pytest.MonkeyPatch
     expected = loss()
     monkeypatch.setattr("cohort.methods.stage.parameters", None)
     assert torch.equal(loss(), expected)
+
+
+def test_a_builtin_as_a_hook_is_refused() -> None:
+    @hooks(init=dict)
+    def mine(batch: Batch) -> torch.Tensor:
+        return batch.rewards
+
+    with pytest.raises(MethodError, match="does not say what it takes"):
+        use(mine).all_hyper  # noqa: B018

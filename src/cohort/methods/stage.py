@@ -26,8 +26,15 @@ class ConflictError(MethodError):
 
 
 def parameters(fn: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a function, by name."""
-    return inspect.signature(fn).parameters
+    """The parameters of a function, by name.
+
+    Raises:
+        MethodError: a builtin, which has no signature.
+    """
+    try:
+        return inspect.signature(fn).parameters
+    except ValueError as error:
+        raise MethodError(f"{fn!r} does not say what it takes: write a function or a lambda of your own") from error
 
 
 def _accepted(fn: Callable[..., Any], available: Mapping[str, Any]) -> dict[str, Any]:
