@@ -329,3 +329,15 @@ def test_what_was_kept_to_replay_goes_where_rewards_changed(
     result = train(make_config(changed), resume=True, accept_changes=True, display=Display(quiet=False))
     assert "what the run kept to replay is left out" in " ".join(capsys.readouterr().err.split())
     assert result.metrics[2]["rollouts/trained"] == 12
+
+
+def test_the_configuration_says_how_long_a_continued_run_was(base: dict[str, Any]) -> None:
+    first = train(make_config({**base, "steps": 2}))
+    train(make_config({**base, "steps": 3}), resume=True)
+    assert yaml.safe_load((first.folder / "config.yaml").read_text())["optimisation"]["steps"] == 3
+    assert not list(first.folder.glob("config-until-*"))
+
+
+def test_more_replayed_groups_than_are_kept_are_refused(base: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="only replay_size = 2 groups are kept"):
+        train(make_config({**base, "replay_groups": 3, "replay_size": 2}))

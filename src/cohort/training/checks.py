@@ -44,6 +44,12 @@ def check_options(config: TrainConfig) -> None:
             f"min_new_tokens is {sampling.min_new_tokens}, but a rollout ends at max_new_tokens = {sampling.max_new_tokens}: "
             "raise one or lower the other"
         )
+    replay = config.optimisation
+    if replay.replay_groups > replay.replay_size:
+        raise UsageError(
+            f"replay_groups is {replay.replay_groups}, but only replay_size = {replay.replay_size} groups are kept: raise one "
+            "or lower the other"
+        )
     if "" in sampling.stop:
         raise UsageError("stop: an empty text would end every rollout at its first token; leave it out")
 

@@ -178,9 +178,12 @@ class _Run:
     def _begin(self) -> None:
         with storing(self.folder):
             left = set_aside(self.folder)
-            self.config.model_copy(update={"out": str(self.folder)}).save(self.folder / CONFIG)
+            self._write_configuration()
         if left is not None:
             self.display.log(f"what an earlier attempt left there is kept in {left}")
+
+    def _write_configuration(self) -> None:
+        self.config.model_copy(update={"out": str(self.folder)}).save(self.folder / CONFIG)
 
     def _take_over(self, found: Path, state: dict[str, Any], changed: Sequence[str]) -> None:
         folder, progress, log = self.folder, self.progress, self.display.log
@@ -198,6 +201,9 @@ class _Run:
         with storing(folder):
             if changed:
                 keep_configuration(folder, self.config, progress.step)
+            else:
+                # It may go on for more steps than were asked for before.
+                self._write_configuration()
             # It says that the run is over; a new one will.
             (folder / SUMMARY).unlink(missing_ok=True)
         state.clear()  # twice the moments of the optimizer, for as long as the run goes on
