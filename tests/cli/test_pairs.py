@@ -162,7 +162,7 @@ BAD = {
         "number",
         method="f-hal",
         pairs=None,
-        says=["'f-hal' learns from a preference batch beside its rollouts: name its file with --pairs"],
+        says=["'f-hal' learns from a preference batch in addition to its rollouts: name its file with --pairs"],
     ),
     "method of one with both": Bad(
         "--data", "sums.jsonl", "--reward", "number", says=["both --data and --pairs were given: leave one out"]
