@@ -54,7 +54,12 @@ def test_an_environments_components_stand_beside_its_reward() -> None:
     factory = Worlds()
     assert factory.names == ("environment", "turns")
     assert factory.weights == (1.0, 0.0)
-    assert EnvironmentFactory(grader()).names == ("environment",)
+
+    class Bare(EnvironmentFactory):
+        def make(self, prompt: Any, n: int) -> Any:
+            return []
+
+    assert Bare(grader()).names == ("environment",)
 
 
 def environment(completions: list[str], **_: Any) -> list[float]:

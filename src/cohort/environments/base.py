@@ -6,6 +6,7 @@ wait for, so one that waits for something itself (a server, a sandbox) should be
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -76,7 +77,7 @@ class Environment(Protocol):
         ...
 
 
-class EnvironmentFactory:
+class EnvironmentFactory(ABC):
     """Makes the environments of prompts, and rewards their episodes.
 
     Attributes:
@@ -107,9 +108,9 @@ class EnvironmentFactory:
         """Weights of these components in the reward; parts of the environment's own reward have 0, since that holds them."""
         return tuple(map(own_weight, self.names))
 
+    @abstractmethod
     def make(self, prompt: Prompt, n: int) -> Sequence[Environment]:
         """Environments for n rollouts of a prompt."""
-        raise NotImplementedError
 
     def group_rewards(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """Rollouts, whole groups of them, with their rewards: here is where they can be compared with each other.

@@ -26,7 +26,7 @@ class Collector:
         system: system message of the run, for texts rendered while sampling.
         entropy_tokens: see `Runner`.
         version: of the policy's weights: updates so far.
-        environments: what answers the policy; by default every answer ends its episode, and the reward functions judge it.
+        environments: what answers the policy; None: every answer ends its episode, and the reward functions judge it.
     """
 
     policy: Policy
@@ -37,26 +37,28 @@ class Collector:
     system: str | None = None
     entropy_tokens: int = 0
     version: int = 0
-    environments: EnvironmentFactory = None  # type: ignore[assignment]
+    environments: EnvironmentFactory | None = None
     sampled_tokens: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"sample": 0.0})
 
-    def __post_init__(self) -> None:
-        self.environments = self.environments or SingleTurn(self.grader)
+    @property
+    def factory(self) -> EnvironmentFactory:
+        """Makes the environments of episodes, and rewards these."""
+        return self.environments or SingleTurn(self.grader)
 
     @property
     def reward_names(self) -> tuple[str, ...]:
         """Of the components of its rollouts' rewards."""
-        return (*self.grader.names, *self.environments.names)
+        return (*self.grader.names, *self.factory.names)
 
     @property
     def reward_weights(self) -> tuple[float, ...]:
-        return (*self.grader.weights, *self.environments.weights)
+        return (*self.grader.weights, *self.factory.weights)
 
     @property
     def runner(self) -> Runner:
         """What runs episodes with the weights as they are."""
-        given = (self.policy, self.engine, self.sampling, self.environments, self.system)
+        given = (self.policy, self.engine, self.sampling, self.factory, self.system)
         return Runner(*given, version=self.version, entropy_tokens=self.entropy_tokens)
 
     def close(self) -> None:

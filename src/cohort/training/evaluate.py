@@ -150,6 +150,6 @@ def evaluate_prompts(
             for prompt in prompts[start : start + chunk]
             for k in range(samples)
         ]
-        rollouts += collector.environments.group_rewards(collector.generate(requests))
+        rollouts += collector.factory.group_rewards(collector.generate(requests))
         progress(min(start + chunk, len(prompts)))
     return replace(summarise(rollouts, samples), verdict=collector.grader.verdict)
