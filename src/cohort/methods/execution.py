@@ -158,7 +158,9 @@ class BoundMethod:
             rollouts: of each row of the batch.
         """
         new = dict(self.states)
-        for key, stage, _ in self._hooks("on_rollouts"):
+        for key, _, stage in self.method.keyed:
+            if stage.declared.on_rollouts is None:
+                continue
             rows = group_rows(batch.groups, stage.declared.group_size)
             seen = batch.select(rows)
             kept = rollouts if seen is batch else [rollouts[i] for i in rows.tolist()]

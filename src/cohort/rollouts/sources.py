@@ -167,7 +167,7 @@ class Sync(Stateless):
             while True:
                 seed = derive(info.seed, info.step + 1, number)
                 rows, states = now.pick(count=self.prompts_per_step - kept_so_far, rng=generator(seed, "curriculum"))
-                now = self.method.bind(states, info)
+                now = now.with_states(states)
                 yield self._groups(now, rows, seed)
                 number += 1
 

@@ -53,7 +53,6 @@ def assemble(setup: Setup, trainer: LocalTrainer | None = None) -> Training:
         progress,
         setup.rows,
         config.sampling.temperature,
-        setup.micro_tokens,
         collector.system,
         config.optimisation.old_logp,
     )

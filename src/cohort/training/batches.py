@@ -11,7 +11,6 @@ from torch import Tensor
 from cohort.engine.base import Engine
 from cohort.errors import UsageError
 from cohort.methods import BoundMethod
-from cohort.policies.passes import log_probs
 from cohort.rewards.judge import ask
 from cohort.rollouts.batching import make_batch
 from cohort.training.merging import fill_missing_fields
@@ -46,7 +45,6 @@ class Batches:
     progress: Progress
     rows: Mapping[str, int]
     temperature: float
-    micro_tokens: int
     system: str | None = None
     old_logp: str = "auto"
 
@@ -95,13 +93,18 @@ class Batches:
         if "old_logp" in early:
             batch = self.with_old_logp(batch, rollouts)
         if "ref_logp" in early | late:
-            batch = batch.replace(ref_logp=self.trainer.log_probs(rollouts, role="reference", width=width))
+            batch = batch.replace(ref_logp=self._scores(rollouts, width, role="reference"))
         if "old_values" in early | late:
-            batch = batch.with_tokens(old_values=self.trainer.log_probs(rollouts, "values", width=width))
+            batch = batch.with_tokens(old_values=self._scores(rollouts, width, "values"))
         if "target_values" in early | late:
-            values = self.trainer.log_probs(rollouts, "values", role="target", width=width)
+            values = self._scores(rollouts, width, "values", role="target")
             batch = batch.with_tokens(target_values=values)
         return batch
+
+    def _scores(self, rollouts: Sequence[Rollout], width: int, want: str = "logp", *, role: str = "policy") -> Tensor:
+        """`want` [n, width] of n rollouts."""
+        actions = self.policy.actions(rollouts)
+        return self.trainer.log_probs(actions, frozenset({want}), width=width, role=role)[want]
 
     def with_old_logp(self, batch: Batch, rollouts: Sequence[Rollout]) -> Batch:
         """The batch with the log-probabilities of the policy before the update: the engine's own, where they agree with
@@ -111,14 +114,14 @@ class Batches:
         width = batch.mask.shape[1]
         exact = self.engine.exact and self.policy.dtype == torch.float32 and self.progress.mismatch < MISMATCH_BOUND
         if not (self.old_logp == "sampler" or (self.old_logp == "auto" and exact)):
-            return batch.replace(old_logp=self.trainer.log_probs(rollouts, width=width))
+            return batch.replace(old_logp=self._scores(rollouts, width))
         drawn = batch["sampler_logp"]
         # What these weights did not draw, in the context that is trained on, must be scored.
         stale = (batch["version"] != self.trainer.version) & batch.mask
         missing = drawn.isnan() | (stale if self.old_logp == "auto" else False)
         rows = missing.any(1).nonzero()[:, 0]
         if rows.numel():
-            scored = self.trainer.log_probs([rollouts[row] for row in rows.tolist()], width=width).to(drawn.dtype)
+            scored = self._scores([rollouts[row] for row in rows.tolist()], width).to(drawn.dtype)
             drawn = drawn.index_put((rows,), torch.where(missing[rows], scored, drawn[rows]))
         return batch.replace(old_logp=drawn)
 
@@ -135,15 +138,9 @@ class Batches:
             want: frozenset[str] = frozenset({"logp"}),
             support: Sequence[Support | None] = (),
         ) -> dict[str, Tensor]:
-            return log_probs(
-                policy,
-                policy.actions_after(contexts, completions, support),
-                width=max((len(c) for c in completions), default=0) or 1,
-                temperature=self.temperature if temperature is None else temperature,
-                micro_tokens=self.micro_tokens,
-                want=want,
-                role=role,
-            )
+            actions = policy.actions_after(contexts, completions, support)
+            width = max((len(c) for c in completions), default=0) or 1
+            return self.trainer.log_probs(actions, want, width=width, role=role, temperature=temperature)
 
         def layered() -> Layered:
             if not isinstance(policy, Layered):
@@ -177,6 +174,6 @@ class Batches:
         stored = self.scored(method, rollouts)
         if "old_logp" in method.method.needs(loss=True) | method.method.needs(loss=False):
             width = stored.mask.shape[1]
-            stored = stored.replace(old_logp=self.trainer.log_probs(rollouts, width=width))
+            stored = stored.replace(old_logp=self._scores(rollouts, width))
         stored = fill_missing_fields(self.complete(method, stored, rollouts), like=batch)
         return [Replay(stored.to("cpu"), tuple(rollout.request.context.tokens for rollout in rollouts))]

@@ -53,11 +53,11 @@ def one_step(run: Training) -> StepResult:
     drawn = run.source.next(info, progress.states)
     method = run.method.bind(drawn.states, info)
     scored = drawn.scored_batch if drawn.scored_batch is not None else batches.scored(method, drawn.scored)
-    method = run.method.bind(method.on_rollouts(scored, drawn.scored), info)
+    method = method.with_states(method.on_rollouts(scored, drawn.scored))
 
     # advantages, in the groups that carry a signal
-    whole, everyone = batches.with_replayed(method, scored, drawn.scored, drawn.replayed)
-    batch, compared = batches.comparable(method, whole, everyone, drawn.chosen)
+    everything, everyone = batches.with_replayed(method, scored, drawn.scored, drawn.replayed)
+    batch, compared = batches.comparable(method, everything, everyone, drawn.chosen)
     prepared = method.prepare(batches.complete(method, batch, compared))
     batch, rollouts = prepared.batch, [compared[row] for row in prepared.trained.tolist()]
     outcome = Outcome.of(batches, method, drawn, scored, compared, prepared)

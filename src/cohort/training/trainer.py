@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from cohort.policies.passes import attempts, log_probs
 from cohort.training.precision import MasterWeights
 from cohort.training.progress import Progress
 from cohort.training.update import Gradient, gradient
-from cohort.types import Batch, Rollout
+from cohort.types import Batch
 from cohort.types.policy import Actions, Policy
 
 
@@ -42,9 +42,21 @@ class Trainer(Protocol):
         ...
 
     def log_probs(
-        self, rollouts: Sequence[Rollout], want: str = "logp", *, role: str = "policy", width: int | None = None
-    ) -> Tensor:
-        """`want` [n, width] of n rollouts under the policy or another role's model, without gradient, right padded."""
+        self,
+        actions: Actions,
+        want: frozenset[str] = frozenset({"logp"}),
+        *,
+        width: int,
+        role: str = "policy",
+        temperature: float | None = None,
+    ) -> dict[str, Tensor]:
+        """What a model gives to n rollouts' actions, without gradient: name -> [n, width, ...], right padded.
+
+        Args:
+            want: names, as of `Policy.log_probs`.
+            role: of the model.
+            temperature: None takes the run's.
+        """
         ...
 
     def update(self, method: BoundMethod, batch: Batch, actions: Actions, *, on_policy: bool) -> Gradient:
@@ -104,20 +116,24 @@ class LocalTrainer:
         self.done, self.norms = [], []
 
     def log_probs(
-        self, rollouts: Sequence[Rollout], want: str = "logp", *, role: str = "policy", width: int | None = None
-    ) -> Tensor:
+        self,
+        actions: Actions,
+        want: frozenset[str] = frozenset({"logp"}),
+        *,
+        width: int,
+        role: str = "policy",
+        temperature: float | None = None,
+    ) -> dict[str, Tensor]:
         """See `Trainer.log_probs`."""
-        longest = max((len(rollout.tokens) for rollout in rollouts), default=0) or 1
-        found = log_probs(
+        return log_probs(
             self.policy,
-            self.policy.actions(rollouts),
-            width=longest if width is None else width,
-            temperature=self.temperature,
+            actions,
+            width=width,
+            temperature=self.temperature if temperature is None else temperature,
             micro_tokens=self.micro_tokens,
-            want=frozenset({want}),
+            want=want,
             role=role,
         )
-        return found[want]
 
     def update(self, method: BoundMethod, batch: Batch, actions: Actions, *, on_policy: bool) -> Gradient:
         """See `Trainer.update`; skipped and counted where loss or gradient is not finite."""
