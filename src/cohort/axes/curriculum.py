@@ -50,3 +50,19 @@ def draw_weighted(weights: Tensor, count: int, rng: torch.Generator) -> Tensor:
         keys = weights.double().log() - (-noise.log()).log()
         passes.append(keys.topk(rest).indices)
     return torch.cat(passes)
+
+
+def highest(scores: Tensor, count: int) -> Tensor:
+    """Rows [count] of the largest of `scores` [size], best first, the lower row where two are equal.
+
+    With fewer rows than `count` they come again in that order.
+    """
+    order = scores.sort(descending=True, stable=True).indices
+    return order.repeat(-(-count // max(1, order.numel())))[:count]
+
+
+def draw_beta(alpha: Tensor, beta: Tensor, rng: torch.Generator) -> Tensor:
+    """[n] draws from Beta(alpha, beta), float64."""
+    shapes = torch.stack([alpha, beta]).double()
+    drawn: Tensor = torch._standard_gamma(shapes, generator=rng)
+    return drawn[0] / drawn.sum(0)
