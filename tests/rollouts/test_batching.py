@@ -19,6 +19,8 @@ def batch(count: int) -> Batch:
         size = len(rollout.tokens)
         assert made.mask[i, :size].tolist() == [bool(m) for m in rollout.mask]
         assert not made.mask[i, size:].any()
+        for number, turn in enumerate(rollout.turns):
+            assert made["turn"][i, turn.start : turn.end].tolist() == [number] * (turn.end - turn.start)
         # The model reads what the environment said, too.
         assert made.stored("token_ids")[i, :size].tolist() == rollout.tokens
     return made

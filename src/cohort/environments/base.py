@@ -24,11 +24,17 @@ class Observation:
         content: messages, or a plain text, which a chat template shows as the user's.
         media: images and the like that the messages speak of.
         tools: schemas of functions that the policy may call from here on.
+        agent: who speaks next, in an environment of several agents; empty: who spoke last. Each agent sees its own
+            conversation alone, and the first one's is the rollout of the prompt.
+        conversation: of the agent's conversations the one that goes on. A name that was not there before begins one: a
+            sub-agent that is called anew each time has one for each call.
     """
 
     content: str | list[Message]
     media: Sequence[Any] = ()
     tools: Sequence[Mapping[str, Any]] = ()
+    agent: str = ""
+    conversation: str = ""
 
 
 # Plain texts and lists of messages are observations, too.
@@ -41,15 +47,18 @@ class Step:
 
     Attributes:
         observation: what the policy is shown next; None where the episode ends.
-        reward: of this turn; None where the environment does not reward. A rollout's is the sum over its turns.
+        reward: of this turn, for the agent that spoke; None where the environment does not reward. A rollout's is the sum
+            over its turns.
         components: parts of the reward by name, summed over the turns likewise; see `EnvironmentFactory.components`.
         done: True if the episode ends here. An observation that comes with it is not shown.
+        rewards: agent -> further reward, in each of its conversations so far; one that has not spoken gets none.
     """
 
     observation: Seen | None = None
     reward: float | None = 0.0
     components: Mapping[str, float] = field(default_factory=dict)
     done: bool = False
+    rewards: Mapping[str, float] = field(default_factory=dict)
 
 
 class Environment(Protocol):
@@ -149,7 +158,8 @@ def stepped(value: object, components: Sequence[str]) -> Step:
     """
     if not isinstance(value, Step):
         raise TypeError(f"step gives a cohort.environments.Step, not {_shown(value)}")
-    for name, number in {"reward": value.reward, **value.components}.items():
+    shares = {f"the reward of {agent!r}": number for agent, number in value.rewards.items()}
+    for name, number in {"reward": value.reward, **value.components, **shares}.items():
         known = number is None and name == "reward"
         if not known and not (isinstance(number, (int, float)) and abs(number) < float("inf")):
             raise ValueError(f"{name} is a finite number, not {_shown(number)}")

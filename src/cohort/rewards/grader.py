@@ -61,7 +61,7 @@ class Grader:
 
     def _failed(self, rollout: Rollout) -> Rollout:
         """A rollout whose environment failed."""
-        if not rollout.failed:
+        if not rollout.failed and rollout.error:
             self.failures.append(f"{rollout.prompt.where or 'a rollout'}: {rollout.error}")
         components = {**dict.fromkeys(self.names), **rollout.components}
         return rollout.replace(components=components, reward=math.nan, accuracy=math.nan, failed=True)

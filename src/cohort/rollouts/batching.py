@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cohort.types import Batch, Request, Rollout
+from cohort.types.batch import agent_label
 
 # Fields that every batch of rollouts has; the loop adds those that come from scoring.
 ALWAYS = frozenset(
@@ -19,12 +20,14 @@ ALWAYS = frozenset(
         "reward_components",
         "accuracy",
         "row",
+        "agent",
         "episode",
         "truncated",
         "token_ids",
         "sampler_logp",
         "old_entropy",
         "version",
+        "turn",
     }
 )
 
@@ -53,7 +56,11 @@ def make_batch(rollouts: Sequence[Rollout], rows: Mapping[str, int], *, extra: I
     """
     width = max((len(r.tokens) for r in rollouts), default=0) or 1
     lists = {name for r in rollouts for name, value in r.fields.items() if not isinstance(value, (int, float))}
-    groups: dict[str, int] = {}
+    groups: dict[Hashable, int] = {}
+    episodes: dict[Hashable, int] = {}
+
+    def number(known: dict[Hashable, int], key: Hashable) -> int:
+        return known.setdefault(key, len(known))
 
     def padded(values: Callable[[Rollout], Sequence[float]], dtype: torch.dtype) -> Tensor:
         out = torch.zeros(len(rollouts), width, dtype=dtype)
@@ -74,13 +81,14 @@ def make_batch(rollouts: Sequence[Rollout], rows: Mapping[str, int], *, extra: I
             "sampler_logp": padded(lambda r: r.sampler_logp, torch.float32),
             "old_entropy": padded(lambda r: r.sampler_entropy, torch.float32),
             "version": padded(lambda r: r.versions, torch.int64),
+            "turn": padded(_turns, torch.int64),
             **{name: padded(partial(_numbers, name), torch.float32) for name in extra if name in lists},
         },
         rollouts={
-            "group": per_rollout((groups.setdefault(r.prompt.id, len(groups)) for r in rollouts), torch.int64),
-            # A row each today. Where a context is rebuilt every turn, an episode's rows share one, and statistics of a group
-            # are to count each once.
-            "episode": torch.arange(len(rollouts)),
+            # Agents of an episode are compared each with itself.
+            "group": per_rollout((number(groups, (r.prompt.id, r.agent)) for r in rollouts), torch.int64),
+            "agent": per_rollout((agent_label(r.agent) for r in rollouts), torch.int64),
+            "episode": per_rollout((number(episodes, r.episode or i) for i, r in enumerate(rollouts)), torch.int64),
             "row": per_rollout((rows.get(r.prompt.id, -1) for r in rollouts), torch.int64),
             "rewards": per_rollout(r.reward for r in rollouts),
             "reward_components": torch.tensor(components, dtype=torch.float32).reshape(len(rollouts), len(names)),
@@ -91,6 +99,14 @@ def make_batch(rollouts: Sequence[Rollout], rows: Mapping[str, int], *, extra: I
             **{name: per_rollout(_number(r.fields.get(name)) for r in rollouts) for name in extra if name not in lists},
         },
     )
+
+
+def _turns(rollout: Rollout) -> list[int]:
+    """Of each token, the number of the turn that it stands in, or behind, from 0."""
+    out = [0] * len(rollout.tokens)
+    for number, turn in enumerate(rollout.turns[1:], 1):
+        out[turn.start :] = [number] * (len(out) - turn.start)
+    return out
 
 
 def _number(value: Any) -> float:

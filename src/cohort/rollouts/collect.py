@@ -75,7 +75,7 @@ class Collector:
         begin = time.perf_counter()
         runner = replace(self.runner, environments=SingleTurn(self.grader)) if alone else self.runner
         rollouts = runner.run(requests)
-        self.sampled_tokens += sum(map(drawn_tokens, rollouts))
+        self.sampled_tokens += sum(drawn_tokens(part) for rollout in rollouts for part in rollout.parts)
         self.seconds["sample"] += time.perf_counter() - begin
         return rollouts
 
@@ -87,7 +87,8 @@ class Collector:
     def collect(
         self, method: BoundMethod, prompts: Sequence[Prompt], counts: Sequence[int], *, seed: int
     ) -> list[Rollout]:
-        """Rollouts of prompts, `counts` of each, through the method's guidance and sampling, with those without a reward."""
+        """Rollouts of prompts, `counts` of each, through the method's guidance and sampling, with those without a reward;
+        behind each those of the other agents of its episode."""
         self.version = method.info.version
         requests = [
             Request(
@@ -104,7 +105,7 @@ class Collector:
             place = {request.seed: i for i, request in enumerate(requests)}
             rollouts = sorted([*rollouts, *draws.unscored], key=lambda r: place.get(r.request.seed, len(requests)))
         check_groups(rollouts, requests)
-        return rollouts
+        return [part for rollout in rollouts for part in rollout.parts]
 
 
 def drawn_tokens(rollout: Rollout) -> int:

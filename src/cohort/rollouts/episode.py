@@ -22,7 +22,7 @@ class EpisodeError(Exception):
 
 @dataclass
 class Episode:
-    """An episode in progress.
+    """An episode in progress: the conversation of its agent, or of one of its agents.
 
     Attributes:
         request: the order, with the context that the environment showed.
@@ -35,6 +35,9 @@ class Episode:
         said: the policy's message of the current turn, once it is sampled.
         worth: component -> sum over the turns.
         status: None while the episode lasts.
+        conversation: of the agent's the one that this is.
+        cast: all conversations of the episode, the first agent's first; they share it.
+        given: the request as it came, before the environment showed anything.
     """
 
     request: Request
@@ -49,6 +52,12 @@ class Episode:
     tools: Sequence[Mapping[str, Any]] = ()
     status: Status | None = None
     error: str = ""
+    conversation: str = ""
+    cast: list[Episode] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        self.given = self.request
+        self.cast.append(self)
 
     @property
     def place(self) -> int:
@@ -66,8 +75,18 @@ class Episode:
         """Of the environment."""
         return derive(self.request.environment_seed, "environment", self.request.prompt.id)
 
+    def begin(self, seen: Observation, renderer: Renderer, system: str | None) -> None:
+        """Begin the episode with what the environment shows first.
+
+        Raises:
+            EpisodeError: it cannot be shown.
+        """
+        if seen.agent:
+            self.request, self.conversation = replace(self.request, agent=seen.agent), seen.conversation
+        self.show(seen, renderer, system)
+
     def show(self, seen: Observation, renderer: Renderer, system: str | None) -> None:
-        """Begin with what the environment shows.
+        """Begin the conversation with what the environment shows.
 
         Raises:
             EpisodeError: it cannot be shown.
@@ -114,13 +133,12 @@ class Episode:
             self.over()
             self.status = "truncated"
 
-    def over(self, reward: float | None = None, answer: Sequence[Message] = ()) -> None:
+    def over(self, reward: float | None = None) -> None:
         """The turn that goes on ends."""
-        end = sum(map(len, self.segments))
-        self.turns.append(Turn(self.start, end, (self.said, *answer), reward))
+        self.turns.append(Turn(self.start, self.place, (self.said,), reward))
 
-    def take(self, step: Step, seen: Observation | None, renderer: Renderer) -> None:
-        """Take what the environment made of the turn.
+    def take(self, step: Step, seen: Observation | None, renderer: Renderer, system: str | None = None) -> Episode:
+        """Take what the environment made of the turn; the conversation that goes on with what it shows next.
 
         Args:
             seen: what it shows next; None if it is done.
@@ -129,19 +147,44 @@ class Episode:
             EpisodeError: it cannot be shown.
         """
         self.count(step)
+        self.over(step.reward)
         if seen is None:
-            self.over(step.reward)
             self.status = "finished"
-            return
+            return self
+        follows = self.speaker(seen)
+        if follows.turns:
+            follows.hear(seen, renderer)
+        else:
+            follows.show(seen, renderer, system)
+        return follows
+
+    def speaker(self, seen: Observation) -> Episode:
+        """The conversation of the agent that speaks next."""
+        if not seen.agent:
+            return self
+        for each in self.cast:
+            if (each.request.agent, each.conversation) == (seen.agent, seen.conversation):
+                return each
+        seed = derive(self.cast[0].request.seed, "agent", seen.agent, seen.conversation)
+        given = self.cast[0].given
+        own = replace(given, context=Context(given.prompt.tokens), agent=seen.agent, seed=seed)
+        return Episode(own, self.environment, self.names, conversation=seen.conversation, cast=self.cast)
+
+    def hear(self, seen: Observation, renderer: Renderer) -> None:
+        """Take what is shown behind the last turn.
+
+        Raises:
+            EpisodeError: it cannot be shown.
+        """
         texts_alone(seen)
         self.tools = seen.tools or self.tools
         last = next((s.actions[-1] for s in reversed(self.segments) if s.actions), None)
         ids = renderer.answer(self.request.prompt, seen.content, last, self.tools)
         if self.room(renderer) <= len(ids):
-            self.over(step.reward)
             self.status = "truncated"
             return
-        self.over(step.reward, messages_of(seen))
+        turn = self.turns[-1]
+        self.turns[-1] = replace(turn, messages=(*turn.messages, *messages_of(seen)))
         self.segments.append(Segment(ids, "environment"))
         self.start = self.place
 
@@ -152,6 +195,8 @@ class Episode:
             EpisodeError: it is another.
         """
         turn = self.again.pop(0)
+        if seen is not None and self.speaker(seen) is not self:
+            raise EpisodeError("an episode of several agents cannot be gone on from inside")
         if seen is None or tuple(messages_of(seen)) != turn.messages[1:]:
             raise EpisodeError(
                 "the environment answered differently when an episode of its was lived through again, to go on from inside it: "
@@ -165,10 +210,18 @@ class Episode:
         if self.names:
             for name, value in {**step.components, ENVIRONMENT: step.reward or 0.0}.items():
                 self.worth[name] = self.worth.get(name, 0.0) + value
+            for each in self.cast:
+                if each.request.agent in step.rewards:
+                    each.worth[ENVIRONMENT] = each.worth.get(ENVIRONMENT, 0.0) + step.rewards[each.request.agent]
 
     def fail(self, error: str) -> None:
         """End it for what happened."""
         self.status, self.error = "failed", error
+
+    def end(self) -> None:
+        """End the other conversations of the episode as this one ended."""
+        for each in self.cast:
+            each.status = each.status or self.status
 
     def rollout(self) -> Rollout:
         """What became of it."""
@@ -184,6 +237,8 @@ class Episode:
             tuple(self.turns),
             self.error,
             {name: None if failed else self.worth.get(name) for name in self.names},
+            episode=name_of(self.cast[0].request) if len(self.cast) > 1 else "",
+            others=tuple(each.rollout() for each in self.cast[1:]) if self is self.cast[0] else (),
         )
 
 

@@ -11,7 +11,7 @@ from cohort.types import Context, Prompt, Request, Rollout, Segment, Turn
 from cohort.types.support import Support
 
 # What says how a rollout came out, as it is.
-OUTCOME = ("status", "text", "id", "error", "components", "reward", "accuracy", "failed", "fields")
+OUTCOME = ("status", "text", "id", "error", "components", "reward", "accuracy", "failed", "fields", "episode")
 
 
 def stored(rollout: Rollout) -> dict[str, Any]:
@@ -23,6 +23,7 @@ def stored(rollout: Rollout) -> dict[str, Any]:
         "seed": request.seed,
         "environment_seed": request.environment_seed,
         "parent": request.parent,
+        "agent": request.agent,
         "max_new_tokens": request.max_new_tokens,
         "segments": [
             {
@@ -61,8 +62,9 @@ def restored(state: Mapping[str, Any], prompt: Prompt) -> Rollout:
         state["max_new_tokens"],
         environment_seed=state["environment_seed"],
         parent=state["parent"],
+        agent=state.get("agent", ""),
     )
-    return Rollout(request, segments, turns=turns, **{name: state[name] for name in OUTCOME})
+    return Rollout(request, segments, turns=turns, **{name: state[name] for name in OUTCOME if name in state})
 
 
 def _numbers(values: tuple[float, ...] | None) -> torch.Tensor | None:

@@ -27,6 +27,7 @@ from cohort.rollouts.answers import GRACE, Answers
 from cohort.rollouts.episode import Episode, EpisodeError, begin, why
 from cohort.types import Request, Rollout, Segment
 from cohort.types.policy import Policy
+from cohort.types.rollout import over_parts
 from cohort.types.support import Candidates, Support
 
 
@@ -56,7 +57,8 @@ class Runner:
         What fails in an environment ends its own episode (status "failed"), and no other.
         """
         rollouts = [episode.rollout() for episode in _Run(self).finish(begin(self.environments, requests))]
-        return self._with_entropies(rollouts) if self.entropy_tokens and not self.sampling.greedy else rollouts
+        read = self.entropy_tokens and not self.sampling.greedy
+        return over_parts(self._with_entropies, rollouts) if read else rollouts
 
     def text(self, tokens: Sequence[int], finished: bool, stop: str | None = None) -> str:
         """The text of a turn's tokens, without the stop token that ends it, or the stop string and what follows it."""
@@ -176,6 +178,7 @@ class _Run:
     def _take_answers(self) -> None:
         while (answer := self.answers.take()) is not None:
             episode, what = answer.who
+            follows = episode
             if what == "close":
                 if answer.error is not None:
                     warnings.warn(why("an environment did not close", answer.error), RuntimeWarning, stacklevel=4)
@@ -183,35 +186,37 @@ class _Run:
             try:
                 if answer.error is not None:
                     raise EpisodeError(why(f"the environment's {what} failed", answer.error))
-                self._take(episode, what, answer.value)
+                follows = self._take(episode, what, answer.value)
             except EpisodeError as error:
                 episode.fail(str(error))
             except (TypeError, ValueError, UsageError) as error:
                 # What it gave is not what an environment gives, or cannot be shown to this policy.
                 episode.fail(f"the environment's {what}: {error}")
-            if episode.status is not None:
-                self._end(episode)
-            elif episode.again:
-                self._ask(episode, "step", episode.again[0].messages[0])
+            if follows.status is not None:
+                self._end(follows)
+            elif follows.again:
+                self._ask(follows, "step", follows.again[0].messages[0])
             else:
-                self.drawing[self.session.submit(episode.order(self.renderer))] = episode
+                self.drawing[self.session.submit(follows.order(self.renderer))] = follows
 
-    def _take(self, episode: Episode, what: str, value: Any) -> None:
-        """Take an answer, and leave the episode as one that goes on, or has ended."""
+    def _take(self, episode: Episode, what: str, value: Any) -> Episode:
+        """Take an answer; the conversation that goes on with it, or ended the episode."""
         if what == "reset":
-            episode.show(observed(value), self.renderer, self.runner.system)
-        else:
-            step = stepped(value, self.runner.environments.components)
-            seen = None if step.done else observed(step.observation)
-            if episode.again:
-                episode.live_again(step, seen)
-            else:
-                episode.take(step, seen, self.renderer)
+            episode.begin(observed(value), self.renderer, self.runner.system)
+            return episode
+        step = stepped(value, self.runner.environments.components)
+        seen = None if step.done else observed(step.observation)
+        if episode.again:
+            episode.live_again(step, seen)
+            return episode
+        return episode.take(step, seen, self.renderer, self.runner.system)
 
     def _end(self, episode: Episode) -> None:
-        if id(episode) in self.open:
-            self.open.discard(id(episode))
-            self._ask(episode, "close")
+        episode.end()
+        first = episode.cast[0]
+        if id(first) in self.open:
+            self.open.discard(id(first))
+            self._ask(first, "close")
 
     def _close(self, episodes: list[Episode]) -> None:
         """Give all back. Where the run is given up, environments have a moment to close."""

@@ -14,6 +14,7 @@ from cohort.rollouts.runner import Runner
 from cohort.seeds import derive
 from cohort.types import Context, Message, Prompt, Request, Rollout
 from cohort.types.access import Sampler
+from cohort.types.rollout import over_parts
 
 
 class Generate(Protocol):
@@ -64,10 +65,10 @@ class StepSampler:
             return generate(asked)
 
         def grade(rollouts: Sequence[Rollout]) -> list[Rollout]:
-            return [rollout for rollout in self.runner.environments.group_rewards(rollouts) if rollout.scored]
+            return [rollout for rollout in self._scored(rollouts) if rollout.scored]
 
         def draw(requests: Sequence[Request]) -> list[Rollout]:
-            drawn = self.runner.environments.group_rewards(method.sampling(requests, sampler))
+            drawn = self._scored(method.sampling(requests, sampler))
             self.unscored += [rollout for rollout in drawn if not rollout.scored]
             return [rollout for rollout in drawn if rollout.scored]
 
@@ -86,6 +87,9 @@ class StepSampler:
             steps=method.info.steps,
         )
         return sampler
+
+    def _scored(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        return over_parts(self.runner.environments.group_rewards, rollouts)
 
     def _render(self, source: str | list[Message], schemas: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
         return self.runner.policy.renderer.prompt(source, self.system, schemas)[1]

@@ -125,6 +125,9 @@ def _rollouts(result: StepResult, filters: tuple[str, str]) -> dict[str, Any]:
         "logp_mean": _numbers(token_mean(everything["sampler_logp"], mask)),
         "entropy_mean": _numbers(token_mean(everything["old_entropy"], mask)),
     }
+    if any(r.agent for r in rollouts):
+        columns["agent"] = pa.array([r.agent for r in rollouts], pa.string())
+        columns["episode"] = pa.array(everything.episode.cpu().numpy().astype(np.int32))
     for name, values in _of_trained(batch).items():
         whole = values.new_full((len(rollouts),), torch.nan)
         whole[result.trained] = values

@@ -39,6 +39,7 @@ def pack(batch: Batch, rollouts: Sequence[Rollout], fields: Iterable[str] = ()) 
     """
     wanted = [
         "group",
+        "agent",
         "row",
         "rewards",
         "accuracy",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, overload
 
 from torch import Tensor
 
+from cohort.errors import UsageError
 from cohort.types.support import Support, concatenated
 
 Message = dict[str, Any]
@@ -176,6 +177,7 @@ class Request:
         environment_seed: rollouts of one prompt with the same one meet the same environment.
         parent: id of the rollout that the history was taken from; None if it is a beginning.
         turns: of the history, those that are over, with their environment's answer.
+        agent: who speaks, in an environment of several agents; empty where there is one.
     """
 
     prompt: Prompt
@@ -188,6 +190,7 @@ class Request:
     environment_seed: int = 0
     parent: str | None = None
     turns: tuple[Turn, ...] = ()
+    agent: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.context, Context):
@@ -204,7 +207,7 @@ Status = Literal["finished", "truncated", "failed"]
 
 @dataclass(frozen=True)
 class Rollout:
-    """One episode and what is known of it.
+    """One episode, or an agent's part of one, and what is known of it.
 
     Attributes:
         request: the order it answers.
@@ -222,6 +225,9 @@ class Rollout:
         failed: True if its environment or a reward function failed, and it is to be left out.
         fields: further values by field name, for methods that declare that they need them: a number, or one a token.
         logged: what reward functions logged of it, by column (`log_extra`); set by scoring.
+        episode: id of the episode that it is a part of; empty if it is all of it.
+        others: what other agents said in its episode, and it in other conversations; drawn and scored with it, they
+            become rollouts of the step next to it.
     """
 
     request: Request
@@ -237,10 +243,22 @@ class Rollout:
     failed: bool = False
     fields: dict[str, float | list[float]] = field(default_factory=dict)
     logged: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    episode: str = ""
+    others: tuple[Rollout, ...] = ()
 
     @property
     def prompt(self) -> Prompt:
         return self.request.prompt
+
+    @property
+    def agent(self) -> str:
+        """Who spoke, in an environment of several agents; empty where there is one."""
+        return self.request.agent
+
+    @property
+    def parts(self) -> list[Rollout]:
+        """Itself and the others of its episode, each alone."""
+        return [self.replace(others=()), *self.others] if self.others else [self]
 
     @property
     def parent(self) -> str | None:
@@ -303,7 +321,13 @@ class Rollout:
 
         Raises:
             ValueError: there is no such place: it lies behind the end, or inside what the environment said.
+            UsageError: others spoke in its episode.
         """
+        if self.others:
+            raise UsageError(
+                "an episode of several agents cannot be gone on from inside: take a method that draws whole rollouts, or an "
+                "environment of one agent"
+            )
         if not 0 <= at <= len(self.tokens):
             raise ValueError(f"a rollout of {len(self.tokens)} actions does not go on after {at}")
         over = []
@@ -328,6 +352,16 @@ class Group:
 
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
+
+
+def over_parts(change: Callable[[list[Rollout]], list[Rollout]], rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """Rollouts changed with the others of their episodes, all in one call of `change`, which keeps their order."""
+    changed = iter(change([part for rollout in rollouts for part in rollout.parts]))
+    out = []
+    for rollout in rollouts:
+        first = next(changed)
+        out.append(first.replace(others=tuple(next(changed) for _ in rollout.others)) if rollout.others else first)
+    return out
 
 
 def grouped(rollouts: Iterable[Rollout]) -> list[Group]:
