@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from cohort.errors import UsageError, shown
+from cohort.policies.calls import Format, Tools, format_of, parsed, without_thoughts
 from cohort.policies.pieces import UNREADABLE, Decoder, Pieces, special_tokens
 from cohort.policies.template import Turn, between, render_chat, turn_of
 from cohort.types import Message, Prompt
@@ -194,6 +195,34 @@ class TextRenderer:
             head = next((head for head in heads if not head.endswith(UNREADABLE)), "")
             text = f"{head}{UNREADABLE}" if len(head) > len(text.rstrip(UNREADABLE)) else text
         return text
+
+    def message(self, text: str, tools: Tools = (), before: str = "") -> Message:
+        """What the policy said in a turn, as a message of the assistant's.
+
+        Its `content` is what it said beside its calls. `tool_calls` are those that can be read; `call_errors` says, one text
+        a call, what is wrong with the others. What was thought before `</think>` is its `reasoning_content`.
+
+        Args:
+            text: all of the turn.
+            tools: schemas of the functions that can be called.
+            before: what the policy was shown, for tokenizers that read their own responses (`response_template`).
+        """
+        if getattr(self.tokenizer, "response_template", None) is not None:
+            return parsed(self.tokenizer, text, tools, before)
+        thought, said = without_thoughts(text) if "</think>" in self._template else (None, text)
+        message = self.calls.message(said, tools)
+        return message if thought is None else {**message, "reasoning_content": thought}
+
+    @cached_property
+    def calls(self) -> Format:
+        """How the model writes tool calls."""
+        return format_of(self._template)
+
+    @property
+    def _template(self) -> str:
+        """Text of the chat template, of all of them where there are several; empty without one."""
+        held = getattr(self.tokenizer, "chat_template", None) or ""
+        return "\n".join(map(str, held.values())) if isinstance(held, dict) else str(held)
 
     def whole(self, tokens: Sequence[int]) -> str:
         """Text of a sequence from its beginning, with all special tokens."""

@@ -104,6 +104,15 @@ class Renderer(Protocol):
         """Actions of a rollout as text."""
         ...
 
+    def message(self, text: str, tools: Sequence[Any] = (), before: str = "") -> Message:
+        """The text of a turn as a message of the assistant's, with `tool_calls`, and `call_errors` for broken ones.
+
+        Args:
+            tools: schemas of the functions that can be called.
+            before: what the policy was shown.
+        """
+        ...
+
 
 class Roles(Protocol):
     """The models in roles in addition to the policy; see `cohort.policies.roles`."""
