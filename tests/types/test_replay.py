@@ -23,7 +23,7 @@ def test_tokens_that_the_policy_did_not_choose_are_kept_for_the_model_to_read() 
     mask = torch.tensor([[True, False, True, False]])
     batch = random_batch(0, groups=(1,), width=4).replace(mask=mask, token_ids=torch.tensor([[7, 8, 9, 5]]))
     held = unpack(pack(batch, [rollout]))
-    assert held.contexts == (tuple(request.context),)
+    assert held.contexts == (request.context,)
     assert completions(held.batch) == [[7, 8, 9]]
     again = replay_actions(policy, held)
     assert again.completion[0].tolist() == [7, 8, 9]

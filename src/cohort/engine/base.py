@@ -12,7 +12,7 @@ from cohort.types.support import Candidates, Rule
 
 def context_of(request: Request) -> tuple[int, ...]:
     """Token ids that the next token follows."""
-    return (*request.context, *request.prefix)
+    return request.context.before(request.prefix)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class Observation:
             conversation alone, and the first one's is the rollout of the prompt.
         conversation: of the agent's conversations the one that goes on. A name that was not there before begins one: a
             sub-agent that is called anew each time has one for each call.
+        fresh: the conversation begins anew with this observation: the policy sees nothing of what was said before.
     """
 
     content: str | list[Message]
@@ -35,6 +36,7 @@ class Observation:
     tools: Sequence[Mapping[str, Any]] = ()
     agent: str = ""
     conversation: str = ""
+    fresh: bool = False
 
 
 # Plain texts and lists of messages are observations, too.

@@ -24,7 +24,7 @@ from cohort.policies.roles import Roles, has_adapter
 from cohort.policies.sequences import Sequences
 from cohort.policies.stream import serves, streamed
 from cohort.quiet import quiet_libraries
-from cohort.types import Rollout
+from cohort.types import Context, Rollout
 from cohort.types.policy import Actions
 from cohort.types.support import Flat, Support
 
@@ -188,17 +188,19 @@ class CausalLM:
     def actions(self, rollouts: Sequence[Rollout]) -> Sequences:
         """The tokens of rollouts, in their contexts, over what they were drawn over."""
         return self.actions_after(
-            [r.request.context for r in rollouts], [r.tokens for r in rollouts], [r.support for r in rollouts]
+            [r.context for r in rollouts], [r.tokens for r in rollouts], [r.support for r in rollouts]
         )
 
     def actions_after(
         self, contexts: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]], support: Sequence[Support | None] = ()
     ) -> Sequences:
-        """Tokens in contexts, n of each; `support` as of `Sequences`."""
+        """Tokens in contexts, n of each; `support` as of `Sequences`. A `Context` may have further ones (`rebuilt`)."""
+        rebuilt = tuple(
+            tuple((place, _ids(later)) for place, later in context.rebuilt) if isinstance(context, Context) else ()
+            for context in contexts
+        )
         return Sequences(
-            tuple(torch.tensor(list(context), dtype=torch.int64) for context in contexts),
-            tuple(torch.tensor(list(each), dtype=torch.int64) for each in tokens),
-            tuple(support),
+            tuple(map(_ids, contexts)), tuple(map(_ids, tokens)), tuple(support), rebuilt if any(rebuilt) else ()
         )
 
     def log_probs(
@@ -333,7 +335,12 @@ class CausalLM:
         """The part of a model that gives NaN or infinity first, for the first sequence; None if none does."""
         assert isinstance(actions, Sequences)
         with self.roles.playing(role) as model:
-            return first_not_finite(model, torch.cat([actions.context[0], actions.completion[0]]).tolist())
+            piece = actions.pieces[0]
+            return first_not_finite(model, torch.cat([piece.context, piece.completion]).tolist())
+
+
+def _ids(tokens: Sequence[int]) -> Tensor:
+    return torch.tensor(list(tokens), dtype=torch.int64)
 
 
 def base_of(model: Any) -> Any:
@@ -354,15 +361,13 @@ def forward(
             positions = row.layout.positions()[None]
             out = base.base_model(input_ids=row.ids[None], position_ids=positions, use_cache=False)
         return out.last_hidden_state[0, row.source], None
-    whole = [torch.cat(pair) for pair in zip(sequences.context, sequences.completion, strict=True)]
+    whole = [torch.cat([piece.context, piece.completion]) for piece in sequences.pieces]
     ids = torch.nn.utils.rnn.pad_sequence(whole, batch_first=True).to(row.ids.device)
-    starts = torch.tensor([len(context) for context in sequences.context], device=ids.device)
-    at = starts[row.row] + row.column - 1
     if mode == "padded":
-        return base.base_model(input_ids=ids, use_cache=False).last_hidden_state[row.row, at], None
+        return base.base_model(input_ids=ids, use_cache=False).last_hidden_state[row.piece, row.place], None
     out = scored(input_ids=ids, use_cache=False, output_hidden_states=states)
-    hidden = out.hidden_states[-1][row.row, at] if states else None
-    return hidden, out.logits[row.row, at]
+    hidden = out.hidden_states[-1][row.piece, row.place] if states else None
+    return hidden, out.logits[row.piece, row.place]
 
 
 @torch.no_grad()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cohort.policies.attention import Layout, Share
-from cohort.policies.sequences import Sequences
+from cohort.policies.sequences import Piece, Sequences
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Packed:
         ids: [N] token ids; layout: how the row is made up.
         source: [M] place in the row whose hidden state predicts each completion token.
         row, column: [M] where that token stands in a padded [n, T] result.
+        piece, place: [M] of which piece it is, and where in it, context included, the token before it stands.
         tokens: [M] the completion tokens themselves.
     """
 
@@ -27,6 +29,8 @@ class Packed:
     source: Tensor
     row: Tensor
     column: Tensor
+    piece: Tensor
+    place: Tensor
     tokens: Tensor
 
     def padded(self, flat: Tensor, count: int, width: int) -> Tensor:
@@ -35,54 +39,58 @@ class Packed:
         return out.index_put((self.row, self.column), flat)
 
 
-def shared(sequences: Sequences) -> list[list[int]]:
-    """Rows of sequences with the same context, in order of first appearance."""
+def shared(pieces: Sequence[Piece]) -> list[list[int]]:
+    """Places of pieces with the same context, in order of first appearance."""
     found: dict[bytes, list[int]] = {}
-    for i, context in enumerate(sequences.context):
-        found.setdefault(context.numpy().tobytes(), []).append(i)
+    for i, piece in enumerate(pieces):
+        found.setdefault(piece.context.numpy().tobytes(), []).append(i)
     return list(found.values())
 
 
 def pack(sequences: Sequences, device: torch.device) -> Packed:
-    """The sequences in one row: each distinct context, then the completions that follow it.
+    """The sequences in one row: each distinct context, then the pieces that follow it.
 
-    The last token of a completion predicts nothing that is asked for, and is left out of the row.
+    The last token of a piece predicts nothing that is asked for, and is left out of the row.
     """
+    pieces = sequences.pieces
     ids: list[Tensor] = []
     shares: list[Share] = []
     source: list[Tensor] = []
-    row: list[Tensor] = []
-    column: list[Tensor] = []
+    index: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     tokens: list[Tensor] = []
     at = 0
-    for members in shared(sequences):
-        members = [i for i in members if len(sequences.completion[i])]
+    for members in shared(pieces):
+        members = [i for i in members if len(pieces[i].completion)]
         if not members:
             continue
-        context = sequences.context[members[0]]
+        context = pieces[members[0]].context
         ids.append(context)
         last = at + len(context) - 1
         place = last + 1
         for i in members:
-            completion = sequences.completion[i]
+            completion = pieces[i].completion
             count = len(completion) - 1
             ids.append(completion[:-1])
             source.append(torch.cat([torch.tensor([last]), torch.arange(place, place + count)]))
-            row.append(torch.full((count + 1,), i))
-            column.append(torch.arange(count + 1))
+            column = torch.arange(count + 1)
+            row, which = torch.full_like(column, pieces[i].row), torch.full_like(column, i)
+            index.append((row, pieces[i].start + column, which, len(context) - 1 + column))
             tokens.append(completion)
             place += count
-        shares.append(Share(at, len(context), tuple(len(sequences.completion[i]) - 1 for i in members)))
+        shares.append(Share(at, len(context), tuple(len(pieces[i].completion) - 1 for i in members)))
         at = place
     if not ids:
         none = torch.empty(0, dtype=torch.int64, device=device)
-        return Packed(none, Layout((), device), none, none, none, none)
+        return Packed(none, Layout((), device), none, none, none, none, none, none)
+    rows, columns, which, before = (torch.cat(each).to(device) for each in zip(*index, strict=True))
     return Packed(
         torch.cat(ids).to(device),
         Layout(tuple(shares), device),
         torch.cat(source).to(device),
-        torch.cat(row).to(device),
-        torch.cat(column).to(device),
+        rows,
+        columns,
+        which,
+        before,
         torch.cat(tokens).to(device),
     )
 
@@ -98,10 +106,10 @@ def pays(sequences: Sequences, hidden: int) -> bool:
     Args:
         hidden: width of the model; a token takes some 72 times its square of operations in a layer, forward and backward.
     """
-    members = shared(sequences)
-    lengths = sequences.lengths
-    padded = max(lengths, default=0) * len(lengths)
-    held = sum(len(sequences.context[rows[0]]) for rows in members) + sum(map(len, sequences.completion))
+    pieces = sequences.pieces
+    members = shared(pieces)
+    padded = max((piece.length for piece in pieces), default=0) * len(pieces)
+    held = sum(len(pieces[same[0]].context) for same in members) + sum(map(len, sequences.completion))
     saved = (padded - held) * 72 * hidden**2 / OPERATIONS
     return saved > len(members) * SHARE_SECONDS
 
@@ -114,12 +122,13 @@ def packs(sequences: Sequences, max_tokens: int) -> list[Tensor]:
     """
     out: list[list[int]] = []
     room = 0
-    for members in shared(sequences):
-        length = len(sequences.context[members[0]])
-        whole = length + sum(len(sequences.completion[i]) for i in members)
-        open_ = bool(out) and whole <= room
-        for i in members:
-            own = len(sequences.completion[i])
+    first = [piece for piece in sequences.pieces if not piece.start]
+    lengths = sequences.lengths
+    for members in shared(first):
+        length = len(first[members[0]].context)
+        own_tokens = [lengths[i] - length for i in members]
+        open_ = bool(out) and length + sum(own_tokens) <= room
+        for i, own in zip(members, own_tokens, strict=True):
             if open_ or (out and out[-1] and out[-1][-1] in members and own <= room):
                 cost = own + (length if not out[-1] or out[-1][-1] not in members else 0)
                 out[-1].append(i)

@@ -38,7 +38,7 @@ MOST = 64 * 2**20
 
 def last_layer(batch: Batch, access: ModelAccess, *, top_k: int | None = 64) -> Batch:
     """on_scored hook: a forward pass for hidden states [N, T, d], ids and probabilities [N, T, K] of the likeliest tokens."""
-    contexts, completions = zip(*((r.request.context, r.tokens) for r in access.rollouts), strict=True)
+    contexts, completions = zip(*((r.context, r.tokens) for r in access.rollouts), strict=True)
     # The run's temperature divides hidden states as it does logits.
     hidden = access.log_probs(contexts, completions, want=frozenset({"hidden"}))["hidden"] / access.temperature
     head, mask = access.head(), batch.mask

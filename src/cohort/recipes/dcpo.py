@@ -56,7 +56,7 @@ def score_at_temperature(
 ) -> Batch:
     """A forward pass of the policy over every rollout at the temperature that the state calls for."""
     temperature = controlled_temperature(state["entropy"], target_entropy=target_entropy, hot=hot, cold=cold)
-    contexts, completions = zip(*((r.request.context, r.tokens) for r in access.rollouts), strict=True)
+    contexts, completions = zip(*((r.context, r.tokens) for r in access.rollouts), strict=True)
     support = [r.support for r in access.rollouts]
     scored = access.log_probs(contexts, completions, temperature=temperature * access.temperature, support=support)
     return batch.with_tokens(old_logp_temp=scored["logp"])

@@ -44,7 +44,7 @@ def teachers_view(
     An on_scored hook: the batch with its `ema_ref_logp`, and the `answer_mask` of the tokens of the answer [N, T].
     """
     spans = [answer_span(rollout.text, open_tag, close_tag) for rollout in access.rollouts]
-    contexts = [rollout.request.context for rollout in access.rollouts]
+    contexts = [rollout.context for rollout in access.rollouts]
     logp = access.log_probs(contexts, [rollout.tokens for rollout in access.rollouts], role="ema")["logp"]
     return batch.with_tokens(
         answer_mask=tokens_within(text_ends(batch, access), spans), ema_ref_logp=logp.to(batch.device)

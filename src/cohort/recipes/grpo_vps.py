@@ -79,7 +79,7 @@ def score_prefixes(
         # Nothing follows a stop token.
         cuts.append(len(rollout.tokens) - rollout.finished)
         for k, cut in enumerate(cuts):
-            key = ((*rollout.request.context, *rollout.tokens[:cut], *closed), access.encode(str(gold)))
+            key = ((*rollout.before(cut), *closed), access.encode(str(gold)))
             place[i, k:] = asked.setdefault(key, len(asked))
     if not asked:
         return batch.with_rollouts(confidences=torch.zeros(place.shape, device=batch.device))

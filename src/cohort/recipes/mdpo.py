@@ -42,7 +42,7 @@ def old_policy(batch: Batch, access: ModelAccess, *, kl: str = "sampled") -> Bat
     """on_scored hook: the batch with `old_logits` [N, T, V], where the KL is taken over the vocabulary."""
     if kl != "full":
         return batch
-    contexts, completions = zip(*((r.request.context, r.tokens) for r in access.rollouts), strict=True)
+    contexts, completions = zip(*((r.context, r.tokens) for r in access.rollouts), strict=True)
     support = [r.support for r in access.rollouts]
     logits = access.log_probs(contexts, completions, want=frozenset({"logits"}), support=support)["logits"]
     return batch.with_tokens(old_logits=logits)

@@ -19,7 +19,7 @@ def stored(rollout: Rollout) -> dict[str, Any]:
     request = rollout.request
     return {
         "prompt": rollout.prompt.id,
-        "context": torch.tensor(request.context.tokens, dtype=torch.int32),
+        "context": request.context.state(),
         "seed": request.seed,
         "environment_seed": request.environment_seed,
         "parent": request.parent,
@@ -36,7 +36,9 @@ def stored(rollout: Rollout) -> dict[str, Any]:
             }
             for segment in rollout.segments
         ],
-        "turns": [dict(vars(turn)) for turn in rollout.turns],
+        "turns": [
+            {**vars(turn), "context": None if turn.context is None else turn.context.state()} for turn in rollout.turns
+        ],
         **{name: getattr(rollout, name) for name in OUTCOME},
     }
 
@@ -54,10 +56,10 @@ def restored(state: Mapping[str, Any], prompt: Prompt) -> Rollout:
         )
         for each in state["segments"]
     )
-    turns = tuple(Turn(**turn) for turn in state["turns"])
+    turns = tuple(map(_turn, state["turns"]))
     request = Request(
         prompt,
-        Context(tuple(state["context"].tolist())),
+        Context.of_state(state["context"]),
         state["seed"],
         state["max_new_tokens"],
         environment_seed=state["environment_seed"],
@@ -65,6 +67,12 @@ def restored(state: Mapping[str, Any], prompt: Prompt) -> Rollout:
         agent=state.get("agent", ""),
     )
     return Rollout(request, segments, turns=turns, **{name: state[name] for name in OUTCOME if name in state})
+
+
+def _turn(state: Mapping[str, Any]) -> Turn:
+    # Earlier versions knew no contexts of turns.
+    context = state.get("context")
+    return Turn(**{**state, "context": None if context is None else Context.of_state(context)})
 
 
 def _numbers(values: tuple[float, ...] | None) -> torch.Tensor | None:

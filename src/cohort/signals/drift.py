@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cohort.types import Rollout
+from cohort.types import Context, Rollout
 from cohort.types.access import ModelAccess
 from cohort.types.declare import State
 
@@ -15,7 +15,7 @@ from cohort.types.declare import State
 def stored(rollout: Rollout, logp: Tensor) -> State:
     """One rollout as a state: its context, tokens and mask, and log-probabilities `logp` [L]."""
     return {
-        "context": torch.tensor(rollout.request.context.tokens, dtype=torch.int32),
+        "context": rollout.context.state(),
         "tokens": torch.tensor(rollout.tokens, dtype=torch.int32),
         "mask": torch.tensor(rollout.mask, dtype=torch.bool),
         # A copy, since a slice would take the whole batch with it into a checkpoint.
@@ -25,7 +25,7 @@ def stored(rollout: Rollout, logp: Tensor) -> State:
 
 def rescored(held: Sequence[State], rollouts: Sequence[Rollout], access: ModelAccess) -> tuple[Tensor, Tensor]:
     """Log-probabilities now, [n, T] each: of stored rollouts, and of others, in one go."""
-    contexts = [each["context"].tolist() for each in held] + [list(r.request.context) for r in rollouts]
+    contexts = [Context.of_state(each["context"]) for each in held] + [r.context for r in rollouts]
     tokens = [each["tokens"].tolist() for each in held] + [r.tokens for r in rollouts]
     logp = access.log_probs(contexts, tokens)["logp"].cpu()
     return logp[: len(held)], logp[len(held) :]

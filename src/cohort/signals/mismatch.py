@@ -28,7 +28,7 @@ def score_mismatched(batch: Batch, access: ModelAccess) -> Batch:
     if batch.groups.count < 2:
         return batch.with_rollouts(mismatched_log_ratio=torch.zeros_like(batch.rewards))
     other, limit = mismatched(batch.groups), access.context_length
-    contexts = [rollout.request.context for rollout in access.rollouts]
+    contexts = [rollout.request.context.tokens for rollout in access.rollouts]
     completions = [access.rollouts[j].tokens for j in other.tolist()]
     if limit is not None:
         completions = [done[: limit - len(context)] for context, done in zip(contexts, completions, strict=True)]

@@ -42,18 +42,21 @@ def pooled(states: Tensor, last: int) -> Tensor:
 
 
 def pooled_states(access: ModelAccess, *, layer: int, last: int) -> tuple[Tensor, Tensor]:
-    """Hidden states at the last tokens of every rollout's prompt and of its completion, pooled: [N, d] each, on the CPU."""
+    """Hidden states at the last tokens of every rollout's prompt and of its completion, pooled: [N, d] each, on the CPU.
+
+    Of a rollout of several pieces, those of the last.
+    """
     prompts: list[Tensor] = []
     completions: list[Tensor] = []
     chunk: list[tuple[int, ...]] = []
     for i, rollout in enumerate(access.rollouts):
-        chunk.append((*rollout.request.context, *rollout.tokens))
+        chunk.append(rollout.before(len(rollout.tokens)))
         if i + 1 < len(access.rollouts) and (len(chunk) + 1) * max(map(len, chunk)) <= TOKENS:
             continue
         for own, states in zip(
             access.rollouts[i + 1 - len(chunk) : i + 1], access.states(chunk, layer=layer), strict=True
         ):
-            begin = len(own.request.context)
+            begin = len(own.context.at(len(own.tokens))[1])
             prompts.append(pooled(states[:begin].float(), last).cpu())
             completions.append(pooled(states[begin:].float(), last).cpu())
         chunk = []

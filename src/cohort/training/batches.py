@@ -176,4 +176,4 @@ class Batches:
             width = stored.mask.shape[1]
             stored = stored.replace(old_logp=self._scores(rollouts, width))
         stored = fill_missing_fields(self.complete(method, stored, rollouts), like=batch)
-        return [Replay(stored.to("cpu"), tuple(rollout.request.context.tokens for rollout in rollouts))]
+        return [Replay(stored.to("cpu"), tuple(rollout.context for rollout in rollouts))]

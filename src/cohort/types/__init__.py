@@ -1,8 +1,8 @@
 """The types that every part of cohort uses: rollouts of segments, batches of tensors, declarations of axis functions."""
 
 from cohort.types.batch import Batch, Groups, MissingField
+from cohort.types.context import Context
 from cohort.types.rollout import (
-    Context,
     Group,
     Message,
     Processor,

@@ -30,7 +30,8 @@ class Actions(Protocol):
         ...
 
     def in_contexts(self, contexts: Sequence[Tensor]) -> Self:
-        """The same actions, row i in the context `contexts[i]` [C_i] int64."""
+        """The same actions, row i in the context `contexts[i]` [C_i] int64; so are later pieces that begin with the first
+        one's context."""
         ...
 
     def __add__(self, other: Self) -> Self:
@@ -212,6 +213,7 @@ class Policy(Protocol):
         """Actions in contexts, n of each.
 
         Args:
+            contexts: sequences of actions, or of `Context`, which may have pieces.
             support: of each, what its actions were drawn over; () if all were drawn over everything.
         """
         ...

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cohort.types import Batch, Rollout
+from cohort.types import Batch, Context, Rollout
 from cohort.types.declare import State
 from cohort.types.support import Support
 
@@ -19,13 +19,13 @@ class Replay:
 
     Attributes:
         batch: with `old_logp` of the policy that drew them, and the `advantages` to train them with.
-        contexts: token ids that each was conditioned on.
+        contexts: what each was conditioned on.
         before: True for an update of its own before the step's; False to train on them together with the fresh ones.
         support: what the tokens of each were drawn over, as in `Rollout.support`; () if nothing was left out.
     """
 
     batch: Batch
-    contexts: tuple[tuple[int, ...], ...]
+    contexts: tuple[Context, ...]
     before: bool = False
     support: tuple[Support | None, ...] = ()
 
@@ -57,7 +57,7 @@ def pack(batch: Batch, rollouts: Sequence[Rollout], fields: Iterable[str] = ()) 
         # As stored, since a model reads tokens also where the policy did not choose them.
         "tokens": {name: batch.stored(name).detach().cpu() for name in held if name in batch.token_names},
         "rollouts": {name: batch[name].detach().cpu() for name in held if name not in batch.token_names},
-        "contexts": [torch.tensor(r.request.context.tokens, dtype=torch.int64) for r in rollouts],
+        "contexts": [r.context.state() for r in rollouts],
         "support": [None if r.support is None else r.support.state() for r in rollouts],
     }
 
@@ -65,7 +65,7 @@ def pack(batch: Batch, rollouts: Sequence[Rollout], fields: Iterable[str] = ()) 
 def unpack(state: State, device: torch.device | str = "cpu") -> Replay:
     """The replay that `pack` made a state of."""
     batch = Batch(mask=state["mask"], tokens=state["tokens"], rollouts=state["rollouts"])
-    contexts = tuple(tuple(context.tolist()) for context in state["contexts"])
+    contexts = tuple(map(Context.of_state, state["contexts"]))
     support = tuple(None if each is None else Support.of_state(each) for each in state["support"])
     return Replay(batch.to(device), contexts, support=support)
 

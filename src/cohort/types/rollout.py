@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
 from cohort.errors import UsageError
+from cohort.types.context import Context
 from cohort.types.support import Support, concatenated
 
 Message = dict[str, Any]
@@ -112,12 +113,15 @@ class Turn:
         start, end: the policy's part are the rollout's actions [start, end), with what a method put among them.
         messages: what the policy said, then what the environment answered, if anything.
         reward: of the turn; None where the environment gives none.
+        context: what the policy was conditioned on in place of all that stood there before, where the conversation was
+            rendered anew for this turn; None where the turn stands behind the earlier ones.
     """
 
     start: int
     end: int
     messages: tuple[Message, ...] = ()
     reward: float | None = None
+    context: Context | None = None
 
 
 class Processor(Protocol):
@@ -132,43 +136,13 @@ class Processor(Protocol):
 
 
 @dataclass(frozen=True)
-class Context(Sequence[int]):
-    """What a model is conditioned on. Engines encode, and passes pack, what has the same context once.
-
-    As a sequence it is its tokens.
-
-    Attributes:
-        tokens: token ids; among them those that stand for media.
-        media: images and the like, hashable, in the order of their places.
-    """
-
-    tokens: tuple[int, ...]
-    media: tuple[Hashable, ...] = ()
-
-    @overload
-    def __getitem__(self, at: int) -> int: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> tuple[int, ...]: ...
-
-    def __getitem__(self, at: int | slice) -> int | tuple[int, ...]:
-        return self.tokens[at]
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.tokens)
-
-
-@dataclass(frozen=True)
 class Request:
     """An order to draw one rollout of `prompt`.
 
     Attributes:
         prompt: the task, as the reward functions and the group see it.
-        context: what the policy is conditioned on (the prompt; with guidance, the prompt with it). Token ids alone are taken
-            as a context without media.
+        context: what the policy is conditioned on (the prompt; with guidance, the prompt with it), and where the history has
+            several pieces, their contexts (`Context.rebuilt`). Token ids alone are taken as a context without media.
         seed: the same request with the same seed draws the same tokens.
         max_new_tokens: most actions that come behind the history: those drawn, and what an environment says between them.
         history: what already stands there; the policy continues after it.
@@ -265,6 +239,12 @@ class Rollout:
         """The id of the rollout that it goes on from; None if it has a beginning of its own."""
         return self.request.parent
 
+    @cached_property
+    def context(self) -> Context:
+        """What its actions were conditioned on: the request's context, and those that stood in place of it later."""
+        rebuilt = tuple((turn.start, turn.context) for turn in self.turns if turn.context is not None)
+        return replace(self.request.context, rebuilt=rebuilt) if rebuilt else self.request.context
+
     @property
     def finished(self) -> bool:
         """False if it ran into the token limit, or failed."""
@@ -309,6 +289,10 @@ class Rollout:
         """A copy with some attributes changed."""
         return replace(self, **changes)
 
+    def before(self, at: int) -> tuple[int, ...]:
+        """Token ids that its action at `at` follows: of its piece, the context and the actions before it."""
+        return self.context.before(self.tokens[:at])
+
     def head(self, count: int) -> tuple[Segment, ...]:
         """The segments of its first `count` tokens: the history of a request that branches off there."""
         return head(self.segments, count)
@@ -339,7 +323,21 @@ class Rollout:
             if following.start <= at:
                 over.append(turn)
         history = (*self.head(at), Segment(insert, "method")) if insert else self.head(at)
-        return [replace(self.request, history=history, seed=seed, parent=self.id, turns=tuple(over)) for seed in seeds]
+        context = self.context.until(at)
+        return [
+            replace(self.request, context=context, history=history, seed=seed, parent=self.id, turns=tuple(over))
+            for seed in seeds
+        ]
+
+    def in_context(self, context: Context) -> Rollout:
+        """The rollout behind another context than it was drawn in, `unscored`. Later pieces whose contexts begin with its own
+        begin with the other one."""
+        own = self.request.context.tokens
+        turns = tuple(
+            turn if turn.context is None else replace(turn, context=turn.context.begun(own, context.tokens))
+            for turn in self.turns
+        )
+        return replace(self.unscored(), request=replace(self.request, context=context), turns=turns)
 
     def unscored(self) -> Rollout:
         """The rollout as one that was not drawn in its request's context: to be scored there before it is trained on."""
