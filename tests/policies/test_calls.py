@@ -10,7 +10,8 @@ import pytest
 
 from cohort.policies.calls import FORMATS, PLAIN, Format, format_of, typed, without_thoughts
 from cohort.policies.renderer import TextRenderer
-from tests.model_folders import CHATML, tokenizer_of
+from cohort.types import Prompt
+from tests.model_folders import CHATML, GEMMA, tokenizer_of
 
 NAMED = {each.name: each for each in (*FORMATS, PLAIN)}
 TOOLS = [
@@ -224,3 +225,36 @@ def test_a_tokenizer_that_reads_its_responses_itself_is_asked() -> None:
     broken = made.message("<do>look</do>", TOOLS)
     assert broken["content"] == "<do>look</do>"
     assert len(broken["call_errors"]) == 1
+
+
+def test_a_policy_whose_template_knows_no_tools_is_told_of_them_in_words() -> None:
+    guide = "Call a function by writing <call>name(argument=value)</call>."
+    known = "look(place: string, days: integer, flags: array):"
+    chat = renderer(CHATML)
+    for source, system in (
+        ("2*3=", "S"),
+        ([{"role": "system", "content": "S"}, {"role": "user", "content": "2*3="}], None),
+    ):
+        text = chat.prompt(*chat.offer(source, system, TOOLS))[0]
+        assert text.startswith(f"<|im_start|>system\nS\n\n{guide}")
+        assert known in text
+        assert text.endswith("user\n2*3=<|im_end|>\n<|im_start|>assistant\n")
+    no_system = renderer(GEMMA)
+    text = no_system.prompt(*no_system.offer("2*3=", "S", TOOLS))[0]
+    assert text.startswith(f"<start_of_turn>user\nS\n\n{guide}")
+    assert text.endswith("\n\n2*3=<end_of_turn>\n<start_of_turn>model\n")
+    none = renderer(None)
+    assert none.prompt(*none.offer("2*3=", None, TOOLS))[0].startswith(guide)
+    # Others are shown them by their templates.
+    hermes = renderer(CHATML + "{# <tool_call> #}")
+    assert hermes.offer("2*3=", "S", TOOLS) == ("2*3=", "S", TOOLS)
+    assert chat.offer("2*3=", "S", ()) == ("2*3=", "S", ())
+
+
+def test_results_are_a_users_message_where_the_template_knows_no_tools() -> None:
+    said = [{"role": "tool", "name": "look", "content": "12"}, {"role": "tool", "name": "look", "content": "13"}]
+    prompt = Prompt("p", "2*3=", (1,), "2*3=")
+    chat, none = renderer(CHATML), renderer(None)
+    both = "<result>12</result>\n<result>13</result>"
+    assert f"<|im_start|>user\n{both}<|im_end|>" in chat.whole(chat.answer(prompt, said))
+    assert none.whole(none.answer(prompt, said)) == f"\n\n{both}"

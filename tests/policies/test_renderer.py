@@ -211,7 +211,7 @@ def test_without_a_template_an_answer_stands_as_it_is(load: Load) -> None:
 
 
 def test_what_a_template_does_not_take_is_refused(load: Load) -> None:
-    for said in ([{"role": "tool", "content": "4"}], [{"role": "assistant", "content": "4"}]):
+    for said in ([{"role": "system", "content": "4"}], [{"role": "assistant", "content": "4"}]):
         with pytest.raises(UsageError, match="must alternate"):
             load("gemma").renderer.answer(asked(load("gemma"), "Hi"), said)
 

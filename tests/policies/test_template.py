@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cohort.errors import UsageError
-from cohort.policies.template import render_chat, turn_of
+from cohort.policies.template import between, render_chat, takes_system, turn_of
 from tests.model_folders import CHATML, GEMMA, tokenizer_of
 
 USER, SYSTEM = {"role": "user", "content": "1 + 1?"}, {"role": "system", "content": "Be brief."}
@@ -120,3 +120,28 @@ def test_a_token_that_is_not_special_can_end_a_turn() -> None:
         eos="<|endoftext|>",
     )
     assert tokenizer.convert_ids_to_tokens(turn_of(tokenizer).end) == "<end>"
+
+
+# Shows results behind calls alone, as Gemma 4 does.
+BEHIND_CALLS = (
+    "{% set ns = namespace(called=false) %}{% for m in messages %}{% if m['role'] == 'tool' %}"
+    "{% if ns.called %}={{ m['name'] }}:{{ m['content'] }};{% endif %}"
+    "{% else %}{% set ns.called = m['tool_calls'] is defined %}<{{ m['role'] }}>{{ m['content'] }}"
+    "{% for c in m['tool_calls'] or [] %}[{{ c['function']['name'] }}]{% endfor %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def test_results_are_shown_behind_calls_where_the_template_wants_them_there() -> None:
+    told = [{"role": "tool", "name": "add", "content": "12 and a number of other things"}]
+    assert between(tokenizer_of(template=BEHIND_CALLS), told, TOOLS, "it") == (
+        "=add:12 and a number of other things;<assistant>"
+    )
+    with pytest.raises(UsageError, match=r"leaves out message 3 \(tool\)"):
+        between(tokenizer_of(template=SILENT), told, TOOLS, "it")
+
+
+def test_whether_a_template_takes_a_system_message_is_found_by_trying() -> None:
+    assert takes_system(tokenizer_of(template=CHATML))
+    assert not takes_system(tokenizer_of(template=GEMMA))
+    assert not takes_system(tokenizer_of(template=SILENT))

@@ -308,6 +308,45 @@ def format_of(template: str) -> Format:
     return next((each for each in FORMATS if any(mark in template for mark in each.marks)), PLAIN)
 
 
+# the plain format -----------------------------------------------------------------------------------------------------
+
+
+def described(tools: Tools) -> str:
+    """What a policy is told of functions where no chat template tells it: how to call one, and a line for each."""
+    lines = ["Call a function by writing <call>name(argument=value)</call>. What it gives stands in <result></result>."]
+    for tool in tools:
+        function = tool.get("function", tool)
+        known = _parameters(function["name"], tools)
+        given = ", ".join(f"{name}: {_kind(schema)}" for name, schema in known.items())
+        notes = [f"{name}: {schema['description']}" for name, schema in known.items() if schema.get("description")]
+        said = " ".join(text.rstrip(".") + "." for text in [function.get("description") or "", *notes] if text)
+        lines.append(f"{function['name']}({given}): {said}")
+    return "\n".join(lines)
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    kind = schema.get("type", "any")
+    return " or ".join(kind) if isinstance(kind, list) else str(kind)
+
+
+def results(messages: Sequence[Message]) -> list[Message]:
+    """Messages with those of tools as a user's, for templates that know no tools: `<result>12</result>`, a line each."""
+    out: list[Message] = []
+    joined = False
+    for message in messages:
+        if message["role"] != "tool":
+            out.append(message)
+            joined = False
+            continue
+        text = f"<result>{message['content']}</result>"
+        if joined:
+            out[-1] = {**out[-1], "content": f"{out[-1]['content']}\n{text}"}
+        else:
+            out.append({"role": "user", "content": text})
+        joined = True
+    return out
+
+
 def parsed(tokenizer: Any, text: str, tools: Tools, before: str) -> Message:
     """What a tokenizer of transformers with a `response_template` makes of a turn.
 

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any, Literal
 
 from cohort.errors import UsageError, shown
-from cohort.policies.calls import Format, Tools, format_of, parsed, without_thoughts
+from cohort.policies.calls import PLAIN, Format, Tools, described, format_of, parsed, results, without_thoughts
 from cohort.policies.pieces import UNREADABLE, Decoder, Pieces, special_tokens
-from cohort.policies.template import Turn, between, render_chat, turn_of
+from cohort.policies.template import Turn, between, render_chat, takes_system, turn_of
 from cohort.types import Message, Prompt
 
 PromptFormat = Literal["auto", "chat", "text"]
@@ -85,6 +85,25 @@ class TextRenderer:
             return render_chat(self.tokenizer, messages, tools, self.name or "the model")
         return self._joined(messages)
 
+    def offer(
+        self, source: str | list[Message], system: str | None, tools: Tools
+    ) -> tuple[str | list[Message], str | None, Tools]:
+        """What `render` is given to show functions that the policy may call: where the chat template writes no calls, the
+        system message describes them (`cohort.policies.calls.described`), or the first message where there is none."""
+        if not tools or self.calls is not PLAIN:
+            return source, system, tools
+        text = described(tools)
+        if isinstance(source, str) and not self.templated(source):
+            return source, f"{system}\n\n{text}" if system else text, ()
+        messages = [{"role": "user", "content": source}] if isinstance(source, str) else list(source)
+        if messages[0]["role"] == "system":
+            system, messages = str(messages[0]["content"]), messages[1:]
+        text = f"{system}\n\n{text}" if system else text
+        if takes_system(self.tokenizer):
+            return [{"role": "system", "content": text}, *messages], None, ()
+        first = {**messages[0], "content": f"{text}\n\n{messages[0]['content']}"}
+        return [first, *messages[1:]], None, ()
+
     def _joined(self, messages: Sequence[Message]) -> str:
         """Messages where there is no chat template."""
         for i, message in enumerate(messages, 1):
@@ -159,6 +178,8 @@ class TextRenderer:
         Raises:
             UsageError: the template refuses the messages or leaves one out, or there is none for those that need one.
         """
+        if not isinstance(said, str) and self.calls is PLAIN:
+            said = results(said)
         if not self.templated(prompt.source):
             return self.encode(said if isinstance(said, str) else "\n\n" + self._joined(said))
         messages = [{"role": "user", "content": said}] if isinstance(said, str) else list(said)

@@ -66,18 +66,58 @@ def between(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping
     """
     asked, said = MARK.format("user"), MARK.format("assistant")
     before: list[Message] = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
-    text = _rendered(tokenizer, [*before, *messages], tools, of, goes_on=False)
-    _all_shown(tokenizer, [*before, *messages], tools, text, of)
-    return text.partition(said)[2]
+    try:
+        text = _rendered(tokenizer, [*before, *messages], tools, of, goes_on=False)
+        _all_shown(tokenizer, [*before, *messages], tools, text, of)
+        return text.partition(said)[2]
+    except UsageError:
+        behind_calls = _behind_calls(tokenizer, messages, tools)
+        if behind_calls is None:
+            raise
+        return behind_calls
 
 
-def _apply(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], goes_on: bool) -> str:
+def _behind_calls(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> str | None:
+    """The same for results of tools, by templates that show them only behind their calls; None if that does not help."""
+    told = [message for message in messages if message["role"] == "tool"]
+    calls = [
+        {
+            "type": "function",
+            "id": message.get("tool_call_id", f"call{i:05d}"),
+            "function": {"name": message.get("name") or MARK.format("name"), "arguments": {}},
+        }
+        for i, message in enumerate(told)
+    ]
+    asked = {"role": "user", "content": MARK.format("user")}
+    before = [asked, {"role": "assistant", "content": "", "tool_calls": calls}]
+    try:
+        head = _apply(tokenizer, before, tools, None)
+        text = _apply(tokenizer, [*before, *messages], tools, False)
+        _all_shown(tokenizer, [*before, *messages], tools, text, "")
+    except Exception:
+        return None
+    return text.removeprefix(head) if calls and text.startswith(head) else None
+
+
+def takes_system(tokenizer: Any) -> bool:
+    """True if the chat template shows a system message."""
+    said: list[Message] = [{"role": role, "content": MARK.format(role)} for role in ("system", "user")]
+    try:
+        return MARK.format("system") in _apply(tokenizer, said, (), False)
+    except Exception:
+        return False
+
+
+def _apply(
+    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], goes_on: bool | None
+) -> str:
+    """Messages through the template; `goes_on` None: they end there."""
     text = tokenizer.apply_chat_template(
         list(messages),
         tools=list(tools) or None,
         tokenize=False,
-        add_generation_prompt=not goes_on,
-        continue_final_message=goes_on,
+        add_generation_prompt=goes_on is False,
+        continue_final_message=bool(goes_on),
     )
     return str(text)
 
