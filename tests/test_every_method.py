@@ -39,6 +39,8 @@ HYPER = {
     "group-robust-po": "(column='task')",
     "posterior-grpo": "(format='formatted')",
     "rank-grpo": "(num_items=1)",
+    # Every prompt of the data set is tried each time.
+    "vas": "(scoring_rollouts=2, refresh=10)",
 }
 COLUMNS = ("arspo", "dagrpo", "f-hal", "group-robust-po", "rank-grpo", "sage")
 

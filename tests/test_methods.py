@@ -227,7 +227,7 @@ def test_stateful_functions_keep_their_state_under_their_own_key() -> None:
     both = method("fg-expo") | method("knapsack")
     states = both.init(size=5)
     assert set(states) == {"curriculum/gaussian", "budget/knapsack_budget", "regularizer/adaptive_kl"}
-    rows, after = both.bind(states).pick(count=3, rng=torch.Generator().manual_seed(0))
+    rows, after, _ = both.bind(states).pick(count=3, rng=torch.Generator().manual_seed(0))
     assert len(set(rows.tolist())) == 3
     assert set(after) == set(states)
 

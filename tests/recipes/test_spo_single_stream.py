@@ -59,7 +59,7 @@ def test_prompts_are_drawn_in_proportion_and_not_twice() -> None:
         seen[draw_weighted(weight, 1, rng)] += 1
     assert torch.allclose(seen / 2000, (weight / weight.sum()).float(), atol=0.04)
     method = registry.method("spo-single-stream")
-    rows, _ = method.bind({KEY: {**method.init(size=4)[KEY], "counts": counts}}).pick(count=4, rng=rng)
+    rows, _, _ = method.bind({KEY: {**method.init(size=4)[KEY], "counts": counts}}).pick(count=4, rng=rng)
     assert sorted(rows.tolist()) == [0, 1, 2, 3]
 
 

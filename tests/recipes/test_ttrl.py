@@ -78,8 +78,8 @@ def test_answers_are_read_from_the_texts() -> None:
 
 def test_numbers_of_votes_and_samples() -> None:
     method = registry.method("ttrl(n_votes=6,n_samples=2)")
-    assert method.bind().budget(torch.arange(3), group_size=4).tolist() == [6, 6, 6]
-    assert registry.method("ttrl").bind().budget(torch.arange(3), group_size=4).tolist() == [4, 4, 4]
+    assert method.bind().budget(torch.arange(3), group_size=4)[0].tolist() == [6, 6, 6]
+    assert registry.method("ttrl").bind().budget(torch.arange(3), group_size=4)[0].tolist() == [4, 4, 4]
     with pytest.raises(MethodError, match="n_samples=8 rollouts cannot be trained on of n_votes=4"):
         registry.method("ttrl(n_votes=4,n_samples=8)")
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from cohort import registry
+from cohort.methods import Method, use
 from cohort.rollouts.keeping import restored, stored
 from cohort.rollouts.sources import Drawn, Mixed, Replayed, Stateless, restore, snapshot
-from cohort.types import Prompt, Rollout, Segment, StepInfo, Turn
+from cohort.types import Prompt, Rollout, Segment, StepInfo, Turn, grouped
+from cohort.types.declare import hooks
 from cohort.types.support import Rule, Support
+from tests import micro
 from tests.helpers import request_of
+from tests.stepping import run_of, sample
 
 PROMPTS = {name: Prompt(name, name, (1,), name) for name in "abcdefgh"}
 
@@ -135,7 +140,11 @@ def test_groups_of_the_step_are_picked_until_enough_pass_the_filter() -> None:
     method = registry.method("dapo(max_rounds=4)")
 
     class Draws:
-        def collect(self, method: Any, prompts: Sequence[Prompt], counts: Sequence[int], *, seed: int) -> list[Rollout]:
+        states = None
+
+        def collect(
+            self, method: Any, prompts: Sequence[Prompt], counts: Sequence[int], *, seed: int, **_: Any
+        ) -> list[Rollout]:
             return [
                 # The groups of four of the prompts are flat.
                 rollout.replace(reward=float(k == 0 and name.id in "abcd"), accuracy=0.0)
@@ -165,6 +174,31 @@ def test_groups_of_the_step_are_picked_until_enough_pass_the_filter() -> None:
     assert {r.prompt.id for r in drawn.chosen} <= set("abcd")
     assert drawn.tokens == 7
     assert drawn.scored_batch is None
+
+
+def test_a_budget_hands_out_rounds_and_notes_reach_the_requests(micro_root: Path) -> None:
+    def noted(*, count: int, rng: torch.Generator, state: dict[str, Any]) -> Any:
+        return torch.tensor([3, 1, 3]), state, [{"pick": n} for n in ("third", "first", "again")]
+
+    asked: list[list[int]] = []
+
+    def until_six(rows: torch.Tensor, *, group_size: int, drawn: Sequence[Sequence[Rollout]]) -> Any:
+        asked.append([len(each) for each in drawn])
+        assert all(r.scored for each in drawn for r in each)
+        counts = torch.tensor([min(2, 6 - len(each)) for each in drawn])
+        # The prompt that was picked twice gets twice as many.
+        return counts.clamp(min=0), [{"round": len(asked)}] * len(drawn)
+
+    method = Method(curriculum=use(hooks(init=lambda *, size: {})(noted)), budget=use(until_six))
+    with micro.ready(micro_root, "grpo", prompts_per_step=3, group_size=4) as (setup, _, _):
+        setup.method = method
+        rollouts, _, _ = sample(run_of(setup))
+    assert asked == [[0, 0], [2, 4], [4, 8], [6, 8]]
+    assert len({r.id for r in rollouts}) == 14
+    by_prompt = {group.prompt.id: [r.request.meta for r in group.rollouts] for group in grouped(rollouts)}
+    first, third = (by_prompt[setup.prompts[row].id] for row in (1, 3))
+    assert first == [{"pick": "first", "round": n} for n in (1, 1, 2, 2, 3, 3)]
+    assert third[:4] == [{"pick": n, "round": 1} for n in ("third", "third", "again", "again")]
 
 
 def test_a_step_that_is_undone_leaves_the_buffer_as_it_was() -> None:

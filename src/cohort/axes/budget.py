@@ -1,4 +1,9 @@
-"""Budget axis: how many rollouts each prompt gets. A function returns counts [M] int64 for the M prompts picked."""
+"""Budget axis: how many rollouts each prompt gets. A function returns counts [M] int64 for the M prompts picked.
+
+One that names `drawn`, the rollouts that each of the M prompts got so far, is asked again after every round of sampling, until
+it gives nothing more. It may name `pool: Pool`, as a curriculum may, and may return (counts, a mapping for each prompt), which
+the requests of that prompt carry as `meta`.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 """Curriculum axis: which prompts next.
 
 A function takes its state, how many prompts to pick and a source of randomness, and returns rows of the data set
-(int64, without repetition within a pick unless the data set is smaller) and the new state.
+(int64, without repetition within a pick unless the data set is smaller; a prompt picked twice is one larger group) and the
+new state. It may name `pool: Pool`, which draws rollouts of any prompts to find out about them, and may return a third thing:
+a mapping for each row, which the requests of that row carry as `meta`, for the method's guidance or sampling.
 """
 
 from __future__ import annotations

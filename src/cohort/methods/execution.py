@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from cohort.methods.axis import LOSS_AXES
-from cohort.methods.stage import MethodError, Stage
+from cohort.methods.stage import MethodError, Stage, parameters
 from cohort.reductions.groups import group_rows
 from cohort.types import Batch, Request, Rollout, StepInfo
-from cohort.types.access import ModelAccess, Sampler
+from cohort.types.access import ModelAccess, Notes, Pool, Sampler
 from cohort.types.declare import State
 from cohort.types.replay import Replay
 
@@ -119,17 +119,33 @@ class BoundMethod:
 
     # rollouts ------------------------------------------------------------------------------------------------------
 
-    def pick(self, *, count: int, rng: torch.Generator) -> tuple[Tensor, dict[str, State]]:
-        """Curriculum axis: rows [count] of the data set, and the states with the curriculum's advanced."""
+    def pick(
+        self, *, count: int, rng: torch.Generator, pool: Pool | None = None
+    ) -> tuple[Tensor, dict[str, State], Notes]:
+        """Curriculum axis: rows [count] of the data set, the states with the curriculum's advanced, and the notes that it
+        leaves on the requests of each row."""
         (curriculum,) = self._axes["curriculum"]
-        rows, state = curriculum.stage.bind(**self._given(curriculum.key), count=count, rng=rng)()
-        return rows, {**self.states, curriculum.key: state}
+        given = {**self._given(curriculum.key), "count": count, "rng": rng, "pool": pool}
+        rows, state, *notes = curriculum.stage.bind(**given)()
+        return rows, {**self.states, curriculum.key: state}, notes[0] if notes else ()
 
-    def budget(self, rows: Tensor, *, group_size: int) -> Tensor:
-        """Budget axis: how many rollouts [n] int64 each of the rows [n] of the data set gets."""
+    @property
+    def in_rounds(self) -> bool:
+        """True if the budget is asked again after each round of sampling, until it gives nothing more."""
+        return "drawn" in parameters(self._axes["budget"][0].stage.fn)
+
+    def budget(
+        self, rows: Tensor, *, group_size: int, pool: Pool | None = None, drawn: Sequence[Sequence[Rollout]] = ()
+    ) -> tuple[Tensor, Notes]:
+        """Budget axis: how many rollouts [n] int64 each of the rows [n] of the data set gets, and notes on their requests.
+
+        Args:
+            drawn: the rollouts that each row got in earlier rounds of the same sampling.
+        """
         (budget,) = self._axes["budget"]
-        counts: Tensor = budget.stage.bind(**self._given(budget.key), group_size=group_size)(rows)
-        return counts
+        given = {**self._given(budget.key), "group_size": group_size, "pool": pool, "drawn": drawn}
+        out: Tensor | tuple[Tensor, Notes] = budget.stage.bind(**given)(rows)
+        return (out, ()) if isinstance(out, Tensor) else out
 
     def guidance(self, requests: Sequence[Request], sampler: Sampler) -> list[Rollout]:
         """Guidance axis: scored rollouts for requests, drawn with `sampler`."""

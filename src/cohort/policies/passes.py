@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cohort.errors import UsageError, out_of_memory
 from cohort.policies.diverging import diverged
-from cohort.types.policy import Actions, Policy
+from cohort.types.policy import Actions, Layered, Policy
 
 T = TypeVar("T")
 
@@ -38,6 +38,17 @@ def log_probs(
     return retry_on_oom(
         policy, lambda: log_probs_of_parts(policy, actions, policy.micro_batches(actions, micro_tokens), **how)
     )
+
+
+def layers_of(policy: Policy) -> Layered:
+    """The policy as one whose layers can be looked into.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if not isinstance(policy, Layered):
+        raise UsageError("the method looks into the layers of the model, and the policy has none")
+    return policy
 
 
 @torch.no_grad()

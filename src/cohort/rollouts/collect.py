@@ -6,15 +6,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from torch import Tensor
+
 from cohort.engine.base import Engine, Sampling
 from cohort.environments import EnvironmentFactory, SingleTurn
 from cohort.methods import BoundMethod
+from cohort.policies.passes import layers_of
 from cohort.rewards.grader import Grader
 from cohort.rollouts.batching import check_groups
 from cohort.rollouts.runner import Runner
 from cohort.rollouts.sampler import StepSampler
 from cohort.seeds import derive, generator
 from cohort.types import Context, Prompt, Request, Rollout
+from cohort.types.access import Notes
 from cohort.types.policy import Policy
 
 
@@ -84,17 +88,40 @@ class Collector:
         taken, self.sampled_tokens = self.sampled_tokens, 0
         return taken
 
+    def states(self, contexts: Sequence[Sequence[int]], *, layer: int = -1) -> list[Tensor]:
+        """The policy's hidden states [C, d] of a layer at every token of each context."""
+        return layers_of(self.policy).hidden_states(contexts, layer=layer)
+
     def collect(
-        self, method: BoundMethod, prompts: Sequence[Prompt], counts: Sequence[int], *, seed: int
+        self,
+        method: BoundMethod,
+        prompts: Sequence[Prompt],
+        counts: Sequence[int],
+        *,
+        seed: int,
+        first: Sequence[int] = (),
+        notes: Sequence[Notes] = (),
     ) -> list[Rollout]:
         """Rollouts of prompts, `counts` of each, through the method's guidance and sampling, with those without a reward;
-        behind each those of the other agents of its episode."""
+        behind each those of the other agents of its episode.
+
+        Args:
+            first: how many rollouts each prompt got with this seed before; none by default.
+            notes: for each prompt, what its requests carry as `meta`, shared out evenly in this order.
+        """
         self.version = method.info.version
         requests = [
             Request(
-                prompt, Context(prompt.tokens), derive(seed, prompt.id, k), self.max_new_tokens, environment_seed=seed
+                prompt,
+                Context(prompt.tokens),
+                derive(seed, prompt.id, start + k),
+                self.max_new_tokens,
+                meta=noted[k * len(noted) // count] if noted else {},
+                environment_seed=seed,
             )
-            for prompt, count in zip(prompts, counts, strict=True)
+            for prompt, count, start, noted in zip(
+                prompts, counts, first or [0] * len(prompts), notes or [()] * len(prompts), strict=True
+            )
             for k in range(count)
         ]
         draws = StepSampler(self.runner, self.generate, self.max_new_tokens, self.system, seed)

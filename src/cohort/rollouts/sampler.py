@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from cohort.methods import BoundMethod
+from cohort.policies.passes import layers_of
 from cohort.rollouts.runner import Runner
 from cohort.seeds import derive
 from cohort.types import Context, Message, Prompt, Request, Rollout
@@ -82,6 +83,7 @@ class StepSampler:
             encode=self.runner.policy.renderer.encode,
             encode_completion=self.runner.policy.renderer.encode_completion,
             cut=self.runner.cut,
+            states=lambda contexts, **how: layers_of(self.runner.policy).hidden_states(contexts, **how),
             rng=rng,
             step=method.info.step,
             steps=method.info.steps,

@@ -17,6 +17,7 @@ from cohort.rollouts.refill import refill
 from cohort.rollouts.store import Store
 from cohort.seeds import derive, generator
 from cohort.types import Batch, Group, Prompt, Rollout, StepInfo, grouped
+from cohort.types.access import Notes, Pool
 from cohort.types.declare import State
 
 
@@ -108,10 +109,26 @@ class Draws(Protocol):
     """Gives rollouts of prompts: samples them, or reads them from a store."""
 
     def collect(
-        self, method: BoundMethod, prompts: Sequence[Prompt], counts: Sequence[int], *, seed: int
+        self,
+        method: BoundMethod,
+        prompts: Sequence[Prompt],
+        counts: Sequence[int],
+        *,
+        seed: int,
+        first: Sequence[int] = (),
+        notes: Sequence[Notes] = (),
     ) -> list[Rollout]:
         """Rollouts of prompts, those without a reward included; of each prompt as many as `counts` says, where they are
-        sampled."""
+        sampled.
+
+        Args:
+            first: how many rollouts each prompt got with this seed before; none by default.
+            notes: for each prompt, what its requests carry as `meta`.
+        """
+        ...
+
+    def states(self, contexts: Sequence[Sequence[int]], *, layer: int = -1) -> list[torch.Tensor]:
+        """The policy's hidden states [C, d] of a layer at every token of each context."""
         ...
 
     def take_tokens(self) -> int:
@@ -166,9 +183,12 @@ class Sync(Stateless):
             number = 0
             while True:
                 seed = derive(info.seed, info.step + 1, number)
-                rows, states = now.pick(count=self.prompts_per_step - kept_so_far, rng=generator(seed, "curriculum"))
+                pool = self._pool(info, seed)
+                rows, states, notes = now.pick(
+                    count=self.prompts_per_step - kept_so_far, rng=generator(seed, "curriculum"), pool=pool
+                )
                 now = now.with_states(states)
-                yield self._groups(now, rows, seed)
+                yield self._groups(now, rows, notes, pool, seed)
                 number += 1
 
         def keep(groups: Sequence[Group]) -> list[bool]:
@@ -189,13 +209,47 @@ class Sync(Stateless):
         scored_batch = looked[0] if len(looked) == 1 else None
         return Drawn(everything, chosen, now.states, tokens=self.draws.take_tokens(), scored_batch=scored_batch)
 
-    def _groups(self, method: BoundMethod, rows: torch.Tensor, seed: int) -> list[Group]:
-        """The groups of a round, of rows [count] of the data set."""
+    def _pool(self, info: StepInfo, seed: int) -> Pool:
+        """The data set as curriculum and budget see it in a round."""
+
+        def draw(rows: torch.Tensor, count: int) -> list[Rollout]:
+            prompts = [self.prompts[row] for row in rows.tolist()]
+            plain = Method().bind(info=info)
+            drawn = self.draws.collect(plain, prompts, [count] * len(prompts), seed=derive(seed, "pool"))
+            return [rollout for rollout in drawn if rollout.scored]
+
+        return Pool(self.prompts, draw, self.draws.states)
+
+    def _groups(self, method: BoundMethod, rows: torch.Tensor, notes: Notes, pool: Pool, seed: int) -> list[Group]:
+        """The groups of a round, of rows [count] of the data set and what was noted of each."""
+        noted: dict[int, list[Mapping[str, Any]]] = {}
+        for row, note in zip(rows.tolist(), notes or [{}] * rows.numel(), strict=True):
+            noted.setdefault(row, []).append(note)
         # A prompt drawn twice in a round is one larger group.
         rows, times = torch.unique(rows, return_counts=True)
-        counts = method.budget(rows, group_size=self.group_size) * times
         prompts = [self.prompts[row] for row in rows.tolist()]
-        return grouped(self.draws.collect(method, prompts, counts.tolist(), seed=seed))
+        given = torch.zeros_like(times)
+        rollouts: list[Rollout] = []
+        while True:
+            drawn = {group.prompt.id: group.rollouts for group in grouped(rollouts)}
+            counts, more = method.budget(
+                rows, group_size=self.group_size, pool=pool, drawn=[drawn.get(prompt.id, ()) for prompt in prompts]
+            )
+            counts = counts * times
+            if not bool(counts.any()):
+                return grouped(rollouts)
+            added = more or [{}] * len(prompts)
+            rollouts += self.draws.collect(
+                method,
+                prompts,
+                counts.tolist(),
+                seed=seed,
+                first=given.tolist(),
+                notes=[[{**n, **extra} for n in noted[row]] for row, extra in zip(rows.tolist(), added, strict=True)],
+            )
+            given += counts
+            if not method.in_rounds:
+                return grouped(rollouts)
 
 
 @dataclass

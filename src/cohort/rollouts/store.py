@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from cohort.data.pairs import Preference
+from cohort.errors import UsageError
 from cohort.methods import BoundMethod
 from cohort.seeds import generator
 from cohort.types import Context, Prompt, Request, Rollout, Segment
+from cohort.types.access import Notes
 
 # The reward of a stored completion: its label.
 LABEL = "label"
@@ -79,10 +81,23 @@ class Store:
         return self.rollouts([prompts[row] for row in rows])
 
     def collect(
-        self, method: BoundMethod, prompts: Sequence[Prompt], counts: Sequence[int], *, seed: int
+        self,
+        method: BoundMethod,
+        prompts: Sequence[Prompt],
+        counts: Sequence[int],
+        *,
+        seed: int,
+        first: Sequence[int] = (),
+        notes: Sequence[Notes] = (),
     ) -> list[Rollout]:
-        """All stored completions of the prompts, however many were asked for."""
-        return self.rollouts(prompts)
+        """All stored completions of the prompts, however many were asked for; none where they were given before."""
+        return [] if any(first) else self.rollouts(prompts)
+
+    def states(self, contexts: Sequence[Sequence[int]], *, layer: int = -1) -> list[torch.Tensor]:
+        """Raises UsageError: there is no policy behind stored completions."""
+        raise UsageError(
+            "the method chooses prompts by the policy's hidden states, and offline training samples nothing"
+        )
 
     def take_tokens(self) -> int:
         """None are sampled."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cohort.engine.base import Engine
-from cohort.errors import UsageError
 from cohort.methods import BoundMethod
+from cohort.policies.passes import layers_of
 from cohort.rewards.judge import ask
 from cohort.rollouts.batching import make_batch
 from cohort.training.merging import fill_missing_fields
@@ -18,7 +18,7 @@ from cohort.training.progress import Progress
 from cohort.training.trainer import Trainer
 from cohort.types import Batch, Message, Rollout, StepInfo
 from cohort.types.access import ModelAccess
-from cohort.types.policy import Layered, Policy
+from cohort.types.policy import Policy
 from cohort.types.replay import Replay, concat
 from cohort.types.support import Support
 
@@ -142,19 +142,14 @@ class Batches:
             width = max((len(c) for c in completions), default=0) or 1
             return self.trainer.log_probs(actions, want, width=width, role=role, temperature=temperature)
 
-        def layered() -> Layered:
-            if not isinstance(policy, Layered):
-                raise UsageError("the method looks into the layers of the model, and the policy has none")
-            return policy
-
         def render(source: str | list[Message], schemas: Sequence[Mapping[str, object]] = ()) -> tuple[int, ...]:
             return renderer.prompt(source, self.system, schemas)[1]
 
         return ModelAccess(
             rollouts,
             score,
-            lambda contexts, **how: layered().hidden_states(contexts, **how),
-            lambda: layered().head_weight(),
+            lambda contexts, **how: layers_of(policy).hidden_states(contexts, **how),
+            lambda: layers_of(policy).head_weight(),
             renderer.encode,
             renderer.decode,
             render,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,26 @@ from torch import Tensor
 
 from cohort.types import Message, Prompt, Request, Rollout
 
+# What requests of some prompts carry as `meta`: a mapping for each, or none at all.
+Notes = Sequence[Mapping[str, Any]]
 # A function of the user's that judges rollouts for a method: itself, or path.py:function.
 Judge = str | Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Access to the prompts of the data set, for functions of the axes curriculum and budget that name `pool`.
+
+    Attributes:
+        prompts: the prompts, by row of the data set.
+        draw: (rows [n] int64, count) -> rollouts, `count` for each row, drawn by themselves from the plain prompt by the
+            current policy, and scored; those without a reward are left out. They are not trained on.
+        states: (contexts, *, layer) -> n tensors [C, d], the policy's hidden states of a layer at every token of a context.
+    """
+
+    prompts: Sequence[Prompt]
+    draw: Callable[[Tensor, int], list[Rollout]]
+    states: Callable[..., list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -33,6 +51,7 @@ class Sampler:
         encode: text -> token ids as it stands behind others, nothing added.
         encode_completion: (prompt, text) -> token ids of the text behind the prompt, nothing added.
         cut: a rollout shortened to its first tokens, unfinished, its text renewed.
+        states: (contexts, *, layer) -> n tensors [C, d], the policy's hidden states of a layer at every token of a context.
         rng: randomness of this step.
         step, steps: steps completed, and steps of the run.
     """
@@ -46,6 +65,7 @@ class Sampler:
     encode: Callable[[str], tuple[int, ...]]
     encode_completion: Callable[[Prompt, str], tuple[int, ...]]
     cut: Callable[[Rollout, int], Rollout]
+    states: Callable[..., list[Tensor]]
     rng: torch.Generator
     step: int = 0
     steps: int = 1
