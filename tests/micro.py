@@ -39,7 +39,17 @@ def answer(letter: str) -> str:
 
 
 ROWS: list[dict[str, Any]] = [
-    {"prompt": letter, "answer": answer(letter), "solution": answer(letter), "task": i % 2, "items": [answer(letter)]}
+    {
+        "prompt": letter,
+        "answer": answer(letter),
+        "solution": answer(letter),
+        "task": i % 2,
+        "items": [answer(letter)],
+        # For methods that put something into the prompt.
+        "knowledge": ["one digit"],
+        "planning": [],
+        "steps": ["8 letters", answer(letter)],
+    }
     for i, letter in enumerate(LETTERS)
 ]
 

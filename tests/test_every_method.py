@@ -41,8 +41,9 @@ HYPER = {
     "rank-grpo": "(num_items=1)",
     # Every prompt of the data set is tried each time.
     "vas": "(scoring_rollouts=2, refresh=10)",
+    "scaf-grpo": "(warmup_steps=0)",
 }
-COLUMNS = ("arspo", "dagrpo", "f-hal", "group-robust-po", "rank-grpo", "sage")
+COLUMNS = ("arspo", "dagrpo", "f-hal", "ghpo", "group-robust-po", "rank-grpo", "sage", "scaf-grpo")
 
 
 def with_columns(path: Path) -> Path:
@@ -54,6 +55,7 @@ def with_columns(path: Path) -> Path:
     with path.open("w", encoding="utf-8") as file:
         for i, row in enumerate(rows):
             solution, kept = toy.worked_out(row), {"answer": row["answer"], "items": [row["answer"]], "task": i % 2}
+            kept |= {"knowledge": ["+ adds, - takes away"], "planning": [], "steps": solution.split("=")[:-1]}
             prompt = f"{row['metadata']['expression']} ="
             pair = {"chosen": solution, "rejected": f"maybe {int(row['answer']) + 1}"}
             file.write(json.dumps({"prompt": prompt, "solution": solution, **kept, **pair}) + "\n")

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests import micro
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 # What a script prints when it did what it is there for.
 SAYS = {
@@ -36,3 +38,13 @@ def test_scripts_run(
     assert "main" in found
     assert SAYS[name] in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] in ([], ["out"])
+
+
+@pytest.mark.parametrize("method", ["ghpo", "sage", "scaf-grpo(warmup_steps=0)"])
+def test_the_data_has_the_columns_of_methods_that_guide(method: str, micro_root: Path) -> None:
+    given = {"data": str(EXAMPLES / "data/guided.jsonl"), "reward": ["number"], "prompts_per_step": 4, "group_size": 2}
+    with micro.ready(micro_root, method, steps=1, **given) as parts:
+        (result,) = micro.train(*parts)
+    assert len(result.rollouts) == 8
+    # Nothing is solved, so that all that the method can put into the prompt was put there.
+    assert result.metrics["tokens"] > 8 * 4

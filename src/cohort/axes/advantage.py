@@ -13,7 +13,8 @@ from cohort.types.declare import declare, needs
 def standardise(x: Tensor, groups: Groups, *, eps: float = 1e-6, ddof: int = 0) -> Tensor:
     """(x - mean_g) / (std_g + eps) for values [N, ...]; exactly 0 in a group of one or of equal values."""
     mean, std = group_mean(x, groups)[groups.index], group_std(x, groups, ddof)[groups.index]
-    flat = group_flat(x, groups)[groups.index]
+    # Without eps, values that differ too little for their squares are equal, too.
+    flat = group_flat(x, groups)[groups.index] | (std + eps == 0)
     return torch.where(flat, torch.zeros_like(x), (x - mean) / (std + eps))
 
 

@@ -1,17 +1,70 @@
 """Guidance axis: what is put into the prompt.
 
 A function takes the step's requests and a sampler, has them drawn and scored (`sampler.draw`) in whatever
-dress it likes, and returns one scored rollout for every request, in the order of the requests.
+dress it likes, and returns scored rollouts of their prompts: a group for each prompt.
+
+A rollout that was drawn with guidance is trained on in the context that it was drawn in. Where it is to be trained on as an
+answer to the prompt alone, `without_guidance` takes the guidance away again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from cohort.types import Request, Rollout
+from cohort.signals.questions import question, rewrite_question
+from cohort.types import Context, Group, Request, Rollout
 from cohort.types.access import Sampler
 
 
 def none(requests: Sequence[Request], sampler: Sampler) -> list[Rollout]:
     """The prompts as they are."""
     return sampler.draw(requests)
+
+
+def by_prompt(requests: Iterable[Request]) -> dict[str, list[Request]]:
+    """prompt id -> its requests, in order of first appearance."""
+    out: dict[str, list[Request]] = {}
+    for request in requests:
+        out.setdefault(request.prompt.id, []).append(request)
+    return out
+
+
+def accuracy(group: Group) -> float:
+    """Share of the group's rollouts that are correct; those of which it is not known count as wrong."""
+    return sum(rollout.accuracy > 0 for rollout in group.rollouts) / len(group.rollouts)
+
+
+def with_guidance(
+    request: Request, template: str, text: str, sampler: Sampler, *, salt: int = 0, **meta: object
+) -> Request:
+    """The request on a prompt that shows `text`, cut from the left where the model's context would not hold the completion.
+
+    Without a text, or where no end of it fits, the prompt stays as it is.
+
+    Args:
+        template: with the places {question} and {text}.
+        salt, meta: see `rewrite_question`.
+    """
+    while text:
+        shown = template.format(question=question(request.prompt), text=text)
+        made = rewrite_question(request, shown, sampler, salt=salt, **meta)
+        limit = sampler.context_length
+        over = 0 if limit is None else len(made.context) + request.max_new_tokens - limit
+        if over <= 0:
+            return made
+        # At least one character a round; of tokens that are several characters too few go, and the next round takes more.
+        text = text[over:]
+    return replace(request, seed=request.seed + salt, meta={**request.meta, **meta})
+
+
+def without_guidance(rollout: Rollout) -> Rollout:
+    """The rollout as an answer to the prompt as it is: its log-probabilities there are not those it was drawn with, and have
+    to be scored before it is trained on."""
+    plain = replace(rollout.request, context=Context(rollout.prompt.tokens))
+    return rollout.replace(request=plain).unscored()
+
+
+def flattened(groups: Iterable[Group]) -> list[Rollout]:
+    """The rollouts of groups, those of a group together."""
+    return [rollout for group in groups for rollout in group.rollouts]

@@ -27,11 +27,12 @@ def against_sampler(batch: Batch) -> Tensor:
     """rho_it = exp(logp_it - sampler_logp_it): the ratio to the policy that sampled, with no proximal policy between.
 
     Returns:
-        [N, T], 1 at masked positions.
+        [N, T], 1 at masked positions, and where no sampler drew the token in this context.
 
     Source: rollout correction without a proximal policy; arXiv:2110.00641 has the one with it.
     """
-    return (batch.logp - batch["sampler_logp"]).exp()
+    sampler = batch["sampler_logp"]
+    return (batch.logp - torch.where(sampler.isnan(), batch.logp.detach(), sampler)).exp()
 
 
 @needs("old_logp")

@@ -66,7 +66,7 @@ def grpo(
     clip_high: Annotated[float, "[0, inf)"] = 0.2,
     kl_beta: Annotated[float, "[0, inf)"] = 0.04,
     kl: Annotated[str, ("k1", "k2", "k3")] = "k3",
-    adv_eps: Annotated[float, "(0, inf)"] = 1e-6,
+    adv_eps: Annotated[float, "[0, inf)"] = 1e-6,
     std_ddof: Annotated[int, (0, 1)] = 0,
     aggregation: Annotated[str, tuple(BY_NAME)] = "seq",
     supervision: Annotated[str, ("outcome", "process")] = "outcome",

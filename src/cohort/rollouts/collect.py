@@ -132,7 +132,9 @@ class Collector:
             place = {request.seed: i for i, request in enumerate(requests)}
             rollouts = sorted([*rollouts, *draws.unscored], key=lambda r: place.get(r.request.seed, len(requests)))
         check_groups(rollouts, requests)
-        return [part for rollout in rollouts for part in rollout.parts]
+        parts = [part for rollout in rollouts for part in rollout.parts]
+        # Those that are trained on in another context than they were drawn in have no entropies.
+        return self.runner.with_entropies(parts)
 
 
 def drawn_tokens(rollout: Rollout) -> int:

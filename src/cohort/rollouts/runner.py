@@ -57,8 +57,7 @@ class Runner:
         What fails in an environment ends its own episode (status "failed"), and no other.
         """
         rollouts = [episode.rollout() for episode in _Run(self).finish(begin(self.environments, requests))]
-        read = self.entropy_tokens and not self.sampling.greedy
-        return over_parts(self._with_entropies, rollouts) if read else rollouts
+        return over_parts(self.with_entropies, rollouts)
 
     def text(self, tokens: Sequence[int], finished: bool, stop: str | None = None) -> str:
         """The text of a turn's tokens, without the stop token that ends it, or the stop string and what follows it."""
@@ -81,9 +80,11 @@ class Runner:
         text = "\n\n".join(texts) if turns else str(said["content"])
         return rollout.replace(segments=rollout.head(count), turns=tuple(turns), status="truncated", text=text)
 
-    def _with_entropies(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
-        """Rollouts with the entropies that the engine did not report, from a pass of the policy."""
+    def with_entropies(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        """Rollouts with the entropies that no engine reported, from a pass of the policy, where the method reads them."""
         out = list(rollouts)
+        if not self.entropy_tokens or self.sampling.greedy:
+            return out
         open_ = [i for i, rollout in enumerate(out) if any(map(math.isnan, rollout.sampler_entropy))]
         if open_:
             entropies = log_probs(

@@ -11,6 +11,7 @@ import torch
 
 from cohort.methods import BoundMethod
 from cohort.policies.passes import layers_of
+from cohort.rewards.judge import ask
 from cohort.rollouts.runner import Runner
 from cohort.seeds import derive
 from cohort.types import Context, Message, Prompt, Request, Rollout
@@ -84,9 +85,11 @@ class StepSampler:
             encode_completion=self.runner.policy.renderer.encode_completion,
             cut=self.runner.cut,
             states=lambda contexts, **how: layers_of(self.runner.policy).hidden_states(contexts, **how),
+            judge=ask,
             rng=rng,
             step=method.info.step,
             steps=method.info.steps,
+            context_length=self.runner.policy.renderer.context_length,
         )
         return sampler
 

@@ -52,8 +52,10 @@ class Sampler:
         encode_completion: (prompt, text) -> token ids of the text behind the prompt, nothing added.
         cut: a rollout shortened to its first tokens, unfinished, its text renewed.
         states: (contexts, *, layer) -> n tensors [C, d], the policy's hidden states of a layer at every token of a context.
+        judge: (judge, prompts, **texts) -> one verdict of the user's function for each prompt (see `ModelAccess.judge`).
         rng: randomness of this step.
         step, steps: steps completed, and steps of the run.
+        context_length: most tokens of context and completion together that the model takes; None if it has no limit.
     """
 
     generate: Callable[[Sequence[Request]], list[Rollout]]
@@ -66,9 +68,11 @@ class Sampler:
     encode_completion: Callable[[Prompt, str], tuple[int, ...]]
     cut: Callable[[Rollout, int], Rollout]
     states: Callable[..., list[Tensor]]
+    judge: Callable[..., list[Any]]
     rng: torch.Generator
     step: int = 0
     steps: int = 1
+    context_length: int | None = None
 
 
 @dataclass(frozen=True)
