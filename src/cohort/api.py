@@ -75,6 +75,8 @@ def train(
     data: Data | None = None,
     pairs: Data | None = None,
     reward: Reward | Sequence[Reward] | None = None,
+    environment: Any = None,
+    tools: Sequence[Any] = (),
     eval_data: Data | None = None,
     resume: bool = False,
     accept_changes: bool = False,
@@ -94,6 +96,10 @@ def train(
         reward: one or more of NAME or WEIGHT*NAME (see `cohort score --help`), or functions
             f(prompts, completions, completion_ids, **columns) -> list of numbers; (WEIGHT, function) weighs one. They
             run in a process of their own, so that nothing they change is seen here, unless `reward_process="here"`.
+        environment: what answers the policy turn by turn: `file.py:Class`, the name of one of another library
+            (`gymnasium:ID`), a class with `reset(row, seed)` and `step(message)`, or a function that makes one. Each
+            episode has its own, in processes of their own. It may reward, so that `reward` can be left out.
+        tools: functions that the policy may call, or `file.py:f,g`.
         eval_data: held-out data to evaluate on before and after.
         resume: continue the run that stands in `out`.
         accept_changes: continue it also with other data, rewards, initial weights or settings than before.
@@ -121,6 +127,7 @@ def train(
     given = GivenModel.of(_name(model), tokenizer)
     layer = {
         **_layer(data=data, pairs=pairs, eval_data=eval_data, reward=reward),
+        **_answering(environment, tools),
         "model": _name(model) if given is None else given.name,
         **config,
     }
@@ -142,6 +149,12 @@ def _layer(*, reward: Any = None, **data: Any) -> dict[str, Any]:
     """Keys of what was given."""
     out = {name: _data(value) for name, value in data.items() if value is not None}
     return out if reward is None else {**out, "reward": reward}
+
+
+def _answering(environment: Any, tools: Sequence[Any]) -> dict[str, Any]:
+    """Keys of what answers the policy."""
+    out = {} if environment is None else {"environment": environment}
+    return {**out, "tools": list(tools)} if tools else out
 
 
 def _name(model: Any) -> Any:
@@ -172,8 +185,10 @@ def evaluate(
     model: Model,
     *,
     tokenizer: Any = None,
-    data: Data,
-    reward: Reward | Sequence[Reward],
+    data: Data | None = None,
+    reward: Reward | Sequence[Reward] | None = None,
+    environment: Any = None,
+    tools: Sequence[Any] = (),
     samples: int = 1,
     limit: int | None = None,
     **config: Any,
@@ -181,7 +196,7 @@ def evaluate(
     """Sample completions of every prompt and measure them.
 
     Args:
-        model, tokenizer, data, reward: as in `train`.
+        model, tokenizer, data, reward, environment, tools: as in `train`.
         samples: completions of each prompt; one is greedy, several are drawn at `temperature` (default 1).
         limit: most prompts to use.
         config: further keys of the configuration, as `max_new_tokens=64` or `temperature=0.6`.
@@ -204,7 +219,12 @@ def evaluate(
     _whole("samples", samples, 1)
     _whole("limit", limit, 1)
     given = GivenModel.of(_name(model), tokenizer)
-    layer = {**_layer(data=data, reward=reward), "model": _name(model) if given is None else given.name, **config}
+    layer = {
+        **_layer(data=data, reward=reward),
+        **_answering(environment, tools),
+        "model": _name(model) if given is None else given.name,
+        **config,
+    }
     return evaluate_model(make_config(layer), samples=samples, limit=limit, given=given)
 
 

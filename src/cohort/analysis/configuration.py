@@ -7,7 +7,18 @@ from typing import Any
 
 # Sections whose keys go by their own names; those of `checkpoint` do not.
 SECTIONS = frozenset(
-    {"policy", "dataset", "rewards", "evaluation", "sampling", "inference", "optimisation", "machine", "output"}
+    {
+        "policy",
+        "dataset",
+        "rewards",
+        "episodes",
+        "evaluation",
+        "sampling",
+        "inference",
+        "optimisation",
+        "machine",
+        "output",
+    }
 )
 # Models under the names that they once had.
 RENAMED = {"nursery": "toy"}

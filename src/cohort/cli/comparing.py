@@ -11,7 +11,7 @@ import typer
 from cohort.cli.console import printed
 from cohort.cli.options import Options, layers, with_options
 from cohort.training.config import make_config
-from cohort.training.values import DATA, EVALUATION, MACHINE, MODEL, OPTIMISATION, OUTPUT, REWARDS, SAMPLING
+from cohort.training.values import DATA, EPISODES, EVALUATION, MACHINE, MODEL, OPTIMISATION, OUTPUT, REWARDS, SAMPLING
 
 if TYPE_CHECKING:
     from cohort.experiments.comparison import Comparison
@@ -53,7 +53,17 @@ OutOption = Annotated[str | None, typer.Option(metavar="DIR", help="Folder of th
 OWN = ("method", "seed", "out")
 
 of_runs = with_options(
-    MODEL, DATA, REWARDS, EVALUATION, SAMPLING, OPTIMISATION, MACHINE, OUTPUT, without=OWN, defaults={"steps": 40}
+    MODEL,
+    DATA,
+    REWARDS,
+    EPISODES,
+    EVALUATION,
+    SAMPLING,
+    OPTIMISATION,
+    MACHINE,
+    OUTPUT,
+    without=OWN,
+    defaults={"steps": 40},
 )
 
 

@@ -19,7 +19,7 @@ from cohort.cli.options import JsonOption, Options, SetOption, layers, with_opti
 from cohort.errors import UsageError
 from cohort.files import write_atomically
 from cohort.training.config import make_config
-from cohort.training.values import DATA, EVALUATION, MODEL, OUTPUT, REWARDS, SAMPLING
+from cohort.training.values import DATA, EPISODES, EVALUATION, MODEL, OUTPUT, REWARDS, SAMPLING
 
 # Keys of a run's configuration that say nothing of how its model is measured.
 OF_TRAINING = ("eval_data", "out", "lora", "pairs", "activations")
@@ -29,9 +29,10 @@ OF_TRAINING = ("eval_data", "out", "lora", "pairs", "activations")
     MODEL,
     DATA,
     REWARDS,
+    EPISODES,
     SAMPLING,
     only={"device", "threads"},
-    without={"model", "lora", "pairs", "prompts_per_step", "group_size"},
+    without={"model", "lora", "pairs", "prompts_per_step", "group_size", "failed_episodes"},
 )
 def eval_(
     options: Options,
@@ -65,6 +66,7 @@ def eval_(
 
     With --json the completions stand in the object too.
     """
+    from cohort.training.episodes import answers
     from cohort.training.evaluation import evaluate_model
 
     if out is not None:
@@ -77,7 +79,7 @@ def eval_(
         kept = {k: v for k, v in values.items() if k not in OF_TRAINING and not k.startswith("engine")}
         stored = [type(layer)(kept, layer.written)]
     made = make_config(*stored, given, named)
-    if made.dataset.data is None and model != "toy":
+    if made.dataset.data is None and model != "toy" and not answers(made):
         raise UsageError(
             "no data was given: --data takes a file, a hub id or reasoning_gym:TASK?..., --config a run's configuration"
         )

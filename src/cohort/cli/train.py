@@ -8,10 +8,10 @@ import typer
 
 from cohort.cli.console import log
 from cohort.cli.options import ConfigOption, Options, QuietOption, SetOption, resolved, with_options
-from cohort.training.values import DATA, EVALUATION, MACHINE, MODEL, OPTIMISATION, OUTPUT, REWARDS, SAMPLING
+from cohort.training.values import DATA, EPISODES, EVALUATION, MACHINE, MODEL, OPTIMISATION, OUTPUT, REWARDS, SAMPLING
 
 
-@with_options(MODEL, DATA, REWARDS, EVALUATION, SAMPLING, OPTIMISATION, MACHINE, OUTPUT)
+@with_options(MODEL, DATA, REWARDS, EPISODES, EVALUATION, SAMPLING, OPTIMISATION, MACHINE, OUTPUT)
 def train(
     options: Options,
     method: Annotated[

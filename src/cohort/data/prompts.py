@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class PromptSpec:
             text; other braces stay as they are. A backslash and an n, as a shell passes them on, are a new line, also in
             `system`.
         max_new_tokens: what a completion may take of the context.
+        by_row: rows with one text and different columns are different prompts, as where an environment reads the columns.
     """
 
     prompt_field: str | None = None
@@ -47,6 +49,7 @@ class PromptSpec:
     system: str | None = None
     template: str | None = None
     max_new_tokens: int = 0
+    by_row: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def load_prompts(
     seed: int = 0,
     log: Callable[[str], None] = lambda _: None,
 ) -> list[Prompt]:
-    """The prompts of a data set, each text once.
+    """The prompts of a data set, each once.
 
     Raises:
         UsageError: rows without a prompt, or longer than the policy's context; the message says which row.
@@ -243,11 +246,12 @@ def make_prompt(row: Row, renderer: Renderer, spec: PromptSpec, template: str | 
             f"model's context of {renderer.context_length}: shorten it, or lower max_new_tokens"
             + (f" to at most {room}" if (room := renderer.context_length - len(tokens)) > 0 else "")
         )
-    return Prompt(prompt_id(text), text, tokens, source, row, tuple(tools), where)
+    known_by = text + json.dumps(row, default=lambda value: type(value).__name__) if spec.by_row else text
+    return Prompt(prompt_id(known_by), text, tokens, source, row, tuple(tools), where)
 
 
 def prompt_id(text: str) -> str:
-    """Identity of a rendered prompt."""
+    """Identity of a prompt, of what it is known by: its rendered text, or that and its row."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

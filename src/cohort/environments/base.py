@@ -1,19 +1,23 @@
-"""The types of environments: observations, steps, and the factory that makes the environments of a prompt.
+"""The types of environments: what one is, what it shows, and what it makes of a turn.
 
-An environment is one episode's own. Its methods are plain functions or coroutines: what a plain one takes, all rollouts
-wait for, so one that waits for something itself (a server, a sandbox) should be a coroutine.
+An environment is one episode's own. Its methods are plain functions or coroutines. Nothing here needs torch: the processes
+in which environments live start without it.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from cohort.errors import UsageError, shown
-from cohort.rewards.grader import ENVIRONMENT, Grader, own_weight
-from cohort.types import Message, Prompt, Rollout
+from cohort.errors import shown
+
+if TYPE_CHECKING:
+    from cohort.types import Message
+
+# Why an episode ended: its environment says so ("done"); a limit of turns, tokens or seconds; its environment failed; its
+# environment could not read what the policy said.
+End = Literal["done", "turns", "tokens", "seconds", "failed", "unparseable"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Observation:
 
 
 # Plain texts and lists of messages are observations, too.
-Seen = Observation | str | list[Message]
+Seen = Observation | str | list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Step:
         components: parts of the reward by name, summed over the turns likewise; see `EnvironmentFactory.components`.
         done: True if the episode ends here. An observation that comes with it is not shown.
         rewards: agent -> further reward, in each of its conversations so far; one that has not spoken gets none.
+        end: why it ends, where it is not that the task is over: "turns" (a limit of the environment's own) or "unparseable"
+            (it could not read what the policy said).
     """
 
     observation: Seen | None = None
@@ -61,6 +67,7 @@ class Step:
     components: Mapping[str, float] = field(default_factory=dict)
     done: bool = False
     rewards: Mapping[str, float] = field(default_factory=dict)
+    end: Literal["done", "turns", "unparseable"] = "done"
 
 
 class Environment(Protocol):
@@ -86,49 +93,6 @@ class Environment(Protocol):
     def close(self) -> Awaitable[None] | None:
         """Free its resources; called once, however the episode ended."""
         ...
-
-
-class EnvironmentFactory(ABC):
-    """Makes the environments of prompts, and rewards their episodes.
-
-    Attributes:
-        grader: the run's reward functions.
-        components: names of the parts of the reward that its environments report (`Step.components`).
-        turns: most turns of an episode; None if that is not known.
-    """
-
-    components: tuple[str, ...] = ()
-    turns: int | None = None
-
-    def __init__(self, grader: Grader) -> None:
-        self.grader = grader
-        taken = sorted({*grader.names} & {*self.names})
-        if taken:
-            raise UsageError(
-                f"a reward function is called {taken[0]!r}, but so is what the environment itself rewards: give the function "
-                "another name"
-            )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the reward components that its environments give in addition to those of the reward functions."""
-        return (ENVIRONMENT, *self.components)
-
-    @property
-    def weights(self) -> tuple[float, ...]:
-        """Weights of these components in the reward; parts of the environment's own reward have 0, since that holds them."""
-        return tuple(map(own_weight, self.names))
-
-    @abstractmethod
-    def make(self, prompt: Prompt, n: int) -> Sequence[Environment]:
-        """Environments for n rollouts of a prompt."""
-
-    def group_rewards(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
-        """Rollouts, whole groups of them, with their rewards: here is where they can be compared with each other.
-
-        By default the reward functions see all of them in one call, and what they say is added to the turns' rewards.
-        """
-        return self.grader.grade(rollouts)
 
 
 def observed(value: object) -> Observation:
@@ -170,6 +134,8 @@ def stepped(value: object, components: Sequence[str]) -> Step:
             raise ValueError(
                 f"component {name!r} is not among the factory's components ({', '.join(components) or 'none'}): name it there"
             )
+    if value.end not in ("done", "turns", "unparseable"):
+        raise ValueError(f"a step's end is 'done', 'turns' or 'unparseable', not {_shown(value.end)}")
     if value.observation is None and not value.done:
         raise ValueError("a step that does not end the episode has an observation to go on from")
     return value

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cohort.environments.base import EnvironmentFactory, Step
+from cohort.environments.base import Step
+from cohort.environments.factory import EnvironmentFactory
 from cohort.types import Message, Prompt
 
 DONE = Step(reward=None, done=True)
@@ -37,6 +38,7 @@ class SingleTurn(EnvironmentFactory):
     """Environments of one turn, rewarded by the run's reward functions alone."""
 
     turns = 1
+    answers = False
 
     @property
     def names(self) -> tuple[str, ...]:

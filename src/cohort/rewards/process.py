@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pickle
 import selectors
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from cohort.errors import UsageError
-from cohort.lifeline import Lifeline
 from cohort.rewards.calling import Reply, TrainerState
+from cohort.rewards.child import LOADING, LOOK, Child, Failed, status
 from cohort.rewards.frames import HEADER, CorruptError, content, frame, length
 from cohort.rewards.printed import Printed
 from cohort.rewards.sending import packed_functions
 from cohort.rewards.spec import RewardSpec
 
-# Importing a user's file may load a model; that is not a call that hangs.
-LOADING = 300.0
-# Seconds between looks whether a worker is alive whose pipe a child of it keeps open.
-LOOK = 0.25
 
-
-class Failed(Exception):
-    """There was no reply; the process was ended.
-
-    Attributes:
-        late: its time was up.
-        said: the end of what it printed.
-    """
-
-    def __init__(self, what: str, said: str, *, late: bool = False) -> None:
-        super().__init__(what)
-        self.said, self.late = said, late
-
-
-class Worker:
+class Worker(Child):
     """A process that loads reward functions and calls them; started again when it is asked after it ended.
 
     Args:
@@ -53,11 +31,10 @@ class Worker:
     """
 
     def __init__(self, specs: Sequence[RewardSpec], printed: Printed, *, timeout: float) -> None:
-        self.specs, self.printed, self.timeout = list(specs), printed, timeout
+        super().__init__("cohort.rewards.worker", printed)
+        self.specs, self.timeout = list(specs), timeout
         own = {spec.name: spec.function for spec in specs if spec.function is not None}
         self._functions = packed_functions(own) if own else None
-        self.process: subprocess.Popen[bytes] | None = None
-        self._lifeline: Lifeline | None = None
 
     def start(self) -> list[Reply]:
         """Load the functions; the interface of each.
@@ -66,21 +43,7 @@ class Worker:
             UsageError: one cannot be loaded.
         """
         self.close()
-        said, theirs = os.pipe()
-        # The system ends a child with the thread that started it, so that a passing thread must not be named.
-        parent = [str(os.getpid())] if threading.current_thread() is threading.main_thread() else []
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cohort.rewards.worker", *parent],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=theirs,
-                start_new_session=True,
-            )
-        finally:
-            os.close(theirs)
-        self._lifeline = Lifeline(-self.process.pid)
-        self.printed.follow(said)
+        self.spawn()
         limit = max(self.timeout, LOADING)
         # With the path, for functions of modules that stand next to the user's script.
         what = "rewards given from Python"
@@ -140,16 +103,16 @@ class Worker:
         try:
             return json.loads(self._exchange(frame(pickle.dumps(message)), time.monotonic() + timeout))
         except TimeoutError:
-            self._stop(patience=0.0)
+            self.stop(patience=0.0)
             raise Failed(
-                f"no answer within {timeout:g} s (reward_timeout), so its process was ended", self._said(), late=True
+                f"no answer within {timeout:g} s (reward_timeout), so its process was ended", self.said(), late=True
             ) from None
         except EOFError:
-            code = self._stop()
-            raise Failed(f"its process died ({_status(code)})", self._said()) from None
+            code = self.stop()
+            raise Failed(f"its process died ({status(code)})", self.said()) from None
         except (CorruptError, ValueError) as error:
-            self._stop()
-            raise Failed(f"its reply cannot be read ({error}), so its process was ended", self._said()) from None
+            self.stop()
+            raise Failed(f"its reply cannot be read ({error}), so its process was ended", self.said()) from None
 
     def _exchange(self, data: bytes, deadline: float) -> bytes:
         """Write a message and read the reply, both as the pipes allow."""
@@ -189,40 +152,3 @@ class Worker:
                     return content(bytes(got[: HEADER.size]), bytes(got[HEADER.size : HEADER.size + size]))
                 if not events and self.process.poll() is not None:
                     raise EOFError
-
-    def _stop(self, patience: float = LOOK) -> int:
-        """End the process and its children; its exit status, which says more if it may end by itself first."""
-        assert self.process is not None
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(patience)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        return self.process.wait()
-
-    def _said(self) -> str:
-        said = self.printed.tail()
-        self.close()
-        return said
-
-    def close(self) -> None:
-        """End the process, and children of it."""
-        if self.process is None:
-            return
-        self._stop(patience=0.0)
-        if self._lifeline is not None:
-            self._lifeline.close()
-        self.printed.close()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-        self.process = self._lifeline = None
-
-
-def _status(code: int) -> str:
-    if code >= 0:
-        return f"exit status {code}"
-    try:
-        return f"signal {signal.Signals(-code).name}"
-    except ValueError:
-        return f"signal {-code}"

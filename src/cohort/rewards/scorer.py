@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,10 +10,11 @@ from typing import Any, Literal
 
 from cohort.errors import UsageError
 from cohort.rewards.calling import Reply, TrainerState
+from cohort.rewards.child import Failed
 from cohort.rewards.interface import AFTER, BEFORE, LENT, Interface
 from cohort.rewards.printed import Printed
-from cohort.rewards.process import Failed, Worker
-from cohort.rewards.sending import packed
+from cohort.rewards.process import Worker
+from cohort.rewards.sending import pickled
 from cohort.rewards.spec import RewardSpec
 from cohort.rewards.worker import Functions
 
@@ -280,7 +280,7 @@ class _Batch:
         """
         if name not in self._sent:
             try:
-                self._sent[name] = _pickled(self.given[name])
+                self._sent[name] = pickled(self.given[name])
             except Exception as error:
                 raise UsageError(self._refusal(name, error)) from error
         return self._sent[name]
@@ -289,7 +289,7 @@ class _Batch:
         at, kind = "", "something"
         for row, value in enumerate(self.given[name]):
             try:
-                _pickled(value)
+                pickled(value)
             except Exception:
                 at, kind = f", {self.where[row]}", type(value).__name__
                 break
@@ -301,17 +301,6 @@ class _Batch:
     def copies(self, names: Sequence[str]) -> dict[str, Any]:
         """Columns for a function in this process, which may change its lists."""
         return {name: None if self.given[name] is None else list(self.given[name]) for name in names}
-
-
-def _pickled(values: Any) -> bytes:
-    """A value for the worker: a function or an object of a script goes with what makes it."""
-    try:
-        data = pickle.dumps(values)
-        if b"__main__" not in data:
-            return data
-    except Exception:
-        pass
-    return packed(values)
 
 
 def _tuple(value: Any) -> Any:

@@ -52,6 +52,21 @@ def _sendable(value: Any) -> bool:
     return True
 
 
+def pickled(value: Any) -> bytes:
+    """A value for a process of the user's code: a function or an object of a script goes with what makes it.
+
+    Raises:
+        Exception: of any kind: something in it cannot be sent.
+    """
+    try:
+        data = pickle.dumps(value)
+        if b"__main__" not in data:
+            return data
+    except Exception:
+        pass
+    return packed(value)
+
+
 def packed_functions(functions: Mapping[str, Callable[..., Any] | None]) -> bytes:
     """The functions by name, as `packed` gives them; together, so that what two of them share stays shared.
 

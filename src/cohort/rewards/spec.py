@@ -163,10 +163,13 @@ def described(reward: Any) -> str:
     return f"<Python function {getattr(reward, '__name__', None) or type(reward).__name__}>"
 
 
-def from_file(text: str, kind: str = "reward", *, modules: dict[str, ModuleType] | None = None) -> Callable[..., Any]:
+def from_file(
+    text: str, kind: str = "reward", *, modules: dict[str, ModuleType] | None = None, what: str = "function"
+) -> Callable[..., Any]:
     """The function that `path.py:function` names; `kind` is what it is, for messages.
 
     Args:
+        what: "function", or "class".
         modules: files that were imported before, which are not imported again; takes those that are.
 
     Raises:
@@ -186,8 +189,9 @@ def from_file(text: str, kind: str = "reward", *, modules: dict[str, ModuleType]
         module = modules[str(path)] = _imported(path, text, file, kind)
     function: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(function):
-        functions = [k for k, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
-        raise UsageError(f"{kind} '{text}': {file} has no function '{name}' (it has: {', '.join(functions) or 'none'})")
+        wanted = inspect.isclass if what == "class" else inspect.isfunction
+        known = [k for k, v in vars(module).items() if wanted(v) and v.__module__ == module.__name__]
+        raise UsageError(f"{kind} '{text}': {file} has no {what} '{name}' (it has: {', '.join(known) or 'none'})")
     return function
 
 

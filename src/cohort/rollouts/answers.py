@@ -33,11 +33,10 @@ class Answered(Generic[Who]):
 
 
 class Answers(Generic[Who]):
-    """Calls of environments. Those of plain functions are answered when they return; coroutines run in a thread of their
-    own, and whoever waits for another's answer meets `came`.
+    """Calls of environments. Those of plain functions are answered when they return, futures when they are done; coroutines
+    run in a thread of their own, and whoever waits for another's answer meets `came`.
 
-    Nothing here bounds what an environment takes; one that needs a process of its own, or a time limit, is made as one
-    whose methods are coroutines that keep to them.
+    Nothing here bounds what an environment takes: those of `cohort.environments.pool` keep to a time limit.
     """
 
     def __init__(self) -> None:
@@ -53,6 +52,12 @@ class Answers(Generic[Who]):
             value = call()
         except (Exception, SystemExit) as error:
             self.ready.append(Answered(who, error=error))
+            return
+        if isinstance(value, Future):
+            # Somebody answers it already, in another thread.
+            with self._arrived:
+                self.pending += 1
+            value.add_done_callback(lambda done: self._arrive(who, done))
             return
         if not inspect.isawaitable(value):
             self.ready.append(Answered(who, value))

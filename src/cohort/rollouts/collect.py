@@ -14,6 +14,7 @@ from cohort.methods import BoundMethod
 from cohort.policies.passes import layers_of
 from cohort.rewards.grader import Grader
 from cohort.rollouts.batching import check_groups
+from cohort.rollouts.episode import Limits
 from cohort.rollouts.runner import Runner
 from cohort.rollouts.sampler import StepSampler
 from cohort.seeds import derive, generator
@@ -31,6 +32,8 @@ class Collector:
         entropy_tokens: see `Runner`.
         version: of the policy's weights: updates so far.
         environments: what answers the policy; None: every answer ends its episode, and the reward functions judge it.
+        limits: where episodes end that do not end by themselves.
+        redraw: groups that failed environments leave smaller than the method compares are drawn again.
     """
 
     policy: Policy
@@ -42,6 +45,8 @@ class Collector:
     entropy_tokens: int = 0
     version: int = 0
     environments: EnvironmentFactory | None = None
+    limits: Limits = field(default_factory=Limits)
+    redraw: bool = False
     sampled_tokens: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"sample": 0.0})
 
@@ -63,10 +68,12 @@ class Collector:
     def runner(self) -> Runner:
         """What runs episodes with the weights as they are."""
         given = (self.policy, self.engine, self.sampling, self.factory, self.system)
-        return Runner(*given, version=self.version, entropy_tokens=self.entropy_tokens)
+        return Runner(*given, version=self.version, entropy_tokens=self.entropy_tokens, limits=self.limits)
 
     def close(self) -> None:
-        """End the reward functions' process and what the engine runs."""
+        """End the processes of environments and reward functions, and what the engine runs."""
+        if self.environments is not None:
+            self.environments.close()
         self.grader.scorer.close()
         self.engine.close()
 
@@ -77,7 +84,9 @@ class Collector:
             alone: no environment answers.
         """
         begin = time.perf_counter()
-        runner = replace(self.runner, environments=SingleTurn(self.grader)) if alone else self.runner
+        runner = self.runner
+        if alone:
+            runner = replace(runner, environments=SingleTurn(self.grader), limits=Limits())
         rollouts = runner.run(requests)
         self.sampled_tokens += sum(drawn_tokens(part) for rollout in rollouts for part in rollout.parts)
         self.seconds["sample"] += time.perf_counter() - begin

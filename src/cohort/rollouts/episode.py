@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import math
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cohort.environments.base import Environment, EnvironmentFactory, Observation, Step
+from cohort.data.prompts import LONGEST_TOKEN
+from cohort.environments.base import End, Environment, Observation, Step
+from cohort.environments.factory import EnvironmentFactory
 from cohort.errors import shown
 from cohort.rewards.grader import ENVIRONMENT
 from cohort.seeds import derive
 from cohort.types import Context, Message, Request, Rollout, Segment, Status, Turn
 from cohort.types.policy import Renderer
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where episodes end that do not end by themselves; None: nowhere.
+
+    Attributes:
+        turns: most turns.
+        turn_tokens: most tokens of a turn; one that is cut ends the episode.
+        seconds: wall-clock seconds from the reset on, looked at whenever an answer has come.
+    """
+
+    turns: int | None = None
+    turn_tokens: int | None = None
+    seconds: float | None = None
 
 
 class EpisodeError(Exception):
@@ -28,21 +46,25 @@ class Episode:
         request: the order, with the context that the environment showed.
         environment: None if it could not be made.
         names: names of the components of the environment's reward; none where it does not reward.
+        answers: see `EnvironmentFactory`.
         segments: all actions so far, the request's history first.
         turns: finished turns.
         again: turns of the history that are still to be replayed to the environment.
         start: place of the first action of the current turn.
         said: the policy's message of the current turn, once it is sampled.
         worth: component -> sum over the turns.
-        status: None while the episode lasts.
+        status, ended: None while the episode lasts; see `Rollout`, of which `ended` is the `end`.
         conversation: of the agent's the one that this is.
         cast: all conversations of the episode, the first agent's first; they share it.
         given: the request as it came, before the environment showed anything.
+        opening: what the environment showed first, where that is not the prompt.
+        began: when it was reset, on the clock of `time.monotonic`.
     """
 
     request: Request
     environment: Environment | None
     names: tuple[str, ...] = ()
+    answers: bool = True
     segments: list[Segment] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     again: list[Turn] = field(default_factory=list)
@@ -51,9 +73,13 @@ class Episode:
     worth: dict[str, float] = field(default_factory=dict)
     tools: Sequence[Mapping[str, Any]] = ()
     status: Status | None = None
+    ended: End | None = None
     error: str = ""
     conversation: str = ""
     cast: list[Episode] = field(default_factory=list, repr=False)
+    limits: Limits = field(default_factory=Limits)
+    opening: tuple[Message, ...] = ()
+    began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.given = self.request
@@ -96,6 +122,12 @@ class Episode:
         self.tools = seen.tools or prompt.tools
         if seen.content == prompt.source:
             return
+        if renderer.context_length is not None and length_of(seen) > renderer.context_length * LONGEST_TOKEN:
+            raise EpisodeError(
+                f"the environment shows {length_of(seen)} characters, of which the model's context of "
+                f"{renderer.context_length} tokens holds {renderer.context_length * LONGEST_TOKEN} at the very most"
+            )
+        self.opening = tuple(messages_of(seen))
         context = Context(renderer.prompt(seen.content, system, self.tools)[1])
         # What goes on from inside a rollout stands in its context already.
         if request.parent is not None and request.context != context:
@@ -116,13 +148,15 @@ class Episode:
 
     def order(self, renderer: Renderer) -> Request:
         """The request for the turn that comes now."""
+        most = self.limits.turn_tokens or math.inf
         if len(self.segments) == len(self.request.history):
-            return self.request
+            asked = self.request
+            return asked if asked.max_new_tokens <= most else replace(asked, max_new_tokens=int(most))
         return replace(
             self.request,
             history=tuple(self.segments),
             seed=derive(self.request.seed, "turn", len(self.turns)),
-            max_new_tokens=self.room(renderer),
+            max_new_tokens=int(min(self.room(renderer), most)),
         )
 
     def drawn(self, segment: Segment, text: str, finished: bool) -> None:
@@ -131,7 +165,17 @@ class Episode:
         self.said = {"role": "assistant", "content": text}
         if not finished:
             self.over()
-            self.status = "truncated"
+            self.stop("tokens")
+
+    @property
+    def late(self) -> bool:
+        """Its time is up."""
+        return self.limits.seconds is not None and time.monotonic() - self.cast[0].began > self.limits.seconds
+
+    def stop(self, end: End) -> None:
+        """End it."""
+        self.ended = end
+        self.status = "failed" if end == "failed" else "finished" if end in ("done", "unparseable") else "truncated"
 
     def over(self, reward: float | None = None) -> None:
         """The turn that goes on ends."""
@@ -149,7 +193,11 @@ class Episode:
         self.count(step)
         self.over(step.reward)
         if seen is None:
-            self.status = "finished"
+            self.stop(step.end)
+            return self
+        spent = self.limits.turns is not None and sum(len(each.turns) for each in self.cast) >= self.limits.turns
+        if spent or self.late:
+            self.stop("turns" if spent else "seconds")
             return self
         follows = self.speaker(seen)
         if follows.turns:
@@ -168,7 +216,15 @@ class Episode:
         seed = derive(self.cast[0].request.seed, "agent", seen.agent, seen.conversation)
         given = self.cast[0].given
         own = replace(given, context=Context(given.prompt.tokens), agent=seen.agent, seed=seed)
-        return Episode(own, self.environment, self.names, conversation=seen.conversation, cast=self.cast)
+        return Episode(
+            own,
+            self.environment,
+            self.names,
+            self.answers,
+            conversation=seen.conversation,
+            cast=self.cast,
+            limits=self.limits,
+        )
 
     def hear(self, seen: Observation, renderer: Renderer) -> None:
         """Take what is shown behind the last turn.
@@ -179,9 +235,12 @@ class Episode:
         texts_alone(seen)
         self.tools = seen.tools or self.tools
         last = next((s.actions[-1] for s in reversed(self.segments) if s.actions), None)
-        ids = renderer.answer(self.request.prompt, seen.content, last, self.tools)
-        if self.room(renderer) <= len(ids):
-            self.status = "truncated"
+        room = self.room(renderer)
+        ids: tuple[int, ...] | None = None
+        if length_of(seen) <= room * LONGEST_TOKEN:
+            ids = renderer.answer(self.request.prompt, seen.content, last, self.tools)
+        if ids is None or room <= len(ids):
+            self.stop("tokens")
             return
         turn = self.turns[-1]
         self.turns[-1] = replace(turn, messages=(*turn.messages, *messages_of(seen)))
@@ -216,12 +275,13 @@ class Episode:
 
     def fail(self, error: str) -> None:
         """End it for what happened."""
-        self.status, self.error = "failed", error
+        self.error = error
+        self.stop("failed")
 
     def end(self) -> None:
         """End the other conversations of the episode as this one ended."""
         for each in self.cast:
-            each.status = each.status or self.status
+            each.status, each.ended = each.status or self.status, each.ended or self.ended
 
     def rollout(self) -> Rollout:
         """What became of it."""
@@ -236,13 +296,16 @@ class Episode:
             name_of(self.request),
             tuple(self.turns),
             self.error,
-            {name: None if failed else self.worth.get(name) for name in self.names},
+            # What a limit cut before its environment had rewarded anything is worth nothing.
+            {name: None if failed else self.worth.get(name, 0.0) for name in self.names},
             episode=name_of(self.cast[0].request) if len(self.cast) > 1 else "",
             others=tuple(each.rollout() for each in self.cast[1:]) if self is self.cast[0] else (),
+            end=self.ended or "" if self.answers else "",
+            opening=self.opening,
         )
 
 
-def begin(factory: EnvironmentFactory, requests: Sequence[Request]) -> list[Episode]:
+def begin(factory: EnvironmentFactory, requests: Sequence[Request], limits: Limits = Limits()) -> list[Episode]:
     """An episode for every request; the environments of a prompt are made together."""
     groups: dict[str, list[int]] = {}
     for i, request in enumerate(requests):
@@ -252,9 +315,11 @@ def begin(factory: EnvironmentFactory, requests: Sequence[Request]) -> list[Epis
             request,
             None,
             factory.names,
+            factory.answers,
             list(request.history),
             again=list(request.turns),
             start=_behind_answers(request) if request.turns else 0,
+            limits=limits,
         )
         for request in requests
     ]
@@ -281,6 +346,11 @@ def name_of(request: Request) -> str:
 def messages_of(seen: Observation) -> list[Message]:
     """What is shown, as messages."""
     return [{"role": "user", "content": seen.content}] if isinstance(seen.content, str) else seen.content
+
+
+def length_of(seen: Observation) -> int:
+    """Characters that are shown."""
+    return sum(len(str(message["content"])) for message in messages_of(seen))
 
 
 def texts_alone(seen: Observation) -> None:

@@ -11,7 +11,10 @@ from cohort.types import Context, Prompt, Request, Rollout, Segment, Turn
 from cohort.types.support import Support
 
 # What says how a rollout came out, as it is.
-OUTCOME = ("status", "text", "id", "error", "components", "reward", "accuracy", "failed", "fields", "episode")
+OUTCOME = (
+    *("status", "text", "id", "error", "components", "reward", "accuracy", "failed", "fields"),
+    *("episode", "end", "opening"),
+)
 
 
 def stored(rollout: Rollout) -> dict[str, Any]:
@@ -66,6 +69,7 @@ def restored(state: Mapping[str, Any], prompt: Prompt) -> Rollout:
         parent=state["parent"],
         agent=state.get("agent", ""),
     )
+    # What came since an older checkpoint was written is as it is by default.
     return Rollout(request, segments, turns=turns, **{name: state[name] for name in OUTCOME if name in state})
 
 

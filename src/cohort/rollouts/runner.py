@@ -15,16 +15,17 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cohort.engine.base import Completion, Engine, Sampling
 from cohort.engine.stopping import first_stop
-from cohort.environments.base import EnvironmentFactory, observed, stepped
+from cohort.environments.base import observed, stepped
+from cohort.environments.factory import EnvironmentFactory
 from cohort.errors import UsageError
 from cohort.policies.passes import log_probs
 from cohort.rollouts.answers import GRACE, Answers
-from cohort.rollouts.episode import Episode, EpisodeError, begin, why
+from cohort.rollouts.episode import Episode, EpisodeError, Limits, begin, why
 from cohort.types import Request, Rollout, Segment
 from cohort.types.policy import Policy
 from cohort.types.rollout import over_parts
@@ -38,6 +39,7 @@ class Runner:
     Attributes:
         environments: what answers the policy.
         system: system message of the run, for what environments show first.
+        limits: where episodes end that do not end by themselves.
         version: of the policy's weights: updates so far.
         entropy_tokens: most padded tokens in a pass for entropies that are read but which the engine does not report;
             0 if the method does not read them.
@@ -50,14 +52,15 @@ class Runner:
     system: str | None = None
     version: int = 0
     entropy_tokens: int = 0
+    limits: Limits = field(default_factory=Limits)
 
     def run(self, requests: Sequence[Request]) -> list[Rollout]:
         """A rollout for every request, in their order; not scored.
 
         What fails in an environment ends its own episode (status "failed"), and no other.
         """
-        rollouts = [episode.rollout() for episode in _Run(self).finish(begin(self.environments, requests))]
-        return over_parts(self.with_entropies, rollouts)
+        episodes = _Run(self).finish(begin(self.environments, requests, self.limits))
+        return over_parts(self.with_entropies, [episode.rollout() for episode in episodes])
 
     def text(self, tokens: Sequence[int], finished: bool, stop: str | None = None) -> str:
         """The text of a turn's tokens, without the stop token that ends it, or the stop string and what follows it."""
@@ -78,7 +81,8 @@ class Runner:
             turns[-1] = replace(turns[-1], end=count, messages=(said,))
         texts = [str(message["content"]) for turn in turns for message in turn.messages]
         text = "\n\n".join(texts) if turns else str(said["content"])
-        return rollout.replace(segments=rollout.head(count), turns=tuple(turns), status="truncated", text=text)
+        end = rollout.end and "tokens"
+        return rollout.replace(segments=rollout.head(count), turns=tuple(turns), status="truncated", text=text, end=end)
 
     def with_entropies(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """Rollouts with the entropies that no engine reported, from a pass of the policy, where the method reads them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,6 +14,7 @@ from cohort import registry
 from cohort.axes.correction import importance_weight
 from cohort.data.pairs import load_pairs, read_pairs
 from cohort.data.prompts import PromptSpec, check_source, load_prompts, read_source, typed
+from cohort.environments.factory import EnvironmentFactory
 from cohort.errors import UsageError
 from cohort.methods import Method, use
 from cohort.policies.causal_lm import LARGE_PASS, CausalLM
@@ -27,6 +30,7 @@ from cohort.training.checks import Log, check_arguments, check_columns, check_me
 from cohort.training.config import TrainConfig
 from cohort.training.device import pick_device, pick_dtype
 from cohort.training.engines import make_engine, reads_entropies
+from cohort.training.episodes import answers, data_of, limits_of, open_environment
 from cohort.training.limits import check_rank, check_sizes
 from cohort.training.offline import check_labels, is_offline
 from cohort.training.precision import MasterWeights
@@ -152,32 +156,51 @@ def compile_policy(config: TrainConfig, policy: CausalLM, log: Log) -> float:
     return seconds
 
 
-def make_grader(config: TrainConfig) -> Grader:
-    """Reward functions loaded in their process, and the one that says what is correct."""
+def make_grader(config: TrainConfig, own: Sequence[str] = ()) -> Grader:
+    """Reward functions loaded in their process, and the one that says what is correct.
+
+    Args:
+        own: components of the environment's reward, itself first; empty where there is none.
+    """
     if is_offline(config) and not config.rewards.reward:
         if config.evaluation.eval_data is not None:
             raise UsageError("eval_data was given, but no reward to measure it with: name one with --reward")
         return Grader(Scorer([]), "", config.rewards.correct_at, config.sampling.max_new_tokens)
     # A column of the data may be called max_new_tokens, and would hide the run's own from it.
+    rewards = parse(config.rewards.reward) if config.rewards.reward or not own else []
     specs = [
         replace(spec, text=f"length:{config.sampling.max_new_tokens}") if spec.text == "length" else spec
-        for spec in parse(config.rewards.reward)
+        for spec in rewards
     ]
-    accuracy = accuracy_component(config.rewards.accuracy, specs)
+    accuracy = accuracy_component(config.rewards.accuracy, specs, own)
     scorer = Scorer(
         specs,
         timeout=config.rewards.reward_timeout,
         on_error=config.rewards.on_reward_error,
         process=config.rewards.reward_process,
     )
-    return Grader(scorer, accuracy, config.rewards.correct_at, config.sampling.max_new_tokens, verdict_name(config))
+    return Grader(
+        scorer, accuracy, config.rewards.correct_at, config.sampling.max_new_tokens, verdict_name(config, own)
+    )
 
 
-def make_collector(config: TrainConfig, policy: CausalLM, grader: Grader) -> Collector:
-    """Policy, engine and grader put together for sampling."""
+def make_collector(
+    config: TrainConfig, policy: CausalLM, grader: Grader, environments: EnvironmentFactory | None = None
+) -> Collector:
+    """Policy, engine, grader and what answers the policy, put together for sampling."""
     sampling = make_sampling(config, policy.renderer, policy.vocabulary)
     engine = make_engine(config, policy, sampling)
-    return Collector(policy, engine, sampling, grader, config.sampling.max_new_tokens, system_of(config))
+    return Collector(
+        policy,
+        engine,
+        sampling,
+        grader,
+        config.sampling.max_new_tokens,
+        system_of(config),
+        environments=environments,
+        limits=limits_of(config),
+        redraw=config.episodes.failed_episodes == "redraw",
+    )
 
 
 def prompt_spec(config: TrainConfig) -> PromptSpec:
@@ -188,6 +211,7 @@ def prompt_spec(config: TrainConfig) -> PromptSpec:
         system_of(config),
         config.dataset.template,
         config.sampling.max_new_tokens,
+        answers(config),
     )
 
 
@@ -223,26 +247,33 @@ def prepare(
         raise UsageError(
             f"--engine {config.inference.engine} loads the model itself: give --model a folder, not an object"
         )
-    if config.dataset.data is None and config.dataset.pairs is None:
+    if config.dataset.data is None and config.dataset.pairs is None and not answers(config):
         raise UsageError("no data was given: --data takes a file, a hub id or reasoning_gym:TASK?...")
     offline = is_offline(config)
-    grader = make_grader(config)
-    try:
+    with ExitStack() as failing:
+        opened = open_environment(config)
+        if opened is not None:
+            failing.callback(opened.close)
+        names = () if opened is None else opened.names
+        grader = make_grader(config, names)
+        failing.callback(grader.scorer.close)
+        environments = None if opened is None else opened.factory(grader)
         # Data before the model: a mistyped file name should not cost a minute of loading.
         spec = prompt_spec(config)
-        source = (
-            None if config.dataset.data is None else read_source(config.dataset.data, spec, seed=config.seed, log=log)
-        )
+        given_data = config.dataset.data if opened is None else data_of(config.dataset.data, opened)
+        source = None if given_data is None else read_source(given_data, spec, seed=config.seed, log=log)
         written = (
             None if config.dataset.pairs is None else read_pairs(config.dataset.pairs, spec, seed=config.seed, log=log)
         )
         held = config.evaluation.eval_data
+        if held is None and opened is not None:
+            held = opened.rows(True)
         eval_source = None if held is None else read_source(held, spec, seed=config.seed, log=log)
         sources = [each for each in (source, eval_source, written) if each is not None]
         for each in sources:
             check_source(each, spec)
         rows = [[] if each is None else each.rows for each in (source, eval_source, written)]
-        check_columns(method, config, grader, rows[0], rows[1][: config.evaluation.eval_size], rows[2])
+        check_columns(method, config, grader, rows[0], rows[1][: config.evaluation.eval_size], rows[2], own=names)
         check_arguments(method, grader, source, eval_source)
         policy = load_policy(config, log, report=report, given=given)
         prompts = [] if source is None else load_prompts(source, policy.renderer, spec, log=log)
@@ -264,15 +295,13 @@ def prepare(
                 store = store.only(separate(store.prompts, eval_prompts, same=held == config.dataset.pairs, log=log))
         asked = store.prompts if store is not None else []
         # Again: where rows repeat a prompt, later ones are evaluated on too.
-        check_columns(method, config, grader, [], [prompt.row for prompt in eval_prompts])
+        check_columns(method, config, grader, [], [prompt.row for prompt in eval_prompts], own=names)
         log_inapplicable(grader, prompts, source, log)
         log_inapplicable(grader, eval_prompts, eval_source, log)
-        collector = make_collector(config, policy, grader)
+        collector = make_collector(config, policy, grader, environments)
         method = method if offline else corrected(method, config, collector, log)
         compiled = compile_policy(config, policy, log)
-    except BaseException:
-        grader.scorer.close()
-        raise
+        failing.pop_all()
     collector.entropy_tokens = (
         (config.machine.micro_tokens or pass_tokens(method, policy)) if reads_entropies(method) else 0
     )
@@ -338,8 +367,8 @@ def separate(prompts: list[Prompt], eval_prompts: list[Prompt], *, same: bool, l
     if same:
         log("eval_data is the training data: the evaluation says nothing of unseen prompts")
         return prompts
-    unseen = {prompt.text for prompt in eval_prompts}
-    kept = [prompt for prompt in prompts if prompt.text not in unseen]
+    unseen = {prompt.id for prompt in eval_prompts}
+    kept = [prompt for prompt in prompts if prompt.id not in unseen]
     if not kept:
         raise UsageError("every training prompt is also in eval_data: nothing would be left to train on")
     if len(kept) < len(prompts):

@@ -111,18 +111,25 @@ def check_columns(
     rows: Sequence[Mapping[str, Any]],
     eval_rows: Sequence[Mapping[str, Any]],
     pairs: Sequence[Mapping[str, Any]] = (),
+    *,
+    own: Sequence[str] = (),
 ) -> None:
-    """The rows have the columns that rewards and method read, and the run the rewards."""
+    """The rows have the columns that rewards and method read, and the run the rewards.
+
+    Args:
+        own: components of the environment's reward.
+    """
+    names = (*grader.names, *own)
     for component, reader in method.components.items():
         if is_offline(config) and component != LABEL:
             raise UsageError(
                 f"'{method.name}' ({reader}) reads the reward '{component}', but the completions of --pairs have none but "
                 f"their label: leave that part of the method out"
             )
-        if component not in grader.names and not is_offline(config):
+        if component not in names and not is_offline(config):
             raise UsageError(
                 f"'{method.name}' ({reader}) reads the reward '{component}', which this run lacks (it has: "
-                f"{', '.join(grader.names)}): add a function of that name with --reward '0*path.py:{component}' (a weight "
+                f"{', '.join(names)}): add a function of that name with --reward '0*path.py:{component}' (a weight "
                 "of 0 keeps it out of the sum), or name another reward in the method"
             )
     named = [(f"{place_of(row)} of the training data", row) for row in rows]

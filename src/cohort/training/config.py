@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from cohort.analysis.configuration import flat
+from cohort.environments import spec
 from cohort.errors import UsageError, shown
 from cohort.files import write_atomically
 from cohort.rewards.spec import described
@@ -25,6 +26,7 @@ from cohort.training.reading import read_yaml, write_yaml
 from cohort.training.sections import (
     CheckpointConfig,
     DatasetConfig,
+    EpisodesConfig,
     EvaluationConfig,
     InferenceConfig,
     MachineConfig,
@@ -59,6 +61,7 @@ class TrainConfig(Section):
     policy: PolicyConfig = Field(default_factory=PolicyConfig)
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
     rewards: RewardsConfig = Field(default_factory=RewardsConfig)
+    episodes: EpisodesConfig = Field(default_factory=EpisodesConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     inference: InferenceConfig = Field(default_factory=InferenceConfig)
@@ -97,8 +100,10 @@ class TrainConfig(Section):
 
 
 def _plain(key: str, value: Any) -> Any:
-    if key == "reward":
+    if key in ("reward", "tools"):
         return [described(each) for each in value]
+    if key == "environment":
+        return None if value is None else spec.described(value)
     if key in ROWS:
         return value if value is None or isinstance(value, str) else _described_rows(value)
     return copy.copy(value)
@@ -195,7 +200,7 @@ def from_file(path: Path) -> Layer:
         UsageError: as `read_config`; or what a key names was given from Python, and does not stand in the file.
     """
     layer = Layer(read_config(path), lambda key, value: f"{path}: {key} = {shown(value)}")
-    for key in (*ROWS, "model", "reward"):
+    for key in (*ROWS, "model", "reward", "environment", "tools"):
         given = layer.values.get(key)
         for value in given if isinstance(given, list) else [given]:
             if isinstance(value, str) and value.endswith(">") and _GIVEN.search(value):
@@ -304,7 +309,7 @@ def takes_text(key: str) -> bool:
     """True for a key whose value is a text, also where it looks like a number."""
     info = FIELDS.get(own_name(key))
     types = set() if info is None else kinds(info.annotation)
-    return own_name(key) in (*ROWS, "reward", "stop") or (str in types and bool not in types)
+    return own_name(key) in (*ROWS, "reward", "environment", "tools", "stop") or (str in types and bool not in types)
 
 
 def _refuse_rows(values: Mapping[str, Any], name: Callable[[str], str]) -> None:

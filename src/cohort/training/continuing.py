@@ -33,6 +33,7 @@ RESUMABLE = frozenset(
         "activations",
         "compile",
         "reward_process",
+        "environment_processes",
     }
     | {"engine_url", "engine_folder", "engine_weights", "engine_memory", "engine_timeout"}
 )

@@ -20,6 +20,7 @@ from cohort.training import toy
 from cohort.training.build import load_policy, make_collector, make_grader, prompt_spec
 from cohort.training.checks import TASK_ONLY, check_arguments, check_columns, check_options, log_inapplicable
 from cohort.training.config import TrainConfig
+from cohort.training.episodes import data_of, open_environment
 from cohort.training.evaluate import Evaluation, evaluate_prompts, greedy
 from cohort.training.opening import log_text
 
@@ -46,21 +47,31 @@ def evaluate_model(
 
     config = toy.with_defaults(config)
     check_options(config)
-    grader = make_grader(config)
     with contextlib.ExitStack() as stack:
+        opened = open_environment(config)
+        if opened is not None:
+            stack.callback(opened.close)
+        names = () if opened is None else opened.names
+        grader = make_grader(config, names)
         stack.callback(lambda: log_printed(grader.scorer, log))
         stack.callback(grader.scorer.close)
+        environments = None if opened is None else opened.factory(grader)
         spec = prompt_spec(config)
-        source = read_source(config.dataset.data, spec, seed=config.seed, log=log)
+        data = config.dataset.data
+        if opened is not None:
+            data = data_of(data if data is not None else opened.rows(True), opened)
+        if data is None:
+            raise UsageError("no data was given: --data takes a file, a hub id or reasoning_gym:TASK?...")
+        source = read_source(data, spec, seed=config.seed, log=log)
         check_source(source, spec)
         method = registry.method("grpo(kl_beta=0.0)")
-        check_columns(method, config, grader, source.rows[:limit], [])
+        check_columns(method, config, grader, source.rows[:limit], [], own=names)
         check_arguments(method, grader, source)
         policy = load_policy(config, log, given=given)
         prompts = load_prompts(source, policy.renderer, spec, log=log)[:limit]
-        check_columns(method, config, grader, [prompt.row for prompt in prompts], [])
+        check_columns(method, config, grader, [prompt.row for prompt in prompts], [], own=names)
         log_inapplicable(grader, prompts, source, log)
-        collector = make_collector(config, policy, grader)
+        collector = make_collector(config, policy, grader, environments)
         log_text(policy.renderer, prompts, log)
         stack.callback(collector.engine.close)
         if samples == 1:

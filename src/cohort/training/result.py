@@ -11,7 +11,6 @@ from typing import Any
 from cohort.training.config import TrainConfig
 from cohort.training.evaluate import Evaluation
 from cohort.training.progress import Progress
-from cohort.training.verdict import verdict_name
 
 
 @dataclass
@@ -62,6 +61,7 @@ def summary_of(
     extra: Mapping[str, Any],
     after: Evaluation | None,
     stopped: bool,
+    verdict: str,
 ) -> dict[str, Any]:
     """What stands in summary.json."""
     before = extra["before"]
@@ -75,7 +75,7 @@ def summary_of(
         "skipped_updates": progress.skipped,
         "peak_memory": extra.get("memory"),
         "stopped": stopped,
-        "verdict": verdict_name(config),
+        "verdict": verdict,
     }
     sampled = [row["accuracy"] for row in metrics if row.get("accuracy") is not None]
     if sampled and progress.tokens:

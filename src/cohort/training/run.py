@@ -251,13 +251,14 @@ class _Run:
                 self._keep_printed("after")
         self._count_time()
         with storing(self.folder):
+            verdict = self.setup.collector.grader.verdict
             metrics = [json.loads(line) for line in (self.folder / METRICS).read_text().splitlines()]
             if not stopped:
-                text = card(config, self.folder.name, metrics, verdict=self.setup.collector.grader.verdict, after=after)
+                text = card(config, self.folder.name, metrics, verdict=verdict, after=after)
                 write_atomically(
                     self.folder / "final" / "README.md", lambda path: path.write_text(text, encoding="utf-8")
                 )
-            summary = summary_of(config, progress, metrics, extra, after, stopped)
+            summary = summary_of(config, progress, metrics, extra, after, stopped, verdict)
             write_atomically(self.folder / SUMMARY, lambda path: path.write_text(json.dumps(summary, indent=1) + "\n"))
         before = extra["before"]
         return Result(

@@ -14,6 +14,7 @@ from cohort.errors import Renamed
 from cohort.rewards.spec import is_weighted
 from cohort.training.values import (
     DATA,
+    EPISODES,
     EVALUATION,
     MACHINE,
     MODEL,
@@ -51,6 +52,24 @@ def of_rewards(value: list[Any]) -> list[Any]:
     for each in value:
         if not (isinstance(each, str) or callable(each) or is_weighted(each)):
             raise ValueError(f"{each!r} is no reward: name one, or give a function or (weight, function)")
+    return value
+
+
+def of_environment(value: Any) -> Any:
+    """A name of an environment, or what makes one."""
+    if value is None or (callable(value) and not isinstance(value, str)):
+        return value
+    value = text(value)
+    if not isinstance(value, str) or not value:
+        raise ValueError("Input should be path.py:Class, the name of an adapter, a class or a function that makes one")
+    return value
+
+
+def of_tools(value: list[Any]) -> list[Any]:
+    """Each is a tool."""
+    for each in value:
+        if not (isinstance(each, str) or callable(each)):
+            raise ValueError(f"{each!r} is no tool: name one, as in path.py:function, or give a function")
     return value
 
 
@@ -151,6 +170,43 @@ class RewardsConfig(Section):
     reward_process: Annotated[Literal["worker", "here"], Option(REWARDS)] = Field(
         "worker",
         description="where reward functions run: in a process of their own, or in this one, with no time limit",
+    )
+
+
+class EpisodesConfig(Section):
+    """What answers the policy, turn by turn, and where an episode ends that does not end by itself."""
+
+    environment: Annotated[Any, BeforeValidator(of_environment), Option(EPISODES, "ENVIRONMENT")] = Field(
+        None,
+        description="file.py:Class, or the name of one of another library (gymnasium:ID, ...); from Python also a class, or a "
+        "function that makes one",
+    )
+    tools: Annotated[list[Any], BeforeValidator(one_or_many), AfterValidator(of_tools), Option(EPISODES, "TOOLS")] = (
+        Field(
+            default_factory=list,
+            description="functions that the policy may call, as file.py:f,g; from Python also functions",
+        )
+    )
+    max_turns: Annotated[Count | None, Option(EPISODES, "TURNS")] = Field(
+        None, ge=1, description="most turns of an episode; none sets no limit"
+    )
+    turn_tokens: Annotated[Count | None, Option(EPISODES, "TOKENS")] = Field(
+        None,
+        ge=1,
+        description="most tokens of a turn (max_new_tokens limits the whole episode); a turn that is cut ends it",
+    )
+    episode_seconds: Annotated[Number | None, Option(EPISODES, "SECONDS")] = Field(
+        None, gt=0, le=1e9, description="wall-clock seconds after which an episode ends with the next answer"
+    )
+    environment_timeout: Annotated[Number, Option(EPISODES, "SECONDS")] = Field(
+        60.0, gt=0, le=1e6, description="seconds that an environment may take to begin, and for each answer"
+    )
+    environment_processes: Annotated[Count | None, Option(EPISODES)] = Field(
+        None, ge=1, le=1024, description="processes that environments live in; none: one a processor, at most four"
+    )
+    failed_episodes: Annotated[Literal["drop", "redraw"], Option(EPISODES)] = Field(
+        "drop",
+        description="a group that failed environments leave too small is left out, or drawn again (twice at most)",
     )
 
 

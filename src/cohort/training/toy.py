@@ -49,7 +49,9 @@ DEFAULTS: dict[str, Any] = {
 
 def with_defaults(config: TrainConfig) -> TrainConfig:
     """The toy's own task and hyperparameters, where the configuration does not name any."""
-    if config.policy.model != "toy" or config.dataset.data is not None or config.dataset.pairs is not None:
+    own = config.dataset.data is not None or config.dataset.pairs is not None
+    own |= config.episodes.environment is not None or bool(config.episodes.tools)
+    if config.policy.model != "toy" or own:
         return config
     given = config.given()
     given.pop("data", None)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 # Groups of options, as the help of a command shows them.
-MODEL, DATA, REWARDS, EVALUATION = "Model", "Data", "Rewards", "Evaluation"
+MODEL, DATA, REWARDS, EPISODES, EVALUATION = "Model", "Data", "Rewards", "Episodes", "Evaluation"
 SAMPLING, OPTIMISATION, MACHINE, OUTPUT = "Sampling", "Optimisation", "Machine", "Output"
 
 

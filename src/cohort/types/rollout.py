@@ -187,12 +187,17 @@ class Rollout:
         request: the order it answers.
         segments: its actions by who wrote them, those of the request's history included.
         status: "finished": it ended by a stop token or a stop string, or its environment ended it; "truncated": it ran into
-            the token limit; "failed": its environment did, and it is to be left out (`error` says why).
+            a limit (of tokens; of an episode also of turns or seconds); "failed": its environment did, and it is to be left
+            out (`error` says why).
         text: the completion as text, without the stop token, and without a stop string and what follows it; of several turns
             what was said in each, parted by empty lines.
         id: names it within the run.
         turns: what the policy said, and what its environment answered; one where nothing answers.
         error: why it failed; empty if it did not.
+        end: why its episode ended: "done" (its environment said so), "turns", "tokens" or "seconds" (a limit), "failed" (its
+            environment did) or "unparseable" (its environment could not read what the policy said); empty where nothing
+            answers.
+        opening: the messages that its environment showed first, where these are not the prompt.
         components: reward component -> value (None: the component does not apply).
         reward: weighted sum of the components; set by scoring. NaN if it has none: no reward applies to it, or one failed.
         accuracy: 1.0 if the verifier calls it correct, else 0.0; set by scoring. NaN if the verifier does not apply.
@@ -219,6 +224,8 @@ class Rollout:
     logged: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     episode: str = ""
     others: tuple[Rollout, ...] = ()
+    end: str = ""
+    opening: tuple[Message, ...] = ()
 
     @property
     def prompt(self) -> Prompt:
@@ -247,7 +254,7 @@ class Rollout:
 
     @property
     def finished(self) -> bool:
-        """False if it ran into the token limit, or failed."""
+        """False if it ran into a limit, or failed."""
         return self.status == "finished"
 
     @cached_property
