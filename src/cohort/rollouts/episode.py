@@ -287,6 +287,8 @@ class Episode:
         """What became of it."""
         assert self.status is not None
         failed = self.status == "failed"
+        # What a limit cut before its environment had rewarded anything is worth nothing.
+        unrewarded = {ENVIRONMENT: 0.0}
         texts = [str(message["content"]) for turn in self.turns for message in turn.messages]
         return Rollout(
             self.request,
@@ -296,8 +298,7 @@ class Episode:
             name_of(self.request),
             tuple(self.turns),
             self.error,
-            # What a limit cut before its environment had rewarded anything is worth nothing.
-            {name: None if failed else self.worth.get(name, 0.0) for name in self.names},
+            {name: None if failed else self.worth.get(name, unrewarded.get(name)) for name in self.names},
             episode=name_of(self.cast[0].request) if len(self.cast) > 1 else "",
             others=tuple(each.rollout() for each in self.cast[1:]) if self is self.cast[0] else (),
             end=self.ended or "" if self.answers else "",
