@@ -24,6 +24,15 @@ def mixed_accuracy(batch: Batch, *, max_rounds: int = 10) -> Tensor:
     return ~group_flat(batch["accuracy"], batch.groups)[batch.groups.index]
 
 
+def mixed_rewards(batch: Batch) -> Tensor:
+    """Keep a group only if its rewards are not all equal; nothing is drawn in place of the others.
+
+    Returns:
+        [N] bool.
+    """
+    return ~group_flat(batch.rewards, batch.groups)[batch.groups.index]
+
+
 def staleness(batch: Batch, *, version: int) -> Tensor:
     """[N] int64 how many versions of the weights have come since the oldest that drew a token of the rollout; 0 without
     tokens.
