@@ -177,7 +177,7 @@ class BoundMethod:
         for key, _, stage in self.method.keyed:
             if stage.declared.on_rollouts is None:
                 continue
-            rows = group_rows(batch.groups, stage.declared.group_size)
+            rows = group_rows(batch.groups, stage.group_size)
             seen = batch.select(rows)
             kept = rollouts if seen is batch else [rollouts[i] for i in rows.tolist()]
             if seen.size:
@@ -216,13 +216,18 @@ class BoundMethod:
             batch = out if isinstance(out, Batch) else batch.replace(rewards=out)
         return batch, metrics
 
-    def keep(self, batch: Batch, *, after_advantage: bool = False) -> Tensor:
+    def keep(self, batch: Batch, *, after_advantage: bool = False, drawing: bool = False) -> Tensor:
         """Filter axis: rows [n] int64 that the filters before or after the advantage leave, in the order to train on.
 
         A filter gives keep [N] bool, or rows [n] int64 where it moves or repeats rollouts.
+
+        Args:
+            drawing: rollouts are still being drawn: filters count whose groups fill the step up in the end.
         """
         rows = torch.arange(batch.size, device=batch.device)
         for filtering in self._axes.get("filter", ()) if batch.size else ():
+            if filtering.stage.declared.refill_share and not drawing:
+                continue
             if filtering.stage.declared.after_advantage == after_advantage:
                 out = filtering.call(batch)
                 rows = rows[out[rows]] if out.dtype == torch.bool else out[torch.isin(out, rows)]

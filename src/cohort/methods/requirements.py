@@ -47,6 +47,13 @@ class Requirements(ABC):
         """Most rounds of sampling a step."""
         return max((stage.refill_rounds for axis, stage in self.stages() if axis == "filter"), default=1)
 
+    @property
+    def refill_share(self) -> float:
+        """Share of a step's groups that the filters have to leave before sampling ends; 1 unless what they remove fills up."""
+        shares = [stage.refill_share for axis, stage in self.stages() if axis == "filter" and stage.declared.refill]
+        known = [share for share in shares if share is not None]
+        return max(known) if known and len(known) == len(shares) else 1.0
+
     @abstractmethod
     def stages(self) -> list[tuple[str, Stage]]:
         """(axis, function) of everything that runs in a step, defaults included, in the order of the step."""
@@ -124,4 +131,4 @@ class Requirements(ABC):
         """
         stages = self.stages()
         unread = {"advantage"} - {*self.filled} if any(axis == "objective" for axis, _ in stages) else set()
-        return max(stage.declared.group_size for axis, stage in stages if axis in axes and axis not in unread)
+        return max(stage.group_size for axis, stage in stages if axis in axes and axis not in unread)

@@ -91,6 +91,17 @@ class Stage:
         """Most rounds of sampling that may replace what a filter removed; 1 if it does not refill."""
         return int(self.all_hyper[self.declared.refill]) if self.declared.refill else 1
 
+    @property
+    def group_size(self) -> int:
+        """Smallest group with which it makes sense."""
+        least = self.declared.group_size
+        return least if isinstance(least, int) else int(self.all_hyper[least])
+
+    @property
+    def refill_share(self) -> float | None:
+        """Share of a step's groups that suffices, where what it removed fills the step up; None if it does not."""
+        return float(self.all_hyper[self.declared.refill_share]) if self.declared.refill_share else None
+
     def _hooks(self) -> tuple[Callable[..., Any], ...]:
         declared = self.declared
         found = (getattr(declared, name) for name in HOOKS)

@@ -32,6 +32,5 @@ def dual_clip(
     clip_high: Annotated[float, "[0, inf)"] = 0.2,
 ) -> Method:
     return Method(
-        ratio=use(ratio.token_bounded),
-        surrogate=use(surrogate.dual_clip, low=clip_low, high=clip_high, cap=cap),
+        ratio=use(ratio.token_bounded), surrogate=use(surrogate.dual_clip, low=clip_low, high=clip_high, cap=cap)
     )

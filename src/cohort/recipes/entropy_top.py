@@ -50,8 +50,5 @@ def forking_tokens(batch: Batch, advantages: Tensor, *, top_fraction: float = 0.
     idea="only the fifth of the tokens with the highest entropy gets an advantage",
     confidence="exact",
 )
-def entropy_top(
-    *,
-    top_fraction: Annotated[float, "[0, 1]"] = 0.2,
-) -> Method:
+def entropy_top(*, top_fraction: Annotated[float, "[0, 1]"] = 0.2) -> Method:
     return Method(credit=(use(forking_tokens, top_fraction=top_fraction),))

@@ -48,7 +48,7 @@ def whole_rollouts(batch: Batch, ratio: Tensor, advantages: Tensor) -> Tensor:
 
 
 def rollout_mean(batch: Batch) -> Tensor:
-    """Mean over a rollout's tokens, then over rollouts; one without tokens has s_i = 1 and counts by its first place: [N, T]."""
+    """Mean over a rollout's tokens, then over rollouts; one without tokens (s_i = 1) counts by its first place: [N, T]."""
     weights = aggregation.sequence_mean(batch).clone()
     weights[:, 0] = torch.where(batch.mask.any(1), weights[:, 0], 1 / batch.size)
     return weights
@@ -61,9 +61,7 @@ def rollout_mean(batch: Batch) -> Tensor:
     confidence="exact",
 )
 def gmpo(
-    *,
-    log_clip_low: Annotated[float, "(0, inf)"] = 0.4,
-    log_clip_high: Annotated[float, "(0, inf)"] = 0.4,
+    *, log_clip_low: Annotated[float, "(0, inf)"] = 0.4, log_clip_high: Annotated[float, "(0, inf)"] = 0.4
 ) -> Method:
     return Method(
         ratio=use(geometric_mean, log_clip_low=log_clip_low, log_clip_high=log_clip_high),

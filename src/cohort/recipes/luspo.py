@@ -26,11 +26,7 @@ from cohort.recipes.recipe import recipe
     idea="GSPO in which a rollout counts by its length",
     confidence="exact",
 )
-def luspo(
-    *,
-    clip_low: Annotated[float, "[0, 1]"] = 2e-3,
-    clip_high: Annotated[float, "[0, inf)"] = 2.5e-3,
-) -> Method:
+def luspo(*, clip_low: Annotated[float, "[0, 1]"] = 2e-3, clip_high: Annotated[float, "[0, inf)"] = 2.5e-3) -> Method:
     return Method(
         ratio=use(ratio.sequence),
         surrogate=use(surrogate.ppo_clip, low=clip_low, high=clip_high),

@@ -72,9 +72,7 @@ def offered(state: State) -> Tensor:
 
 
 @hooks(init=_offered, on_rollouts=_visit)
-def unmastered(
-    state: State, *, count: int, rng: torch.Generator, pass_rate_limit: float = 0.9
-) -> tuple[Tensor, State]:
+def unmastered(state: State, *, count: int, rng: torch.Generator, pass_rate_limit: float = 0.9) -> tuple[Tensor, State]:
     """Every prompt that was not mastered once an epoch: rows [count], and the state. Source: arXiv:2510.13786."""
     order, position, rows = state["order"], state["position"], []
     while count > 0:

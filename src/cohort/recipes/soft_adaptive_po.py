@@ -27,9 +27,7 @@ from cohort.recipes.recipe import recipe
     confidence="exact",
 )
 def soft_adaptive_po(
-    *,
-    tau_pos: Annotated[float, "(0, inf)"] = 1.0,
-    tau_neg: Annotated[float, "(0, inf)"] = 1.05,
+    *, tau_pos: Annotated[float, "(0, inf)"] = 1.0, tau_neg: Annotated[float, "(0, inf)"] = 1.05
 ) -> Method:
     return Method(
         ratio=use(ratio.token_bounded),

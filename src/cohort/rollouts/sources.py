@@ -202,7 +202,8 @@ class Sync(Stateless):
             kept_so_far += sum(flags)
             return flags
 
-        drawn = refill(rounds(), keep, target=self.prompts_per_step, max_rounds=most)
+        share = self.method.refill_share if filters else 1.0
+        drawn = refill(rounds(), keep, target=self.prompts_per_step, max_rounds=most, share=share)
         everything = [rollout for groups in drawn.rounds for group in groups for rollout in group.rollouts]
         picked = [drawn.rounds[at][place] for at, place in drawn.chosen]
         chosen = [rollout for group in picked for rollout in group.rollouts if rollout.scored]

@@ -80,7 +80,7 @@ class Batches:
         if method.method.needs(loss=False) & EARLY:
             batch = self.complete(method, batch, rollouts)
         batch, compared = self.comparable(method, batch, rollouts, rollouts)
-        return [compared[row] for row in method.keep(method.shape(batch), after_advantage=False).tolist()]
+        return [compared[row] for row in method.keep(method.shape(batch), after_advantage=False, drawing=True).tolist()]
 
     # passes of the models ------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ def _learners(method: Method) -> list[Stage]:
 
 def _compares(method: Method) -> bool:
     """True if single completions teach it nothing."""
-    return all(stage.declared.group_size > 1 for stage in _learners(method))
+    return all(stage.group_size > 1 for stage in _learners(method))
 
 
 def _offline_methods(*, single: bool = False) -> str:

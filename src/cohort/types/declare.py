@@ -33,10 +33,13 @@ class Declaration:
             in it.
         couples: True if the value at one rollout depends on the log-probabilities of another, so that the loss of a
             minibatch is not the sum of the losses of its parts.
-        group_size: smallest group with which it makes sense; 1 if it is not relative to a group.
+        group_size: smallest group with which it makes sense, or the name of the hyperparameter that is it; 1 if it is not
+            relative to a group.
         after_advantage: (filters) it removes rollouts after advantages were taken in the full group.
         processes: (sampling) its requests have a processor, which only the embedded engine takes.
         refill: (filters) name of the hyperparameter with the most rounds of sampling that may replace what it removed.
+        refill_share: (filters that refill) name of the hyperparameter with the share of a step's groups that suffices. What it
+            removes then fills the step up, and is trained on.
         offline: True if it can learn from stored completions, as a file of pairs holds them.
         teacher: True if it needs a slowly moving copy of the policy; its hyperparameters `teacher_decay` and
             `teacher_every` say how slowly.
@@ -55,10 +58,11 @@ class Declaration:
     replay: Callable[..., Any] | None = None
     on_step_end: Callable[..., State] | None = None
     couples: bool = False
-    group_size: int = 1
+    group_size: int | str = 1
     after_advantage: bool = False
     processes: bool = False
     refill: str | None = None
+    refill_share: str | None = None
     offline: bool = False
     teacher: bool = False
     columns: tuple[str, ...] = ()
@@ -117,10 +121,11 @@ def hooks(
 def declare(
     *,
     couples: bool | None = None,
-    group_size: int | None = None,
+    group_size: int | str | None = None,
     after_advantage: bool | None = None,
     processes: bool | None = None,
     refill: str | None = None,
+    refill_share: str | None = None,
     offline: bool | None = None,
     teacher: bool | None = None,
     columns: tuple[str, ...] | None = None,
@@ -135,6 +140,7 @@ def declare(
         "after_advantage": after_advantage,
         "processes": processes,
         "refill": refill,
+        "refill_share": refill_share,
         "offline": offline,
         "teacher": teacher,
         "columns": columns,

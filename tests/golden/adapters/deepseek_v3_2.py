@@ -15,7 +15,4 @@ def _mask(run):
     return (with_mask == free).all(1)
 
 
-OUTPUTS = {
-    "sequence_mask": _mask,
-    "drift": lambda run: drift(run.trained, behaviour=run.config["behaviour"]),
-}
+OUTPUTS = {"sequence_mask": _mask, "drift": lambda run: drift(run.trained, behaviour=run.config["behaviour"])}

@@ -4,6 +4,7 @@ from cohort import registry
 from cohort.recipes.entropy_top import threshold
 from tests.golden.runner import make_batch
 
+
 def _mask(batch, bound):
     """Which tokens keep an advantage of 1."""
     ones = batch.replace(rewards=torch.zeros(batch.size).double(), advantages=torch.ones(batch.mask.shape).double())
@@ -25,3 +26,7 @@ def KIND_credit(case):
         "threshold": [threshold(batch, share) for share in fractions],
         "token_mask": [_mask(batch, bound) for bound in bounds],
     }
+
+
+TRAIN = {"lr": 3e-3}
+HYPER_TRAIN = "(top_fraction=0.5)"

@@ -11,18 +11,13 @@ IGNORE = ("aggregation",)
 
 def _weights(run):
     batch = run.trained
-    weight = clipped_weight(
-        token(batch), batch.advantages, is_clip_low=None, is_clip_high=run.config["weight_max"] - 1
-    )
+    weight = clipped_weight(token(batch), batch.advantages, is_clip_low=None, is_clip_high=run.config["weight_max"] - 1)
     out = torch.zeros(run.batch.mask.shape, dtype=weight.dtype)
     out[run.prepared.trained] = torch.where(batch.mask, weight, 0.0)
     return out
 
 
-OUTPUTS = {
-    "weights": _weights,
-    "used_groups": lambda run: run.trained.groups.labels.sort().values,
-}
+OUTPUTS = {"weights": _weights, "used_groups": lambda run: run.trained.groups.labels.sort().values}
 
 
 def KIND_curriculum(case):
