@@ -64,7 +64,7 @@ def _likely(batch: Batch, access: ModelAccess, *, divergence: str, k: int) -> Ba
     logp = torch.zeros(ids.shape, dtype=batch.dtype, device=batch.device)
     for i, rollout in enumerate(access.rollouts):
         if n := len(rollout.tokens):
-            wide = access.log_probs([rollout.request.context], [rollout.tokens], want=frozenset({"logits"}))["logits"]
+            wide = access.log_probs([rollout.context], [rollout.tokens], want=frozenset({"logits"}))["logits"]
             best = wide[0, :n].float().log_softmax(-1).topk(k, -1)
             ids[i, :n], logp[i, :n] = best.indices.to(ids.device), best.values.to(logp)
     return batch.with_tokens(topk_ids=ids, topk_logp=logp)

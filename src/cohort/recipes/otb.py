@@ -46,7 +46,7 @@ def _score(batch: Batch, access: ModelAccess) -> Batch:
 def _of_rollout(rollout: Rollout, access: ModelAccess) -> Tensor:
     if not rollout.tokens:
         return torch.zeros(0)
-    given = ([rollout.request.context], [rollout.tokens])
+    given = ([rollout.context], [rollout.tokens])
     return squared_mass(
         access.log_probs(*given, want=frozenset({"logits"}))["logits"][0, : len(rollout.tokens)].float()
     )

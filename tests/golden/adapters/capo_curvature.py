@@ -19,9 +19,7 @@ HYPER = {"top_k": None}
 def access_of(inputs):
     """A policy with the case's hidden states and output layer; the context of a rollout is its row."""
     hidden, weight = tensor(inputs["hidden"]), tensor(inputs["weight"])
-    rollouts = [
-        SimpleNamespace(request=SimpleNamespace(context=(i,)), tokens=row) for i, row in enumerate(inputs["actions"])
-    ]
+    rollouts = [SimpleNamespace(context=(i,), tokens=row) for i, row in enumerate(inputs["actions"])]
 
     def log_probs(contexts, completions, *, want):
         return {"hidden": hidden[torch.tensor([context[0] for context in contexts])]}
