@@ -89,7 +89,7 @@ def _behind_calls(tokenizer: Any, messages: Sequence[Message], tools: Sequence[M
         for i, message in enumerate(told)
     ]
     asked = {"role": "user", "content": MARK.format("user")}
-    before = [asked, {"role": "assistant", "content": "", "tool_calls": calls}]
+    before: list[Message] = [asked, {"role": "assistant", "content": "", "tool_calls": calls}]
     try:
         head = _apply(tokenizer, before, tools, None)
         text = _apply(tokenizer, [*before, *messages], tools, False)
