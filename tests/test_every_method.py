@@ -34,6 +34,7 @@ JUDGES = {
 }
 HYPER = {
     "arspo": "(maps=('identity', 'exp'))",
+    "brpo": "(summaries=2, summary_tokens=8, closing=' = ')",
     "capo-genprm": f"(judge='{REWARDS}:wrong_steps')",
     "dagrpo": "(score='proximity')",
     "group-robust-po": "(column='task')",

@@ -1,4 +1,7 @@
-"""Sampling axis: how a rollout is drawn. A function takes requests and a sampler and returns rollouts, not yet scored."""
+"""Sampling axis: how a rollout is drawn. A function takes requests and a sampler and returns rollouts, not yet scored.
+
+Thoughts that are cut at budgets and answered: see `cohort.axes.summaries`.
+"""
 
 from __future__ import annotations
 
@@ -34,3 +37,10 @@ def by_entropy(
         return sampler.generate(requests)
     heat = EntropyTemperature(temperature_tau, *state["scale"])
     return sampler.generate([replace(r, processor=heat) for r in requests])
+
+
+def thought_length(rollout: Rollout, end_of_thinking: tuple[int, ...]) -> int:
+    """Number of tokens before the end of thinking; all of them where the policy never ends it."""
+    width, tokens = len(end_of_thinking), rollout.tokens
+    ends = (i for i in range(len(tokens) - width + 1) if tuple(tokens[i : i + width]) == end_of_thinking)
+    return next(ends, len(tokens))

@@ -12,8 +12,12 @@ summaries of trace g at budget s, P_s how much that budget counts (uniform, prop
     A     = x - mean of the trace's summaries of the same cut                    summary tokens
     loss  = sum of the clipped token losses / (N L)
 
-With one summary a budget its baseline is the mean over the traces. Cutting thoughts at budgets and summarising them needs a
-sampler that there is not yet, so this is the update part. Defaults: 4 budgets of 2,000 tokens each, decay 2.
+With one summary a budget its baseline is the mean over the traces. A thought is drawn once; cuts that it did not reach share
+its end. The text that closes a cut thought is not trained. A rollout's row holds the thought and its summaries, each in the
+context of its own cut, and its reward in the log is that of the last summary.
+
+Defaults: budgets None, the quarters of max_new_tokens (2000, 4000, 6000, 8000 in the paper), 4 summaries of at most 128 tokens,
+decay 2. The wording of `closing` is ours.
 """
 
 from __future__ import annotations
@@ -24,11 +28,12 @@ import torch
 from torch import Tensor
 
 from cohort.axes import aggregation
+from cohort.axes.summaries import CLOSING, budgets_of, of_summaries, summarised
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_mean, group_size
-from cohort.types import Batch, Groups
-from cohort.types.declare import declare, needs
+from cohort.types import Batch, Groups, StepInfo
+from cohort.types.declare import declare, hooks, needs
 
 PRIORS = ("uniform", "linear", "base")
 MODES = ("brpo", "v2only", "v1only", "none")
@@ -77,11 +82,13 @@ def last_summary_only(scores: Tensor, groups: Groups) -> Tensor:
 
 
 @needs("summary_scores", "summary_split", "thinking_segment", "summary_index")
-@declare(group_size=2)
+@hooks(on_scored=of_summaries)
+@declare(group_size=2, provides=("summary_scores", "summary_split"))
 def budget_relative(
     batch: Batch,
     *,
-    budgets: tuple[int, ...] = (2000, 4000, 6000, 8000),
+    info: StepInfo,
+    budgets: tuple[int, ...] | None = None,
     prior: str = "uniform",
     decay: float = 2.0,
     mode: str = "brpo",
@@ -91,10 +98,10 @@ def budget_relative(
     Fields: summary_scores, summary_split [N, K]; thinking_segment [N, T], the budgets already passed, -1 outside the
     thought; summary_index [N, T], which summary a token belongs to, -1 outside.
     """
-    scores = batch["summary_scores"].to(batch.dtype)
-    count = len(budgets)
+    scores, lengths = batch["summary_scores"].to(batch.dtype), budgets_of(budgets, info)
+    count = len(lengths)
     score = scores.unflatten(1, (count, -1)).mean(2)
-    weight = prior_of(prior, torch.tensor(budgets, dtype=batch.dtype, device=batch.device))
+    weight = prior_of(prior, torch.tensor(lengths, dtype=batch.dtype, device=batch.device))
     thinking = thinking_advantages(score, weight, batch.groups, decay=decay, mode=mode)
     single = scores.shape[1] == count
     summary = summary_advantages(scores, batch["summary_split"], batch.groups, single=single)
@@ -113,13 +120,21 @@ def budget_relative(
 )
 def brpo(
     *,
-    budgets: tuple[int, ...] = (2000, 4000, 6000, 8000),
+    budgets: tuple[int, ...] | None = None,
+    summaries: Annotated[int, "[1, inf)"] = 4,
+    summary_tokens: Annotated[int, "[1, inf)"] = 128,
     prior: Annotated[str, PRIORS] = "uniform",
     decay: Annotated[float, "(0, inf)"] = 2.0,
     mode: Annotated[str, MODES] = "brpo",
     max_tokens: Annotated[int | None, "[1, inf)"] = None,
+    closing: str = CLOSING,
+    end_of_thinking: str = "</think>",
 ) -> Method:
-    if not budgets or list(budgets) != sorted(set(budgets)) or min(budgets) < 1:
+    if budgets is not None and (not budgets or list(budgets) != sorted(set(budgets)) or min(budgets) < 1):
         raise MethodError(f"'brpo': budgets={budgets!r} must be rising numbers of tokens, such as (2000, 4000)")
-    gain = use(budget_relative, budgets=tuple(budgets), prior=prior, decay=decay, mode=mode)
-    return Method(advantage=gain, aggregation=use(aggregation.constant, max_tokens=max_tokens), requires="sampling")
+    cuts = {"budgets": budgets, "summaries": summaries, "summary_tokens": summary_tokens}
+    return Method(
+        sampling=use(summarised, **cuts, closing=closing, end_of_thinking=end_of_thinking),
+        advantage=use(budget_relative, budgets=budgets, prior=prior, decay=decay, mode=mode),
+        aggregation=use(aggregation.constant, max_tokens=max_tokens),
+    )

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from cohort.axes import advantage
+from cohort.axes.sampling import thought_length
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_order
@@ -35,15 +36,6 @@ EXIT_TEXT = "Time is limited, stop thinking and start answering.\n</think>\n\n"
 def exit_positions(length: int, draws: Tensor) -> list[int]:
     """Sorted distinct positions 1 + floor(u * length), from draws u in [0, 1)."""
     return sorted(set((1 + (draws.double() * length).floor()).to(torch.int64).tolist()))
-
-
-def _thought(rollout: Rollout, end_of_thinking: tuple[int, ...]) -> int:
-    """Number of tokens before the end of thinking; all of them where the policy never ends it."""
-    width = len(end_of_thinking)
-    ends = (
-        i for i in range(len(rollout.tokens) - width + 1) if tuple(rollout.tokens[i : i + width]) == end_of_thinking
-    )
-    return next(ends, len(rollout.tokens))
 
 
 @declare(provides=("exit_position",))
@@ -63,7 +55,7 @@ def serial_exits(
     cuts: list[tuple[Rollout, int, int]] = []
     for path, members in zip(paths, groups.values(), strict=True):
         rollouts.append(path.replace(fields={**path.fields, "exit_position": len(path.tokens) + 1.0}))
-        length = _thought(path, end)
+        length = thought_length(path, end)
         if length:
             positions = exit_positions(length, torch.rand(len(members) - 1, generator=sampler.rng, dtype=torch.float64))
             cuts += [(path, at, request.seed) for request, at in zip(members[1:], positions, strict=False)]

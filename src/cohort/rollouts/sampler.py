@@ -83,6 +83,7 @@ class StepSampler:
             render=self._render,
             encode=self.runner.policy.renderer.encode,
             encode_completion=self.runner.policy.renderer.encode_completion,
+            stop_ids=frozenset(self.runner.policy.renderer.stop_ids),
             cut=self.runner.cut,
             states=lambda contexts, **how: layers_of(self.runner.policy).hidden_states(contexts, **how),
             judge=ask,

@@ -50,6 +50,7 @@ class Sampler:
         render: (messages or plain text, schemas of tools) -> context token ids, through the chat template.
         encode: text -> token ids as it stands behind others, nothing added.
         encode_completion: (prompt, text) -> token ids of the text behind the prompt, nothing added.
+        stop_ids: token ids that end what the policy says.
         cut: a rollout shortened to its first tokens, unfinished, its text renewed.
         states: (contexts, *, layer) -> n tensors [C, d], the policy's hidden states of a layer at every token of a context.
         judge: (judge, prompts, **texts) -> one verdict of the user's function for each prompt (see `ModelAccess.judge`).
@@ -66,6 +67,7 @@ class Sampler:
     render: Callable[..., tuple[int, ...]]
     encode: Callable[[str], tuple[int, ...]]
     encode_completion: Callable[[Prompt, str], tuple[int, ...]]
+    stop_ids: frozenset[int]
     cut: Callable[[Rollout, int], Rollout]
     states: Callable[..., list[Tensor]]
     judge: Callable[..., list[Any]]

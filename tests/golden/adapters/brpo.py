@@ -86,3 +86,7 @@ def random_fields(batch, generator):
     return batch.with_rollouts(summary_scores=scores, summary_split=split).with_tokens(
         thinking_segment=segment, summary_index=index
     )
+
+
+TRAIN = {"thought": True, "group_size": 4, "steps": 20}
+HYPER_TRAIN = "(budgets=(1, 2, 3), summaries=2, summary_tokens=3, closing='~', end_of_thinking='<')"
