@@ -113,7 +113,8 @@ def divergence_proximal(
     moved = batch.logp - drawn_logp(batch, behaviour)
     if gradient == "ratio":
         return -keep * advantages * moved.exp() + drift_coef * moved**2
-    weight = moved.detach().clamp(-LIMIT, LIMIT).exp().clamp(max=ratio_cap)
+    weight = moved.detach().clamp(-LIMIT, LIMIT).exp()
+    weight = weight if ratio_cap is None else weight.clamp(max=ratio_cap)
     return -keep * weight * advantages * batch.logp
 
 

@@ -1,0 +1,53 @@
+"""A*-PO: the optimal value of a prompt, and regression on it."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cohort import registry
+from cohort.recipes.a_star_po import _start, optimal_value, two_stages
+from tests.helpers import random_batch
+from tests.recipes.losses import taken
+
+SEEDS = st.integers(0, 10_000)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.05, 5))
+def test_the_value_lies_between_mean_and_best_and_falls_with_beta(rewards: list[float], beta: float) -> None:
+    known = torch.tensor(rewards, dtype=torch.float64)
+    value = optimal_value(known, beta)
+    assert float(known.mean()) - 1e-9 <= float(value) <= float(known.max()) + 1e-9
+    assert float(optimal_value(known, 2 * beta)) <= float(value) + 1e-9
+    assert torch.allclose(optimal_value(known, 0.0), known.mean())
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS, st.floats(1e-3, 1))
+def test_the_gradient_is_reinforce_scaled_by_beta(seed: int, beta: float) -> None:
+    batch = random_batch(seed)
+    batch = batch.replace(logp=batch._tokens["ref_logp"])
+    batch = batch.with_rollouts(optimal_value=torch.rand(batch.size, dtype=torch.float64))
+    want = -2 * beta / batch.size * (batch.rewards - batch["optimal_value"])[:, None]
+    found = taken(registry.method(f"a-star-po(beta2={beta})"), batch)[1]
+    assert torch.allclose(found, torch.where(batch.mask, want, 0.0))
+
+
+def test_stage_two_begins_when_every_prompt_has_a_value() -> None:
+    rng = torch.Generator().manual_seed(0)
+    state = _start(5, (), scores=None, beta1=0.5)
+    rows, same = two_stages(state, count=3, rng=rng)
+    assert rows.tolist() == [0, 1, 2]
+    assert registry.method("a-star-po").stage("budget")(rows, same, group_size=16).tolist() == [8, 8, 8]
+    known = {**state, "value": torch.ones(5).double(), "hopeless": torch.tensor([0, 1, 0, 0, 1]).bool()}
+    drawn, after = two_stages(known, count=6, rng=rng)
+    assert sorted(drawn.tolist()) == [0, 0, 2, 2, 3, 3]
+    assert registry.method("a-star-po").stage("budget")(drawn, after, group_size=16).tolist() == [1] * 6
+
+
+def test_scores_of_the_data_stand_for_stage_one() -> None:
+    state = _start(3, [{"s": [0, 1]}, {"s": [0, 0]}, {}], scores="s", beta1=0.0)
+    assert state["value"].tolist() == [0.5, 0.0, 0.0]
+    assert state["hopeless"].tolist() == [False, True, True]
