@@ -17,7 +17,7 @@ from cohort.rollouts.collect import Collector
 from cohort.rollouts.keeping import restored, stored
 from cohort.rollouts.runner import Runner
 from cohort.types import Rollout, StepInfo
-from cohort.types.batch import agent_label
+from cohort.types.batch import label_of
 from cohort.types.replay import concat
 from tests.environments.worlds import Slowly, Worlds
 from tests.helpers import prompt_of, tiny_policy
@@ -178,7 +178,7 @@ def test_every_agents_part_becomes_a_rollout_of_the_step() -> None:
     batch = make_batch(rollouts, {})
     # A group for each prompt and agent; an episode has a row of each of its agents.
     assert batch.groups.count == 4
-    for label, name in ((agent_label("white"), "white"), (agent_label("black"), "black")):
+    for label, name in ((label_of("white"), "white"), (label_of("black"), "black")):
         own = [rollout.agent == name for rollout in rollouts]
         assert (batch.agent == label).tolist() == own
     for i, a in enumerate(rollouts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from cohort.rollouts.batching import make_batch
@@ -21,6 +22,8 @@ def batch(count: int) -> Batch:
         assert not made.mask[i, size:].any()
         for number, turn in enumerate(rollout.turns):
             assert made["turn"][i, turn.start : turn.end].tolist() == [number] * (turn.end - turn.start)
+            assert made["turn_rewards"][i, turn.end - 1].item() == pytest.approx(turn.reward or 0.0)
+        assert made["turn_rewards"][i].count_nonzero() == sum(bool(turn.reward) for turn in rollout.turns)
         # The model reads what the environment said, too.
         assert made.stored("token_ids")[i, :size].tolist() == rollout.tokens
     return made

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cohort.types import Batch, Request, Rollout
-from cohort.types.batch import agent_label
+from cohort.types.batch import label_of
 
 # Fields that every batch of rollouts has; the loop adds those that come from scoring.
 ALWAYS = frozenset(
@@ -28,6 +28,7 @@ ALWAYS = frozenset(
         "old_entropy",
         "version",
         "turn",
+        "turn_rewards",
     }
 )
 
@@ -82,12 +83,13 @@ def make_batch(rollouts: Sequence[Rollout], rows: Mapping[str, int], *, extra: I
             "old_entropy": padded(lambda r: r.sampler_entropy, torch.float32),
             "version": padded(lambda r: r.versions, torch.int64),
             "turn": padded(_turns, torch.int64),
+            "turn_rewards": padded(_turn_rewards, torch.float32),
             **{name: padded(partial(_numbers, name), torch.float32) for name in extra if name in lists},
         },
         rollouts={
             # Agents of an episode are compared each with itself.
             "group": per_rollout((number(groups, (r.prompt.id, r.agent)) for r in rollouts), torch.int64),
-            "agent": per_rollout((agent_label(r.agent) for r in rollouts), torch.int64),
+            "agent": per_rollout((label_of(r.agent) for r in rollouts), torch.int64),
             "episode": per_rollout((number(episodes, r.episode or i) for i, r in enumerate(rollouts)), torch.int64),
             "row": per_rollout((rows.get(r.prompt.id, -1) for r in rollouts), torch.int64),
             "rewards": per_rollout(r.reward for r in rollouts),
@@ -106,6 +108,18 @@ def _turns(rollout: Rollout) -> list[int]:
     out = [0] * len(rollout.tokens)
     for number, turn in enumerate(rollout.turns[1:], 1):
         out[turn.start :] = [number] * (len(out) - turn.start)
+    return out
+
+
+def _turn_rewards(rollout: Rollout) -> list[float]:
+    """What its environment gave each turn, at the last token of it that the policy chose; 0 elsewhere, and where the turn
+    was cut."""
+    out = [0.0] * len(rollout.tokens)
+    for turn in rollout.turns:
+        if turn.reward and turn.end <= len(out):
+            last = next((at for at in reversed(range(turn.start, turn.end)) if rollout.mask[at]), None)
+            if last is not None:
+                out[last] = float(turn.reward)
     return out
 
 

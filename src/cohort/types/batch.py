@@ -32,8 +32,8 @@ TOKEN_FIELDS = frozenset(
 ROLLOUT_FIELDS = frozenset({"group", "rewards", "reward_components", "accuracy", "truncated"})
 
 
-def agent_label(name: str) -> int:
-    """The label of an agent in a batch: that of its name, the same in every batch; 0 for no name."""
+def label_of(name: str) -> int:
+    """The label of a name, such as an agent's: the same in every batch; 0 for no name."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") if name else 0
 
 
@@ -79,7 +79,7 @@ class Batch:
     Core fields:
         mask [N, T] bool: True where the policy itself chose the token.
         group [N] int64: label of the prompt and the agent; groups may be interleaved and of unequal size.
-        agent [N] int64: label of the agent that spoke (`agent_label`); 0 where there is one without a name.
+        agent [N] int64: label of the agent that spoke (`label_of`); 0 where there is one without a name.
         episode [N] int64: label of the episode that a row belongs to, each of a row of its own where that is not said.
         rewards [N]; reward_components [N, K], NaN where one does not apply; accuracy [N] (1 correct, 0 not, or not known).
         advantages [N, T]: after the advantage and credit axes.
@@ -88,6 +88,7 @@ class Batch:
         entropy, old_entropy [N, T]: entropy (nats) of the token distribution, under current and sampling policy.
         token_ids [N, T] int64.
         turn [N, T] int64: number of the turn that a token stands in, from 0.
+        turn_rewards [N, T]: what the environment gave a turn, at its last token; 0 elsewhere.
         loss_mask [N, T] bool: tokens that the loss is taken over; `mask` unless a filter or credit function narrows it.
 
     A batch is never changed in place: `replace`, `with_tokens` and `with_rollouts` return a new one.
