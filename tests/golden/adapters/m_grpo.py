@@ -111,9 +111,9 @@ def KIND_reward(case):
 
 
 def random_fields(batch, generator):
-    """Some rollouts are calls of a sub-agent."""
-    called = torch.rand(batch.size, generator=generator) < 0.5
+    """The rollouts of every other group are calls of a sub-agent."""
+    called = batch.groups.index % 2 == 1
     episode = torch.arange(batch.size) // 2
     label = torch.where(called, SUB, MAIN)
     batch = with_rewards(batch, *torch.randint(0, 2, (3, batch.size), generator=generator).to(batch.dtype))
-    return batch.replace(group=2 * batch.group + called).with_rollouts(agent=label, episode=episode)
+    return batch.with_rollouts(agent=label, episode=episode)

@@ -88,7 +88,7 @@ def KIND_rollout(case):
 
 
 def random_fields(batch, generator):
-    """Two agents."""
-    agent = torch.randint(0, 2, (batch.size,), generator=generator)
+    """Two agents, of a group each."""
+    agent = batch.groups.index % 2
     batch = with_rewards(batch, *torch.randint(0, 2, (3, batch.size), generator=generator).to(batch.dtype))
-    return batch.replace(group=2 * batch.group + agent).with_rollouts(agent=agent)
+    return batch.with_rollouts(agent=agent)
