@@ -30,6 +30,7 @@ class TextRenderer:
             text, nor frame a turn of the template), "all", "none", or their names.
         context_length: most tokens of context and completion together; None if the model has no limit.
         stop_ids: tokens that end a completion.
+        told_rewriting: it was said that the chat template rewrites what was said before.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class TextRenderer:
         self.prompt_format: PromptFormat = prompt_format
         self.special_tokens = special_tokens
         self.context_length = context_length
+        self.told_rewriting = False
         of = name or "the model"
         if bos and getattr(tokenizer, "bos_token_id", None) is None:
             raise UsageError(f"--bos: the tokenizer of {of} has no beginning-of-sequence token")
@@ -188,6 +190,22 @@ class TextRenderer:
         if end is None or last != end or end not in ids:
             return ids
         return ids[ids.index(end) + 1 :]
+
+    def written(
+        self, prompt: Prompt, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), *, new: int = 0
+    ) -> str | None:
+        """A whole conversation as the chat template writes it, up to where the policy speaks; None where none does.
+
+        Args:
+            prompt: what the conversation began with; see `templated`.
+            new: of the messages, the last ones that must stand in the text; a template may leave out others.
+
+        Raises:
+            UsageError: the template refuses the messages, or leaves out a new one.
+        """
+        if not self.templated(prompt.source):
+            return None
+        return render_chat(self.tokenizer, messages, tools, self.name or "the model", new=new)
 
     def _end(self, templated: bool) -> int | None:
         """The token that ends a completion; None if nothing is known to."""

@@ -28,9 +28,14 @@ class Turn:
     frame: frozenset[int] = frozenset()
 
 
-def render_chat(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], of: str) -> str:
+def render_chat(
+    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], of: str, *, new: int | None = None
+) -> str:
     """Messages through the chat template, up to where the assistant goes on: after its own last message, if that is the
     last of all, or at the beginning of the next.
+
+    Args:
+        new: of the messages, the last ones that must stand in the text; None: all.
 
     Raises:
         UsageError: the template refuses the messages, or leaves one out; or the last one cannot be gone on with.
@@ -48,7 +53,7 @@ def render_chat(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Map
     if not messages:
         raise UsageError("the only message is the assistant's, and empty: begin with a user's message")
     text = _rendered(tokenizer, messages, tools, of, goes_on)
-    _all_shown(tokenizer, messages, tools, text, of)
+    _all_shown(tokenizer, messages, tools, text, of, since=0 if new is None else len(messages) - new)
     if not goes_on:
         return text
     said = str(last["content"])
@@ -155,14 +160,14 @@ def _works(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[
 
 
 def _all_shown(
-    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], text: str, of: str
+    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], text: str, of: str, since: int = 0
 ) -> None:
     """Templates leave out roles that they do not know, without a word.
 
     Raises:
-        UsageError: this one leaves out a message.
+        UsageError: this one leaves out a message, of those from `since` on.
     """
-    said = [i for i, message in enumerate(messages) if str(message["content"]).strip()]
+    said = [i for i, message in enumerate(messages) if i >= since and str(message["content"]).strip()]
     if all(_stands(messages[i], text) for i in said):
         return
     marked = [{**message, "content": MARK.format(i)} if i in said else message for i, message in enumerate(messages)]

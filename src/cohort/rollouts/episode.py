@@ -13,9 +13,10 @@ from cohort.data.prompts import LONGEST_TOKEN
 from cohort.environments.base import End, Environment, Observation, Step
 from cohort.environments.factory import EnvironmentFactory
 from cohort.errors import shown
+from cohort.policies.conversation import Conversation, History, messages_of
 from cohort.rewards.grader import ENVIRONMENT
 from cohort.seeds import derive
-from cohort.types import Context, Message, Request, Rollout, Segment, Status, Turn
+from cohort.types import Context, Message, Prompt, Request, Rollout, Segment, Status, Turn
 from cohort.types.policy import Renderer
 
 
@@ -59,6 +60,8 @@ class Episode:
         given: the request as it came, before the environment showed anything.
         opening: what the environment showed first, where that is not the prompt.
         began: when it was reset, on the clock of `time.monotonic`.
+        history: see `Runner`.
+        dialogue: what was shown and said, once the environment has shown something.
     """
 
     request: Request
@@ -80,6 +83,8 @@ class Episode:
     limits: Limits = field(default_factory=Limits)
     opening: tuple[Message, ...] = ()
     began: float = field(default_factory=time.monotonic)
+    history: History = "auto"
+    dialogue: Conversation | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.given = self.request
@@ -94,8 +99,21 @@ class Episode:
         """Actions that may still follow."""
         limit = renderer.context_length or math.inf
         here = self.place
-        left = self.request.max_new_tokens - (here - len(self.request.prefix))
-        return int(min(left, limit - len(self.request.context) - here))
+        most = self.request.max_new_tokens + len(self.request.prefix)
+        start, context = self.context.at(here)
+        # What a piece's context has grown by counts as what stands between turns does.
+        grown = 0 if self.dialogue is None else self.dialogue.grown
+        return int(min(most - here, most - grown - (here - start), limit - len(context) - (here - start)))
+
+    @property
+    def context(self) -> Context:
+        """What it is conditioned on, with all pieces."""
+        return self.request.context if self.dialogue is None else self.dialogue.context
+
+    @property
+    def actions(self) -> list[int]:
+        """All actions so far."""
+        return [action for segment in self.segments for action in segment.actions]
 
     def seed(self) -> int:
         """Of the environment."""
@@ -121,16 +139,18 @@ class Episode:
         texts_alone(seen)
         self.tools = seen.tools or prompt.tools
         if seen.content == prompt.source:
+            self._talk(renderer, prompt, prompt.text, system)
             return
         if renderer.context_length is not None and length_of(seen) > renderer.context_length * LONGEST_TOKEN:
             raise EpisodeError(
                 f"the environment shows {length_of(seen)} characters, of which the model's context of "
                 f"{renderer.context_length} tokens holds {renderer.context_length * LONGEST_TOKEN} at the very most"
             )
-        self.opening = tuple(messages_of(seen))
-        context = Context(renderer.prompt(seen.content, system, self.tools)[1])
+        self.opening = tuple(messages_of(seen.content))
+        text, tokens = renderer.prompt(seen.content, system, self.tools)
+        context = Context(tokens)
         # What goes on from inside a rollout stands in its context already.
-        if request.parent is not None and request.context != context:
+        if request.parent is not None and request.context.tokens != context.tokens:
             raise EpisodeError(
                 "the environment shows something else than it showed the rollout that this one goes on from"
             )
@@ -138,13 +158,20 @@ class Episode:
             raise EpisodeError(
                 "the method's guidance puts something into the prompt, but the environment shows another: leave one of them out"
             )
-        self.request = replace(request, context=context)
+        if request.parent is None:
+            self.request = replace(request, context=context)
+        self._talk(renderer, replace(prompt, source=seen.content), text, system)
         room = self.room(renderer)
         if room < 1:
             raise EpisodeError(
                 f"the environment shows {len(context)} tokens, and the model takes {renderer.context_length}, answer included"
             )
         self.request = replace(self.request, max_new_tokens=room)
+
+    def _talk(self, renderer: Renderer, prompt: Prompt, text: str, system: str | None) -> None:
+        self.dialogue = Conversation(
+            renderer, prompt, self.request.context, text, system, self.tools, history=self.history
+        )
 
     def order(self, renderer: Renderer) -> Request:
         """The request for the turn that comes now."""
@@ -154,6 +181,7 @@ class Episode:
             return asked if asked.max_new_tokens <= most else replace(asked, max_new_tokens=int(most))
         return replace(
             self.request,
+            context=self.context,
             history=tuple(self.segments),
             seed=derive(self.request.seed, "turn", len(self.turns)),
             max_new_tokens=int(min(self.room(renderer), most)),
@@ -163,6 +191,8 @@ class Episode:
         """Take what the policy said."""
         self.segments.append(segment)
         self.said = {"role": "assistant", "content": text}
+        assert self.dialogue is not None
+        self.dialogue.said(self.said, self.actions[self.start :])
         if not finished:
             self.over()
             self.stop("tokens")
@@ -179,7 +209,9 @@ class Episode:
 
     def over(self, reward: float | None = None) -> None:
         """The turn that goes on ends."""
-        self.turns.append(Turn(self.start, self.place, (self.said,), reward))
+        start, context = self.context.at(self.start)
+        own = context if start == self.start and self.start else None
+        self.turns.append(Turn(self.start, self.place, (self.said,), reward, own))
 
     def take(self, step: Step, seen: Observation | None, renderer: Renderer, system: str | None = None) -> Episode:
         """Take what the environment made of the turn; the conversation that goes on with what it shows next.
@@ -224,6 +256,7 @@ class Episode:
             conversation=seen.conversation,
             cast=self.cast,
             limits=self.limits,
+            history=self.history,
         )
 
     def hear(self, seen: Observation, renderer: Renderer) -> None:
@@ -233,18 +266,19 @@ class Episode:
             EpisodeError: it cannot be shown.
         """
         texts_alone(seen)
-        self.tools = seen.tools or self.tools
-        last = next((s.actions[-1] for s in reversed(self.segments) if s.actions), None)
-        room = self.room(renderer)
-        ids: tuple[int, ...] | None = None
-        if length_of(seen) <= room * LONGEST_TOKEN:
-            ids = renderer.answer(self.request.prompt, seen.content, last, self.tools)
-        if ids is None or room <= len(ids):
+        assert self.dialogue is not None
+        self.tools = self.dialogue.tools = seen.tools or self.tools
+        if length_of(seen) > self.room(renderer) * LONGEST_TOKEN:
+            self.stop("tokens")
+            return
+        ids = self.dialogue.heard(seen.content, self.actions, fresh=seen.fresh)
+        if self.room(renderer) <= len(ids or ()):
             self.stop("tokens")
             return
         turn = self.turns[-1]
-        self.turns[-1] = replace(turn, messages=(*turn.messages, *messages_of(seen)))
-        self.segments.append(Segment(ids, "environment"))
+        self.turns[-1] = replace(turn, messages=(*turn.messages, *messages_of(seen.content)))
+        if ids is not None:
+            self.segments.append(Segment(ids, "environment"))
         self.start = self.place
 
     def live_again(self, step: Step, seen: Observation | None) -> None:
@@ -256,13 +290,18 @@ class Episode:
         turn = self.again.pop(0)
         if seen is not None and self.speaker(seen) is not self:
             raise EpisodeError("an episode of several agents cannot be gone on from inside")
-        if seen is None or tuple(messages_of(seen)) != turn.messages[1:]:
+        if seen is None or tuple(messages_of(seen.content)) != turn.messages[1:]:
             raise EpisodeError(
                 "the environment answered differently when an episode of its was lived through again, to go on from inside it: "
                 "with the same row, seed and messages it must give the same answers"
             )
         self.count(step)
         self.turns.append(replace(turn, reward=step.reward))
+        assert self.dialogue is not None
+        self.tools = self.dialogue.tools = seen.tools or self.tools
+        self.dialogue.said(turn.messages[0], self.actions[turn.start : turn.end])
+        place = self.again[0].start if self.again else self.start
+        self.dialogue.heard_again(seen.content, place, fresh=seen.fresh)
 
     def count(self, step: Step) -> None:
         """Add up what a turn was worth."""
@@ -306,7 +345,12 @@ class Episode:
         )
 
 
-def begin(factory: EnvironmentFactory, requests: Sequence[Request], limits: Limits = Limits()) -> list[Episode]:
+def begin(
+    factory: EnvironmentFactory,
+    requests: Sequence[Request],
+    limits: Limits = Limits(),
+    history: History = "auto",
+) -> list[Episode]:
     """An episode for every request; the environments of a prompt are made together."""
     groups: dict[str, list[int]] = {}
     for i, request in enumerate(requests):
@@ -321,6 +365,7 @@ def begin(factory: EnvironmentFactory, requests: Sequence[Request], limits: Limi
             again=list(request.turns),
             start=_behind_answers(request) if request.turns else 0,
             limits=limits,
+            history=history,
         )
         for request in requests
     ]
@@ -344,14 +389,9 @@ def name_of(request: Request) -> str:
     return f"{request.seed:016x}"
 
 
-def messages_of(seen: Observation) -> list[Message]:
-    """What is shown, as messages."""
-    return [{"role": "user", "content": seen.content}] if isinstance(seen.content, str) else seen.content
-
-
 def length_of(seen: Observation) -> int:
     """Characters that are shown."""
-    return sum(len(str(message["content"])) for message in messages_of(seen))
+    return sum(len(str(message["content"])) for message in messages_of(seen.content))
 
 
 def texts_alone(seen: Observation) -> None:
@@ -368,9 +408,9 @@ def why(what: str, error: BaseException) -> str:
 
 
 def _behind_answers(request: Request) -> int:
-    """Where the turn begins that a request goes on with: behind the environment's last answer."""
-    at, start = 0, 0
+    """Where the turn begins that a request goes on with: behind the environment's last answer, or where a piece begins."""
+    at, start = 0, request.context.last
     for segment in request.history:
         at += len(segment)
-        start = at if segment.writer == "environment" else start
+        start = max(start, at) if segment.writer == "environment" else start
     return start

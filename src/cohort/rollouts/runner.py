@@ -23,6 +23,7 @@ from cohort.engine.stopping import first_stop
 from cohort.environments.base import observed, stepped
 from cohort.environments.factory import EnvironmentFactory
 from cohort.errors import UsageError
+from cohort.policies.conversation import History
 from cohort.policies.passes import log_probs
 from cohort.rollouts.answers import GRACE, Answers
 from cohort.rollouts.episode import Episode, EpisodeError, Limits, begin, why
@@ -43,6 +44,8 @@ class Runner:
         version: of the policy's weights: updates so far.
         entropy_tokens: most padded tokens in a pass for entropies that are read but which the engine does not report;
             0 if the method does not read them.
+        history: what becomes of what was said before where the chat template rewrites it; see
+            `cohort.policies.conversation`.
     """
 
     policy: Policy
@@ -53,13 +56,14 @@ class Runner:
     version: int = 0
     entropy_tokens: int = 0
     limits: Limits = field(default_factory=Limits)
+    history: History = "auto"
 
     def run(self, requests: Sequence[Request]) -> list[Rollout]:
         """A rollout for every request, in their order; not scored.
 
         What fails in an environment ends its own episode (status "failed"), and no other.
         """
-        episodes = _Run(self).finish(begin(self.environments, requests, self.limits))
+        episodes = _Run(self).finish(begin(self.environments, requests, self.limits, self.history))
         return over_parts(self.with_entropies, [episode.rollout() for episode in episodes])
 
     def text(self, tokens: Sequence[int], finished: bool, stop: str | None = None) -> str:
@@ -155,7 +159,7 @@ class _Run:
             return
         number, completion = found
         episode = self.drawing.pop(number)
-        tokens = [action for segment in episode.segments for action in segment.actions][episode.start :]
+        tokens = episode.actions[episode.start :]
         text = self.runner.text([*tokens, *completion.tokens], completion.finished, completion.stop)
         episode.drawn(self._segment(completion), text, completion.finished)
         if episode.status is None:

@@ -111,13 +111,13 @@ class StepSampler:
             )
         return [rollout.text for rollout in self.generate(requests, alone=True)]
 
-    def _room(self, context: Sequence[int], prefix: Sequence[int] = ()) -> int:
-        """Tokens that may still be drawn after a context and a prefix."""
+    def _room(self, context: Sequence[int]) -> int:
+        """Tokens that may still be drawn after a context."""
         limit = self.runner.policy.renderer.context_length or math.inf
-        return int(max(1, min(self.max_new_tokens, limit - len(context) - len(prefix))))
+        return int(max(1, min(self.max_new_tokens, limit - len(context))))
 
     def _fitted(self, request: Request) -> Request:
-        room = self._room(request.context, request.prefix)
+        room = self._room(request.context.before(request.prefix))
         return request if request.max_new_tokens <= room else replace(request, max_new_tokens=room)
 
 

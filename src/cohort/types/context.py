@@ -43,6 +43,11 @@ class Context(Sequence[int]):
     def __iter__(self) -> Iterator[int]:
         return iter(self.tokens)
 
+    @property
+    def last(self) -> int:
+        """Place at which the last piece begins."""
+        return self.rebuilt[-1][0] if self.rebuilt else 0
+
     def at(self, place: int) -> tuple[int, Context]:
         """(first action, context) of the piece that the action at `place` belongs to."""
         found = (0, self)

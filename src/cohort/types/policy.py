@@ -44,9 +44,11 @@ class Renderer(Protocol):
 
     Attributes:
         context_length: most actions of context and rollout together; None if there is no limit.
+        told_rewriting: it was said that the chat template rewrites what was said before.
     """
 
     context_length: int | None
+    told_rewriting: bool
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -75,8 +77,11 @@ class Renderer(Protocol):
         """
         ...
 
-    def encode(self, text: str, *, start: bool = False) -> tuple[int, ...]:
+    def encode(self, text: str, *, start: bool = False, templated: bool | None = None) -> tuple[int, ...]:
         """A text as actions, as it stands behind others; with `start`, as the beginning of a context.
+
+        Args:
+            templated: a chat template made the text; None: if there is one.
 
         Raises:
             UsageError: there are no actions for it.
@@ -101,8 +106,27 @@ class Renderer(Protocol):
         """
         ...
 
+    def written(
+        self, prompt: Prompt, messages: Sequence[Message], tools: Sequence[Any] = (), *, new: int = 0
+    ) -> str | None:
+        """A whole conversation as the chat template writes it, up to where the policy speaks; None where none does.
+
+        Args:
+            prompt: what the conversation began with.
+            new: of the messages, the last ones that must stand in the text.
+
+        Raises:
+            UsageError: the template refuses the messages, or leaves out a new one.
+        """
+        ...
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Actions of a rollout as text."""
+        ...
+
+    @property
+    def spell(self) -> Callable[[Sequence[int]], str]:
+        """Actions -> their text as it stands behind others, with that of `special_ids`."""
         ...
 
     def message(self, text: str, tools: Sequence[Any] = (), before: str = "") -> Message:
