@@ -32,7 +32,8 @@ class Conversation:
     Attributes:
         prompt: what it began with: its `source` is what was shown first.
         context: what the policy is conditioned on, with all pieces.
-        text: what the chat template wrote in place of the present piece's context.
+        text: what the chat template wrote of the conversation up to where the present turn begins; None where that is not
+            known.
         system: system message of the run.
         tools: schemas of functions that the policy may call.
         messages: since the conversation last began anew.
@@ -43,7 +44,7 @@ class Conversation:
     renderer: Renderer
     prompt: Prompt
     context: Context
-    text: str
+    text: str | None
     system: str | None = None
     tools: Sequence[Mapping[str, Any]] = ()
     history: History = "auto"
@@ -53,7 +54,7 @@ class Conversation:
 
     def __post_init__(self) -> None:
         self._turn: tuple[Message, Sequence[int]] = ({"role": "assistant", "content": ""}, ())
-        self._begin(self.prompt.source, self.text, self.context.tokens)
+        self._begin(self.prompt.source, self.text or "", self.context.tokens)
 
     def _begin(self, source: str | list[Message], text: str, tokens: tuple[int, ...]) -> None:
         self.prompt, self.text, self.began = replace(self.prompt, source=source), text, (text, tokens)
@@ -81,10 +82,13 @@ class Conversation:
         """Take the policy's turn and what was said to it into the messages."""
         message, turn = self._turn
         stop = bool(turn) and turn[-1] in self.renderer.stop_ids
+        own = turn[:-1] if stop else turn
         # With all special tokens: one that the policy chose is no change that the template made.
-        whole = {"role": "assistant", "content": self.renderer.spell(turn[:-1] if stop else turn)}
+        sampled: Message = {"role": "assistant", "content": self.renderer.spell(own)}
+        if message.get("call_errors") or (message.get("tool_calls") and not self.renderer.writes_calls):
+            message = {"role": "assistant", "content": self.renderer.decode(own)}  # else calls would be lost
         self.messages = [*_with_turn(self.messages, message), *answer]
-        self.sampled = [*_with_turn(self.sampled, whole), *answer]
+        self.sampled = [*_with_turn(self.sampled, sampled), *answer]
 
     def heard(
         self, seen: str | list[Message], actions: Sequence[int], *, fresh: bool = False
@@ -108,22 +112,23 @@ class Conversation:
             return None
         answer = messages_of(seen)
         self._answered(answer)
-        own = actions[self.context.at(len(actions))[0] :]
         if self.history != "append":
             written = None
             same = self.history == "rebuild" or self.sampled == self.messages
             for messages in [self.messages] if same else [self.sampled, self.messages]:
                 written = self._written(messages, len(answer)) or written
-                tail = None if written is None or self.history == "rebuild" else self._behind(written, own)
+                tail = None if written is None or self.history == "rebuild" else self._behind(written)
                 if tail is not None:
+                    self.text = written
                     return self.renderer.encode(tail)
             context = None if written is None else self._context(written)
             if written is not None and context is not None:
-                self._tell(written, own)
+                self._tell(written)
                 self.text, self.sampled = written, list(self.messages)
                 self._rebuild(len(actions), context)
                 return None
-        return self.renderer.answer(self.prompt, seen, own[-1] if own else None, self.tools)
+        self.text = None
+        return self.renderer.answer(self.prompt, seen, actions[-1] if actions else None, self.tools)
 
     def heard_again(self, seen: str | list[Message], place: int, *, fresh: bool = False) -> None:
         """Take an answer that stands in the history already, and behind which the policy spoke at `place`."""
@@ -134,8 +139,8 @@ class Conversation:
         answer = messages_of(seen)
         self._answered(answer)
         if started == place:
-            self.text = self._written(self.messages, len(answer)) or ""
             self.sampled = list(self.messages)
+        self.text = self._written(self.sampled, len(answer)) or self._written(self.messages, len(answer))
 
     def _written(self, messages: Sequence[Message], new: int) -> str | None:
         """The conversation as the chat template writes it; None where there is none, or it does not take it whole."""
@@ -144,14 +149,11 @@ class Conversation:
         except UsageError:
             return None
 
-    def _behind(self, written: str, own: Sequence[int]) -> str | None:
-        """What a text says behind the present piece's context and actions; None if it does not begin with them."""
-        if not written.startswith(self.text):
+    def _behind(self, written: str) -> str | None:
+        """What a text says behind what was written before and the turn that was sampled; None if it does not begin so."""
+        if self.text is None or not written.startswith(self.text):
             return None
-        tail, spoken = written[len(self.text) :], self.renderer.spell(own)
-        if not tail.startswith(spoken):
-            # Some tokenizers do not give a text back as it was.
-            tail = self.renderer.spell(self.renderer.encode(tail))
+        tail, spoken = written[len(self.text) :], self.renderer.spell(self._turn[1])
         return tail[len(spoken) :] if tail.startswith(spoken) else None
 
     def _context(self, written: str) -> tuple[int, ...] | None:
@@ -164,12 +166,12 @@ class Conversation:
     def _rebuild(self, place: int, tokens: tuple[int, ...]) -> None:
         self.context = replace(self.context, rebuilt=(*self.context.rebuilt, (place, Context(tokens))))
 
-    def _tell(self, written: str, own: Sequence[int]) -> None:
+    def _tell(self, written: str) -> None:
         """Say once that the template rewrites history."""
         if self.history == "rebuild" or self.renderer.told_rewriting:
             return
         self.renderer.told_rewriting = True
-        stood = self.text + self.renderer.spell(own)
+        stood = (self.text or "") + self.renderer.spell(self._turn[1])
         at = next((i for i, (a, b) in enumerate(zip(stood, written, strict=False)) if a != b), len(stood))
         warnings.warn(
             "the chat template rewrites what was said in earlier turns: where the policy's tokens say "

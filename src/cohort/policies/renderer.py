@@ -92,7 +92,7 @@ class TextRenderer:
     ) -> tuple[str | list[Message], str | None, Tools]:
         """What `render` is given to show functions that the policy may call: where the chat template writes no calls, the
         system message describes them (`cohort.policies.calls.described`), or the first message where there is none."""
-        if not tools or self.calls is not PLAIN:
+        if not tools or self.writes_calls:
             return source, system, tools
         text = described(tools)
         if isinstance(source, str) and not self.templated(source):
@@ -180,7 +180,7 @@ class TextRenderer:
         Raises:
             UsageError: the template refuses the messages or leaves one out, or there is none for those that need one.
         """
-        if not isinstance(said, str) and self.calls is PLAIN:
+        if not isinstance(said, str) and not self.writes_calls:
             said = results(said)
         if not self.templated(prompt.source):
             return self.encode(said if isinstance(said, str) else "\n\n" + self._joined(said))
@@ -205,6 +205,7 @@ class TextRenderer:
         """
         if not self.templated(prompt.source):
             return None
+        messages = messages if self.writes_calls else results(messages)
         return render_chat(self.tokenizer, messages, tools, self.name or "the model", new=new)
 
     def _end(self, templated: bool) -> int | None:
@@ -256,6 +257,11 @@ class TextRenderer:
     def calls(self) -> Format:
         """How the model writes tool calls."""
         return format_of(self._template)
+
+    @property
+    def writes_calls(self) -> bool:
+        """True if the chat template writes tool calls; otherwise they stand in the text of messages."""
+        return self.calls is not PLAIN
 
     @property
     def _template(self) -> str:

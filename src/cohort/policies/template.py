@@ -74,7 +74,13 @@ def between(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping
     try:
         text = _rendered(tokenizer, [*before, *messages], tools, of, goes_on=False)
         _all_shown(tokenizer, [*before, *messages], tools, text, of)
-        return text.partition(said)[2]
+        _, found, behind = text.partition(said)
+        if not found:
+            raise UsageError(
+                f"the chat template of {of} changes what the assistant said, so that nothing can be put behind that as it "
+                "was sampled: use history=rebuild, without guidance in the prompt, or another template"
+            )
+        return behind
     except UsageError:
         behind_calls = _behind_calls(tokenizer, messages, tools)
         if behind_calls is None:

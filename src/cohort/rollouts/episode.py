@@ -346,10 +346,7 @@ class Episode:
 
 
 def begin(
-    factory: EnvironmentFactory,
-    requests: Sequence[Request],
-    limits: Limits = Limits(),
-    history: History = "auto",
+    factory: EnvironmentFactory, requests: Sequence[Request], limits: Limits = Limits(), history: History = "auto"
 ) -> list[Episode]:
     """An episode for every request; the environments of a prompt are made together."""
     groups: dict[str, list[int]] = {}

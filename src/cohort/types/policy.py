@@ -125,6 +125,11 @@ class Renderer(Protocol):
         ...
 
     @property
+    def writes_calls(self) -> bool:
+        """True if the chat template writes tool calls; otherwise they stand in the text of messages."""
+        ...
+
+    @property
     def spell(self) -> Callable[[Sequence[int]], str]:
         """Actions -> their text as it stands behind others, with that of `special_ids`."""
         ...
