@@ -39,7 +39,8 @@ def methods_page() -> str:
     for row in rows:
         made = registry.recipe(row["name"])()
         cost = "; ".join(text.split(":")[0] for text in costs(made) if not text.startswith(("old_logp", "old_entropy")))
-        needs = ", ".join([*(f"column `{c}`" for c in made.columns), *([row["requires"]] if row["requires"] else [])])
+        asked = [f"column `{c}`" for c in made.columns] + [f"column `{c}` (of some rows)" for c in made.sparse_columns]
+        needs = ", ".join([*asked, *([row["requires"]] if row["requires"] else [])])
         lines.append(
             f"| `{row['name']}` | {row['paper']} | {row['idea']} | {row['axes']} | {row['confidence']} | {cost or '-'} "
             f"| {needs or '-'} |"

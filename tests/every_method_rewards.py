@@ -32,3 +32,12 @@ def proximity(completions, answer, **columns):
 def wrong_steps(completions, answer, **columns):
     """Two critiques: the first step is wrong where the result is; the second critique finds nothing."""
     return [[[] if _value(text) == int(a) else [0], []] for text, a in zip(completions, answer, strict=True)]
+
+
+def satisfied(completions, criteria, answer, **columns):
+    """Which of the criteria "right" and "worked out" a completion satisfies."""
+    met = [
+        {"right": _value(text) == int(a), "worked out": "=" in text}
+        for text, a in zip(completions, answer, strict=True)
+    ]
+    return [[known[name] for name in names] for known, names in zip(met, criteria, strict=True)]

@@ -49,6 +49,9 @@ ROWS: list[dict[str, Any]] = [
         "knowledge": ["one digit"],
         "planning": [],
         "steps": ["8 letters", answer(letter)],
+        "hint": answer(letter),
+        "document": "digits",
+        "rubric": [{"criterion": "right", "weight": 2, "factual": True}, {"criterion": "short", "weight": 1}],
     }
     for i, letter in enumerate(LETTERS)
 ]

@@ -42,9 +42,22 @@ HYPER = {
     "rank-grpo": "(num_items=1)",
     # Every prompt of the data set is tried each time.
     "vas": "(scoring_rollouts=2, refresh=10)",
+    "rgr-grpo": f"(judge='{REWARDS}:satisfied')",
     "scaf-grpo": "(warmup_steps=0)",
 }
-COLUMNS = ("arspo", "dagrpo", "f-hal", "ghpo", "group-robust-po", "rank-grpo", "sage", "scaf-grpo")
+COLUMNS = (
+    "arspo",
+    "dagrpo",
+    "f-hal",
+    "ghpo",
+    "group-robust-po",
+    "guide",
+    "policy-rollout",
+    "rank-grpo",
+    "rgr-grpo",
+    "sage",
+    "scaf-grpo",
+)
 
 
 def with_columns(path: Path) -> Path:
@@ -57,6 +70,8 @@ def with_columns(path: Path) -> Path:
         for i, row in enumerate(rows):
             solution, kept = toy.worked_out(row), {"answer": row["answer"], "items": [row["answer"]], "task": i % 2}
             kept |= {"knowledge": ["+ adds, - takes away"], "planning": [], "steps": solution.split("=")[:-1]}
+            kept |= {"hint": solution.split("=")[0], "document": "Work step by step."}
+            kept |= {"rubric": [{"criterion": "right", "factual": True}, {"criterion": "worked out"}]}
             prompt = f"{row['metadata']['expression']} ="
             pair = {"chosen": solution, "rejected": f"maybe {int(row['answer']) + 1}"}
             file.write(json.dumps({"prompt": prompt, "solution": solution, **kept, **pair}) + "\n")

@@ -40,11 +40,14 @@ def test_scripts_run(
     assert [path.name for path in tmp_path.iterdir()] in ([], ["out"])
 
 
-@pytest.mark.parametrize("method", ["ghpo", "sage", "scaf-grpo(warmup_steps=0)"])
+GUIDING = ("ghpo", "guide(max_rounds=1)", "policy-rollout", "rgr-grpo", "sage", "scaf-grpo(warmup_steps=0)")
+
+
+@pytest.mark.parametrize("method", GUIDING)
 def test_the_data_has_the_columns_of_methods_that_guide(method: str, micro_root: Path) -> None:
     given = {"data": str(EXAMPLES / "data/guided.jsonl"), "reward": ["number"], "prompts_per_step": 4, "group_size": 2}
     with micro.ready(micro_root, method, steps=1, **given) as parts:
         (result,) = micro.train(*parts)
-    assert len(result.rollouts) == 8
-    # Nothing is solved, so that all that the method can put into the prompt was put there.
+    # Nothing is solved, so that all that a method can put into the prompt was put there.
+    assert len(result.rollouts) == (16 if method == "policy-rollout" else 8)
     assert result.metrics["tokens"] > 8 * 4

@@ -42,3 +42,9 @@ def better(first: list[str], second: list[str], answer: list[str], **_: Any) -> 
 def same(first: list[str], second: list[str], **_: Any) -> list[bool]:
     """Answers that are the same in lower case."""
     return [a.lower() == b.lower() for a, b in zip(first, second, strict=True)]
+
+
+def satisfied(prompts, completions, criteria, answer, **columns):
+    """Which of the criteria "right" and "short" an answer satisfies."""
+    found = [{"right": text == str(a), "short": len(text) == 1} for text, a in zip(completions, answer, strict=True)]
+    return [[known[name] for name in names] for known, names in zip(found, criteria, strict=True)]

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from cohort.errors import UsageError
 from cohort.signals.questions import question, rewrite_question
-from cohort.types import Context, Group, Request, Rollout
+from cohort.types import Context, Group, Request, Rollout, grouped
 from cohort.types.access import Sampler
 
 
@@ -37,7 +37,7 @@ def accuracy(group: Group) -> float:
 
 
 def with_guidance(
-    request: Request, template: str, text: str, sampler: Sampler, *, salt: int = 0, **meta: object
+    request: Request, template: str, text: str, sampler: Sampler, *, whole: bool = False, salt: int = 0, **meta: object
 ) -> Request:
     """The request on a prompt that shows `text`, cut from the left where the model's context would not hold the completion.
 
@@ -45,7 +45,11 @@ def with_guidance(
 
     Args:
         template: with the places {question} and {text}.
+        whole: the text is not to be cut.
         salt, meta: see `rewrite_question`.
+
+    Raises:
+        UsageError: it would have to be cut all the same.
     """
     while text:
         shown = template.format(question=question(request.prompt), text=text)
@@ -54,6 +58,12 @@ def with_guidance(
         over = 0 if limit is None else len(made.context) + request.max_new_tokens - limit
         if over <= 0:
             return made
+        if whole:
+            raise UsageError(
+                f"{request.prompt.where or 'a prompt'}: with what the method puts into it the prompt has {len(made.context)} "
+                f"tokens, which leaves no room for {request.max_new_tokens} more in the model's context of {limit}: shorten "
+                "the text, or lower max_new_tokens"
+            )
         # At least one character a round; of tokens that are several characters too few go, and the next round takes more.
         text = text[over:]
     return replace(request, seed=request.seed + salt, meta={**request.meta, **meta})
@@ -73,6 +83,11 @@ def without_guidance(rollout: Rollout) -> Rollout:
         )
     plain = replace(rollout.request, context=Context(rollout.prompt.tokens))
     return rollout.replace(request=plain).unscored()
+
+
+def draw_groups(sampler: Sampler, requests: Sequence[Request]) -> dict[str, Group]:
+    """prompt id -> the group of its rollouts, drawn and scored; nothing is drawn for no requests."""
+    return {group.prompt.id: group for group in grouped(sampler.draw(requests))} if requests else {}
 
 
 def flattened(groups: Iterable[Group]) -> list[Rollout]:

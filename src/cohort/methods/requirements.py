@@ -87,16 +87,23 @@ class Requirements(ABC):
     @property
     def columns(self) -> dict[str, str]:
         """Columns that every row of the data set must have -> the function that reads it."""
-        named = ((stage.all_hyper[name], stage.name) for _, stage in self.stages() for name in stage.declared.columns)
-        return {str(column): reader for column, reader in named if column is not None}
+        return self._named("columns")
+
+    @property
+    def sparse_columns(self) -> dict[str, str]:
+        """Columns that some row of the data set must have -> the function that reads it."""
+        return self._named("sparse_columns")
 
     @property
     def components(self) -> dict[str, str]:
         """Rewards that the run must have -> the function that reads it."""
-        named = (
-            (stage.all_hyper[name], stage.name) for _, stage in self.stages() for name in stage.declared.components
-        )
-        return {str(component): reader for component, reader in named if component is not None}
+        return self._named("components")
+
+    def _named(self, kind: str) -> dict[str, str]:
+        """What the hyperparameters that are declared as such name -> the function that has the hyperparameter."""
+        stages = [stage for _, stage in self.stages()]
+        named = ((stage.all_hyper[key], stage.name) for stage in stages for key in getattr(stage.declared, kind))
+        return {str(name): reader for name, reader in named if name is not None}
 
     @property
     def functions(self) -> list[tuple[str, str, str, Any]]:

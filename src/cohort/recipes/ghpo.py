@@ -22,10 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cohort.axes.guidance import accuracy, flattened, with_guidance
+from cohort.axes.guidance import accuracy, draw_groups, flattened, with_guidance
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
-from cohort.types import Request, Rollout, grouped
+from cohort.types import Request, Rollout
 from cohort.types.access import Sampler
 from cohort.types.declare import declare
 
@@ -50,7 +50,7 @@ def solution_prefixes(
     start_hint_step: int = 0,
 ) -> list[Rollout]:
     """Draw every group; redraw unsolved ones with longer and longer beginnings of the solution. Source: arXiv:2507.10628."""
-    groups = {group.prompt.id: group for group in grouped(sampler.draw(requests))}
+    groups = draw_groups(sampler, requests)
     for stage, ratio in enumerate(ratios if sampler.step >= start_hint_step else (), 1):
         difficult = {key for key, group in groups.items() if not accuracy(group)}
         again = [
@@ -65,9 +65,7 @@ def solution_prefixes(
             for request in requests
             if request.prompt.id in difficult
         ]
-        if not again:
-            break
-        groups |= {group.prompt.id: group for group in grouped(sampler.draw(again))}
+        groups |= draw_groups(sampler, again)
     return flattened(groups.values())
 
 

@@ -19,10 +19,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from cohort.axes.guidance import by_prompt, with_guidance
+from cohort.axes.guidance import by_prompt, draw_groups, with_guidance
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.types import Group, Request, Rollout, grouped
+from cohort.types import Group, Request, Rollout
 from cohort.types.access import Sampler
 
 WITH_DRAFT = """{question}
@@ -52,7 +52,7 @@ def improved_drafts(requests: Sequence[Request], sampler: Sampler, *, drafts: in
         count, _ = split(len(members), drafts)
         first += members[:count]
         second += members[count:]
-    shown = {group.prompt.id: best(group).text for group in grouped(sampler.draw(first) if first else [])}
+    shown = {key: best(group).text for key, group in draw_groups(sampler, first).items()}
     return sampler.draw([with_guidance(r, WITH_DRAFT, shown.get(r.prompt.id, ""), sampler) for r in second])
 
 

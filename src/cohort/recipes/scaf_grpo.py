@@ -23,10 +23,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from cohort.axes.guidance import accuracy, flattened, with_guidance, without_guidance
+from cohort.axes.guidance import accuracy, draw_groups, flattened, with_guidance, without_guidance
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
-from cohort.types import Group, Request, Rollout, grouped
+from cohort.types import Group, Request, Rollout
 from cohort.types.access import Sampler
 from cohort.types.declare import declare
 
@@ -74,7 +74,7 @@ def scaffold(
     replace_hint_prompt: bool = False,
 ) -> list[Rollout]:
     """Draw every group; the weakest hint that leads to a success gives an unsolved one a rollout. Source: arXiv:2510.19807."""
-    groups = {group.prompt.id: group for group in grouped(sampler.draw(requests))}
+    groups = draw_groups(sampler, requests)
     if sampler.step < warmup_steps:
         return flattened(groups.values())
     columns = {name: column for name, column in zip(TIERS, (knowledge, planning, steps), strict=True) if column}
@@ -87,8 +87,8 @@ def scaffold(
         for rung, (tier, shown) in enumerate(rungs, 1):
             text = f"{NAMES[[*columns][tier]]} Hints: {' '.join(shown)}"
             asked.append(with_guidance(first, WITH_HINT, text, sampler, salt=rung, hint_level=rung))
-    for climbed in grouped(sampler.draw(asked) if asked else []):
-        hinted, key = lowest(climbed), climbed.prompt.id
+    for key, climbed in draw_groups(sampler, asked).items():
+        hinted = lowest(climbed)
         if hinted is not None:
             groups[key] = replaced(groups[key], hinted, twice=replace_num > 1, plainly=replace_hint_prompt)
     return flattened(groups.values())

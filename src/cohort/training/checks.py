@@ -135,7 +135,8 @@ def check_columns(
     named = [(f"{place_of(row)} of the training data", row) for row in rows]
     held_out = [(f"{place_of(row)} of the held-out data", row) for row in eval_rows]
     stored = [(f"{place_of(row)} of the pairs", row) for row in pairs]
-    for where, row in named + ([] if is_offline(config) else held_out) + stored:
+    # Held-out prompts are answered as they are, whatever the method.
+    for where, row in named + stored:
         held = ", ".join(row)
         for column, reader in method.columns.items():
             if row.get(column) in (None, ""):
@@ -143,6 +144,13 @@ def check_columns(
                     f"'{method.name}' ({reader}) reads the column '{column}', which {where} lacks (it has: {held}): add it "
                     "to the data, or name another column in the method"
                 )
+    for column, reader in method.sparse_columns.items():
+        if rows and all(row.get(column) in (None, "") for row in rows):
+            raise UsageError(
+                f"'{method.name}' ({reader}) reads the column '{column}', which no row of the training data has (they have: "
+                f"{', '.join(dict.fromkeys(name for row in rows for name in row))}): add it to the rows that can have it, or "
+                "name another column in the method"
+            )
     # Stored completions are not rewarded: their labels are.
     for where, row in named + held_out:
         held = ", ".join(row)

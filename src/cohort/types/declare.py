@@ -44,6 +44,7 @@ class Declaration:
         teacher: True if it needs a slowly moving copy of the policy; its hyperparameters `teacher_decay` and
             `teacher_every` say how slowly.
         columns: hyperparameters that name a column of the data set, which every row must have.
+        sparse_columns: the same, but a row may lack it where another has it.
         components: hyperparameters that name a reward of the run (with weight 0 if it should not count by itself).
         functions: hyperparameters that name a function of the user's, as path.py:function -> how it is called, and what
             it returns. It is optional where the parameter has a default.
@@ -66,6 +67,7 @@ class Declaration:
     offline: bool = False
     teacher: bool = False
     columns: tuple[str, ...] = ()
+    sparse_columns: tuple[str, ...] = ()
     components: tuple[str, ...] = ()
     functions: Mapping[str, str] = field(default_factory=dict)
     provides: tuple[str, ...] = ()
@@ -129,6 +131,7 @@ def declare(
     offline: bool | None = None,
     teacher: bool | None = None,
     columns: tuple[str, ...] | None = None,
+    sparse_columns: tuple[str, ...] | None = None,
     components: tuple[str, ...] | None = None,
     functions: Mapping[str, str] | None = None,
     provides: tuple[str, ...] | None = None,
@@ -144,6 +147,7 @@ def declare(
         "offline": offline,
         "teacher": teacher,
         "columns": columns,
+        "sparse_columns": sparse_columns,
         "components": components,
         "functions": functions,
         "provides": provides,
