@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 End = Literal["done", "turns", "tokens", "seconds", "failed", "unparseable"]
 
 
+class EnvironmentFailed(Exception):
+    """An environment in another process did not answer: what it raised there, or what became of it."""
+
+
+class Gone(EnvironmentFailed):
+    """Its process died, or was ended."""
+
+
+class Late(EnvironmentFailed):
+    """It did not answer in time."""
+
+
 @dataclass(frozen=True)
 class Observation:
     """What an environment shows to the policy.

@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cohort.environments.base import Observation, Step
+from cohort.environments.base import EnvironmentFailed, Gone, Late, Observation, Step
 from cohort.environments.spec import EnvironmentSpec, Offer
 from cohort.errors import UsageError, shown
 from cohort.rewards.child import LOADING, LOOK, Child, status
@@ -33,14 +33,6 @@ if TYPE_CHECKING:
 PATIENCE = 5.0
 # Processes where the configuration does not say how many.
 PROCESSES = 4
-
-
-class EnvironmentFailed(Exception):
-    """An environment did not answer: what it raised, or what became of it or of its process."""
-
-
-class Late(EnvironmentFailed):
-    """It did not answer in time."""
 
 
 class Answer(Future[Any]):
@@ -171,9 +163,8 @@ class Pool:
         except EnvironmentFailed as error:
             said = self._said[-1].tail() if self._said else ""
             self.close()
-            raise UsageError(
-                f"{self.spec.name}: {error}" + (f"; the last that it said:\n{said}" if said else "")
-            ) from None
+            problem = str(error) if str(error).startswith("environment ") else f"{self.spec.name}: {error}"
+            raise UsageError(problem + (f"; the last that it said:\n{said}" if said else "")) from None
 
     # environments ---------------------------------------------------------------------------------------------------
 
@@ -242,7 +233,7 @@ class Pool:
     ) -> Answer:
         answer, number = Answer(), next(self._numbers)
         if host.dead:
-            answer.set_exception(EnvironmentFailed(host.dead))
+            answer.set_exception(Gone(host.dead))
             return answer
         host.calls[number] = Call(answer, limit, to, read, time.monotonic() + limit if host.ready else None)
         host.out.append(memoryview(frame(pickle.dumps({**message, "number": number}))))
@@ -259,7 +250,7 @@ class Pool:
         host.close()
         calls, host.calls = list(host.calls.values()), {}
         for call in calls:
-            call.answer.set_exception(EnvironmentFailed(why))
+            call.answer.set_exception(Gone(why))
         self._nudge()
 
     def _nudge(self) -> None:
@@ -411,9 +402,19 @@ class Remote:
         (host, number), self.lost = self.home, True
         if host.dead:
             return None
-        answer = self._ask("close", b"")
-        answer.add_done_callback(lambda done: self.pool.leave(host, number, hangs=isinstance(done.exception(), Late)))
-        return answer
+        closed, asked = Answer(), self._ask("close", b"")
+
+        def tell(done: Future[Any]) -> None:
+            error = done.exception()
+            self.pool.leave(host, number, hangs=isinstance(error, Late))
+            # What its process held is gone with it.
+            if error is None or isinstance(error, Gone):
+                closed.set_result(None)
+            else:
+                closed.set_exception(error)
+
+        asked.add_done_callback(tell)
+        return closed
 
     def _ask(self, what: str, given: bytes) -> Answer:
         assert self.home is not None

@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from types import FrameType
 from typing import IO, Any
 
 from cohort.environments.base import Observation, Step, observed
@@ -28,7 +29,7 @@ from cohort.rewards.frames import read_frame, write_frame
 from cohort.rewards.worker import Streams, end_with, outlast_signals
 
 # Most bytes of an answer.
-LARGEST = 64_000_000
+LARGEST = 16_000_000
 # Characters of an error, and of where an environment is.
 ERROR, PLACE = 2000, 600
 
@@ -65,14 +66,18 @@ class Home:
                 self.thread.shutdown(wait=False)
 
     def where(self) -> str:
-        """The line in which it is."""
-        frames = list(traceback.StackSummary())
+        """The line of the user's in which it is; empty if it is not known."""
+        frames: list[FrameType] = []
         if self.waits and self.task is not None:
-            frames = list(traceback.StackSummary.extract((f, f.f_lineno) for f in self.task.get_stack()))
+            waiting: Any = self.task.get_coro()
+            while (frame := getattr(waiting, "cr_frame", None)) is not None:
+                frames.append(frame)
+                waiting = waiting.cr_await
         elif self.ident is not None and (frame := sys._current_frames().get(self.ident)) is not None:
-            frames = list(traceback.extract_stack(frame))
-        own = [f for f in frames if "cohort/environments/worker.py" not in f.filename.replace(os.sep, "/")]
-        return f"{own[-1].filename}, line {own[-1].lineno}"[-PLACE:] if own else ""
+            frames = [frame for frame, _ in traceback.walk_stack(frame)][::-1]
+        places = [(frame.f_code.co_filename, frame.f_lineno) for frame in frames]
+        own = [place for place in places if not of_machinery(place[0])]
+        return f"{own[-1][0]}, line {own[-1][1]}"[-PLACE:] if own else ""
 
     async def _run(self, function: Callable[..., Any], *given: Any) -> Any:
         if self.waits:
@@ -202,6 +207,12 @@ def _simple(value: Any) -> Any:
     raise TypeError(f"it holds {kind.__module__}.{kind.__qualname__}; texts, numbers, lists and mappings can be sent")
 
 
+def of_machinery(file: str) -> bool:
+    """True for a file that calls environments, and is none."""
+    folder = os.path.dirname(file)
+    return file == __file__ or os.path.basename(folder) in ("asyncio", "futures") or file == threading.__file__
+
+
 def failure(error: BaseException) -> dict[str, Any]:
     """What a call came to that failed: what was raised, and in which line."""
     try:
@@ -211,9 +222,8 @@ def failure(error: BaseException) -> dict[str, Any]:
     if isinstance(error, SystemExit):
         text = f"it asked to end the process (SystemExit: {error.code})"
     frames = traceback.extract_tb(error.__traceback__)
-    here = os.path.dirname(__file__)
-    own = [frame for frame in frames if not frame.filename.startswith(here)]
-    at = next((f for f in reversed(own) if "concurrent" not in f.filename and "asyncio" not in f.filename), None)
+    at = next((frame for frame in reversed(frames) if not of_machinery(frame.filename)), None)
+    at = None if at is None or at.filename.startswith(os.path.dirname(__file__)) else at
     place = f" ({at.filename}, line {at.lineno})" if at and not isinstance(error, UsageError) else ""
     return {"error": text[:ERROR] + place[-PLACE:]}
 

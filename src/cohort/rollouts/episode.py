@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cohort.data.prompts import LONGEST_TOKEN
-from cohort.environments.base import End, Environment, Observation, Step
+from cohort.environments.base import End, Environment, EnvironmentFailed, Observation, Step
 from cohort.environments.factory import EnvironmentFactory
 from cohort.errors import shown
 from cohort.policies.conversation import Conversation, History, messages_of
@@ -399,6 +399,8 @@ def texts_alone(seen: Observation) -> None:
 
 def why(what: str, error: BaseException) -> str:
     """What failed and where, on one line."""
+    if isinstance(error, EnvironmentFailed):  # it says where itself
+        return f"{what}: {' '.join(str(error).split())[:600]}"
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{what}: {shown(error, 300)}{place}"
