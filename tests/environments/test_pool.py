@@ -15,7 +15,8 @@ import pytest
 
 from cohort.environments import Observation, Step
 from cohort.environments.base import EnvironmentFailed, Gone, Late
-from cohort.environments.pool import Pool, Remote
+from cohort.environments.pool import Pool
+from cohort.environments.remote import Remote
 from cohort.environments.spec import parse
 from cohort.errors import UsageError
 from tests.environments import hostile
@@ -38,7 +39,7 @@ def pool() -> Iterator[Pool]:
 
 def lived(pool: Pool, do: str, **row: Any) -> Step:
     """The second step of an episode."""
-    world = pool.make()
+    world = Remote(pool)
     try:
         assert world.reset({"prompt": "p", "do": do, **row}, 3).result() == Observation("p", [], [])
         assert world.step(SAID).result() == Step(Observation("go on", [], []), 0.5)
@@ -86,7 +87,7 @@ def test_answers_arrive_as_they_are(pool: Pool, do: str, content: int) -> None:
     ],
 )
 def test_what_fails_fails_alone(pool: Pool, do: str, said: str) -> None:
-    neighbour = pool.make()
+    neighbour = Remote(pool)
     neighbour.reset({"prompt": "p", "do": "fine"}, 0).result()
     with pytest.raises(EnvironmentFailed, match=said):
         lived(pool, do)
@@ -98,13 +99,13 @@ def test_what_fails_fails_alone(pool: Pool, do: str, said: str) -> None:
 
 def test_what_fails_at_its_beginning_says_so(pool: Pool) -> None:
     with pytest.raises(EnvironmentFailed, match="KeyError"):
-        pool.make().reset({"prompt": "p", "do": "raise", "at": "reset"}, 0).result()
-    assert pool.make().close() is None
+        Remote(pool).reset({"prompt": "p", "do": "raise", "at": "reset"}, 0).result()
+    assert Remote(pool).close() is None
 
 
 @pytest.mark.parametrize(("do", "how"), [("end the process", "exit status 7"), ("abort", "signal SIGABRT")])
 def test_a_process_that_dies_is_replaced(pool: Pool, do: str, how: str) -> None:
-    neighbour = pool.make()
+    neighbour = Remote(pool)
     neighbour.reset({"prompt": "p", "do": "fine"}, 0).result()
     with pytest.raises(Gone, match=how):
         lived(pool, do)
@@ -119,7 +120,7 @@ def test_one_that_hangs_fails_alone_and_its_process_goes_when_the_others_are_don
     pool = pool_of(kind, timeout=0.5)
     try:
         pool.start()
-        hanging, neighbour = pool.make(), pool.make()
+        hanging, neighbour = Remote(pool), Remote(pool)
         for world, do in ((hanging, "hang"), (neighbour, "fine")):
             world.reset({"prompt": "p", "do": do}, 0).result()
             world.step(SAID).result()
@@ -143,7 +144,7 @@ def test_a_process_that_hangs_as_a_whole_is_ended(monkeypatch: pytest.MonkeyPatc
     pool = pool_of(timeout=0.5)
     try:
         pool.start()
-        neighbour = pool.make()
+        neighbour = Remote(pool)
         neighbour.reset({"prompt": "p", "do": "fine"}, 0).result()
         with pytest.raises(Late, match=r"no answer within 0\.5 s"):
             lived(pool, "hold everything")
@@ -159,7 +160,7 @@ def test_environments_of_a_process_wait_side_by_side(kind: str) -> None:
     pool = pool_of(f"{kind}?wait=0.1", timeout=20.0, processes=2)
     try:
         pool.start()
-        worlds = [pool.make() for _ in range(200)]
+        worlds = [Remote(pool) for _ in range(200)]
         wait([world.reset({"prompt": "p", "do": "fine"}, i) for i, world in enumerate(worlds)])
         assert [len(host.living) for host in pool.hosts] == [100, 100]
         began = time.monotonic()
@@ -181,7 +182,7 @@ def test_an_answer_can_be_awaited(pool: Pool) -> None:
         return step
 
     async def both() -> list[Step]:
-        return list(await asyncio.gather(live(pool.make()), live(pool.make())))
+        return list(await asyncio.gather(live(Remote(pool)), live(Remote(pool))))
 
     assert [step.reward for step in asyncio.run(both())] == [1.0, 1.0]
 
@@ -224,7 +225,7 @@ def test_classes_and_functions_from_python_live_there_too(given: Any) -> None:
     pool = Pool(parse(given), timeout=5.0, processes=1)
     try:
         assert pool.start().rewards
-        world = pool.make()
+        world = Remote(pool)
         assert world.reset({"prompt": "p"}, 9).result().content == "p 9"
         pid, start = world.step(SAID).result().observation.content.split()
         assert (int(pid) != os.getpid(), start) == (True, "5")
@@ -259,7 +260,7 @@ def test_it_may_have_rows_of_its_own() -> None:
 def test_processes_end_with_the_pool() -> None:
     pool = pool_of(processes=2)
     pool.start()
-    waiting = pool.make()
+    waiting = Remote(pool)
     waiting.reset({"prompt": "p", "do": "hang", "at": "reset"}, 0)
     (host,) = pool.hosts
     assert host.process is not None

@@ -25,6 +25,17 @@ from cohort.training.values import DATA, EPISODES, EVALUATION, MODEL, OUTPUT, RE
 OF_TRAINING = ("eval_data", "out", "lora", "pairs", "activations")
 
 
+# How an episode ended that its environment did not end.
+ENDED = {
+    "done": "",
+    "turns": ", out of turns",
+    "tokens": ", out of tokens",
+    "seconds": ", out of time",
+    "unparseable": ", unparseable",
+    "failed": ", its environment failed",
+}
+
+
 @with_options(
     MODEL,
     DATA,
@@ -112,6 +123,9 @@ def _show(each: Mapping[str, Any], console: Console) -> None:
         answer = "" if each["answer"] is None else f"   (answer: {each['answer']})"
         console.print(Text(f"prompt {each['problem']}: {each['question']}{answer}", style="bold"))
     marks = "" if each["finished"] else ", cut at the token limit"
+    if "end" in each:
+        turns = len(each["turns"])
+        marks = f" in {turns} {'turn' if turns == 1 else 'turns'}{ENDED[each['end']]}"
     reward = "no reward" if each["reward"] is None else f"reward {each['reward']:.3g}"
     verdict = "no verdict" if each["correct"] is None else "right" if each["correct"] else "wrong"
     console.print(Text(f"  {verdict}, {reward}, {each['tokens']} tokens{marks}", style="dim"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cohort.environments.factory import EnvironmentFactory
-from cohort.environments.pool import Pool, Remote
+from cohort.environments.pool import Pool
+from cohort.environments.remote import Remote
 from cohort.environments.spec import Offer
 from cohort.rewards.grader import Grader
 from cohort.types import Prompt
@@ -30,7 +31,7 @@ class Apart(EnvironmentFactory):
 
     def make(self, prompt: Prompt, n: int) -> Sequence[Remote]:
         """See EnvironmentFactory."""
-        return [self.pool.make() for _ in range(n)]
+        return [Remote(self.pool) for _ in range(n)]
 
     def printed(self) -> str:
         """See EnvironmentFactory."""

@@ -13,21 +13,18 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cohort.environments.base import EnvironmentFailed, Gone, Late, Observation, Step
+from cohort.environments.base import EnvironmentFailed, Gone, Late
 from cohort.environments.spec import EnvironmentSpec, Offer
 from cohort.errors import UsageError, shown
 from cohort.rewards.child import LOADING, LOOK, Child, status
 from cohort.rewards.frames import HEADER, CorruptError, content, frame, length
 from cohort.rewards.printed import Printed
-from cohort.rewards.sending import packed, pickled
-
-if TYPE_CHECKING:
-    from cohort.types import Message
+from cohort.rewards.sending import packed
 
 # Seconds that a process has to say where an environment is that did not answer in time.
 PATIENCE = 5.0
@@ -135,10 +132,6 @@ class Pool:
         found: list[dict[str, Any]] | None = self._told(asked)
         return found
 
-    def make(self) -> Remote:
-        """An environment that will live in one of the processes."""
-        return Remote(self)
-
     def printed(self) -> str:
         """What environments printed since the last call."""
         with self._lock:
@@ -175,10 +168,16 @@ class Pool:
             host.living.add(number)
             return host, number
 
-    def ask(self, host: Host, to: int, what: str, given: bytes) -> Answer:
-        """Have a process call a method of an environment."""
+    def ask(
+        self, host: Host, to: int, what: str, given: bytes = b"", read: Callable[[Any], Any] | None = None
+    ) -> Answer:
+        """Have a process call a method of an environment.
+
+        Args:
+            given: the arguments, pickled; read: makes what it gives of what was sent.
+        """
         with self._lock:
-            return self._call(host, {"do": what, "to": to, "given": given}, self.timeout, to, READ.get(what))
+            return self._call(host, {"do": what, "to": to, "given": given}, self.timeout, to, read)
 
     def leave(self, host: Host, number: int, *, hangs: bool = False) -> None:
         """An environment is gone, or never will be if it `hangs`: then the process ends with the last of the others."""
@@ -375,72 +374,6 @@ class Pool:
             call.answer.set_exception(Late(f"{late}; it is in {where}" if where else late))
 
         asked.add_done_callback(say)
-
-
-class Remote:
-    """An environment that lives in another process; see `cohort.environments.Environment`."""
-
-    def __init__(self, pool: Pool) -> None:
-        self.pool = pool
-        self.home: tuple[Host, int] | None = None
-        self.lost = False
-
-    def reset(self, row: Mapping[str, Any], seed: int) -> Answer:
-        """Make it, and begin its episode."""
-        given = pickled((dict(row), seed))
-        self.home = self.pool.place()
-        return self._ask("reset", given)
-
-    def step(self, message: Message) -> Answer:
-        """See Environment."""
-        return self._ask("step", pickled((message,)))
-
-    def close(self) -> Answer | None:
-        """See Environment; one that hangs, or whose process is gone, is left alone."""
-        if self.home is None or self.lost:
-            return None
-        (host, number), self.lost = self.home, True
-        if host.dead:
-            return None
-        closed, asked = Answer(), self._ask("close", b"")
-
-        def tell(done: Future[Any]) -> None:
-            error = done.exception()
-            self.pool.leave(host, number, hangs=isinstance(error, Late))
-            # What its process held is gone with it.
-            if error is None or isinstance(error, Gone):
-                closed.set_result(None)
-            else:
-                closed.set_exception(error)
-
-        asked.add_done_callback(tell)
-        return closed
-
-    def _ask(self, what: str, given: bytes) -> Answer:
-        assert self.home is not None
-        host, number = self.home
-        answer = self.pool.ask(host, number, what, given)
-        answer.add_done_callback(self._arrived)
-        return answer
-
-    def _arrived(self, done: Future[Any]) -> None:
-        if isinstance(done.exception(), Late) and self.home is not None and not self.lost:
-            self.lost = True
-            self.pool.leave(*self.home, hangs=True)
-
-
-def as_observation(found: Mapping[str, Any]) -> Observation:
-    """An observation from its attributes, as they were sent."""
-    return Observation(**found)
-
-
-def as_step(found: Mapping[str, Any]) -> Step:
-    """A step from its attributes, as they were sent."""
-    seen = found["observation"]
-    return Step(**{**found, "observation": None if seen is None else as_observation(seen)})
-
-
-READ = {"reset": as_observation, "step": as_step}
 
 
 def _sent(spec: EnvironmentSpec) -> bytes | None:

@@ -40,6 +40,7 @@ def lacking(
             "temperature": config.sampling.temperature,
             "seed": config.seed,
             "reward": config.plain()["reward"],
+            **{key: value for key in ("environment", "tools") if (value := config.plain()[key])},
         }
         stored = evaluated_as(folder, name)
         if stored is None or stored != {**made, "samples": samples}:

@@ -25,8 +25,9 @@ from cohort.training.build import prompt_spec
 from cohort.training.checks import check_method
 from cohort.training.config import TrainConfig, make_config
 from cohort.training.continuing import RESUMABLE
+from cohort.training.episodes import answers
 from cohort.training.folder import contents
-from cohort.training.inputs import functions_of
+from cohort.training.inputs import answering, functions_of
 
 STEPS = 40
 SEEDS = 5
@@ -172,7 +173,7 @@ def make_plan(
         base[key] = pinned(base.get(key))
     if base["data"] is None and config.dataset.pairs is None:
         raise UsageError("no data was given: --data takes a file, a hub id or reasoning_gym:TASK?...")
-    if not config.rewards.reward:
+    if not config.rewards.reward and not answers(config):
         raise UsageError("no reward was given to measure methods by: name one with --reward")
     plan = Plan(folder, arms, seeds, base, samples, transfer, target)
     for arm, method in zip(arms, methods, strict=True):
@@ -202,7 +203,8 @@ def contents_of(plan: Plan, methods: Sequence[Method]) -> dict[str, str]:
     }
     files: dict[str, str] = {}
     for arm, method in zip(plan.arms, methods, strict=True):
-        files |= functions_of(method, arm.method, parse(config.rewards.reward))
+        rewards = parse(config.rewards.reward) if config.rewards.reward else []
+        files |= functions_of(method, arm.method, rewards, answering(config))
     return {**data, **{f"the contents of {name}": text for name, text in files.items()}}
 
 

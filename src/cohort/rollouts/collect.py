@@ -18,9 +18,12 @@ from cohort.rollouts.episode import Limits
 from cohort.rollouts.runner import Runner
 from cohort.rollouts.sampler import StepSampler
 from cohort.seeds import derive, generator
-from cohort.types import Context, Prompt, Request, Rollout
+from cohort.types import Context, Prompt, Request, Rollout, grouped
 from cohort.types.access import Notes
 from cohort.types.policy import Policy
+
+# How often a group that failed environments left too small is drawn again, at most.
+REDRAWS = 2
 
 
 @dataclass
@@ -48,7 +51,7 @@ class Collector:
     limits: Limits = field(default_factory=Limits)
     redraw: bool = False
     sampled_tokens: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: {"sample": 0.0})
+    seconds: dict[str, float] = field(default_factory=lambda: {"sample": 0.0, "idle": 0.0})
 
     @property
     def factory(self) -> EnvironmentFactory:
@@ -68,7 +71,9 @@ class Collector:
     def runner(self) -> Runner:
         """What runs episodes with the weights as they are."""
         given = (self.policy, self.engine, self.sampling, self.factory, self.system)
-        return Runner(*given, version=self.version, entropy_tokens=self.entropy_tokens, limits=self.limits)
+        return Runner(
+            *given, version=self.version, entropy_tokens=self.entropy_tokens, limits=self.limits, seconds=self.seconds
+        )
 
     def close(self) -> None:
         """End the processes of environments and reward functions, and what the engine runs."""
@@ -133,6 +138,26 @@ class Collector:
             )
             for k in range(count)
         ]
+        rollouts = self._draw(method, requests, seed)
+        for again in range(REDRAWS if self.redraw else 0):
+            small = left_small(rollouts, max(1, method.method.group_size))
+            if not small:
+                break
+            anew = derive(seed, "again", again)
+            renewed = [
+                replace(request, seed=derive(request.seed, "again", again), environment_seed=anew)
+                for request in requests
+                if request.prompt.id in small
+            ]
+            # What failed stays on record; what is left of its group met another environment.
+            kept = [r for r in rollouts if r.prompt.id not in small or r.status == "failed"]
+            rollouts = [*kept, *self._draw(method, renewed, anew)]
+        parts = [part for rollout in rollouts for part in rollout.parts]
+        # Those that are trained on in another context than they were drawn in have no entropies.
+        return self.runner.with_entropies(parts)
+
+    def _draw(self, method: BoundMethod, requests: Sequence[Request], seed: int) -> list[Rollout]:
+        """Rollouts of requests through the method's guidance and sampling, with those without a reward."""
         draws = StepSampler(self.runner, self.generate, self.max_new_tokens, self.system, seed)
         sampler = draws.sampler(method, generator(seed, "tools"))
         rollouts = method.guidance(requests, sampler)
@@ -141,9 +166,16 @@ class Collector:
             place = {request.seed: i for i, request in enumerate(requests)}
             rollouts = sorted([*rollouts, *draws.unscored], key=lambda r: place.get(r.request.seed, len(requests)))
         check_groups(rollouts, requests)
-        parts = [part for rollout in rollouts for part in rollout.parts]
-        # Those that are trained on in another context than they were drawn in have no entropies.
-        return self.runner.with_entropies(parts)
+        return rollouts
+
+
+def left_small(rollouts: Sequence[Rollout], least: int) -> set[str]:
+    """Prompts of which failed environments left fewer than `least` rollouts with a reward."""
+    return {
+        group.prompt.id
+        for group in grouped(rollouts)
+        if any(r.status == "failed" for r in group.rollouts) and sum(r.scored for r in group.rollouts) < least
+    }
 
 
 def drawn_tokens(rollout: Rollout) -> int:

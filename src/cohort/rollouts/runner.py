@@ -13,6 +13,7 @@ others are being drawn. Sampled actions are appended to, never turned into text 
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,7 @@ class Runner:
         environments: what answers the policy.
         system: system message of the run, for what environments show first.
         limits: where episodes end that do not end by themselves.
+        seconds: `idle` counts those in which nothing was drawn, since all episodes waited for their environments.
         version: of the policy's weights: updates so far.
         entropy_tokens: most padded tokens in a pass for entropies that are read but which the engine does not report;
             0 if the method does not read them.
@@ -57,6 +59,7 @@ class Runner:
     entropy_tokens: int = 0
     limits: Limits = field(default_factory=Limits)
     history: History = "auto"
+    seconds: dict[str, float] = field(default_factory=lambda: {"idle": 0.0})
 
     def run(self, requests: Sequence[Request]) -> list[Rollout]:
         """A rollout for every request, in their order; not scored.
@@ -152,7 +155,9 @@ class _Run:
     def _draw(self) -> None:
         """Wait for the next turn, or for an answer, whichever comes first."""
         if not self.session.waiting:
+            began = time.perf_counter()
             self.answers.wait()
+            self.runner.seconds["idle"] += time.perf_counter() - began
             return
         found = self.session.next_unless(self.answers.came) if self.answers.pending else self.session.next()
         if found is None:

@@ -80,7 +80,8 @@ def assemble(setup: Setup, trainer: LocalTrainer | None = None) -> Training:
     def clock() -> Clock:
         compiled, setup.compile_seconds = setup.compile_seconds, 0.0
         before = {"time/compile": compiled} if compiled else {}
-        return Clock(lambda: collector.seconds["sample"], lambda: collector.grader.seconds["reward"], before)
+        idle = None if collector.environments is None else lambda: collector.seconds["idle"]
+        return Clock(lambda: collector.seconds["sample"], lambda: collector.grader.seconds["reward"], before, idle)
 
     return Training(
         setup.method,

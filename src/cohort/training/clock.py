@@ -13,6 +13,7 @@ class Clock:
     Args:
         sampling, reward: seconds spent so far in sampling and in reward functions, which lie inside other stages.
         before: metric -> seconds of what the step had to wait for.
+        idle: seconds of sampling so far in which nothing was drawn; None where nothing can have to be waited for.
     """
 
     def __init__(
@@ -20,9 +21,10 @@ class Clock:
         sampling: Callable[[], float],
         reward: Callable[[], float],
         before: Mapping[str, float] = MappingProxyType({}),
+        idle: Callable[[], float] | None = None,
     ) -> None:
-        self.sampling, self.reward, self.before = sampling, reward, dict(before)
-        self.start = sampling(), reward()
+        self.sampling, self.reward, self.before, self.idle = sampling, reward, dict(before), idle
+        self.start = sampling(), reward(), idle() if idle else 0.0
         self.began = self.last = time.perf_counter()
         self.marks: dict[str, float] = {}
 
@@ -38,6 +40,7 @@ class Clock:
         return {
             **self.before,
             "time/sample": sampling,
+            **({"time/idle": self.idle() - self.start[2]} if self.idle else {}),
             "time/reward": reward,
             "time/score": max(0.0, self.marks.get("score", 0.0) - sampling - reward),
             "time/update": self.marks.get("update", 0.0),

@@ -36,6 +36,7 @@ def measured(
             "completion/length_mean": float(lengths.mean()),
             "completion/truncated": float(everything["truncated"].mean()),
             **by_outcome(judged, batch),
+            **of_episodes(sampled),
         }
     usable = sum(not rollout.failed for rollout in sampled)
     out |= {"rollouts/sampled": float(usable), "rollouts/trained": float(batch.size if passes else 0)}
@@ -94,6 +95,36 @@ def by_outcome(everything: Batch, batch: Batch) -> dict[str, float]:
     there = mask.any(1)
     logp, right = token_mean(torch.where(mask, before, 0.0), mask), known["accuracy"] > 0
     return {**out, "logp/correct": _mean(logp, there & right), "logp/wrong": _mean(logp, there & ~right)}
+
+
+# How episodes end, and the metric that counts them.
+ENDS = {
+    "done": "episode/done",
+    "turns": "episode/out_of_turns",
+    "tokens": "episode/out_of_tokens",
+    "seconds": "episode/out_of_time",
+    "unparseable": "episode/unparseable",
+    "failed": "episode/failed",
+}
+
+
+def of_episodes(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """How episodes ended, and what they were made of; nothing where nothing answers the policy."""
+    episodes: dict[str, list[Rollout]] = {}
+    for rollout in rollouts:
+        if rollout.end:
+            episodes.setdefault(rollout.episode or rollout.id, []).append(rollout)
+    if not episodes:
+        return {}
+    whole = [parts for parts in episodes.values() if parts[0].end != "failed"]
+    ends = [parts[0].end for parts in episodes.values()]
+    out = {metric: ends.count(end) / len(ends) for end, metric in ENDS.items()}
+    if whole:
+        out["episode/turns_mean"] = sum(len(part.turns) for parts in whole for part in parts) / len(whole)
+        said = [sum(part.mask) for parts in whole for part in parts]
+        tokens = [len(part.tokens) for parts in whole for part in parts]
+        out["episode/answers_share"] = 1.0 - sum(said) / max(1, sum(tokens))
+    return out
 
 
 def of_ratios(batch: Batch) -> dict[str, float]:

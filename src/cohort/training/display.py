@@ -36,7 +36,7 @@ def step_values(metrics: Mapping[str, float], *, rewards: Sequence[str], verdict
     """
     named = {"reward": "reward/mean"}
     named |= {name: f"reward/{name}" for name in rewards} if len(rewards) > 1 else {}
-    named |= {verdict: "accuracy", "entropy": "entropy"}
+    named |= {verdict: "accuracy", "turns": "episode/turns_mean", "entropy": "entropy"}
     if not drawn:
         named = {"loss": "loss", "margin": "margin"}
     named |= {"kl": "kl"}
@@ -77,15 +77,15 @@ class Display:
         self.end()
         self.quiet = True
 
-    def printed(self, text: str, where: object) -> None:
-        """The last lines of what reward functions printed; `where` has the others."""
+    def printed(self, text: str, where: object, who: str = "reward") -> None:
+        """The last lines of what reward functions, or another part `who`, printed; `where` has the others."""
         # Of a line that was written over again and again, as bars of progress are, the last state.
         lines = [_PRINTABLE.sub("", line.rstrip("\r").rpartition("\r")[2]) for line in text.split("\n")]
         lines = [line for line in lines if line.strip()]
         for line in lines[-PRINTED:]:
-            self.log(f"  reward: {line if len(line) <= WIDTH else line[: WIDTH - 3] + '...'}")
+            self.log(f"  {who}: {line if len(line) <= WIDTH else line[: WIDTH - 3] + '...'}")
         if len(lines) > PRINTED:
-            self.log(f"  reward: ({len(lines) - PRINTED} more lines before these: {where})")
+            self.log(f"  {who}: ({len(lines) - PRINTED} more lines before these: {where})")
 
     def failures(self, messages: Sequence[str]) -> None:
         """The first of a step's messages about rewards that failed, and how many more there are."""

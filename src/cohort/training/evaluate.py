@@ -14,7 +14,11 @@ from cohort.analysis.statistics import mean_interval
 from cohort.rollouts.collect import Collector
 from cohort.seeds import derive
 from cohort.signals.answers import answer_key
+from cohort.training.diagnostics import of_episodes
 from cohort.types import Context, Prompt, Request, Rollout
+
+# Metrics that are no shares.
+COUNTS = ("completion/length_mean", "episode/turns_mean")
 
 
 @dataclass
@@ -23,7 +27,7 @@ class Evaluation:
 
     Attributes:
         metrics: name -> value: `pass@k`, `maj@k`, `reward/mean`, `reward/NAME`, `completion/length_mean`,
-            `completion/truncated`.
+            `completion/truncated`; where something answers, `episode/NAME` (docs/metrics.md).
         intervals: name -> (low, high), 95 % interval over problems; NaN where they say nothing of the error.
         problems: number of problems; samples: completions of each.
         rollouts: all completions, those of a problem together.
@@ -77,11 +81,19 @@ class Evaluation:
                 "reward": r.reward if r.scored else None,
                 "correct": None if math.isnan(r.accuracy) else r.accuracy > 0,
                 **{f"reward/{name}": value for name, value in r.components.items()},
-                "tokens": len(r.tokens),
+                "tokens": sum(r.mask),
                 "finished": r.finished,
+                **({} if not r.end else _episode(r)),
             }
             for i, r in enumerate(self.rollouts)
         ]
+
+
+def _episode(rollout: Rollout) -> dict[str, Any]:
+    """What became of an episode: why it ended, and what was said in it."""
+    turns = [{"messages": list(turn.messages), "reward": turn.reward} for turn in rollout.turns]
+    opening = {"opening": list(rollout.opening)} if rollout.opening else {}
+    return {"end": rollout.end, **({"error": rollout.error} if rollout.error else {}), **opening, "turns": turns}
 
 
 def _plain(value: Any) -> Any:
@@ -117,11 +129,13 @@ def summarise(rollouts: Sequence[Rollout], samples: int) -> Evaluation:
             values = [v for r in group if (v := r.components.get(name)) is not None]
             if values:
                 put(f"reward/{name}", float(np.mean(values)))
-        put("completion/length_mean", float(np.mean([len(r.tokens) for r in group])))
-        put("completion/truncated", float(np.mean([not r.finished for r in group])))
+        put("completion/length_mean", float(np.mean([sum(r.mask) for r in group])))
+        put("completion/truncated", float(np.mean([r.status == "truncated" for r in group])))
+        for name, value in of_episodes(group).items():
+            put(name, value)
     metrics = {name: float(np.mean(values)) for name, values in per_problem.items()}
     intervals = {
-        name: mean_interval(np.asarray(values, dtype=np.float64), shares=not name.startswith("completion/length"))
+        name: mean_interval(np.asarray(values, dtype=np.float64), shares=name not in COUNTS)
         for name, values in per_problem.items()
     }
     unjudged = sum(math.isnan(r.accuracy) for r in rollouts)
@@ -146,7 +160,13 @@ def evaluate_prompts(
     rollouts: list[Rollout] = []
     for start in range(0, len(prompts), chunk):
         requests = [
-            Request(prompt, Context(prompt.tokens), derive(seed, "evaluate", prompt.id, k), collector.max_new_tokens)
+            Request(
+                prompt,
+                Context(prompt.tokens),
+                derive(seed, "evaluate", prompt.id, k),
+                collector.max_new_tokens,
+                environment_seed=derive(seed, "evaluate"),
+            )
             for prompt in prompts[start : start + chunk]
             for k in range(samples)
         ]

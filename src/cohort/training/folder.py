@@ -37,6 +37,7 @@ OWN = (
     "evaluation",
     "checkpoints",
     "rewards.log",
+    "environments.log",
     METRICS,
     CONFIG,
 )

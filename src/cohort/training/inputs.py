@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from cohort import registry
+from cohort.environments.spec import parted
 from cohort.errors import UsageError
 from cohort.files import digest
 from cohort.methods import Method, MethodError
 from cohort.training.build import Setup
+from cohort.training.config import TrainConfig
 from cohort.types import Prompt
 from cohort.types.declare import State
 from cohort.types.policy import Policy
@@ -58,7 +60,9 @@ def inputs_of(setup: Setup) -> dict[str, Any]:
         "rows": _stacked(_row(prompt) for prompt in setup.prompts),
         "eval_data": _digest((prompt.id, _row(prompt).hex()) for prompt in setup.eval_prompts),
         "pairs": _digest(pairs),
-        "files": functions_of(setup.method, setup.config.method, collector.grader.scorer.specs),
+        "files": functions_of(
+            setup.method, setup.config.method, collector.grader.scorer.specs, answering(setup.config)
+        ),
         "weights": _weights(setup.policy),
         "model": _settings(Path(setup.policy.name)),
     }
@@ -217,9 +221,20 @@ def _of_tensors(policy: Policy) -> dict[str, str]:
     return {"the model given": whole.hexdigest()}
 
 
-def functions_of(method: Method, expression: str, specs: Sequence[Any]) -> dict[str, str]:
-    """Checksums of the user's Python: files with what they import from beside them, and functions given from Python."""
+def answering(config: TrainConfig) -> list[Any]:
+    """What answers the policy: the environment and the tools, as they were given, those of a text without its options."""
+    given = [config.episodes.environment, *config.episodes.tools]
+    return [parted(each)[0] if isinstance(each, str) else each for each in given if each is not None]
+
+
+def functions_of(method: Method, expression: str, specs: Sequence[Any], others: Sequence[Any] = ()) -> dict[str, str]:
+    """Checksums of the user's Python: files with what they import from beside them, and functions given from Python.
+
+    Args:
+        others: further functions and classes, and texts that name them.
+    """
     named = [spec.text for spec in specs] + [str(value) for *_, value in method.functions]
+    named += [each for each in others if isinstance(each, str)]
     with contextlib.suppress(MethodError):  # the name of a method that was made in Python
         named += [part.name for part in registry.parts(expression)]
     files: dict[str, str] = {}
@@ -227,7 +242,7 @@ def functions_of(method: Method, expression: str, specs: Sequence[Any]) -> dict[
         if ".py:" in text:
             path = Path(text.rsplit(":", 1)[0]).expanduser().resolve()
             _add(path, files, (path.parent, Path.cwd()))
-    for function in [*(spec.function for spec in specs), *(value for *_, value in method.functions)]:
+    for function in [*(spec.function for spec in specs), *(value for *_, value in method.functions), *others]:
         if callable(function):
             try:
                 source = inspect.getsource(function)

@@ -25,7 +25,7 @@ from cohort.training.table import CONTINUOUS, PiecesOf, rollout_table, signals
 
 # Share of `record_limit_mb` from which on only texts, rewards and numbers of whole rollouts are recorded.
 LISTS_UNTIL = 0.8
-# Bytes of what reward functions printed that are kept: beyond them, the older half goes.
+# Bytes of what reward functions, or environments, printed that are kept: beyond them, the older half goes.
 LOG_LIMIT = 2_000_000
 
 
@@ -120,15 +120,21 @@ class Recorder:
         """What reward functions printed."""
         return self.folder / "rewards.log"
 
-    def printed(self, when: str, text: str) -> None:
-        """Keep what reward functions printed."""
+    @property
+    def environment_log(self) -> Path:
+        """What environments printed."""
+        return self.folder / "environments.log"
+
+    def printed(self, when: str, text: str, log: Path | None = None) -> None:
+        """Keep what reward functions printed, or others in a log of theirs."""
+        log = log or self.reward_log
         if text.strip():
-            with self.reward_log.open("a", encoding="utf-8", errors="replace") as file:
+            with log.open("a", encoding="utf-8", errors="replace") as file:
                 file.write(f"== {when}\n{text.rstrip()}\n")
                 size = file.tell()
             if size > LOG_LIMIT:
-                kept = self.reward_log.read_bytes()[-LOG_LIMIT // 2 :].partition(b"\n")[2]
-                write_atomically(self.reward_log, lambda path: path.write_bytes(kept), durable=False)
+                kept = log.read_bytes()[-LOG_LIMIT // 2 :].partition(b"\n")[2]
+                write_atomically(log, lambda path: path.write_bytes(kept), durable=False)
 
     def _detail(self) -> str:
         """What is recorded of the next step, after what there is room for."""

@@ -306,17 +306,22 @@ class _Run:
             metrics["rollouts/sampled"] * metrics.get("completion/length_mean", 0.0) / max(1e-9, metrics["time/step"])
         )
         drawn = setup.offline is None
-        values = step_values(metrics, rewards=grader.names, verdict=grader.verdict, drawn=drawn)
+        rewards = setup.collector.reward_names
+        values = step_values(metrics, rewards=rewards, verdict=grader.verdict, drawn=drawn)
         display.step(step, {**values, "tok/s": rate if drawn else None})
         if config.output.show_every and (step == 1 or step % config.output.show_every == 0):
             display.rollouts(step, result.rollouts)
 
     def _keep_printed(self, when: str) -> None:
-        """Show and keep what reward functions printed."""
-        text = self.setup.collector.grader.scorer.printed.take()
-        with storing(self.folder):
-            self.recorder.printed(when, text)
-        self.display.printed(text, self.recorder.reward_log)
+        """Show and keep what reward functions and environments printed."""
+        collector, recorder = self.setup.collector, self.recorder
+        said = [("reward", collector.grader.scorer.printed.take(), recorder.reward_log)]
+        if collector.environments is not None:
+            said.append(("environment", collector.environments.printed(), recorder.environment_log))
+        for who, text, log in said:
+            with storing(self.folder):
+                recorder.printed(when, text, log)
+            self.display.printed(text, log, who)
 
     def _evaluate_between(self, metrics: dict[str, float]) -> None:
         setup, step, extra = self.setup, self.progress.step, self.extra

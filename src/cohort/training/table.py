@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from cohort.reductions.groups import token_mean, token_sum
 from cohort.training.outcome import StepResult
 from cohort.training.trace import REMOVED_AFTER, REMOVED_BEFORE, TOO_FEW, TRAINED
-from cohort.types import Batch, Rollout
+from cohort.types import Batch, Message, Rollout
 
 PiecesOf = Callable[[Sequence[int]], list[str]]
 # Lists whose values seldom repeat: a dictionary of them would only cost time.
@@ -128,6 +129,8 @@ def _rollouts(result: StepResult, filters: tuple[str, str]) -> dict[str, Any]:
     if any(r.agent for r in rollouts):
         columns["agent"] = pa.array([r.agent for r in rollouts], pa.string())
         columns["episode"] = pa.array(everything.episode.cpu().numpy().astype(np.int32))
+    if any(r.end for r in rollouts):
+        columns |= _episodes(rollouts)
     for name, values in _of_trained(batch).items():
         whole = values.new_full((len(rollouts),), torch.nan)
         whole[result.trained] = values
@@ -137,6 +140,27 @@ def _rollouts(result: StepResult, filters: tuple[str, str]) -> dict[str, Any]:
     for name in dict.fromkeys(name for r in rollouts for name in r.components):
         columns[f"reward/{name}"] = pa.array([r.components.get(name) for r in rollouts], pa.float32())
     return columns
+
+
+TURN = pa.struct({"start": pa.int32(), "end": pa.int32(), "reward": pa.float32(), "messages": pa.string()})
+
+
+def _episodes(rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """Columns of rollouts that something answered."""
+
+    def text(messages: Sequence[Message]) -> str:
+        return json.dumps(messages, default=str)
+
+    turns = [
+        [{"start": t.start, "end": t.end, "reward": t.reward, "messages": text(t.messages)} for t in r.turns]
+        for r in rollouts
+    ]
+    return {
+        "end": pa.array([r.end for r in rollouts], pa.string()),
+        "error": pa.array([r.error or None for r in rollouts], pa.string()),
+        "opening": pa.array([text(r.opening) if r.opening else None for r in rollouts], pa.string()),
+        "turns": pa.array(turns, pa.list_(TURN)),
+    }
 
 
 def _question(rollout: Rollout) -> str | None:
