@@ -148,6 +148,8 @@ class Dice:
                 self.count += 1
                 return self.count - 1
 
+            def forget(self, number: int) -> None: ...
+
             def end(self) -> None: ...
 
             def next(self) -> tuple[int, Completion]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cohort.engine.base import Completion, Sampling
 from cohort.engine.native.engine import NativeEngine, NativeSession
+from cohort.engine.native.shared import SharedDecoder
 from cohort.environments import Observation, SingleTurn, Step
 from cohort.policies.causal_lm import CausalLM
 from cohort.rollouts.runner import Runner
@@ -376,3 +377,31 @@ def test_a_cut_rollout_keeps_the_turns_before() -> None:
     assert cut.turns[0] == rollout.turns[0]
     assert (cut.turns[1].start, cut.turns[1].end) == (second.start, second.start + 1)
     assert cut.text.startswith("\n\n".join(m["content"] for m in rollout.turns[0].messages))
+
+
+def test_the_next_turn_reads_what_was_said_since_the_last_and_nothing_stays_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tokens that the engine encodes: each prompt once, and each answer once, with the token that ended the turn before it."""
+    sessions: list[NativeSession] = []
+    kept: list[set[Any]] = []
+    make, close = NativeEngine.session, NativeSession.close
+
+    def noted(self: NativeEngine, sampling: Sampling) -> NativeSession:
+        sessions.append(make(self, sampling))
+        return sessions[-1]
+
+    def closing(self: NativeSession) -> None:
+        kept.append(self.decoder.kept.contexts if isinstance(self.decoder, SharedDecoder) else set())
+        close(self)
+
+    monkeypatch.setattr(NativeEngine, "session", noted)
+    monkeypatch.setattr(NativeSession, "close", closing)
+    asked = requests()
+    rollouts = runner().run(asked)
+    answers = [len(segment) for r in rollouts for segment in r.segments if segment.writer == "environment"]
+    assert len(answers) > 3
+    prompts = {rollout.request.context.tokens for rollout in rollouts}
+    # What contexts have in common is encoded once for all of them.
+    assert sum(answers) < sessions[0].encoded <= sum(map(len, prompts)) + sum(answers) + len(answers)
+    assert kept == [set()]

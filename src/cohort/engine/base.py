@@ -97,6 +97,10 @@ class Session(Protocol):
 
     The weights must not change while it is open. The same request with the same seed gives the same tokens whatever else
     is drawn beside it, and whenever it comes (on a CPU in float32).
+
+    A request may go on from one that has ended: its history is that one's, what was drawn, and what others said since. An
+    engine may keep what it has computed of a request for that, until memory calls for it or `forget` is called, and gives the
+    same tokens whether it did or not.
     """
 
     @property
@@ -106,6 +110,10 @@ class Session(Protocol):
 
     def submit(self, request: Request) -> int:
         """Have a request drawn; its number, counted from 0."""
+        ...
+
+    def forget(self, number: int) -> None:
+        """Say that no further request will go on from this one."""
         ...
 
     def end(self) -> None:

@@ -89,20 +89,6 @@ class Layout:
 _layout: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout", default=None)
 
 
-_keys: contextvars.ContextVar[list[tuple[Tensor, Tensor]] | None] = contextvars.ContextVar("keys", default=None)
-
-
-@contextlib.contextmanager
-def kept_keys() -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Keep the keys and values [K, N, D] of every layer of the pass that is made inside."""
-    kept: list[tuple[Tensor, Tensor]] = []
-    token = _keys.set(kept)
-    try:
-        yield kept
-    finally:
-        _keys.reset(token)
-
-
 @contextlib.contextmanager
 def packed(model: Any, layout: Layout) -> Iterator[None]:
     """Have a transformers model attend in a packed row of this layout."""
@@ -140,9 +126,6 @@ def shared_prefix_attention(
     # One block of queries for each key head: those that share it stand side by side.
     heads = key.shape[1]
     q, k, v = query[0].unflatten(0, (heads, -1)), key[0], value[0]
-    kept = _keys.get()
-    if kept is not None:
-        kept.append((k, v))
     parts: list[Tensor] = []
     for which, share in enumerate(layout.shares):
         begin, middle, end = share.start, share.middle, share.end
@@ -150,7 +133,7 @@ def shared_prefix_attention(
         window = sliding_window if sliding_window is not None and sliding_window < longest else None
         # A single suffix and its prefix are an ordinary sequence.
         stop = end if len(share.suffixes) == 1 else middle
-        parts.append(_alone(q[:, :, begin:stop], k[:, begin:stop], v[:, begin:stop], scale, softcap, window))
+        parts.append(causal(q[:, :, begin:stop], k[:, begin:stop], v[:, begin:stop], scale, softcap, window))
         if stop < end and q.device.type == "cpu" and softcap is None and window is None:
             given = (
                 q[:, :, middle:end],
@@ -186,15 +169,19 @@ def shared_prefix_attention(
 AttentionInterface.register(NAME, shared_prefix_attention)
 
 
-def _alone(q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float | None, window: int | None) -> Tensor:
-    """Causal attention [K, R, n, D] of one sequence."""
-    if softcap is None and window is None:
-        flat = q.flatten(0, 1)[None]
-        grouped = flat.shape[1] != k.shape[0]
-        out = scaled_dot_product_attention(flat, k[None], v[None], is_causal=True, scale=scale, enable_gqa=grouped)
-        return out[0].unflatten(0, q.shape[:2])
-    place = torch.arange(q.shape[2], device=q.device)
-    return _Attend.apply(q, k, v, place, place, scale, softcap, window, True)[0]
+def causal(q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float | None, window: int | None) -> Tensor:
+    """[K, R, s, D]: the last s tokens of a sequence attend to all of it, causally: q [K, R, s, D], k and v [K, c, D]."""
+    count, length = q.shape[2], k.shape[1]
+    window = None if window is not None and window >= length else window
+    if softcap is not None or window is not None:
+        place = torch.arange(length, device=q.device)
+        return _Attend.apply(q, k, v, place[length - count :], place, scale, softcap, window, True)[0]
+    if count < length:
+        return continued(q, k, v, scale)
+    flat = q.flatten(0, 1)[None]
+    grouped = flat.shape[1] != k.shape[0]
+    out = scaled_dot_product_attention(flat, k[None], v[None], is_causal=True, scale=scale, enable_gqa=grouped)
+    return out[0].unflatten(0, q.shape[:2])
 
 
 def continued(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -314,7 +301,7 @@ class _Attend(torch.autograd.Function):
 
         Args:
             q_place: [S], k_place: [c]: positions of queries and keys, for window and causality.
-            causal: keys stand at the places of the queries, and later ones are not seen.
+            causal: the last S keys stand at the places of the queries, and later ones are not seen.
         """
         out, mass = torch.empty_like(q), q.new_empty(q.shape[:3])
         for rows, keys in _blocks(q, k, causal):
@@ -356,7 +343,7 @@ def _blocks(q: Tensor, k: Tensor, causal: bool) -> Iterator[tuple[slice, slice]]
     size = min(size, QUERY_BLOCK) if causal else size
     for start in range(0, count, size):
         stop = min(start + size, count)
-        yield slice(start, stop), slice(0, stop if causal else keys)
+        yield slice(start, stop), slice(0, keys - count + stop if causal else keys)
 
 
 def _scores(

@@ -25,7 +25,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from cohort.policies.activations import layers_of, replaced
-from cohort.policies.attention import Layout, _alone, _suffixes, packed
+from cohort.policies.attention import Layout, _suffixes, causal, packed
 from cohort.policies.chunks import Chunk, Piece, Range, cut
 from cohort.policies.packing import pack
 from cohort.policies.sequences import Sequences
@@ -147,7 +147,7 @@ def stream_attention(
         longest = sum(b - a for a, b in piece.seen) + max(piece.suffixes)
         window = sliding_window if sliding_window is not None and sliding_window < longest else None
         if not piece.seen:
-            parts.append(_alone(own_q, k, v, scale, softcap, window))
+            parts.append(causal(own_q, k, v, scale, softcap, window))
             continue
         # The first query sees one token fewer before itself than the window holds.
         before = work.seen(piece, None if window is None else window - 1)

@@ -133,6 +133,8 @@ class _Run:
         self.session = runner.engine.session(runner.sampling)
         self.answers: Answers[Asked] = Answers()
         self.drawing: dict[int, Episode] = {}
+        # By conversation, the number of the turn that was drawn last, which its next one goes on from.
+        self.last: dict[int, int] = {}
         self.open: set[int] = set()
 
     def finish(self, episodes: list[Episode]) -> list[Episode]:
@@ -164,6 +166,8 @@ class _Run:
             return
         number, completion = found
         episode = self.drawing.pop(number)
+        self._forget(episode)
+        self.last[id(episode)] = number
         tokens = episode.actions[episode.start :]
         text = self.runner.text([*tokens, *completion.tokens], completion.finished, completion.stop)
         episode.drawn(self._segment(completion), text, completion.finished)
@@ -225,8 +229,15 @@ class _Run:
             return episode
         return episode.take(step, seen, self.renderer, self.runner.system)
 
+    def _forget(self, episode: Episode) -> None:
+        """Nothing goes on any more from the turn that was drawn last."""
+        if id(episode) in self.last:
+            self.session.forget(self.last.pop(id(episode)))
+
     def _end(self, episode: Episode) -> None:
         episode.end()
+        for each in episode.cast:
+            self._forget(each)
         first = episode.cast[0]
         if id(first) in self.open:
             self.open.discard(id(first))

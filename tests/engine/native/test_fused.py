@@ -18,6 +18,7 @@ from cohort.engine.native import building, fused
 from cohort.engine.native.engine import NativeEngine
 from cohort.engine.native.fused import FusedStep
 from cohort.engine.native.plain import PlainStep
+from cohort.engine.native.reading import Caches
 from cohort.engine.native.shared import SharedDecoder
 from cohort.policies.causal_lm import CausalLM
 from cohort.types import Request
@@ -251,21 +252,21 @@ def test_without_a_compiler_steps_are_taken_in_torch_and_that_is_said(monkeypatc
 
 @pytest.mark.parametrize("part", ["step", "keys", "logits"])
 def test_code_that_gives_other_numbers_is_not_used(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    step, encode = FusedStep.__call__, FusedStep.encode
+    step, read = FusedStep.__call__, FusedStep.read
 
     def wrong_step(self: FusedStep, decoder: SharedDecoder) -> Tensor:
         return step(self, decoder) * 1.01
 
-    def wrong_contexts(self: FusedStep, *args: Any) -> Any:
-        layers, logits = encode(self, *args)
+    def wrong_contexts(self: FusedStep, readings: Any, own: Caches, shared: Any) -> Tensor:
+        logits = read(self, readings, own, shared)
         if part == "keys":
-            layers[0][0].mul_(1.1)
-        return layers, logits * (1.01 if part == "logits" else 1.0)
+            own[0][0].mul_(1.1)
+        return logits * (1.01 if part == "logits" else 1.0)
 
     if part == "step":
         monkeypatch.setattr(FusedStep, "__call__", wrong_step)
     else:
-        monkeypatch.setattr(FusedStep, "encode", wrong_contexts)
+        monkeypatch.setattr(FusedStep, "read", wrong_contexts)
     assert NativeEngine(tiny_policy("qwen3")).kind is PlainStep
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from cohort.engine.base import Sampling
-from cohort.engine.native import graphs, shared
+from cohort.engine.native import budget, graphs, shared
 from cohort.engine.native.attending import decoding
 from cohort.engine.native.engine import NativeEngine
 from cohort.engine.native.flash import Flash, varlen
@@ -87,8 +87,8 @@ def test_rows_that_ended_stay_until_half_have_and_room_doubles(monkeypatch: pyte
     policy = tiny_policy("qwen3")
     prompt = prompt_of(policy, "12+34=")
     requests = [request_of(prompt, seed=i, count=10 * (i + 1)) for i in range(8)]
-    monkeypatch.setattr(shared, "BLOCK", 8)
-    monkeypatch.setattr(shared, "FIRST_BLOCKS", 2)
+    monkeypatch.setattr(budget, "BLOCK", 8)
+    monkeypatch.setattr(shared, "FIRST_ROOM", 16)
     seen: set[tuple[int, int]] = set()
     forward = shared.SharedDecoder._forward
 
@@ -103,7 +103,7 @@ def test_rows_that_ended_stay_until_half_have_and_room_doubles(monkeypatch: pyte
     assert [len(got[i].tokens) for i in range(8)] == [10 * (i + 1) for i in range(8)]
     assert {rows for rows, _ in seen} == {8, 4, 2, 1}
     # 16 tokens, then twice as many whenever they are used up; never more than the longest rollout can have.
-    assert sorted({room for _, room in seen}) == [16, 32, 64, 128]
+    assert sorted({room for _, room in seen}) == [16, 32, 64, 80]
 
 
 def test_memory_for_own_tokens_stays_within_what_the_bound_counts() -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cohort.engine.base import context_of
 from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
-from cohort.types import Request
 
 # The cache of the rollouts' own tokens grows by this many tokens.
 BLOCK = 64
@@ -21,17 +19,13 @@ def token_bytes(policy: CausalLM) -> int:
     return int(2 * config.num_hidden_layers * heads * width * policy.dtype.itemsize)
 
 
-def own_tokens(requests: Sequence[Request]) -> int:
-    """Most tokens that the cache holds of a rollout itself: whole blocks."""
-    return -(-max(request.max_new_tokens for request in requests) // BLOCK) * BLOCK
-
-
 def rows_within(
-    policy: CausalLM, requests: Sequence[Request], *, slots: int, cache_mb: float | None, shared: bool
+    policy: CausalLM, contexts: Sequence[tuple[int, ...]], own: int, *, slots: int, cache_mb: float | None, shared: bool
 ) -> tuple[int, float]:
     """(rollouts that are decoded at once, tokens that may be stored of contexts).
 
     Args:
+        contexts: what is stored for each rollout before its own tokens; own: most tokens that the cache holds of one itself.
         slots: most rollouts.
         cache_mb: most megabytes (10^6 bytes) of keys and values; None sets no bound.
         shared: a context is stored once for all its rollouts; else once for each.
@@ -39,11 +33,10 @@ def rows_within(
     Raises:
         UsageError: not even one rollout fits; says how much it needs.
     """
-    rows = min(slots, len(requests))
+    rows = min(slots, len(contexts))
     if cache_mb is None:
         return rows, float("inf")
-    contexts = [context_of(request) for request in requests]
-    longest, own, size = max(map(len, contexts)), own_tokens(requests), token_bytes(policy)
+    longest, size = max(map(len, contexts)), token_bytes(policy)
     tokens = cache_mb * 1e6 / size
     if tokens < longest + own:
         raise UsageError(
@@ -54,3 +47,8 @@ def rows_within(
     fit = int((tokens - longest) / (own + copies * longest)) if shared else int(tokens / (own + longest))
     rows = max(1, min(rows, fit))
     return rows, tokens - rows * own
+
+
+def blocks(tokens: int) -> int:
+    """Tokens that there is room for where so many may come: whole blocks."""
+    return -(-tokens // BLOCK) * BLOCK

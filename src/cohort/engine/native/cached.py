@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from cohort.engine.base import Completion, Sampling, context_of
-from cohort.engine.native.budget import rows_within
+from cohort.engine.native.budget import blocks, rows_within
 from cohort.engine.native.drawing import Drawing
 from cohort.policies.causal_lm import CausalLM
 from cohort.types import Request
@@ -39,6 +39,8 @@ class CachedDecoder:
         self.slots, self.cache_mb, self.open = slots, cache_mb, False
         # Asked after every step whether to leave off for a moment.
         self.stop: Callable[[], bool] | None = None
+        # Tokens of contexts that were encoded so far.
+        self.encoded = 0
         self.requests: list[Request] = []
         self.contexts: list[tuple[int, ...]] = []
         self.waiting: list[int] = []
@@ -51,8 +53,12 @@ class CachedDecoder:
         self.contexts += [context_of(request) for request in requests]
         # Waves of similar context length, so that little is padding; requests of one context stay together.
         self.waiting.sort(key=lambda i: (len(self.contexts[i]), self.contexts[i], i))
-        alive = [self.requests[i] for i in self.waiting]
-        self.rows, _ = rows_within(self.policy, alive, slots=self.slots, cache_mb=self.cache_mb, shared=False)
+        contexts = [self.contexts[i] for i in self.waiting]
+        own = blocks(max(self.requests[i].max_new_tokens for i in self.waiting))
+        self.rows, _ = rows_within(self.policy, contexts, own, slots=self.slots, cache_mb=self.cache_mb, shared=False)
+
+    def forget(self, place: int) -> None:
+        """Nothing is kept of a request that has ended."""
 
     def run(self) -> Iterator[tuple[int, Completion] | None]:
         """(place of the request, completion), as rollouts finish; None where `stop` said so."""
@@ -92,6 +98,7 @@ class CachedDecoder:
         distinct: dict[tuple[int, ...], int] = {}
         index = [distinct.setdefault(context_of(r), len(distinct)) for r in requests]
         width = max(len(c) for c in distinct)
+        self.encoded += sum(map(len, distinct))
         device = self.policy.device
         ids = torch.tensor([[0] * (width - len(c)) + list(c) for c in distinct], device=device)
         mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in distinct], device=device)

@@ -2,7 +2,8 @@
 
 Every distinct context is encoded once and its keys and values are stored once; a decoding step attends from all rollouts
 of a context to it in one product, and from each to its own tokens apart. Rollouts that end leave at once and waiting ones
-take their places.
+take their places. While a session is open, what a rollout has stored is kept when its turn ends (`keeping.py`): its next turn
+reads what the environment said, and nothing before that. Contexts that begin alike are read once as far as they do (`keys.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from cohort.engine.native.cached import CachedDecoder
 from cohort.engine.native.flash import Flash
 from cohort.engine.native.graphs import Graphs
 from cohort.engine.native.shared import KINDS, Kind, SharedDecoder
+from cohort.engine.native.trying import agrees
 from cohort.errors import out_of_memory
 from cohort.policies.causal_lm import CausalLM
 from cohort.types import Request
@@ -76,7 +78,7 @@ class NativeEngine:
     @functools.cached_property
     def kind(self) -> Kind | None:
         """What takes steps of decoding from the model's weights; None if they go through its modules."""
-        return next((kind for kind in KINDS if SharedDecoder.agrees(self.policy, kind)), None)
+        return next((kind for kind in KINDS if agrees(self.policy, kind)), None)
 
 
 class NativeSession:
@@ -98,6 +100,13 @@ class NativeSession:
         self.decoder: SharedDecoder | CachedDecoder | None = None
         self.running: Iterator[tuple[int, Completion] | None] = iter(())
         self.numbers: list[int] = []
+        # Tokens that decoders before it encoded.
+        self.before = 0
+
+    @property
+    def encoded(self) -> int:
+        """Tokens that were encoded so far: all of requests that were not drawn, and what was drawn where it is not kept."""
+        return self.before + (0 if self.decoder is None else self.decoder.encoded)
 
     @property
     def waiting(self) -> int:
@@ -111,13 +120,19 @@ class NativeSession:
         self.new.append(number)
         return number
 
+    def forget(self, number: int) -> None:
+        """See Session."""
+        if self.decoder is not None and number in self.numbers:
+            self.decoder.forget(self.numbers.index(number))
+
     def end(self) -> None:
         """See Session."""
         self.open = False
 
     def close(self) -> None:
         """See Session."""
-        self.alive, self.new, self.decoder, self.running = {}, [], None, iter(())
+        self.alive, self.new = {}, []
+        self._stop()
 
     def next(self) -> tuple[int, Completion]:
         """See Session."""
@@ -138,7 +153,7 @@ class NativeSession:
                 self._hand_over(stop)
                 found = next(self.running)
             except StopIteration:
-                self.decoder = None
+                self._stop()
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or self.decoder is None or self.decoder.rows == 1:
                     raise
@@ -166,9 +181,13 @@ class NativeSession:
             self.new = []
         self.decoder.open, self.decoder.stop = self.open, stop
 
+    def _stop(self) -> None:
+        """Let go of the decoder and all that it keeps."""
+        self.before, self.decoder, self.running = self.encoded, None, iter(())
+
     def _shrink(self) -> None:
         """After memory ran out: what did not end is drawn again, and its seed gives the same tokens."""
-        self.decoder, self.running = None, iter(())
+        self._stop()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

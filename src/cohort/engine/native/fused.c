@@ -4,7 +4,9 @@ A row is a token that is read: the last one of a rollout, or, where contexts are
 time. Every row is a column: activations lie in panels of LANES columns, [panels][n][LANES], so that a number of a weight meets
 a vector of rows. Weights are read as they lie in memory, once a step. Every sum is made in the same order whatever the number
 of rows, and products are fused with sums where it is written and nowhere else (a compiler would choose by what stands around
-them), so the numbers of a row do not depend on what else is decoded.
+them), so the numbers of a row do not depend on what else is decoded. Nor do they depend on which tokens lie in a context and which in the
+row's own sequence, or on whether keys were stored as their token was drawn or when it was read later: attention goes through
+tokens in their order, and a token has the same lane everywhere.
 
 All threads of the team go through `step` together, each with its share of the rows of every weight, and meet at barriers. */
 
@@ -66,8 +68,8 @@ typedef struct {
     float scale;                                           /* of queries */
 } Model;
 
-/* Of a layer: tokens of sequences of their own, keys [sequences, K, width, room], values [sequences, K, deep, width]; tokens of
-   contexts, shared_keys [contexts, K, width, shared_room], shared_values [contexts, K, shared_deep, width]. */
+/* Of a layer: tokens of sequences of their own, keys [sequences, K, width, room], values [sequences, K, deep, width], from place
+   `begin_of` on; tokens of contexts, shared_keys [contexts, K, width, shared_room], shared_values [contexts, K, shared_deep, width]. */
 typedef struct {
     float *keys, *values;
     const float *shared_keys, *shared_values;
@@ -334,12 +336,16 @@ static void turn(float *x, integer width, Norm norm, const float *cos, const flo
 
 static integer later(integer a, integer b) { return a > b ? a : b; }
 
+/* Where a row's own tokens begin in the room for them: so that a token of a sequence has the same lane there as in a context. */
+INLINE integer begin_of(const State *s, integer row) { return s->lengths[s->home[row]] % LINE; }
+
 /* A row's new key and value for one key head. */
 static void store(
     const Model *m, const Layer *layer, const State *s, const Cache *cache, integer head, integer row, const float *keys,
     const float *values
 ) {
-    const integer width = m->width, place = s->drawn[row] - 1, now = s->lengths[s->home[row]] + place;
+    const integer width = m->width, now = s->lengths[s->home[row]] + s->drawn[row] - 1;
+    const integer place = begin_of(s, row) + s->drawn[row] - 1;
     const integer from = (row / LANES * m->key_heads + head) * width, lane = row % LANES;
     float *own_keys = cache->keys + (s->sequence[row] * m->key_heads + head) * width * s->room + place;
     float *own_values = cache->values + ((s->sequence[row] * m->key_heads + head) * s->deep + place) * width;
@@ -386,20 +392,23 @@ static void attend(
         const float *keys = cache->shared_keys + (home * m->key_heads + head) * width * s->shared_room;
         score(all_queries, q, width, keys, s->shared_room, first, length, scores, wide);
     }
-    /* Rows of one sequence, which meet its keys together. */
-    for (integer i = 0, next; i < count; i = next) {
-        const integer sequence = s->sequence[rows[i]], slot = sequence * m->key_heads + head;
-        integer from = s->room, to = 0;
-        for (next = i; next < count && s->sequence[rows[next]] == sequence; next++) {
-            const integer own_start = later(0, start[next] - length);
-            from = own_start < from ? own_start : from;
-            to = later(to, s->drawn[rows[next]]);
+    /* Rows of one sequence, which meet its keys together: where they end among the rows, and the tokens they see. */
+    const integer begin = length % LINE;
+    integer next[count], from[count], to[count];
+    for (integer i = 0; i < count; i = next[i]) {
+        const integer sequence = s->sequence[rows[i]];
+        from[i] = s->room, to[i] = 0;
+        for (next[i] = i; next[i] < count && s->sequence[rows[next[i]]] == sequence; next[i]++) {
+            const integer own_start = begin + later(0, start[next[i]] - length);
+            from[i] = own_start < from[i] ? own_start : from[i];
+            to[i] = later(to[i], begin + s->drawn[rows[next[i]]]);
         }
-        const float *keys = cache->keys + slot * width * s->room, *values = cache->values + slot * s->deep * width;
-        const integer begin = i * repeats, end = next * repeats;
-        score(end - begin, q + begin * width, width, keys, s->room, from, to, scores + begin * wide + s->shared_room, wide);
-        for (integer query = begin; query < end; query++) {
-            const integer row = query / repeats, own_start = later(0, start[row] - length), own = s->drawn[rows[row]];
+        const float *keys = cache->keys + (sequence * m->key_heads + head) * width * s->room;
+        const integer one = i * repeats, last = next[i] * repeats;
+        score(last - one, q + one * width, width, keys, s->room, from[i], to[i], scores + one * wide + s->shared_room, wide);
+        for (integer query = one; query < last; query++) {
+            const integer row = query / repeats;
+            const integer own_start = begin + later(0, start[row] - length), own = begin + s->drawn[rows[row]];
             float *far = scores + query * wide, *near = far + s->shared_room;
             const vec most = hide(near, own_start, own, hide(far, start[row], length, all(-INFINITY)));
             float top = most[0], sum = 0.0f;
@@ -408,13 +417,20 @@ static void attend(
             for (int lane = 0; lane < LANES; lane++) sum += total[lane];
             share[query] = 1.0f / sum;
             clear(far, start[row], length, first, length);
-            clear(near, own_start, own, from, to);
+            clear(near, own_start, own, from[i], to[i]);
         }
-        collect(end - begin, scores + begin * wide + s->shared_room, wide, values, width, from, to, out + begin * width);
     }
     if (first < length) {
         const float *values = cache->shared_values + (home * m->key_heads + head) * width * s->shared_deep;
         collect(all_queries, scores, wide, values, width, first, length, out);
+    }
+    for (integer i = 0; i < count; i = next[i]) {
+        const float *values = cache->values + (s->sequence[rows[i]] * m->key_heads + head) * s->deep * width;
+        const integer one = i * repeats;
+        collect(
+            (next[i] - i) * repeats, scores + one * wide + s->shared_room, wide, values, width, from[i], to[i],
+            out + one * width
+        );
     }
     for (integer i = 0; i < count; i++) {
         const integer row = rows[i], to = (row / LANES * m->heads + head * repeats) * width;

@@ -11,7 +11,7 @@ import ctypes
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_float, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,11 @@ from torch import Tensor, nn
 
 from cohort.engine.native import building
 from cohort.engine.native.plain import Layer, Norm, PlainStep, Product, Rows
+from cohort.engine.native.reading import LINE, Blank, Caches, Reading, Shared
 
 SOURCE = Path(__file__).with_name("fused.c")
 # Tokens of contexts that are read in one call.
 COLUMNS = 256
-# By layer keys and values [rows, K, t, D], the tokens of keys side by side in memory.
-Caches = list[tuple[Tensor, Tensor]]
-# (like [K, ..., D], rows, tokens) -> room for keys and values [rows, K, tokens, D]
-Blank = Callable[[Tensor, int, int], tuple[Tensor, Tensor]]
 PRODUCTS = ("q", "k", "v", "o", "gate", "up", "down")
 # Where it was measured.
 MEASURED = ("linux", "x86_64")
@@ -221,26 +218,32 @@ class FusedStep:
         self._run(where, decoder.prefixes.lengths, decoder.own, decoder.prefixes.stacked, logits)
         return logits
 
-    def encode(self, contexts: Sequence[Sequence[int]], blank: Blank) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """By layer keys and values [M, K, P, D] of contexts, and the logits [M, V] of what follows them.
+    def begin(self, context: int) -> int:
+        """See `Reader`: a token of a sequence has the same lane in its own room as in a context."""
+        return context % LINE
 
-        Args:
-            blank: makes room for keys and values, as for those of a decoding step.
-        """
+    def room(self, rows: int, tokens: int, blank: Blank) -> Caches:
+        """See `Reader`."""
         like = torch.empty(self.model.key_heads, 0, self.model.width, dtype=torch.float32)
-        longest = max(map(len, contexts))
-        own = [blank(like, len(contexts), longest) for _ in self.layers]
-        self._turn(longest)
-        logits = torch.empty(len(contexts), self.model.head.n, dtype=torch.float32)
-        before = [(token, i, at + 1) for i, c in enumerate(contexts) for at, token in enumerate(c[:-1])]
-        last = [(context[-1], i, len(context)) for i, context in enumerate(contexts)]
-        # Nothing but keys and values is wanted of tokens that others follow.
+        return [blank(like, rows, tokens) for _ in self.layers]
+
+    def read(self, readings: Sequence[Reading], own: Caches, shared: Shared) -> Tensor:
+        """See `Reader`."""
+        lengths = torch.tensor(shared.lengths, dtype=torch.int64)
+        self._turn(max(shared.lengths[each.home] + len(each.tokens) for each in readings))
+        logits = torch.empty(len(readings), self.model.head.n, dtype=torch.float32)
+        # (token, context, sequence, tokens of it up to this one); nothing but keys and values is wanted of those that others
+        # follow.
+        new = [
+            [(each.tokens[at], each.home, each.row, at + 1) for at in range(each.known, len(each.tokens))]
+            for each in readings
+        ]
+        before, last = [row for rows in new for row in rows[:-1]], [rows[-1] for rows in new]
         parts = [before[start : start + COLUMNS] for start in range(0, len(before), COLUMNS)]
         for part, out in (*((part, None) for part in parts), (last, logits)):
-            token, sequence, drawn = torch.tensor(part, dtype=torch.int64).t().contiguous()
-            none = torch.zeros_like(token)
-            self._run((token, none, sequence, drawn), none[:1], own, None, out)
-        return own, logits
+            token, home, sequence, count = torch.tensor(part, dtype=torch.int64).t().contiguous()
+            self._run((token, home, sequence, count), lengths, own, shared.caches or None, out)
+        return logits
 
     def _run(
         self,

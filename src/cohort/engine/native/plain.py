@@ -2,7 +2,7 @@
 
 The modules of transformers spend more time between their products than in them when a step has a few dozen rows. Here
 every row is a column: products are W x with the weights as they lie in memory, and queries and keys are normalised and
-rotated together. On a CPU only, and only where a step gives the model's own logits (see `SharedDecoder.agrees`).
+rotated together. On a CPU only, and only where a step gives the model's own logits (see `trying.py`).
 """
 
 from __future__ import annotations

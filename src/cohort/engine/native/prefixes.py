@@ -2,42 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
 
-from cohort.engine.native.fused import FusedStep
-from cohort.policies.attention import Layout, Share, kept_keys, packed
-
-# Numbers of a line of the cache.
-LINE = 16
+from cohort.engine.native.keys import Held, Layers, plan
+from cohort.engine.native.reading import LINE, NOTHING, Caches, Reader, Reading, Shared
 
 
 class Prefixes:
     """Contexts that are stored.
 
     Args:
-        base: the model that encodes them; head: from its hidden states to logits.
+        reader: reads them.
         tokens_first: have keys and values lie as fused attention of the GPU reads them.
 
     Attributes:
         contexts: their token ids.
         stacked: by layer keys and values [M, K, P, D] of all contexts, right padded; lengths: [M] their tokens.
         following: of each context the logits [V] of the token that follows it.
+        read: tokens that have been read, those of whole contexts that were known before not counted.
     """
 
-    def __init__(
-        self, base: Any, head: Callable[[Tensor], Tensor], device: torch.device, *, tokens_first: bool
-    ) -> None:
-        self.base, self.head, self.device, self.tokens_first = base, head, device, tokens_first
+    def __init__(self, reader: Reader, device: torch.device, *, tokens_first: bool) -> None:
+        self.reader, self.device, self.tokens_first = reader, device, tokens_first
         self.contexts: list[tuple[int, ...]] = []
         self.stacked: list[tuple[Tensor, Tensor]] = []
         self.lengths = torch.empty(0, dtype=torch.int64, device=device)
         self.following: dict[tuple[int, ...], Tensor] = {}
+        self.read = 0
         # Of each context, by layer its keys and values [K, P, D].
-        self._layers: list[list[tuple[Tensor, Tensor]]] = []
+        self._layers: list[Layers] = []
+        # Whether contexts were dropped that are stacked still.
+        self._stale = False
+
+    @property
+    def held(self) -> list[Held]:
+        """The contexts as sequences whose keys and values are known."""
+        return [Held(context, (layers,)) for context, layers in zip(self.contexts, self._layers, strict=True)]
+
+    @property
+    def shared(self) -> Shared:
+        """The contexts as what sequences of their own follow."""
+        return Shared(self.lengths.tolist(), self.stacked)
 
     def keep(self, needed: Collection[tuple[int, ...]]) -> dict[int, int]:
         """Drop the contexts that are not needed. Old place -> new place of those that stay, or {} if all do."""
@@ -46,43 +54,40 @@ class Prefixes:
             return {}
         self.contexts, self._layers = [self.contexts[i] for i in kept], [self._layers[i] for i in kept]
         self.following = {context: self.following[context] for context in self.contexts}
+        self._stale = True
         return {old: new for new, old in enumerate(kept)}
 
-    def add(self, contexts: Sequence[tuple[int, ...]], fused: FusedStep | None) -> None:
-        """Encode new contexts, by the compiled step where there is one."""
+    def add(self, contexts: Sequence[tuple[int, ...]], held: Sequence[Held] = ()) -> None:
+        """Read new contexts; what they have in common with those that are stored, with each other, and with further sequences
+        that are `held`, is copied."""
         if contexts:
-            if fused is not None:
-                layers, following = fused.encode(contexts, self.blank)
-                places: list[Any] = [(i, slice(None), slice(len(context))) for i, context in enumerate(contexts)]
-            else:
-                layers, following, places = self._pass(contexts)
-            for context, place, logits in zip(contexts, places, following, strict=True):
-                self.contexts.append(context)
-                self._layers.append([(keys[place], values[place]) for keys, values in layers])
-                self.following[context] = logits
-        self._stack()
+            self._read(contexts, held)
+        if contexts or self._stale:
+            self._stack()
 
-    def _pass(
-        self, contexts: Sequence[tuple[int, ...]]
-    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor, list[tuple[slice, slice]]]:
-        """By layer keys and values [K, N, D] of contexts one after the other, the logits [M, V] of what follows, and places."""
-        shares, at = [], 0
-        for context in contexts:
-            shares.append(Share(at, len(context), ()))
-            at += len(context)
-        layout = Layout(tuple(shares), self.device)
-        ids = torch.tensor([token for context in contexts for token in context], device=self.device)
-        with packed(self.base, layout), kept_keys() as layers:
-            out = self.base.base_model(
-                input_ids=ids[None], position_ids=layout.positions()[None], use_cache=False
-            ).last_hidden_state[0]
-        ends = torch.tensor([share.middle - 1 for share in shares], device=self.device)
-        return layers, self.head(out[ends]), [(slice(None), slice(share.start, share.middle)) for share in shares]
+    def _read(self, contexts: Sequence[tuple[int, ...]], held: Sequence[Held]) -> None:
+        sources = [*self.held, *held]
+        known = plan(contexts, [each.tokens for each in sources])
+        room = self.reader.room(len(contexts), max(map(len, contexts)), self.blank)
+        for wave in range(max(each.wave for each in known) + 1):
+            rows = [i for i, each in enumerate(known) if each.wave == wave]
+            for i in rows:
+                source, count, _ = known[i]
+                if source is not None:
+                    mine = source - len(sources)
+                    found = sources[source] if mine < 0 else _row(room, mine, contexts)
+                    found.copy(0, count, _row(room, i, contexts).parts[0], 0)
+            logits = self.reader.read([Reading(contexts[i], known[i].length, i) for i in rows], room, NOTHING)
+            self.following.update((contexts[i], row) for i, row in zip(rows, logits, strict=True))
+            self.read += sum(len(contexts[i]) - known[i].length for i in rows)
+        self.contexts += contexts
+        self._layers += [_row(room, i, contexts).parts[0] for i in range(len(contexts))]
 
     def _stack(self) -> None:
         """Put the contexts side by side."""
+        self._stale = False
         lengths = [len(context) for context in self.contexts]
-        self.lengths = torch.tensor(lengths, device=self.device)
+        self.lengths = torch.tensor(lengths, dtype=torch.int64, device=self.device)
         self.stacked = []
         for layers in zip(*self._layers, strict=True):
             whole = self.blank(layers[0][0], len(lengths), max(lengths))
@@ -113,3 +118,8 @@ class Prefixes:
             return torch.zeros_like(values), values
         # Tokens side by side, number by number, in whole lines of the cache, so that a query meets many keys at once.
         return like.new_zeros(rows, heads, width, -(-tokens // LINE) * LINE)[..., :tokens].mT, values
+
+
+def _row(room: Caches, i: int, contexts: Sequence[tuple[int, ...]]) -> Held:
+    length = len(contexts[i])
+    return Held(contexts[i], ([(keys[i, :, :length], values[i, :, :length]) for keys, values in room],))

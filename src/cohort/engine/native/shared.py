@@ -9,24 +9,24 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from cohort.engine.base import Completion, Sampling, context_of
+from cohort.engine.base import Completion, Sampling
 from cohort.engine.native.attending import decoding
-from cohort.engine.native.budget import BLOCK, own_tokens, rows_within
+from cohort.engine.native.budget import blocks, rows_within
 from cohort.engine.native.drawing import Drawing
 from cohort.engine.native.flash import Flash
 from cohort.engine.native.fused import FusedStep
 from cohort.engine.native.graphs import Graphs, Steps
 from cohort.engine.native.grid import Grid
+from cohort.engine.native.keeping import Kept, Row, behind
 from cohort.engine.native.plain import PlainStep
 from cohort.engine.native.prefixes import Prefixes
+from cohort.engine.native.reading import LINE, ModelReader, Reader
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.head import head_of
-from cohort.types import Context, Prompt, Request
+from cohort.types import Request
 
-# Tokens of new contexts that are encoded in one pass.
-MOST_PREFILL = 16384
-# Blocks of own tokens that steps of a fixed shape begin with.
-FIRST_BLOCKS = 4
+# Own tokens that steps of a fixed shape begin with room for.
+FIRST_ROOM = 256
 # Tokens of contexts up to which the last rows are better off with a copy each than with two products (measured).
 FEW_TOKENS = 1024
 
@@ -41,7 +41,7 @@ class SharedDecoder:
     Args:
         slots: most rows.
         cache_mb: see `rows_within`.
-        kind: what takes steps from the weights rather than through the model's modules; ask `agrees` first.
+        kind: what takes steps from the weights rather than through the model's modules; ask `trying.agrees` first.
         graphs: records steps, which then keep their shape as long as they can: rows that end stay until half have ended or
             others come in, and all attend to as many tokens as there is room for.
         flash: attends where it can.
@@ -69,7 +69,9 @@ class SharedDecoder:
         self.head = head_of(policy.model)
         self.drawing = Drawing(policy, (), sampling)
         self.requests: list[Request] = []
+        # Of each request: the context that it shares with others, and what stands behind that already, as its own tokens.
         self.contexts: list[tuple[int, ...]] = []
+        self.behind: list[tuple[int, ...]] = []
         self.waiting: list[int] = []
         self.rows, self.room, self.most_own, self.most_tokens = 0, 0.0, 0, 0
         # Of each row: its request, the tokens drawn so far, its context's place among the stored ones, the last token.
@@ -88,12 +90,17 @@ class SharedDecoder:
         self.live: Tensor | None = None
         self.graphs = graphs
         self.flash = flash if flash is not None and flash.works else None
-        self.prefixes = Prefixes(self.base, self.head, self.device, tokens_first=self.flash is not None)
         self.steps: Steps | None = None
         # Of the step: what rows do not see, by window.
         self.unseen: dict[int | None, Tensor | None] = {}
         self.stepping = kind(self.base) if kind is not None else None
         self.fused = kind is FusedStep
+        self.reader: Reader = (
+            self.stepping if isinstance(self.stepping, FusedStep) else ModelReader(self.base, self.head, self.device)
+        )
+        self.prefixes = Prefixes(self.reader, self.device, tokens_first=self.flash is not None)
+        # Of requests that ended, and that others may go on from.
+        self.kept = Kept()
         self.add(requests)
 
     def add(self, requests: Sequence[Request]) -> None:
@@ -101,44 +108,40 @@ class SharedDecoder:
         self.drawing.add(requests)
         self.waiting += range(len(self.requests), len(self.requests) + len(requests))
         self.requests += requests
-        self.contexts += [context_of(request) for request in requests]
+        for context, own in behind(requests):
+            self.contexts.append(context)
+            self.behind.append(own)
         # Requests of one context come together, and contexts of like length, so that little is padding.
         self.waiting.sort(key=lambda i: (len(self.contexts[i]), self.contexts[i], i), reverse=True)
-        alive = [self.requests[i] for i in (*self.owner.tolist(), *self.waiting)]
-        rows, self.room = rows_within(self.policy, alive, slots=self.slots, cache_mb=self.cache_mb, shared=True)
+        alive = [*self.owner.tolist(), *self.waiting]
+        rows, self.room = rows_within(
+            self.policy,
+            [self.contexts[i] for i in alive],
+            self._own_tokens(alive),
+            slots=self.slots,
+            cache_mb=self.cache_mb,
+            shared=True,
+        )
         self.rows = max(rows, self._busy())
-        self.most_own = max(self.most_own, own_tokens(requests))
         longest = max(len(self.contexts[i]) for i in self.waiting)
-        self.most_tokens = max(self.most_tokens, longest + max(r.max_new_tokens for r in requests))
+        self.most_own = max(self.most_own, self._own_tokens(self.waiting))
+        self.most_tokens = max(self.most_tokens, longest + self.most_own)
 
-    @classmethod
-    @torch.inference_mode()
-    def agrees(cls, policy: CausalLM, kind: Kind) -> bool:
-        """Whether steps of a kind give the model's own logits: found by trying one."""
-        if not kind.serves(policy.base):
-            return False
-        tokens = (2, 3, 4)  # which every vocabulary has
-        requests = [
-            Request(Prompt("", "", tokens[:n], ""), Context(tokens[:n]), seed, 2) for seed, n in enumerate((3, 3, 2))
-        ]
+    def _own_tokens(self, places: Sequence[int]) -> int:
+        """Most tokens that there must be room for of one of these requests itself."""
+        most = max(len(self.behind[i]) + self.requests[i].max_new_tokens for i in places)
+        # Those of the compiled code begin anywhere in a line.
+        needed = -(-(most + LINE - 1) // LINE) * LINE if self.fused else most
+        return max(blocks(most), needed)
 
-        def logits(decoder: SharedDecoder, last: Tensor | None = None) -> Tensor:
-            decoder._admit(3)
-            decoder._arrange()
-            decoder._grow()
-            decoder.last = decoder.last if last is None else last
-            return torch.cat([*decoder.prefixes.following.values(), decoder._logits().flatten()])
+    @property
+    def encoded(self) -> int:
+        """Tokens that were read so far, those that were drawn not counted."""
+        return self.prefixes.read
 
-        sampling = Sampling(stop_ids=frozenset())
-        model = cls(policy, requests, sampling, slots=3)
-        with decoding(model):
-            right = logits(model)
-        try:
-            found = logits(cls(policy, requests, sampling, slots=3, kind=kind), model.last)
-        except (AttributeError, TypeError, ValueError, RuntimeError):
-            return False
-        near = {torch.float64: 1e-6, torch.float32: 1e-3}[right.dtype] * (1.0 + float(right.abs().max()))
-        return found.shape == right.shape and float((found - right).abs().max()) <= near
+    def forget(self, place: int) -> None:
+        """Nothing goes on any more from a request that has ended."""
+        self.kept.drop(place)
 
     # the loop ------------------------------------------------------------------------------------------------------
 
@@ -170,35 +173,44 @@ class SharedDecoder:
         """Encode the contexts of waiting requests and draw the first token of each."""
         chosen: list[int] = []
         fresh: dict[tuple[int, ...], int] = {}
-        tokens = 0
         while self.waiting and len(chosen) < free:
             context = self.contexts[self.waiting[-1]]
             if context not in fresh and context not in self.prefixes.contexts:
                 # Stored contexts are as wide as the longest of them.
                 held = {*self._used(), *(self.contexts[i] for i in chosen), context}
-                if fresh and tokens + len(context) > MOST_PREFILL:
-                    break
                 if len(held) > 1 and len(held) * max(map(len, held)) > self.room:
                     break
                 fresh[context] = len(fresh)
-                tokens += len(context)
             chosen.append(self.waiting.pop())
         if not chosen:
             return []
-        place = self.prefixes.keep(self._used() | {self.contexts[i] for i in chosen})
+        needed = self._used() | {self.contexts[i] for i in chosen}
+        self.kept.fit(self.slots, self.room, needed)
+        place = self.prefixes.keep(needed | self.kept.contexts)
         if place:
             self.home = torch.tensor([place[i] for i in self.home.tolist()], dtype=torch.int64, device=self.device)
-        self.prefixes.add(list(fresh), self.stepping if isinstance(self.stepping, FusedStep) else None)
+        self.prefixes.add(list(fresh), self.kept.held(self.prefixes))
         home = torch.tensor([self.prefixes.contexts.index(self.contexts[i]) for i in chosen], device=self.device)
         before = len(self.owner)
         owner = torch.tensor(chosen, device=self.device)
         self.owner = torch.cat([self.owner, owner])
-        self.count = torch.cat([self.count, torch.zeros_like(owner)])
+        self.count = torch.cat([self.count, torch.tensor([len(self.behind[i]) for i in chosen], device=self.device)])
         self.last = torch.cat([self.last, torch.zeros_like(owner)])
         self.home = torch.cat([self.home, home])
         self.moved = True
-        logits = torch.stack([self.prefixes.following[self.contexts[i]] for i in chosen])
-        return self._take(logits, start=before)
+        logits = [self.prefixes.following[self.contexts[i]] for i in chosen]
+        rows = [self._row(before + at) for at, i in enumerate(chosen) if self.behind[i]]
+        if rows:
+            self._grow()
+            for row, found in zip(rows, self.kept.read(rows, self.own, self.prefixes), strict=True):
+                logits[row.row - before] = found
+        return self._take(torch.stack(logits), start=before)
+
+    def _row(self, row: int) -> Row:
+        """A row with what stands behind its context already."""
+        place, count = int(self.owner[row]), int(self.count[row]) - len(self.behind[int(self.owner[row])])
+        drawn = self.drawing.tokens[place, : max(0, count - 1)].tolist()
+        return Row(self.contexts[place], (*self.behind[place], *drawn), row, int(self.home[row]))
 
     def _take(self, logits: Tensor, start: int = 0) -> list[tuple[int, Completion]]:
         """Draw the next token of the rows from `start` on, and let go of those that end."""
@@ -212,6 +224,8 @@ class SharedDecoder:
         if not bool(ended.any()):
             return []
         finished = owner[ended].tolist()
+        if self.open:
+            self._keep((ended.nonzero()[:, 0] + start if self.live is None else self.live[ended]).tolist())
         if self.graphs is None or self.moved:
             self._leave(ended.nonzero()[:, 0] + start)
         else:
@@ -219,6 +233,12 @@ class SharedDecoder:
             if 2 * len(self.live) <= len(self.owner):
                 self._sweep()
         return [(place, self.drawing.completion(place)) for place in finished]
+
+    def _keep(self, rows: list[int]) -> None:
+        """Keep what rows that end have stored: another request may go on from there."""
+        for row in map(self._row, rows):
+            if row.behind:
+                self.kept.add(int(self.owner[row.row]), row, self.own, self.prefixes)
 
     def _sweep(self) -> None:
         """Free the rows that ended and stayed."""
@@ -278,12 +298,13 @@ class SharedDecoder:
         """Room for one more token of every row."""
         self.longest = int(self.count.max())
         self.level = self.graphs is None and not self.fused and bool((self.count == self.longest).all())
+        needed = self.longest + LINE - 1 if self.fused else self.longest
         had, capacity = (self.own[0][0].shape[0], self.own[0][0].shape[2]) if self.own else (0, 0)
         rows = had if had and had >= len(self.owner) else max(self.rows, len(self.owner))
-        if self.longest > capacity or rows > had:
-            more = max(0, -(-self.longest // BLOCK) * BLOCK - capacity)
+        if needed > capacity or rows > had:
+            more = max(0, min(blocks(needed), max(self.most_own, needed)) - capacity)
             if self.graphs is not None:
-                more = min(max(more, capacity, FIRST_BLOCKS * BLOCK), self.most_own - capacity)
+                more = min(max(more, capacity, FIRST_ROOM), self.most_own - capacity)
                 self.steps = None
             grown = [self.prefixes.blank(keys[0], rows, capacity + more) for keys, _ in self.prefixes.stacked]
             for whole, held in zip(grown, self.own, strict=bool(self.own)):
@@ -308,7 +329,7 @@ class SharedDecoder:
         """Have each row hold its context itself, as the first of its own tokens; contexts are empty from then on."""
         self._grow()
         lengths = self.prefixes.lengths[self.home].tolist()
-        capacity = -(-(max(lengths) + self.longest) // BLOCK) * BLOCK
+        capacity = blocks(max(lengths) + self.longest)
         for layer, pairs in enumerate(zip(self.prefixes.stacked, self.own, strict=True)):
             self.own[layer] = self.prefixes.blank(pairs[0][0][0], len(lengths), capacity)
             for rows, stored, own in zip(self.own[layer], *pairs, strict=True):

@@ -299,6 +299,9 @@ class VLLMSession:
         self.alive[number] = request
         return number
 
+    def forget(self, number: int) -> None:
+        """See Session: what vLLM's prefix cache holds of it goes when others need the room."""
+
     def end(self) -> None:
         """See Session."""
 
