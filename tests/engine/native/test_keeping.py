@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from cohort.engine.native.graphs import Graphs
 from cohort.engine.native.keys import plan
 from cohort.engine.native.plain import PlainStep
 from cohort.policies.causal_lm import CausalLM
-from cohort.types import Request
+from cohort.types import Context, Request
 from tests.engine.native.test_graphs import Recorder
 from tests.engine.native.test_shared import BEST, engine_of
 from tests.helpers import compiled, prompt_of, request_of, tiny_policy
@@ -124,6 +125,17 @@ def test_contexts_that_begin_alike_are_read_once_as_far_as_they_do(monkeypatch: 
     for i, completion in dict(engine_of(policy, 64, BEST).generate(requests, NEVER)).items():
         assert found[i].tokens == completion.tokens
         assert numbers(found[i]) == numbers(completion) or not compiled()
+
+
+def test_a_turn_whose_context_was_rebuilt_is_drawn_behind_that() -> None:
+    policy = POLICIES["qwen3"]
+    said, other = tuple(range(10, 40)), prompt_of(policy, "the conversation told anew")
+    asked = request_of(prompt_of(policy, "a longer prompt that is shared"), seed=1, count=6, prefix=said)
+    anew = replace(asked.context, rebuilt=((20, Context(other.tokens)),))
+    ((_, found),) = engine_of(policy, 64, BEST).generate([replace(asked, context=anew)], NEVER)
+    alone = request_of(other, seed=1, count=6, prefix=said[20:])
+    ((_, right),) = engine_of(policy, 64, BEST).generate([alone], NEVER)
+    assert numbers(found) == numbers(right)
 
 
 @settings(max_examples=30, deadline=None)

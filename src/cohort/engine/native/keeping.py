@@ -25,10 +25,12 @@ def behind(requests: Sequence[Request]) -> list[tuple[Tokens, Tokens]]:
     """
     whole = [context_of(request) for request in requests]
     times = Counter(whole)
-    return [
-        (tuple(request.context), request.prefix) if times[tokens] == 1 and len(request.context) else (tokens, ())
-        for request, tokens in zip(requests, whole, strict=True)
-    ]
+    out: list[tuple[Tokens, Tokens]] = []
+    for request, tokens in zip(requests, whole, strict=True):
+        start, context = request.context.at(len(request.prefix))
+        own = request.prefix[start:]
+        out.append((context.tokens, own) if times[tokens] == 1 and own and context.tokens else (tokens, ()))
+    return out
 
 
 class Row(NamedTuple):
