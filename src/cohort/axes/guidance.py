@@ -71,18 +71,8 @@ def with_guidance(
 
 def without_guidance(rollout: Rollout) -> Rollout:
     """The rollout as an answer to the prompt as it is: its log-probabilities there are not those it was drawn with, and have
-    to be scored before it is trained on.
-
-    Raises:
-        UsageError: contexts of its later turns were built anew, with the guidance in them.
-    """
-    if any(turn.context is not None for turn in rollout.turns):
-        raise UsageError(
-            "the method trains on answers without what its guidance put into the prompt, but here the context is built anew "
-            "every turn, with that in it: leave the axis 'guidance' of the method out, or the environment"
-        )
-    plain = replace(rollout.request, context=Context(rollout.prompt.tokens))
-    return rollout.replace(request=plain).unscored()
+    to be scored before it is trained on. Contexts of its later turns lose the guidance, too."""
+    return rollout.in_context(Context(rollout.prompt.tokens))
 
 
 def draw_groups(sampler: Sampler, requests: Sequence[Request]) -> dict[str, Group]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor
 
 from cohort.engine.base import Engine, Sampling
 from cohort.environments import EnvironmentFactory, SingleTurn
 from cohort.methods import BoundMethod
+from cohort.policies.conversation import History
 from cohort.policies.passes import layers_of
 from cohort.rewards.grader import Grader
 from cohort.rollouts.batching import check_groups
@@ -36,6 +38,7 @@ class Collector:
         version: of the policy's weights: updates so far.
         environments: what answers the policy; None: every answer ends its episode, and the reward functions judge it.
         limits: where episodes end that do not end by themselves.
+        history: see `Runner`.
         redraw: groups that failed environments leave smaller than the method compares are drawn again.
     """
 
@@ -49,6 +52,7 @@ class Collector:
     version: int = 0
     environments: EnvironmentFactory | None = None
     limits: Limits = field(default_factory=Limits)
+    history: History = "auto"
     redraw: bool = False
     sampled_tokens: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"sample": 0.0, "idle": 0.0})
@@ -71,9 +75,8 @@ class Collector:
     def runner(self) -> Runner:
         """What runs episodes with the weights as they are."""
         given = (self.policy, self.engine, self.sampling, self.factory, self.system)
-        return Runner(
-            *given, version=self.version, entropy_tokens=self.entropy_tokens, limits=self.limits, seconds=self.seconds
-        )
+        how: dict[str, Any] = {"version": self.version, "entropy_tokens": self.entropy_tokens, "seconds": self.seconds}
+        return Runner(*given, **how, limits=self.limits, history=self.history)
 
     def close(self) -> None:
         """End the processes of environments and reward functions, and what the engine runs."""

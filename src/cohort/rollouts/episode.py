@@ -268,7 +268,8 @@ class Episode:
         texts_alone(seen)
         assert self.dialogue is not None
         self.tools = self.dialogue.tools = seen.tools or self.tools
-        if length_of(seen) > self.room(renderer) * LONGEST_TOKEN:
+        room = self.room(renderer) if not seen.fresh else renderer.context_length or math.inf
+        if length_of(seen) > room * LONGEST_TOKEN:
             self.stop("tokens")
             return
         ids = self.dialogue.heard(seen.content, self.actions, fresh=seen.fresh)

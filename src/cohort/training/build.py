@@ -199,6 +199,7 @@ def make_collector(
         system_of(config),
         environments=environments,
         limits=limits_of(config),
+        history=config.episodes.history,
         redraw=config.episodes.failed_episodes == "redraw",
     )
 

@@ -204,6 +204,11 @@ class EpisodesConfig(Section):
     environment_processes: Annotated[Count | None, Option(EPISODES)] = Field(
         None, ge=1, le=1024, description="processes that environments live in; none: one a processor, at most four"
     )
+    history: Annotated[Literal["auto", "append", "rebuild"], Option(EPISODES)] = Field(
+        "auto",
+        description="turns stand behind what was sampled before (append), in the context that the chat template writes anew "
+        "every turn (rebuild), or there only where the template rewrites what was said (auto)",
+    )
     failed_episodes: Annotated[Literal["drop", "redraw"], Option(EPISODES)] = Field(
         "drop",
         description="a group that failed environments leave too small is left out, or drawn again (twice at most)",
