@@ -11,10 +11,10 @@ from torch import Tensor
 from cohort import registry
 from cohort.axes.critic import last_valid
 from cohort.errors import UsageError
-from cohort.recipes.t_ppo import rolling_batch
 from cohort.training.checks import check_method
 from cohort.training.config import make_config
 from cohort.types import Batch
+from tests.rollouts.rolling import rolling_steps
 from tests.traits import batch_for, gradients, with_leaves
 
 SEEDS = st.integers(0, 10_000)
@@ -83,7 +83,7 @@ def test_each_loss_has_tokens_of_its_own(seed: int, gamma: float) -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=8), st.integers(1, 5), st.integers(1, 4), st.integers(3, 12))
 def test_every_token_is_generated_once(lengths: list[int], window: int, slots: int, most: int) -> None:
-    steps = rolling_batch(lengths, window=window, slots=slots, max_length=most, steps=100)
+    steps = rolling_steps(lengths, window=window, slots=slots, max_length=most, steps=100)
     done = dict.fromkeys(range(len(lengths)), 0)
     started = []
     for turns in steps:
@@ -98,6 +98,15 @@ def test_every_token_is_generated_once(lengths: list[int], window: int, slots: i
     assert list(done.values()) == [min(length, most) for length in lengths]
 
 
-def test_training_is_refused_until_there_are_windows() -> None:
-    with pytest.raises(UsageError, match="sampling"):
-        check_method(registry.method("t-ppo"), make_config({}))
+@pytest.mark.parametrize(
+    ("method", "changes", "says"),
+    [
+        ("t-ppo:sampling+grpo", {}, "takes advantages of whole rollouts"),
+        ("t-ppo:-advantage+rloo:advantage", {}, "'rloo' .* takes advantages of whole rollouts"),
+        ("t-ppo+dapo:filter", {}, "samples prompts again"),
+        ("t-ppo", {"replay_groups": 2}, "replay_groups"),
+    ],
+)
+def test_what_compares_whole_rollouts_is_refused(method: str, changes: dict[str, int], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        check_method(registry.method(method), make_config({"group_size": 4, **changes}))

@@ -107,7 +107,9 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(base: dict[st
     assert untimed[0] == untimed[1]
 
 
-@pytest.mark.parametrize("method", ["grpo", "fg-expo+knapsack+lion", "gtpo", "vas(refresh=2, scoring_rollouts=2)"])
+@pytest.mark.parametrize(
+    "method", ["grpo", "fg-expo+knapsack+lion", "gtpo", "vas(refresh=2, scoring_rollouts=2)", "t-ppo(window=3)"]
+)
 def test_a_stopped_run_continues_bit_for_bit(base: dict[str, Any], tmp_path: Path, method: str) -> None:
     """Stopped after a step by SIGINT, then resumed: final weights and metrics of the uninterrupted run."""
     handler = signal.getsignal(signal.SIGINT)

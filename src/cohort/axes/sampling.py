@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from cohort.errors import UsageError
 from cohort.signals.entropy import EntropyTemperature, entropy_scale
-from cohort.types import Batch, Request, Rollout
+from cohort.types import Batch, Request, Rollout, StepInfo
 from cohort.types.access import Sampler
 from cohort.types.declare import State, declare, hooks
+from cohort.types.step import generation_budget
 
 
 def independent(requests: Sequence[Request], sampler: Sampler) -> list[Rollout]:
@@ -37,6 +39,36 @@ def by_entropy(
         return sampler.generate(requests)
     heat = EntropyTemperature(temperature_tau, *state["scale"])
     return sampler.generate([replace(r, processor=heat) for r in requests])
+
+
+@declare(provides=("finished", "window_start"), waits=True)
+def windowed(
+    requests: Sequence[Request], sampler: Sampler, *, info: StepInfo, window: int | None = None
+) -> list[Rollout]:
+    """At most `window` tokens (None: a quarter of a rollout's limit) for every request; what is not over then waits.
+
+    Fields: `finished`, 0 where a rollout waits and 1 where it ended, also at its limit; `window_start`, the place of the first
+    token that was drawn now.
+
+    Raises:
+        UsageError: an environment answers.
+    """
+    most = -(-generation_budget(info) // 4) if window is None else window
+    rollouts = sampler.generate([replace(each, max_new_tokens=min(each.max_new_tokens, most)) for each in requests])
+    out = []
+    for request, rollout in zip(requests, rollouts, strict=True):
+        if len(rollout.turns) > 1 or rollout.others:
+            raise UsageError(
+                "rollouts of several turns are not drawn in windows: take a method that draws whole episodes"
+            )
+        start, drawn = len(request.prefix), len(rollout.tokens) - len(request.prefix)
+        room = request.max_new_tokens
+        if sampler.context_length is not None:
+            room = min(room, sampler.context_length - len(request.context) - start)
+        waits = rollout.status == "truncated" and drawn == most < room
+        fields = {**rollout.fields, "finished": float(not waits), "window_start": float(start)}
+        out.append(rollout.replace(fields=fields, waits=waits))
+    return out
 
 
 def thought_length(rollout: Rollout, end_of_thinking: tuple[int, ...]) -> int:

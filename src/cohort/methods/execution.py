@@ -168,11 +168,15 @@ class BoundMethod:
     def on_rollouts(self, batch: Batch, rollouts: Sequence[Rollout]) -> dict[str, State]:
         """New states after the step's rollouts were scored.
 
-        Groups that are too small for a function are kept from it; where that leaves nothing, it is not called.
+        Rollouts that go on in a later step are left out. Groups that are too small for a function are kept from it; where that
+        leaves nothing, it is not called.
 
         Args:
             rollouts: of each row of the batch.
         """
+        if self.method.waits:
+            over = [i for i, rollout in enumerate(rollouts) if rollout is None or not rollout.waits]
+            batch, rollouts = batch.select(torch.tensor(over, dtype=torch.int64)), [rollouts[i] for i in over]
         new = dict(self.states)
         for key, _, stage in self.method.keyed:
             if stage.declared.on_rollouts is None:

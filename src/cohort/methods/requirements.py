@@ -121,6 +121,11 @@ class Requirements(ABC):
         return any(stage.declared.offline for _, stage in self.stages())
 
     @property
+    def waits(self) -> bool:
+        """True if its sampling may leave rollouts that go on in a later step."""
+        return any(stage.declared.waits for _, stage in self.stages())
+
+    @property
     def teacher(self) -> Mapping[str, Any] | None:
         """Hyperparameters of the slowly moving copy of the policy that the method needs; None if it needs none."""
         stage = next((stage for _, stage in self.stages() if stage.declared.teacher), None)

@@ -4,61 +4,35 @@ Confidence: reconstructed: which tokens train policy and values, lambda and wind
 limited to a window with a rolling batch, V(s_l) = V(s_l-1) for unfinished rollouts, separate tokens for the two losses.
 
 Every slot of the batch generates at most `window` tokens a step; a rollout that ended makes room for the next prompt, the
-others go on in the next step (`rolling_batch`). With V_t the value before token t and l tokens so far:
+others go on in the next step (`rollouts/windows.py`) and are part of a checkpoint. With V_t the value before token t and l
+tokens so far:
 
     d_t   = r_t + gamma V_t+1 - V_t,   r_l-1 = R if finished, V_l = 0 if finished and V_l-1 if not
     A_t   = d_t + gamma lam A_t+1
     loss  = mean of -min(rho A, clip(rho) A)        over the tokens of this window
             + value_coef mean of (V_t - gamma^(l-1-t) R)^2 / 2      over all tokens of rollouts that ended in this step
 
-A rollout cut at its largest length counts as finished. The fields `finished` [N] (1 or 0) and `window_start` [N], the index
-of the window's first token, come from sampling in windows, which cohort cannot do yet.
+A rollout cut at its largest length counts as finished. Slots are prompts_per_step x group_size; a prompt begins where there is
+room for all its rollouts, which are not compared.
 
-Defaults: gamma 1, lam 0.95, clip 0.2 are the specification's; the paper's values were not recorded.
+Defaults: window a quarter of max_new_tokens (ours); gamma 1, lam 0.95, clip 0.2 are the specification's; the paper's values
+were not recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from cohort.axes import aggregation, surrogate
+from cohort.axes import aggregation, sampling, surrogate
 from cohort.axes import critic as critics
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import token_sum
 from cohort.types import Batch
 from cohort.types.declare import declare, hooks, needs
-
-Turn = tuple[int, int, int, bool]
-
-
-def rolling_batch(lengths: Sequence[int], *, window: int, slots: int, max_length: int, steps: int) -> list[list[Turn]]:
-    """What each step generates: (prompt, first token, end, finished) for every slot.
-
-    Args:
-        lengths: tokens that each prompt's rollout would have in the end, in the order of the queue.
-
-    Returns:
-        a list a step; rollouts that go on keep their order, new ones come after them while there are any.
-    """
-    out: list[list[Turn]] = []
-    going: list[tuple[int, int]] = []
-    queue = iter(range(len(lengths)))
-    for _ in range(steps):
-        going += [(prompt, 0) for prompt in islice(queue, slots - len(going))]
-        turns = []
-        for prompt, start in going:
-            last = min(lengths[prompt], max_length)
-            end = min(start + window, last)
-            turns.append((prompt, start, end, end == last))
-        going = [(prompt, end) for prompt, _, end, finished in turns if not finished]
-        out.append(turns)
-    return out
 
 
 @needs("old_values", "finished", "window_start")
@@ -100,6 +74,7 @@ def finished_value_loss(
 )
 def t_ppo(
     *,
+    window: Annotated[int | None, "[1, inf)"] = None,
     gamma: Annotated[float, "[0, 1]"] = 1.0,
     gae_lambda: Annotated[float, "[0, 1]"] = 0.95,
     clip_low: Annotated[float, "[0, 1]"] = 0.2,
@@ -110,9 +85,9 @@ def t_ppo(
 ) -> Method:
     value = {"coef": value_coef, "critic": critic, "critic_lr": critic_lr, "gamma": gamma}
     return Method(
+        sampling=use(sampling.windowed, window=window),
         advantage=use(extended_gae, gamma=gamma, lam=gae_lambda),
         surrogate=use(surrogate.ppo_clip, low=clip_low, high=clip_high),
         critic=use(finished_value_loss, **value),
         aggregation=use(aggregation.token_mean),
-        requires="sampling",
     )

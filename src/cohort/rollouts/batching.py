@@ -95,7 +95,7 @@ def make_batch(rollouts: Sequence[Rollout], rows: Mapping[str, int], *, extra: I
             "rewards": per_rollout(r.reward for r in rollouts),
             "reward_components": torch.tensor(components, dtype=torch.float32).reshape(len(rollouts), len(names)),
             "accuracy": per_rollout(0.0 if math.isnan(r.accuracy) else r.accuracy for r in rollouts),
-            "truncated": per_rollout(float(not r.finished) for r in rollouts),
+            "truncated": per_rollout(float(not (r.finished or r.waits)) for r in rollouts),
             # 1 and -1: the better and the worse of stored completions; 0: drawn.
             "preference": per_rollout(_number(r.fields.get("preference", 0.0)) for r in rollouts),
             **{name: per_rollout(_number(r.fields.get(name)) for r in rollouts) for name in extra if name not in lists},

@@ -118,11 +118,13 @@ class Collector:
         seed: int,
         first: Sequence[int] = (),
         notes: Sequence[Notes] = (),
+        waiting: Sequence[Rollout] = (),
     ) -> list[Rollout]:
         """Rollouts of prompts, `counts` of each, through the method's guidance and sampling, with those without a reward;
         behind each those of the other agents of its episode.
 
         Args:
+            waiting: rollouts of earlier steps that are gone on with first; guidance does not see them.
             first: how many rollouts each prompt got with this seed before; none by default.
             notes: for each prompt, what its requests carry as `meta`, shared out evenly in this order.
         """
@@ -163,7 +165,12 @@ class Collector:
         """Rollouts of requests through the method's guidance and sampling, with those without a reward."""
         draws = StepSampler(self.runner, self.generate, self.max_new_tokens, self.system, seed)
         sampler = draws.sampler(method, generator(seed, "tools"))
-        rollouts = method.guidance(requests, sampler)
+        going = [self._going_on(rollout) for rollout in waiting]
+        if "guidance" in method.method.filled:
+            rollouts = [*(sampler.draw(going) if going else []), *method.guidance(requests, sampler)]
+        else:
+            rollouts = sampler.draw([*going, *requests])
+        requests = [*going, *requests]
         if draws.unscored:
             # In their places, where the method drew what was asked for.
             place = {request.seed: i for i, request in enumerate(requests)}
@@ -179,6 +186,13 @@ def left_small(rollouts: Sequence[Rollout], least: int) -> set[str]:
         for group in grouped(rollouts)
         if any(r.status == "failed" for r in group.rollouts) and sum(r.scored for r in group.rollouts) < least
     }
+
+    def _going_on(self, rollout: Rollout) -> Request:
+        """The request for what comes behind a rollout that waits."""
+        length = len(rollout.tokens)
+        # With the seed of its own beginning it would meet the same noise again.
+        (request,) = rollout.branches(length, [derive(rollout.request.seed, "on", length)])
+        return replace(request, max_new_tokens=self.max_new_tokens - length)
 
 
 def drawn_tokens(rollout: Rollout) -> int:

@@ -13,7 +13,7 @@ from cohort.types.support import Support
 # What says how a rollout came out, as it is.
 OUTCOME = (
     *("status", "text", "id", "error", "components", "reward", "accuracy", "failed", "fields"),
-    *("episode", "end", "opening"),
+    *("episode", "end", "opening", "waits"),
 )
 
 
@@ -27,6 +27,7 @@ def stored(rollout: Rollout) -> dict[str, Any]:
         "environment_seed": request.environment_seed,
         "parent": request.parent,
         "agent": request.agent,
+        "meta": dict(request.meta),
         "max_new_tokens": request.max_new_tokens,
         "segments": [
             {
@@ -68,6 +69,7 @@ def restored(state: Mapping[str, Any], prompt: Prompt) -> Rollout:
         environment_seed=state["environment_seed"],
         parent=state["parent"],
         agent=state.get("agent", ""),
+        meta=state.get("meta", {}),
     )
     # What came since an older checkpoint was written is as it is by default.
     return Rollout(request, segments, turns=turns, **{name: state[name] for name in OUTCOME if name in state})

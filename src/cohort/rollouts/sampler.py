@@ -95,7 +95,9 @@ class StepSampler:
         return sampler
 
     def _scored(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
-        return over_parts(self.runner.environments.group_rewards, rollouts)
+        """Rollouts with their rewards; those that go on in a later step have none yet."""
+        over = iter(over_parts(self.runner.environments.group_rewards, [r for r in rollouts if not r.waits]))
+        return [r.replace(reward=0.0, accuracy=math.nan) if r.waits else next(over) for r in rollouts]
 
     def _render(self, source: str | list[Message], schemas: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
         return self.runner.policy.renderer.prompt(source, self.system, schemas)[1]

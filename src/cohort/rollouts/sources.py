@@ -117,6 +117,7 @@ class Draws(Protocol):
         seed: int,
         first: Sequence[int] = (),
         notes: Sequence[Notes] = (),
+        waiting: Sequence[Rollout] = (),
     ) -> list[Rollout]:
         """Rollouts of prompts, those without a reward included; of each prompt as many as `counts` says, where they are
         sampled.
@@ -124,6 +125,7 @@ class Draws(Protocol):
         Args:
             first: how many rollouts each prompt got with this seed before; none by default.
             notes: for each prompt, what its requests carry as `meta`.
+            waiting: rollouts of earlier steps that are gone on with first.
         """
         ...
 
@@ -183,12 +185,12 @@ class Sync(Stateless):
             number = 0
             while True:
                 seed = derive(info.seed, info.step + 1, number)
-                pool = self._pool(info, seed)
+                pool = self.pool(info, seed)
                 rows, states, notes = now.pick(
                     count=self.prompts_per_step - kept_so_far, rng=generator(seed, "curriculum"), pool=pool
                 )
                 now = now.with_states(states)
-                yield self._groups(now, rows, notes, pool, seed)
+                yield self.groups(now, rows, notes, pool, seed)
                 number += 1
 
         def keep(groups: Sequence[Group]) -> list[bool]:
@@ -210,7 +212,7 @@ class Sync(Stateless):
         scored_batch = looked[0] if len(looked) == 1 else None
         return Drawn(everything, chosen, now.states, tokens=self.draws.take_tokens(), scored_batch=scored_batch)
 
-    def _pool(self, info: StepInfo, seed: int) -> Pool:
+    def pool(self, info: StepInfo, seed: int) -> Pool:
         """The data set as curriculum and budget see it in a round."""
 
         def draw(rows: torch.Tensor, count: int) -> list[Rollout]:
@@ -221,8 +223,17 @@ class Sync(Stateless):
 
         return Pool(self.prompts, draw, self.draws.states)
 
-    def _groups(self, method: BoundMethod, rows: torch.Tensor, notes: Notes, pool: Pool, seed: int) -> list[Group]:
-        """The groups of a round, of rows [count] of the data set and what was noted of each."""
+    def groups(
+        self,
+        method: BoundMethod,
+        rows: torch.Tensor,
+        notes: Notes,
+        pool: Pool,
+        seed: int,
+        waiting: Sequence[Rollout] = (),
+    ) -> list[Group]:
+        """The groups of a round: rollouts that were waiting, and those of rows [count] of the data set and what was noted of
+        each."""
         noted: dict[int, list[Mapping[str, Any]]] = {}
         for row, note in zip(rows.tolist(), notes or [{}] * rows.numel(), strict=True):
             noted.setdefault(row, []).append(note)
@@ -237,7 +248,7 @@ class Sync(Stateless):
                 rows, group_size=self.group_size, pool=pool, drawn=[drawn.get(prompt.id, ()) for prompt in prompts]
             )
             counts = counts * times
-            if not bool(counts.any()):
+            if not (waiting or bool(counts.any())):
                 return grouped(rollouts)
             added = more or [{}] * len(prompts)
             rollouts += self.draws.collect(
@@ -247,7 +258,9 @@ class Sync(Stateless):
                 seed=seed,
                 first=given.tolist(),
                 notes=[[{**n, **extra} for n in noted[row]] for row, extra in zip(rows.tolist(), added, strict=True)],
+                waiting=waiting,
             )
+            waiting = ()
             given += counts
             if not method.in_rounds:
                 return grouped(rollouts)

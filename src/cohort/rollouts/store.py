@@ -89,6 +89,7 @@ class Store:
         seed: int,
         first: Sequence[int] = (),
         notes: Sequence[Notes] = (),
+        waiting: Sequence[Rollout] = (),
     ) -> list[Rollout]:
         """All stored completions of the prompts, however many were asked for; none where they were given before."""
         return [] if any(first) else self.rollouts(prompts)

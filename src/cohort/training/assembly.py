@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cohort.rollouts.sources import Auxiliary, Mixed, Replayed, RolloutSource, Stored, Sync
+from cohort.rollouts.windows import Rolling
 from cohort.training.batches import Batches
 from cohort.training.build import Setup, optimizer_of
 from cohort.training.clock import Clock
@@ -102,7 +103,7 @@ def source_of(setup: Setup, batches: Batches) -> RolloutSource:
     how = (setup.prompts, batches, config.sampling.prompts_per_step, config.sampling.group_size)
     if setup.offline is not None:
         return Stored(setup.method, setup.offline, *how)
-    source: RolloutSource = Sync(setup.method, setup.collector, *how)
+    source: RolloutSource = (Rolling if setup.method.waits else Sync)(setup.method, setup.collector, *how)
     if config.optimisation.replay_groups:
         prompts = {prompt.id: prompt for prompt in setup.prompts}
         source = Replayed(source, config.optimisation.replay_groups, config.optimisation.replay_size, prompts)

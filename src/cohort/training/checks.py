@@ -71,6 +71,20 @@ def check_method(method: Method, config: TrainConfig) -> None:
             f"group_size is {config.sampling.group_size}, but '{method.name}' compares rollouts of a prompt with each other: "
             f"set group_size to {method.group_size} or more"
         )
+    if method.waits:
+        advantage = method.stage("advantage")
+        why = ""
+        if "finished" not in advantage.needs:
+            why = f"'{advantage.source or method.name}' ({advantage.name}) takes advantages of whole rollouts"
+        elif method.refill_rounds > 1:
+            why = "a filter that samples prompts again judges whole groups"
+        elif config.optimisation.replay_groups:
+            why = "replay_groups keeps whole groups"
+        if why:
+            raise UsageError(
+                f"'{method.name}' ({method.stage('sampling').name}) leaves rollouts unfinished from step to step, but {why}: "
+                "leave one of them out"
+            )
     for reader, name, call, value in method.functions:
         if value is None:
             raise UsageError(

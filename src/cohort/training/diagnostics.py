@@ -19,7 +19,8 @@ def measured(
     everything: Batch, sampled: Sequence[Rollout], batch: Batch, passes: Sequence[Gradient], norms: Sequence[float]
 ) -> dict[str, float]:
     """Metrics of a step; docs/metrics.md says what each is."""
-    scored = everything.select(~everything.rewards.isnan())
+    over = torch.tensor([not rollout.waits for rollout in sampled], dtype=torch.bool, device=everything.device)
+    scored = everything.select(~everything.rewards.isnan() & over) if sampled else everything
     out: dict[str, float] = {"reward/mean": float(scored.rewards.mean())}
     for name in dict.fromkeys(name for r in sampled for name in r.components):
         values = [v for r in sampled if (v := r.components.get(name)) is not None]
@@ -40,6 +41,8 @@ def measured(
         }
     usable = sum(not rollout.failed for rollout in sampled)
     out |= {"rollouts/sampled": float(usable), "rollouts/trained": float(batch.size if passes else 0)}
+    if waiting := sum(rollout.waits for rollout in sampled):
+        out["rollouts/waiting"] = float(waiting)
     out |= counts(everything, sampled)
     if passes:
         push, advantages = batch["policy_gradient"], batch.advantages

@@ -189,8 +189,8 @@ class _Run:
         folder, progress, log = self.folder, self.progress, self.display.log
         fresh = progress.states
         if changed and state.get("source"):
-            # Rollouts that are kept for replay were rewarded, or drawn, by what has changed.
-            log("what the run kept to replay is left out: it is of before the change")
+            # Rollouts that are kept were rewarded, or drawn, by what has changed.
+            log("what the run kept to replay or to go on with is left out: it is of before the change")
             state["source"] = {}
         self.extra = restore(found, state, self.training)
         self.setup.stand(progress.step)

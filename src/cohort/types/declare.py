@@ -37,6 +37,7 @@ class Declaration:
             relative to a group.
         after_advantage: (filters) it removes rollouts after advantages were taken in the full group.
         processes: (sampling) its requests have a processor, which only the embedded engine takes.
+        waits: (sampling) it may leave rollouts that go on in a later step (`Rollout.waits`).
         refill: (filters) name of the hyperparameter with the most rounds of sampling that may replace what it removed.
         refill_share: (filters that refill) name of the hyperparameter with the share of a step's groups that suffices. What it
             removes then fills the step up, and is trained on.
@@ -62,6 +63,7 @@ class Declaration:
     group_size: int | str = 1
     after_advantage: bool = False
     processes: bool = False
+    waits: bool = False
     refill: str | None = None
     refill_share: str | None = None
     offline: bool = False
@@ -126,6 +128,7 @@ def declare(
     group_size: int | str | None = None,
     after_advantage: bool | None = None,
     processes: bool | None = None,
+    waits: bool | None = None,
     refill: str | None = None,
     refill_share: str | None = None,
     offline: bool | None = None,
@@ -142,6 +145,7 @@ def declare(
         "group_size": group_size,
         "after_advantage": after_advantage,
         "processes": processes,
+        "waits": waits,
         "refill": refill,
         "refill_share": refill_share,
         "offline": offline,

@@ -197,6 +197,8 @@ class Rollout:
         end: why its episode ended: "done" (its environment said so), "turns", "tokens" or "seconds" (a limit), "failed" (its
             environment did) or "unparseable" (its environment could not read what the policy said); empty where nothing
             answers.
+        waits: True if it is not over and goes on in a later step. It has the reward 0 until then, and its accuracy is not
+            known.
         opening: the messages that its environment showed first, where these are not the prompt.
         components: reward component -> value (None: the component does not apply).
         reward: weighted sum of the components; set by scoring. NaN if it has none: no reward applies to it, or one failed.
@@ -225,6 +227,7 @@ class Rollout:
     episode: str = ""
     others: tuple[Rollout, ...] = ()
     end: str = ""
+    waits: bool = False
     opening: tuple[Message, ...] = ()
 
     @property

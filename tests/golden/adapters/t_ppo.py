@@ -1,10 +1,10 @@
 import torch
 
 from cohort import registry
-from cohort.recipes.t_ppo import rolling_batch
 from cohort.types import Batch
 from tests.golden.adapters import ppo
 from tests.golden.runner import make_batch, tensor
+from tests.rollouts.rolling import rolling_steps
 
 
 def batch(case):
@@ -47,7 +47,7 @@ def _outcomes(rewards):
 
 def KIND_rollout(case):
     inputs = case["inputs"]
-    steps = rolling_batch(inputs["target_length"], steps=inputs["steps"], **case["config"])
+    steps = rolling_steps(inputs["target_length"], steps=inputs["steps"], **case["config"])
     return {"prompt_start_end_finished": [[list(map(int, turn)) for turn in turns] for turns in steps]}
 
 
@@ -56,3 +56,8 @@ def random_fields(made, generator):
     finished = torch.rand(made.size, generator=generator) < 0.6
     start = torch.randint(0, 3, (made.size,), generator=generator)
     return ppo.random_fields(made, generator).with_rollouts(finished=finished, window_start=start)
+
+
+# Thoughts and answers have two to six tokens.
+TRAIN = {**ppo.TRAIN, "thought": True, "group_size": 8}
+HYPER_TRAIN = "(window=3)"
