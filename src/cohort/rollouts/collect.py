@@ -124,9 +124,9 @@ class Collector:
         behind each those of the other agents of its episode.
 
         Args:
-            waiting: rollouts of earlier steps that are gone on with first; guidance does not see them.
             first: how many rollouts each prompt got with this seed before; none by default.
             notes: for each prompt, what its requests carry as `meta`, shared out evenly in this order.
+            waiting: rollouts of earlier steps that are gone on with first; guidance does not see them.
         """
         self.version = method.info.version
         requests = [
@@ -143,7 +143,7 @@ class Collector:
             )
             for k in range(count)
         ]
-        rollouts = self._draw(method, requests, seed)
+        rollouts = self._draw(method, requests, seed, waiting)
         for again in range(REDRAWS if self.redraw else 0):
             small = left_small(rollouts, max(1, method.method.group_size))
             if not small:
@@ -161,8 +161,11 @@ class Collector:
         # Those that are trained on in another context than they were drawn in have no entropies.
         return self.runner.with_entropies(parts)
 
-    def _draw(self, method: BoundMethod, requests: Sequence[Request], seed: int) -> list[Rollout]:
-        """Rollouts of requests through the method's guidance and sampling, with those without a reward."""
+    def _draw(
+        self, method: BoundMethod, requests: Sequence[Request], seed: int, waiting: Sequence[Rollout] = ()
+    ) -> list[Rollout]:
+        """Rollouts of requests through the method's guidance and sampling, with those without a reward; first, those that were
+        waiting."""
         draws = StepSampler(self.runner, self.generate, self.max_new_tokens, self.system, seed)
         sampler = draws.sampler(method, generator(seed, "tools"))
         going = [self._going_on(rollout) for rollout in waiting]
@@ -178,6 +181,13 @@ class Collector:
         check_groups(rollouts, requests)
         return rollouts
 
+    def _going_on(self, rollout: Rollout) -> Request:
+        """The request for what comes behind a rollout that waits."""
+        length = len(rollout.tokens)
+        # With the seed of its own beginning it would meet the same noise again.
+        (request,) = rollout.branches(length, [derive(rollout.request.seed, "on", length)])
+        return replace(request, max_new_tokens=self.max_new_tokens - length)
+
 
 def left_small(rollouts: Sequence[Rollout], least: int) -> set[str]:
     """Prompts of which failed environments left fewer than `least` rollouts with a reward."""
@@ -186,13 +196,6 @@ def left_small(rollouts: Sequence[Rollout], least: int) -> set[str]:
         for group in grouped(rollouts)
         if any(r.status == "failed" for r in group.rollouts) and sum(r.scored for r in group.rollouts) < least
     }
-
-    def _going_on(self, rollout: Rollout) -> Request:
-        """The request for what comes behind a rollout that waits."""
-        length = len(rollout.tokens)
-        # With the seed of its own beginning it would meet the same noise again.
-        (request,) = rollout.branches(length, [derive(rollout.request.seed, "on", length)])
-        return replace(request, max_new_tokens=self.max_new_tokens - length)
 
 
 def drawn_tokens(rollout: Rollout) -> int:
