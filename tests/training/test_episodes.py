@@ -58,6 +58,48 @@ def test_an_environment_and_reward_functions_reward_together(base: dict[str, Any
         setup.close()
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"method": "grpo(kl_beta=0.1)", "old_logp": "score", "updates": 2},
+        {"method": "ppo", "activations": "stream", "micro_tokens": 64},
+        {"method": "grpo(kl_beta=0.0)", "replay_groups": 2, "correction": "off"},
+        {"method": "grpo-care"},
+        {"method": "dcpo"},
+        {"method": "mdpo(kl='full')"},
+        {"method": "capo-curvature"},
+        {"method": "grpo-vps"},
+        {"method": "r2vpo"},
+        {"method": "gspo", "lora": 2},
+    ],
+    ids=lambda more: str(more["method"]),
+)
+def test_methods_train_on_turns_in_contexts_of_their_own(base: dict[str, Any], more: dict[str, Any]) -> None:
+    """Every pass sees each turn where it was sampled: the engine's log-probabilities are the trainer's."""
+    digits = dict.fromkeys(range(6, 16), 3.0)
+    how = {"history": "rebuild", "max_new_tokens": 100, "logit_bias": {**digits, 1: 4.0}, **more}
+    setup = prepare(make_config({**base, **how}), log=lambda _: None)
+    try:
+        setup.collector.environments = Worlds(of=setup.collector.grader)
+        run, norms = run_of(setup), []
+        for _ in range(2):
+            result = one_step(run)
+            assert max(len(rollout.turns) for rollout in result.rollouts) > 1
+            for rollout in result.rollouts:
+                assert all((turn.context is None) == (turn.start == 0) for turn in rollout.turns)
+                assert {segment.writer for segment in rollout.segments} == {"policy"}
+            assert result.metrics["mismatch_max"] < 1e-3
+            norms.append(result.metrics["grad_norm"])
+            table = rollout_table(result, pieces=setup.policy.renderer.pieces).to_pydict()
+            for rollout, turns in zip(result.rollouts, table["turns"], strict=True):
+                for own, told in zip(rollout.turns, turns, strict=True):
+                    shown = None if own.context is None else setup.policy.renderer.whole(own.context)
+                    assert told["context"] == shown
+        assert max(norms) > 0
+    finally:
+        setup.close()
+
+
 def test_a_step_goes_on_without_the_episodes_that_failed(base: dict[str, Any]) -> None:
     setup = prepare(make_config(base), log=lambda _: None)
     try:

@@ -15,7 +15,7 @@ from torch import Tensor
 from cohort.reductions.groups import token_mean, token_sum
 from cohort.training.outcome import StepResult
 from cohort.training.trace import REMOVED_AFTER, REMOVED_BEFORE, TOO_FEW, TRAINED
-from cohort.types import Batch, Message, Rollout
+from cohort.types import Batch, Message, Rollout, Turn
 
 PiecesOf = Callable[[Sequence[int]], list[str]]
 # Lists whose values seldom repeat: a dictionary of them would only cost time.
@@ -57,6 +57,8 @@ def rollout_table(
         filters: names of the method's filters before and after the advantage.
     """
     rollouts, columns = result.rollouts, _rollouts(result, filters)
+    if any(r.end for r in rollouts):
+        columns |= _episodes(rollouts, pieces if tokens else None)
     if tokens:
         label = np.asarray(columns["group"])
         whole = np.ones(len(rollouts), bool) if groups is None else np.isin(label, list(groups))
@@ -129,8 +131,6 @@ def _rollouts(result: StepResult, filters: tuple[str, str]) -> dict[str, Any]:
     if any(r.agent for r in rollouts):
         columns["agent"] = pa.array([r.agent for r in rollouts], pa.string())
         columns["episode"] = pa.array(everything.episode.cpu().numpy().astype(np.int32))
-    if any(r.end for r in rollouts):
-        columns |= _episodes(rollouts)
     for name, values in _of_trained(batch).items():
         whole = values.new_full((len(rollouts),), torch.nan)
         whole[result.trained] = values
@@ -142,19 +142,23 @@ def _rollouts(result: StepResult, filters: tuple[str, str]) -> dict[str, Any]:
     return columns
 
 
-TURN = pa.struct({"start": pa.int32(), "end": pa.int32(), "reward": pa.float32(), "messages": pa.string()})
+TURN = pa.struct(
+    {"start": pa.int32(), "end": pa.int32(), "reward": pa.float32(), "messages": pa.string(), "context": pa.string()}
+)
 
 
-def _episodes(rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """Columns of rollouts that something answered."""
+def _episodes(rollouts: Sequence[Rollout], pieces: PiecesOf | None) -> dict[str, Any]:
+    """Columns of rollouts that something answered; `pieces` for the texts of contexts that were rebuilt."""
 
     def text(messages: Sequence[Message]) -> str:
         return json.dumps(messages, default=str)
 
-    turns = [
-        [{"start": t.start, "end": t.end, "reward": t.reward, "messages": text(t.messages)} for t in r.turns]
-        for r in rollouts
-    ]
+    def of(turn: Turn) -> dict[str, Any]:
+        context = None if turn.context is None or pieces is None else "".join(pieces(turn.context.tokens))
+        own = {"start": turn.start, "end": turn.end, "reward": turn.reward}
+        return {**own, "messages": text(turn.messages), "context": context}
+
+    turns = [[of(turn) for turn in r.turns] for r in rollouts]
     return {
         "end": pa.array([r.end for r in rollouts], pa.string()),
         "error": pa.array([r.error or None for r in rollouts], pa.string()),
