@@ -22,9 +22,11 @@ def both(function, text, **columns):
     return plain
 
 
-def test_text_of_joins_the_contents_of_messages():
+def test_text_of_is_what_was_said_after_the_last_message_of_others():
     messages = [{"role": "assistant", "content": "a"}, {"role": "tool"}, {"role": "assistant", "content": "b"}]
-    assert text_of(messages) == "ab"
+    assert text_of(messages) == "b"
+    assert text_of([*messages, {"role": "assistant", "content": "c"}]) == "bc"
+    assert text_of(messages[:2]) == ""
     assert text_of("ab") == "ab"
     assert text_of([]) == ""
 

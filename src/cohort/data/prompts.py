@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from cohort.types.policy import Renderer
 Tools = Sequence[Mapping[str, Any]]
 # Characters that no token is longer than: runs of spaces come nearest.
 LONGEST_TOKEN = 1024
+# The prompt of a row that has none.
+EMPTY = [{"role": "user", "content": ""}]
 _FIELD = re.compile(r"\{(\w+)((?:\[\w+\])*)\}")
 # Commands of TeX that begin with n.
 _TEX = (
@@ -41,7 +43,9 @@ class PromptSpec:
             text; other braces stay as they are. A backslash and an n, as a shell passes them on, are a new line, also in
             `system`.
         max_new_tokens: what a completion may take of the context.
-        by_row: rows with one text and different columns are different prompts, as where an environment reads the columns.
+        by_row: rows with one text and different columns are different prompts, as where an environment reads the columns;
+            a row without a prompt leaves that to its environment.
+        tools: name of an environment -> schemas of what the policy may call in it; the name is empty where there is one.
     """
 
     prompt_field: str | None = None
@@ -50,6 +54,7 @@ class PromptSpec:
     template: str | None = None
     max_new_tokens: int = 0
     by_row: bool = False
+    tools: Mapping[str, Tools] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ def _named(rows: list[Row], spec: PromptSpec, where: str, log: Callable[[str], N
                 if source not in row:
                     raise UsageError(f"{at}: there is no column '{source}' (--{name}-field); it has {', '.join(row)}")
                 row[name] = row[source]
-        if "prompt" not in row and spec.template is None:
+        if "prompt" not in row and spec.template is None and not spec.by_row:
             raise UsageError(
                 f"{at}: there is no column 'prompt' (it has: {', '.join(row)}); name the one to use with "
                 "--prompt-field, or fill a text with --template"
@@ -190,7 +195,8 @@ def source_of(row: Row, template: str | None, where: str) -> str | list[Message]
     Raises:
         UsageError: it is neither a text nor messages of text.
     """
-    source: Any = fill(template, row, where) if template is not None else row["prompt"]
+    # What an environment shows may be all that there is.
+    source: Any = fill(template, row, where) if template is not None else row.get("prompt", EMPTY)
     if isinstance(source, str):
         return source
     if not is_chat(source):
@@ -227,7 +233,9 @@ def make_prompt(row: Row, renderer: Renderer, spec: PromptSpec, template: str | 
     source = source_of(row, template, where)
     if not isinstance(source, str) and spec.system and source[0]["role"] != "system":
         source = [{"role": "system", "content": spec.system}, *source]
-    tools = () if isinstance(source, str) else tools_of(row)
+    tools: Tools = () if isinstance(source, str) else tools_of(row)
+    if spec.tools:
+        tools = spec.tools.get("", spec.tools.get(str(row.get("environment")), ()))
     size = len(source) if isinstance(source, str) else sum(len(str(message.get("content") or "")) for message in source)
     if renderer.context_length is not None and size > (most := renderer.context_length * LONGEST_TOKEN):
         raise UsageError(
@@ -235,7 +243,8 @@ def make_prompt(row: Row, renderer: Renderer, spec: PromptSpec, template: str | 
             f"holds {most} at the very most: shorten it"
         )
     try:
-        text, tokens = renderer.prompt(source, spec.system, tools)
+        shown_as = renderer.offer(source, spec.system, tools) if spec.by_row else (source, spec.system, tools)
+        text, tokens = renderer.prompt(*shown_as)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
     if not tokens:

@@ -22,6 +22,7 @@ class Apart(EnvironmentFactory):
     def __init__(self, grader: Grader, pool: Pool, offer: Offer) -> None:
         self.pool = pool
         self.components, self.turns, self.rewards = offer.components, offer.turns, offer.rewards
+        self.finishes, self.lends = offer.finishes, grader.lends
         super().__init__(grader)
 
     @property

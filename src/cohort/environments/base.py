@@ -7,7 +7,7 @@ in which environments live start without it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from cohort.errors import shown
@@ -45,6 +45,7 @@ class Observation:
         conversation: of the agent's conversations the one that goes on. A name that was not there before begins one: a
             sub-agent that is called anew each time has one for each call.
         fresh: the conversation begins anew with this observation: the policy sees nothing of what was said before.
+        behind: at the beginning, the prompt is shown, and the content, a text, stands behind its last message.
     """
 
     content: str | list[Message]
@@ -53,10 +54,11 @@ class Observation:
     agent: str = ""
     conversation: str = ""
     fresh: bool = False
+    behind: bool = False
 
 
 # Plain texts and lists of messages are observations, too.
-Seen = Observation | str | list[dict[str, Any]]
+Seen = Observation | str | list[dict[str, Any]] | None
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ class Environment(Protocol):
             seed: seeds everything that is random; all rollouts of a group get the same seed.
 
         Returns:
-            The first observation, which the policy is conditioned on. Where it is the prompt itself, guidance that a method
-            put into the prompt stays.
+            The first observation, which the policy is conditioned on; None is the prompt. Where it is the prompt itself,
+            guidance that a method put into the prompt stays.
         """
         ...
 
@@ -107,14 +109,21 @@ class Environment(Protocol):
         ...
 
 
-def observed(value: object) -> Observation:
+def observed(value: object, *, first: bool = False) -> Observation:
     """What an environment shows.
+
+    Args:
+        first: at the beginning of the episode, where None is the prompt.
 
     Raises:
         TypeError: it is no observation.
     """
+    if value is None and first:
+        return Observation("", behind=True)
     found = value if isinstance(value, Observation) else Observation(value)  # type: ignore[arg-type]
     content = found.content
+    if found.behind and not (first and isinstance(content, str)):
+        raise TypeError("what stands behind the prompt is a text, and comes with the reset")
     if isinstance(content, str):
         return found
     if not isinstance(content, list) or not content:
@@ -123,6 +132,24 @@ def observed(value: object) -> Observation:
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
             raise TypeError(f"a message has 'role' and 'content', unlike {_shown(message)}")
     return found
+
+
+def beginning(seen: Observation, source: str | list[Message]) -> Observation:
+    """What is shown first, with the prompt where it stands behind that.
+
+    Args:
+        source: of the prompt.
+    """
+    if not seen.behind:
+        return seen
+    content = seen.content
+    assert isinstance(content, str)
+    if not content:
+        return replace(seen, content=source, behind=False)
+    if isinstance(source, str):
+        return replace(seen, content=source + content, behind=False)
+    last = {**source[-1], "content": str(source[-1]["content"]) + content}
+    return replace(seen, content=[*source[:-1], last], behind=False)
 
 
 def stepped(value: object, components: Sequence[str]) -> Step:

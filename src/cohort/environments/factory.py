@@ -19,11 +19,16 @@ class EnvironmentFactory(ABC):
         components: names of the parts of the reward that its environments report (`Step.components`).
         turns: most turns of an episode; None if that is not known.
         answers: False where nothing answers the policy, so that a rollout is no episode.
+        finishes: True if its environments have `finish()`: asked where a limit of the run ended the episode, it gives a
+            step with what the episode is worth then.
+        lends: True if its environments have `lend()`, which gives what reward functions are given as `environments`.
     """
 
     components: tuple[str, ...] = ()
     turns: int | None = None
     answers: bool = True
+    finishes: bool = False
+    lends: bool = False
 
     def __init__(self, grader: Grader) -> None:
         self.grader = grader

@@ -97,7 +97,7 @@ class Pool:
         self.spec, self.timeout = spec, timeout
         self.processes = processes or min(PROCESSES, os.cpu_count() or 1)
         self.hosts: list[Host] = []
-        self._load = {"do": "load", "path": sys.path, "text": spec.text, "given": _sent(spec)}
+        self._load = {"do": "load", "path": sys.path, "spec": _sent(spec)}
         self._numbers, self._homes = itertools.count(1), itertools.count(1)
         self._said: list[Printed] = []
         self._lock = threading.RLock()
@@ -115,11 +115,11 @@ class Pool:
         """
         with self._lock:
             host, loading = self._begin()
-        offer = self._told(loading)
+        self._told(loading)
         with self._lock:
             trying = self._call(host, {"do": "check"}, LOADING)
-        self._told(trying)
-        return Offer(tuple(offer["components"]), offer["rewards"], offer["turns"])
+        offer = self._told(trying)
+        return Offer(**{**offer, "components": tuple(offer["components"])})
 
     def rows(self, *, held_out: bool = False) -> list[dict[str, Any]] | None:
         """Rows of the environment's own, to train on or held out; None if it has none.
@@ -376,19 +376,23 @@ class Pool:
         asked.add_done_callback(say)
 
 
-def _sent(spec: EnvironmentSpec) -> bytes | None:
-    """What was given from Python, for another process.
+def _sent(spec: EnvironmentSpec) -> bytes:
+    """What was asked for, for another process.
 
     Raises:
-        UsageError: it cannot be sent.
+        UsageError: what was given from Python cannot be sent.
     """
-    if spec.given is None:
-        return None
     try:
-        return packed(spec.given)
+        return packed(spec) if _from_python(spec) else pickle.dumps(spec)
     except Exception as error:
         raise UsageError(
             f"{spec.name}: environments live in processes of their own, but it holds something that cannot be sent there "
             f"({type(error).__name__}: {shown(str(error), 200)[1:-1]}): make that when the environment is made, or write the "
             "class into a file of its own and name it as path/to/file.py:Class"
         ) from error
+
+
+def _from_python(spec: EnvironmentSpec) -> bool:
+    """True if something of it has no text."""
+    own = spec.given is not None or not all(isinstance(tool, str) for tool in spec.tools)
+    return own or any(map(_from_python, spec.several.values()))

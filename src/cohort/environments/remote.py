@@ -8,6 +8,7 @@ from typing import Any
 
 from cohort.environments.base import Gone, Late, Observation, Step
 from cohort.environments.pool import Answer, Host, Pool
+from cohort.rewards.lent import Lent
 from cohort.rewards.sending import pickled
 from cohort.types import Message
 
@@ -29,6 +30,14 @@ class Remote:
     def step(self, message: Message) -> Answer:
         """See Environment."""
         return self._ask("step", pickled((message,)), as_step)
+
+    def finish(self) -> Answer:
+        """See EnvironmentFactory."""
+        return self._ask("finish", pickled(()), as_step)
+
+    def lend(self) -> Answer:
+        """See EnvironmentFactory."""
+        return self._ask("lend", read=lambda found: Lent(**found))
 
     def close(self) -> Answer | None:
         """See Environment; one that hangs, or whose process is gone, is left alone."""

@@ -22,10 +22,12 @@ from dataclasses import fields
 from types import FrameType
 from typing import IO, Any
 
+from cohort.environments import tools
 from cohort.environments.base import Observation, Step, observed
 from cohort.environments.spec import EnvironmentSpec, Maker, waits
 from cohort.errors import UsageError, shown
 from cohort.rewards.frames import read_frame, write_frame
+from cohort.rewards.lent import Lent
 from cohort.rewards.worker import Streams, end_with, outlast_signals
 
 # Most bytes of an answer.
@@ -144,31 +146,34 @@ class House:
         if what == "close":
             home = self.homes.pop(to, None)
             return None if home is None else await home.close()
+        if what == "lend":
+            return vars(lend(tools.lent_by(self.homes[to].environment)))
         given = pickle.loads(message["given"])
         if what == "reset":
             home = self.homes[to] = Home(self.maker)
             await home.make()
-            return plain(observed(await home.call("reset", *given)))
-        step = await self.homes[to].call("step", *given)
+            return plain(observed(await home.call("reset", *given), first=True))
+        step = await self.homes[to].call(what, *given)
         if not isinstance(step, Step):
-            raise TypeError(f"step gives a cohort.environments.Step, not {type(step).__name__} ({shown(step, 80)})")
+            raise TypeError(f"{what} gives a cohort.environments.Step, not {type(step).__name__} ({shown(step, 80)})")
         seen = None if step.done or step.observation is None else plain(observed(step.observation))
         return {**plain(step), "observation": seen}
 
-    async def _load(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def _load(self, message: dict[str, Any]) -> None:
         sys.path += [entry for entry in message["path"] if entry not in sys.path]
         try:
-            spec = EnvironmentSpec(message["text"], _unpacked(message["given"]))
-            self.maker = maker = await asyncio.get_running_loop().run_in_executor(None, spec.load)
+            spec: EnvironmentSpec = pickle.loads(message["spec"])
+            self.maker = await asyncio.get_running_loop().run_in_executor(None, spec.load)
         except BaseException as error:
             self.problem = error
             raise
         finally:
             self.loaded.set()
-        return {"components": maker.components, "rewards": maker.rewards, "turns": maker.turns}
 
-    async def _check(self, maker: Maker) -> None:
-        """One can be made, has what an environment has, and can be closed."""
+    async def _check(self, maker: Maker) -> dict[str, Any]:
+        """One can be made, has what an environment has, and can be closed; what there is to know of it."""
+        if maker.several:
+            return _together({name: await self._check(each) for name, each in maker.several.items()})
         home = Home(maker)
         await home.make()
         lacking = [what for what in ("reset", "step") if not callable(getattr(home.environment, what, None))]
@@ -177,7 +182,29 @@ class House:
                 f"what it makes, {type(home.environment).__name__} ({shown(home.environment, 80)}), has no "
                 f"{' and no '.join(lacking)}: an environment has reset(row, seed) and step(message)"
             )
+        offer = {"components": maker.components, "rewards": maker.rewards, "turns": maker.turns}
+        if isinstance(home.environment, tools.ToolEnvironment):
+            offer |= await asyncio.get_running_loop().run_in_executor(None, home.environment.offer)
         await home.close()
+        return offer
+
+
+def _together(offers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What there is to know of several environments."""
+    components = dict.fromkeys(name for offer in offers.values() for name in offer["components"])
+    return {
+        "components": [*components],
+        "rewards": any(offer["rewards"] for offer in offers.values()),
+        "finishes": any(offer.get("finishes", False) for offer in offers.values()),
+        "tools": {name: offer.get("tools", {}).get("", []) for name, offer in offers.items()},
+    }
+
+
+def lend(environment: Any) -> Lent:
+    """An environment as reward functions are given it, with the file that its class comes from."""
+    module = sys.modules.get(type(environment).__module__)
+    own = module is not None and any(each is module for each in tools.MODULES.values())
+    return Lent.of(environment, str(module.__file__), module.__name__) if own and module else Lent.of(environment)
 
 
 def plain(value: Observation | Step) -> dict[str, Any]:
@@ -226,14 +253,6 @@ def failure(error: BaseException) -> dict[str, Any]:
     at = None if at is None or at.filename.startswith(os.path.dirname(__file__)) else at
     place = f" ({at.filename}, line {at.lineno})" if at and not isinstance(error, UsageError) else ""
     return {"error": text[:ERROR] + place[-PLACE:]}
-
-
-def _unpacked(data: bytes | None) -> Any:
-    if data is None:
-        return None
-    import dill
-
-    return dill.loads(data)
 
 
 def _read(requests: IO[bytes], house: House, loop: asyncio.AbstractEventLoop) -> None:

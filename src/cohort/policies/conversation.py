@@ -106,7 +106,7 @@ class Conversation:
             UsageError: the renderer does not put it so.
         """
         if fresh:
-            text, tokens = self.renderer.prompt(seen, self.system, self.tools)
+            text, tokens = self.renderer.prompt(*self.renderer.offer(seen, self.system, self.tools))
             self._begin(seen, text, tokens)
             self._rebuild(len(actions), tokens)
             return None
@@ -134,7 +134,8 @@ class Conversation:
         """Take an answer that stands in the history already, and behind which the policy spoke at `place`."""
         started, context = self.context.at(place)
         if fresh:
-            self._begin(seen, self.renderer.prompt(seen, self.system, self.tools)[0], context.tokens)
+            text, _ = self.renderer.prompt(*self.renderer.offer(seen, self.system, self.tools))
+            self._begin(seen, text, context.tokens)
             return
         answer = messages_of(seen)
         self._answered(answer)

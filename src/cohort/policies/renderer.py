@@ -180,8 +180,8 @@ class TextRenderer:
         Raises:
             UsageError: the template refuses the messages or leaves one out, or there is none for those that need one.
         """
-        if not isinstance(said, str) and not self.writes_calls:
-            said = results(said)
+        if not self.writes_calls:
+            said, tools = said if isinstance(said, str) else results(said), ()
         if not self.templated(prompt.source):
             return self.encode(said if isinstance(said, str) else "\n\n" + self._joined(said))
         messages = [{"role": "user", "content": said}] if isinstance(said, str) else list(said)
@@ -205,7 +205,9 @@ class TextRenderer:
         """
         if not self.templated(prompt.source):
             return None
-        messages = messages if self.writes_calls else results(messages)
+        if not self.writes_calls:
+            offered, _, tools = self.offer(list(messages), None, tools)
+            messages = results([{"role": "user", "content": offered}] if isinstance(offered, str) else offered)
         return render_chat(self.tokenizer, messages, tools, self.name or "the model", new=new)
 
     def _end(self, templated: bool) -> int | None:

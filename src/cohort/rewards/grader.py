@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from cohort.data.rows import columns_of
 from cohort.rewards.calling import TrainerState
+from cohort.rewards.interface import ENVIRONMENTS as LENT_ENVIRONMENTS
 from cohort.rewards.scorer import Scorer
 from cohort.types import Message, Rollout
 
@@ -48,6 +49,11 @@ class Grader:
     def names(self) -> tuple[str, ...]:
         return tuple(spec.name for spec in self.scorer.specs)
 
+    @property
+    def lends(self) -> bool:
+        """True if a reward function asks for the environments of the completions."""
+        return any(each.names(LENT_ENVIRONMENTS) for each in self.scorer.interfaces)
+
     def grade(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """Rollouts with their components, reward and accuracy; `Rollout` says which have none.
 
@@ -72,12 +78,15 @@ class Grader:
         begin = time.perf_counter()
         scores = self.scorer.grade(
             [r.prompt.source for r in rollouts],
-            [r.text if isinstance(r.prompt.source, str) else _said(r) for r in rollouts],
+            [r.text if isinstance(r.prompt.source, str) and not r.end else _said(r) for r in rollouts],
             [r.tokens for r in rollouts],
             columns_of([r.prompt.row for r in rollouts]),
             where=[r.prompt.where or f"row {i}" for i, r in enumerate(rollouts, 1)],
             state=self.state,
-            extra={"max_new_tokens": [self.max_new_tokens] * len(rollouts)},
+            extra={
+                "max_new_tokens": [self.max_new_tokens] * len(rollouts),
+                **({LENT_ENVIRONMENTS: [r.environment for r in rollouts]} if self.lends else {}),
+            },
         )
         self.seconds["reward"] += time.perf_counter() - begin
         self.failures.extend(scores.messages)
@@ -95,9 +104,8 @@ class Grader:
             right = None if failed else components[self.accuracy] if self.accuracy else reward
             accuracy = math.nan if right is None or math.isnan(right) else float(right >= self.correct_at)
             logged = {column: values[i] for column, values in scores.extra.items()}
-            out.append(
-                rollout.replace(components=components, reward=reward, accuracy=accuracy, failed=failed, logged=logged)
-            )
+            scored = {"components": components, "reward": reward, "accuracy": accuracy, "failed": failed}
+            out.append(rollout.replace(**scored, logged=logged, environment=None))
         return out
 
     def take_metrics(self) -> dict[str, float]:
@@ -125,6 +133,6 @@ def own_weight(name: str) -> float:
 
 def _said(rollout: Rollout) -> list[Message]:
     """The completion of a conversation: what was said after the prompt, by the policy and to it."""
-    if len(rollout.turns) > 1:
+    if len(rollout.turns) > 1 or (rollout.turns and rollout.turns[0].text is not None):
         return [message for turn in rollout.turns for message in turn.messages]
     return [{"role": "assistant", "content": rollout.text}]

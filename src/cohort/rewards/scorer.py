@@ -11,7 +11,8 @@ from typing import Any, Literal
 from cohort.errors import UsageError
 from cohort.rewards.calling import Reply, TrainerState
 from cohort.rewards.child import Failed
-from cohort.rewards.interface import AFTER, BEFORE, LENT, Interface
+from cohort.rewards.interface import AFTER, BEFORE, ENVIRONMENTS, LENT, Interface
+from cohort.rewards.lent import Lent
 from cohort.rewards.printed import Printed
 from cohort.rewards.process import Worker
 from cohort.rewards.sending import pickled
@@ -96,16 +97,18 @@ class Scorer:
         if self._worker is not None:
             self._worker.close()
 
-    def check_arguments(self, columns: Sequence[str]) -> None:
+    def check_arguments(self, columns: Sequence[str], *, environments: bool = False) -> None:
         """All arguments that the functions ask for are given.
 
         Args:
             columns: of the data.
+            environments: something answers the policy.
 
         Raises:
             UsageError: some are not; names those that are.
         """
         given = [*BEFORE, *(name for name in columns if name not in OWN), *AFTER, *LENT]
+        given += [ENVIRONMENTS] if environments else []
         for spec, found in zip(self.specs, self.interfaces, strict=True):
             missing = found.missing(given)
             # What a verifier lacks is said with the option that names it.
@@ -300,7 +303,11 @@ class _Batch:
 
     def copies(self, names: Sequence[str]) -> dict[str, Any]:
         """Columns for a function in this process, which may change its lists."""
-        return {name: None if self.given[name] is None else list(self.given[name]) for name in names}
+
+        def copied(values: Any) -> Any:
+            return None if values is None else [each.open() if isinstance(each, Lent) else each for each in values]
+
+        return {name: copied(self.given[name]) for name in names}
 
 
 def _tuple(value: Any) -> Any:

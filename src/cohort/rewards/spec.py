@@ -195,16 +195,21 @@ def from_file(
     return function
 
 
-def _imported(path: Path, text: str, file: str, kind: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"cohort_{kind}_{path.stem}", path)
+def module_of(path: Path, name: str) -> ModuleType:
+    """A file of the user's, imported under a name; it may import its neighbours, as a script may."""
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    # A reward file may import its neighbours, as a script may.
     sys.path.insert(0, str(path.parent))
+    spec.loader.exec_module(module)
+    return module
+
+
+def _imported(path: Path, text: str, file: str, kind: str) -> ModuleType:
     try:
-        spec.loader.exec_module(module)
+        return module_of(path, f"cohort_{kind}_{path.stem}")
     except (Exception, SystemExit) as error:
         line = next(
             (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(path)), 0
@@ -213,4 +218,3 @@ def _imported(path: Path, text: str, file: str, kind: str) -> ModuleType:
         raise UsageError(
             f"{kind} '{text}': {file} cannot be imported: {type(error).__name__}: {error}{where}"
         ) from error
-    return module

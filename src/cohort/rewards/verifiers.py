@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any
 
 from cohort.signals import equality
@@ -29,8 +30,11 @@ _PERCENT = re.compile(r"%|percent|pct", re.IGNORECASE)
 
 
 def text_of(completion: str | list[dict[str, Any]]) -> str:
-    """The text of a completion, also where it is a list of messages."""
-    return completion if isinstance(completion, str) else "".join(str(m.get("content", "")) for m in completion)
+    """The text of a completion; of a list of messages, what was said after the last one of others (a tool's, a user's)."""
+    if isinstance(completion, str):
+        return completion
+    said = takewhile(lambda message: message.get("role", "assistant") == "assistant", reversed(completion))
+    return "".join(str(message.get("content") or "") for message in reversed(list(said)))
 
 
 def exact(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> Values:

@@ -15,6 +15,7 @@ from cohort.environments.factory import EnvironmentFactory
 from cohort.errors import shown
 from cohort.policies.conversation import Conversation, History, messages_of
 from cohort.rewards.grader import ENVIRONMENT
+from cohort.rewards.lent import Lent
 from cohort.seeds import derive
 from cohort.types import Context, Message, Prompt, Request, Rollout, Segment, Status, Turn
 from cohort.types.policy import Renderer
@@ -52,7 +53,7 @@ class Episode:
         turns: finished turns.
         again: turns of the history that are still to be replayed to the environment.
         start: place of the first action of the current turn.
-        said: the policy's message of the current turn, once it is sampled.
+        said, text: the policy's message of the current turn, and its text, once it is sampled.
         worth: component -> sum over the turns.
         status, ended: None while the episode lasts; see `Rollout`, of which `ended` is the `end`.
         conversation: of the agent's the one that this is.
@@ -62,6 +63,9 @@ class Episode:
         began: when it was reset, on the clock of `time.monotonic`.
         history: see `Runner`.
         dialogue: what was shown and said, once the environment has shown something.
+        lent: its environment at the end, for reward functions that ask for it.
+        limited: see `cut`.
+        last: what its environment is still asked at the end.
     """
 
     request: Request
@@ -73,6 +77,7 @@ class Episode:
     again: list[Turn] = field(default_factory=list)
     start: int = 0
     said: Message = field(default_factory=dict)
+    text: str = ""
     worth: dict[str, float] = field(default_factory=dict)
     tools: Sequence[Mapping[str, Any]] = ()
     status: Status | None = None
@@ -85,6 +90,9 @@ class Episode:
     began: float = field(default_factory=time.monotonic)
     history: History = "auto"
     dialogue: Conversation | None = field(default=None, repr=False)
+    lent: Lent | None = None
+    limited: bool = False
+    last: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.given = self.request
@@ -138,7 +146,7 @@ class Episode:
         request, prompt = self.request, self.request.prompt
         texts_alone(seen)
         self.tools = seen.tools or prompt.tools
-        if seen.content == prompt.source:
+        if seen.content == prompt.source and list(self.tools) == list(prompt.tools):
             self._talk(renderer, prompt, prompt.text, system)
             return
         if renderer.context_length is not None and length_of(seen) > renderer.context_length * LONGEST_TOKEN:
@@ -147,7 +155,7 @@ class Episode:
                 f"{renderer.context_length} tokens holds {renderer.context_length * LONGEST_TOKEN} at the very most"
             )
         self.opening = tuple(messages_of(seen.content))
-        text, tokens = renderer.prompt(seen.content, system, self.tools)
+        text, tokens = renderer.prompt(*renderer.offer(seen.content, system, self.tools))
         context = Context(tokens)
         # What goes on from inside a rollout stands in its context already.
         if request.parent is not None and request.context.tokens != context.tokens:
@@ -187,10 +195,13 @@ class Episode:
             max_new_tokens=int(min(self.room(renderer), most)),
         )
 
-    def drawn(self, segment: Segment, text: str, finished: bool) -> None:
-        """Take what the policy said."""
+    def drawn(self, segment: Segment, text: str, finished: bool, renderer: Renderer) -> None:
+        """Take what the policy said: a message with calls, where something answers these."""
         self.segments.append(segment)
+        self.text = text
         self.said = {"role": "assistant", "content": text}
+        if finished and self.answers and self.tools:
+            self.said = renderer.message(text, self.tools, self.request.prompt.text)
         assert self.dialogue is not None
         self.dialogue.said(self.said, self.actions[self.start :])
         if not finished:
@@ -202,16 +213,27 @@ class Episode:
         """Its time is up."""
         return self.limits.seconds is not None and time.monotonic() - self.cast[0].began > self.limits.seconds
 
-    def stop(self, end: End) -> None:
-        """End it."""
+    @property
+    def cut(self) -> bool:
+        """One of the run's limits ended it, and not its environment."""
+        return any(each.limited for each in self.cast)
+
+    def stop(self, end: End, *, limited: bool = True) -> None:
+        """End it.
+
+        Args:
+            limited: where it ends by a limit, that is the run's and not its environment's.
+        """
         self.ended = end
+        self.limited = limited and end in ("turns", "tokens", "seconds")
         self.status = "failed" if end == "failed" else "finished" if end in ("done", "unparseable") else "truncated"
 
     def over(self, reward: float | None = None) -> None:
         """The turn that goes on ends."""
         start, context = self.context.at(self.start)
         own = context if start == self.start and self.start else None
-        self.turns.append(Turn(self.start, self.place, (self.said,), reward, own))
+        text = None if self.said["content"] == self.text else self.text
+        self.turns.append(Turn(self.start, self.place, (self.said,), reward, own, text))
 
     def take(self, step: Step, seen: Observation | None, renderer: Renderer, system: str | None = None) -> Episode:
         """Take what the environment made of the turn; the conversation that goes on with what it shows next.
@@ -225,7 +247,7 @@ class Episode:
         self.count(step)
         self.over(step.reward)
         if seen is None:
-            self.stop(step.end)
+            self.stop(step.end, limited=False)
             return self
         spent = self.limits.turns is not None and sum(len(each.turns) for each in self.cast) >= self.limits.turns
         if spent or self.late:
@@ -329,7 +351,7 @@ class Episode:
         failed = self.status == "failed"
         # What a limit cut before its environment had rewarded anything is worth nothing.
         unrewarded = {ENVIRONMENT: 0.0}
-        texts = [str(message["content"]) for turn in self.turns for message in turn.messages]
+        texts = [text for turn in self.turns for text in turn.texts]
         return Rollout(
             self.request,
             tuple(self.segments),
@@ -343,6 +365,7 @@ class Episode:
             others=tuple(each.rollout() for each in self.cast[1:]) if self is self.cast[0] else (),
             end=self.ended or "" if self.answers else "",
             opening=self.opening,
+            environment=self.cast[0].lent,
         )
 
 

@@ -21,12 +21,12 @@ from typing import Any
 
 from cohort.engine.base import Completion, Engine, Sampling
 from cohort.engine.stopping import first_stop
-from cohort.environments.base import observed, stepped
+from cohort.environments.base import beginning, observed, stepped
 from cohort.environments.factory import EnvironmentFactory
 from cohort.errors import UsageError
 from cohort.policies.conversation import History
 from cohort.policies.passes import log_probs
-from cohort.rollouts.answers import GRACE, Answers
+from cohort.rollouts.answers import GRACE, Answered, Answers
 from cohort.rollouts.episode import Episode, EpisodeError, Limits, begin, why
 from cohort.types import Request, Rollout, Segment
 from cohort.types.policy import Policy
@@ -85,8 +85,8 @@ class Runner:
         start = turns[-1].start if turns else 0
         said = {"role": "assistant", "content": self.text(rollout.tokens[start:count], False)}
         if turns and turns[-1].end >= count:
-            turns[-1] = replace(turns[-1], end=count, messages=(said,))
-        texts = [str(message["content"]) for turn in turns for message in turn.messages]
+            turns[-1] = replace(turns[-1], end=count, messages=(said,), text=None)
+        texts = [text for turn in turns for text in turn.texts]
         text = "\n\n".join(texts) if turns else str(said["content"])
         end = rollout.end and "tokens"
         return rollout.replace(segments=rollout.head(count), turns=tuple(turns), status="truncated", text=text, end=end)
@@ -170,7 +170,7 @@ class _Run:
         self.last[id(episode)] = number
         tokens = episode.actions[episode.start :]
         text = self.runner.text([*tokens, *completion.tokens], completion.finished, completion.stop)
-        episode.drawn(self._segment(completion), text, completion.finished)
+        episode.drawn(self._segment(completion), text, completion.finished, self.renderer)
         if episode.status is None:
             self._ask(episode, "step", episode.said)
         else:
@@ -201,6 +201,9 @@ class _Run:
                 if answer.error is not None:
                     warnings.warn(why("an environment did not close", answer.error), RuntimeWarning, stacklevel=4)
                 continue
+            if what in ("finish", "lend"):
+                self._take_last(episode, what, answer)
+                continue
             try:
                 if answer.error is not None:
                     raise EpisodeError(why(f"the environment's {what} failed", answer.error))
@@ -220,7 +223,8 @@ class _Run:
     def _take(self, episode: Episode, what: str, value: Any) -> Episode:
         """Take an answer; the conversation that goes on with it, or ended the episode."""
         if what == "reset":
-            episode.begin(observed(value), self.renderer, self.runner.system)
+            first = beginning(observed(value, first=True), episode.request.prompt.source)
+            episode.begin(first, self.renderer, self.runner.system)
             return episode
         step = stepped(value, self.runner.environments.components)
         seen = None if step.done else observed(step.observation)
@@ -241,7 +245,30 @@ class _Run:
         first = episode.cast[0]
         if id(first) in self.open:
             self.open.discard(id(first))
-            self._ask(first, "close")
+            factory = self.runner.environments
+            if factory.finishes and first.cut and first.status != "failed":
+                first.last.append("finish")
+            if factory.lends and first.status != "failed":
+                first.last.append("lend")
+            self._ask_last(first)
+
+    def _ask_last(self, episode: Episode) -> None:
+        """Ask the next of what an environment is asked at the end."""
+        what = episode.last.pop(0) if episode.last else "close"
+        self._ask(episode, what)
+
+    def _take_last(self, episode: Episode, what: str, answer: Answered[Asked]) -> None:
+        try:
+            if answer.error is not None:
+                raise EpisodeError(why(f"the environment's {what} failed", answer.error))
+            if what == "lend":
+                episode.lent = answer.value
+            else:
+                episode.count(stepped(answer.value, self.runner.environments.components))
+        except (EpisodeError, TypeError, ValueError) as error:
+            episode.fail(str(error))
+            episode.last.clear()
+        self._ask_last(episode)
 
     def _close(self, episodes: list[Episode]) -> None:
         """Give all back. Where the run is given up, environments have a moment to close."""

@@ -30,7 +30,7 @@ from cohort.training.checks import Log, check_arguments, check_columns, check_me
 from cohort.training.config import TrainConfig
 from cohort.training.device import pick_device, pick_dtype
 from cohort.training.engines import make_engine, reads_entropies
-from cohort.training.episodes import answers, data_of, limits_of, open_environment
+from cohort.training.episodes import Opened, answers, data_of, limits_of, open_environment
 from cohort.training.limits import check_rank, check_sizes
 from cohort.training.offline import check_labels, is_offline
 from cohort.training.precision import MasterWeights
@@ -204,8 +204,12 @@ def make_collector(
     )
 
 
-def prompt_spec(config: TrainConfig) -> PromptSpec:
-    """How the run's rows become prompts."""
+def prompt_spec(config: TrainConfig, opened: Opened | None = None) -> PromptSpec:
+    """How the run's rows become prompts.
+
+    Args:
+        opened: what answers the policy, whose tools the prompts show.
+    """
     return PromptSpec(
         config.dataset.prompt_field,
         config.dataset.answer_field,
@@ -213,6 +217,7 @@ def prompt_spec(config: TrainConfig) -> PromptSpec:
         config.dataset.template,
         config.sampling.max_new_tokens,
         answers(config),
+        {} if opened is None else opened.offer.tools,
     )
 
 
@@ -260,7 +265,7 @@ def prepare(
         failing.callback(grader.scorer.close)
         environments = None if opened is None else opened.factory(grader)
         # Data before the model: a mistyped file name should not cost a minute of loading.
-        spec = prompt_spec(config)
+        spec = prompt_spec(config, opened)
         given_data = config.dataset.data if opened is None else data_of(config.dataset.data, opened)
         source = None if given_data is None else read_source(given_data, spec, seed=config.seed, log=log)
         written = (
@@ -275,7 +280,7 @@ def prepare(
             check_source(each, spec)
         rows = [[] if each is None else each.rows for each in (source, eval_source, written)]
         check_columns(method, config, grader, rows[0], rows[1][: config.evaluation.eval_size], rows[2], own=names)
-        check_arguments(method, grader, source, eval_source)
+        check_arguments(method, grader, source, eval_source, environments=opened is not None)
         policy = load_policy(config, log, report=report, given=given)
         prompts = [] if source is None else load_prompts(source, policy.renderer, spec, log=log)
         store: Store | None = None

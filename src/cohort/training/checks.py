@@ -99,11 +99,12 @@ def check_method(method: Method, config: TrainConfig) -> None:
         raise UsageError(f"'{method.name}' needs the field '{name}' of every rollout, which nothing here provides")
 
 
-def check_arguments(method: Method, grader: Grader, *sources: Source | None) -> None:
+def check_arguments(method: Method, grader: Grader, *sources: Source | None, environments: bool = False) -> None:
     """Reward functions and judges are given all arguments that they ask for.
 
     Args:
         sources: data to train on and held-out data, where there are any.
+        environments: something answers the policy.
 
     Raises:
         UsageError: one asks for an argument that cohort does not pass and that is no column.
@@ -112,7 +113,7 @@ def check_arguments(method: Method, grader: Grader, *sources: Source | None) -> 
         if source is None:
             continue
         columns = list(dict.fromkeys(name for row in source.rows for name in row))
-        grader.scorer.check_arguments(columns)
+        grader.scorer.check_arguments(columns, environments=environments)
         for _, _, call, judge in method.functions if number == 0 else ():
             texts = re.findall(r"\w+", call.partition("(")[2].partition(")")[0])
             check_judge(judge, [name for name in texts if name != "columns"], columns)

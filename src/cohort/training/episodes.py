@@ -17,7 +17,7 @@ from cohort.training.config import TrainConfig
 from cohort.training.offline import is_offline
 
 # Keys that mean something where something answers the policy.
-OF_EPISODES = ("max_turns", "turn_tokens", "episode_seconds")
+OF_EPISODES = ("max_turns", "turn_tokens", "episode_seconds", "max_tool_calling_iterations")
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def open_environment(config: TrainConfig) -> Opened | None:
     if not opened.offer.rewards and not config.rewards.reward:
         opened.close()
         raise UsageError(
-            "the environment gives no reward (it says rewards = False), and no reward function was given: name one with "
-            "--reward"
+            "what answers the policy gives no reward (tools give none, nor does a class without get_reward, or with "
+            "rewards = False), and no reward function was given: name one with --reward"
         )
     return opened
 
@@ -80,9 +80,8 @@ def _opened(config: TrainConfig) -> Opened:
         # It runs here, as it is.
         return Opened(Offer(made_by.components, turns=made_by.turns), made_by)
     asked = config.episodes
-    if made_by is None:
-        raise UsageError("--tools: functions that the policy may call cannot be given yet")
-    pool = Pool(parse(made_by), timeout=asked.environment_timeout, processes=asked.environment_processes)
+    made = parse(made_by, asked.tools, asked.max_tool_calling_iterations)
+    pool = Pool(made, timeout=asked.environment_timeout, processes=asked.environment_processes)
     offer = pool.start()
     return Opened(
         offer, lambda grader: Apart(grader, pool, offer), lambda held_out: pool.rows(held_out=held_out), pool.close

@@ -56,7 +56,7 @@ def evaluate_model(
         stack.callback(lambda: log_printed(grader.scorer, log))
         stack.callback(grader.scorer.close)
         environments = None if opened is None else opened.factory(grader)
-        spec = prompt_spec(config)
+        spec = prompt_spec(config, opened)
         data = config.dataset.data
         if opened is not None:
             data = data_of(data if data is not None else opened.rows(True), opened)
@@ -66,7 +66,7 @@ def evaluate_model(
         check_source(source, spec)
         method = registry.method("grpo(kl_beta=0.0)")
         check_columns(method, config, grader, source.rows[:limit], [], own=names)
-        check_arguments(method, grader, source)
+        check_arguments(method, grader, source, environments=opened is not None)
         policy = load_policy(config, log, given=given)
         prompts = load_prompts(source, policy.renderer, spec, log=log)[:limit]
         check_columns(method, config, grader, [prompt.row for prompt in prompts], [], own=names)

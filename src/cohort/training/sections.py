@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
@@ -56,9 +56,11 @@ def of_rewards(value: list[Any]) -> list[Any]:
 
 
 def of_environment(value: Any) -> Any:
-    """A name of an environment, or what makes one."""
+    """A name of an environment, or what makes one, or several by name."""
     if value is None or (callable(value) and not isinstance(value, str)):
         return value
+    if isinstance(value, Mapping) and value and all(isinstance(name, str) for name in value):
+        return {name: of_environment(each) for name, each in value.items()}
     value = text(value)
     if not isinstance(value, str) or not value:
         raise ValueError("Input should be path.py:Class, the name of an adapter, a class or a function that makes one")
@@ -178,14 +180,18 @@ class EpisodesConfig(Section):
 
     environment: Annotated[Any, BeforeValidator(of_environment), Option(EPISODES, "ENVIRONMENT")] = Field(
         None,
-        description="file.py:Class, or the name of one of another library (gymnasium:ID, ...); from Python also a class, or a "
-        "function that makes one",
+        description="file.py:Class, or the name of one of another library (gymnasium:ID, ...), or several as "
+        "name=file.py:Class,other=file.py:Other (a column environment names a row's); from Python also a class, a function "
+        "that makes one, or a mapping of names to these",
     )
     tools: Annotated[list[Any], BeforeValidator(one_or_many), AfterValidator(of_tools), Option(EPISODES, "TOOLS")] = (
         Field(
             default_factory=list,
             description="functions that the policy may call, as file.py:f,g; from Python also functions",
         )
+    )
+    max_tool_calling_iterations: Count | None = Field(
+        None, ge=0, description="most turns whose tool calls are answered; none sets no limit"
     )
     max_turns: Annotated[Count | None, Option(EPISODES, "TURNS")] = Field(
         None, ge=1, description="most turns of an episode; none sets no limit"

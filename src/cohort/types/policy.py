@@ -77,6 +77,12 @@ class Renderer(Protocol):
         """
         ...
 
+    def offer(
+        self, source: str | list[Message], system: str | None, tools: Sequence[Any]
+    ) -> tuple[str | list[Message], str | None, Sequence[Any]]:
+        """What `prompt` is given to show functions that the policy may call, so that it is told of them in any case."""
+        ...
+
     def encode(self, text: str, *, start: bool = False, templated: bool | None = None) -> tuple[int, ...]:
         """A text as actions, as it stands behind others; with `start`, as the beginning of a context.
 

@@ -115,6 +115,7 @@ class Turn:
         reward: of the turn; None where the environment gives none.
         context: what the policy was conditioned on in place of all that stood there before, where the conversation was
             rendered anew for this turn; None where the turn stands behind the earlier ones.
+        text: the policy's words as they are, where its message parts calls and thoughts from them.
     """
 
     start: int
@@ -122,6 +123,13 @@ class Turn:
     messages: tuple[Message, ...] = ()
     reward: float | None = None
     context: Context | None = None
+    text: str | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """What was said, by the policy first."""
+        said = [str(message["content"]) for message in self.messages]
+        return said if self.text is None else [self.text, *said[1:]]
 
 
 class Processor(Protocol):
@@ -200,6 +208,7 @@ class Rollout:
         waits: True if it is not over and goes on in a later step. It has the reward 0 until then, and its accuracy is not
             known.
         opening: the messages that its environment showed first, where these are not the prompt.
+        environment: the environment at its end, for reward functions that ask for it; None where none does.
         components: reward component -> value (None: the component does not apply).
         reward: weighted sum of the components; set by scoring. NaN if it has none: no reward applies to it, or one failed.
         accuracy: 1.0 if the verifier calls it correct, else 0.0; set by scoring. NaN if the verifier does not apply.
@@ -224,6 +233,7 @@ class Rollout:
     failed: bool = False
     fields: dict[str, float | list[float]] = field(default_factory=dict)
     logged: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    environment: Any = field(default=None, compare=False, repr=False)
     episode: str = ""
     others: tuple[Rollout, ...] = ()
     end: str = ""
