@@ -263,7 +263,7 @@ class CausalLM:
         """Hidden states [M, d] from which the completion tokens are predicted, or, where `forward_mode` is "whole", logits
         [M, V] (and the hidden states if `states`)."""
         self.forwards += 1
-        mode = self.forward_mode
+        mode = self.forward_mode if scored is not self.roles.models.get("teacher") else self._teacher_mode
         hidden = getattr(self.base.config, "hidden_size", 0)
         # Chunks are cut from packed rows, and what is compiled is compiled for them.
         bound = self.activations == "stream" or self.compiled is not None
@@ -296,6 +296,11 @@ class CausalLM:
         """How sequences can be scored, found by trying on a few tokens: "shared", a shared context only once (where that
         pays); "padded", each sequence by itself, the output layer apart; "whole", the model's own logits."""
         return find_forward_mode(self.model)
+
+    @functools.cached_property
+    def _teacher_mode(self) -> str:
+        """`forward_mode` of the teacher, which may be of another kind."""
+        return find_forward_mode(self.roles.models["teacher"])
 
     @property
     def pass_tokens(self) -> int:

@@ -6,6 +6,7 @@ ema        a copy that moves slowly after the policy: role <- decay * role + (1 
 old        a copy that becomes the policy again every few updates
 critic     a value function, trained
 target     a copy that moves slowly after the critic
+teacher    another model with the policy's tokens, which stays as it is
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ class Rule:
     """How the model of a role is made and moved.
 
     Attributes:
-        source: the role that it is a copy of, as that is when the copy is made; None for a model of its own, which is
-            trained.
+        source: the role that it is a copy of, as that is when the copy is made; None for a model of its own.
         every: updates after which it moves towards its source; 0 never moves it.
         decay: the share of itself that it keeps when it moves; 0 makes it what its source is.
+        trained: it is a model of its own that is trained beside the policy.
         stored: its weights stand among those of the roles in a checkpoint. Others are there again when a run is set up
             anew, or (the policy's) are the checkpoint's model.
     """
@@ -38,6 +39,7 @@ class Rule:
     source: str | None = None
     every: int = 0
     decay: float = 0.0
+    trained: bool = False
     stored: bool = True
 
 
@@ -46,8 +48,9 @@ RULES: dict[str, Rule] = {
     "reference": Rule("policy", stored=False),
     "ema": Rule("policy", every=1, decay=0.99),
     "old": Rule("policy", every=1),
-    "critic": Rule(),
+    "critic": Rule(trained=True),
     "target": Rule("critic", every=1, decay=0.995),
+    "teacher": Rule(stored=False),
 }
 # What roles are called in the checkpoints of earlier versions.
 FORMERLY = {"ema": "teacher"}
@@ -70,11 +73,12 @@ class Roles:
         self.rules: dict[str, Rule] = {"policy": RULES["policy"]}
         self._critic = critic
 
-    def make(self, role: str, *, kind: str = "", **how: Any) -> None:
+    def make(self, role: str, *, kind: str = "", model: nn.Module | None = None, **how: Any) -> None:
         """Have a model play a role from now on.
 
         Args:
             kind: of a critic.
+            model: that plays the teacher.
             how: `every` and `decay`, where the role's rule is another.
 
         Raises:
@@ -84,7 +88,11 @@ class Roles:
         if role not in RULES or role == "policy":
             raise RuntimeError(f"there is no role '{role}' to make (there are: {', '.join(list(RULES)[1:])})")
         rule = replace(RULES[role], **how)
-        if rule.source is None:
+        if role == "teacher":
+            if model is None:
+                raise RuntimeError("no model was given that is to be the teacher")
+            self.models[role] = model.eval().requires_grad_(False)
+        elif rule.source is None:
             if self._critic is None:
                 raise UsageError(
                     "the method trains a value function, and this policy can have none: leave its critic out"
@@ -114,7 +122,7 @@ class Roles:
 
     def trained(self) -> list[nn.Parameter]:
         """Parameters that are trained in addition to the policy's own."""
-        own = (model for role, model in self.models.items() if self.rules[role].source is None and role != "policy")
+        own = (model for role, model in self.models.items() if self.rules[role].trained)
         return [parameter for model in own for parameter in model.parameters() if parameter.requires_grad]
 
     @torch.no_grad()

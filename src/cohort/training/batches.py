@@ -26,7 +26,7 @@ from cohort.types.support import Support
 # old_logp: of the order of float32 rounding over a deep model, far below what moves a ratio.
 MISMATCH_BOUND = 1e-3
 # Fields that a pass of a model gives before the update, when a method declares them.
-EARLY = frozenset({"old_logp", "ref_logp", "old_values", "target_values"})
+EARLY = frozenset({"old_logp", "ref_logp", "teacher_logp", "old_values", "target_values"})
 
 
 @dataclass
@@ -94,6 +94,8 @@ class Batches:
             batch = self.with_old_logp(batch, rollouts)
         if "ref_logp" in early | late:
             batch = batch.replace(ref_logp=self._scores(rollouts, width, role="reference"))
+        if "teacher_logp" in early | late:
+            batch = batch.with_tokens(teacher_logp=self._scores(rollouts, width, role="teacher"))
         if "old_values" in early | late:
             batch = batch.with_tokens(old_values=self._scores(rollouts, width, "values"))
         if "target_values" in early | late:

@@ -35,6 +35,7 @@ from cohort.training.limits import check_rank, check_sizes
 from cohort.training.offline import check_labels, is_offline
 from cohort.training.precision import MasterWeights
 from cohort.training.sampling import make_sampling
+from cohort.training.teacher import check_teacher, give_teacher
 from cohort.training.verdict import accuracy_component, verdict_name
 from cohort.types import Prompt
 from cohort.types.policy import Policy
@@ -248,6 +249,7 @@ def prepare(
         torch.set_num_threads(config.machine.threads)
     method = method if method is not None else registry.method(config.method)
     check_method(method, config)
+    check_teacher(method, config)
     check_options(config)
     if given is not None and config.inference.engine != "native":
         raise UsageError(
@@ -282,6 +284,7 @@ def prepare(
         check_columns(method, config, grader, rows[0], rows[1][: config.evaluation.eval_size], rows[2], own=names)
         check_arguments(method, grader, source, eval_source, environments=opened is not None)
         policy = load_policy(config, log, report=report, given=given)
+        give_teacher(policy, method, config, log)
         prompts = [] if source is None else load_prompts(source, policy.renderer, spec, log=log)
         store: Store | None = None
         if written is not None:

@@ -116,6 +116,9 @@ class PolicyConfig(Section):
         False, description="begin every prompt with the beginning-of-sequence token"
     )
     trust_remote_code: Annotated[bool, Option(MODEL)] = Field(False, description="run code that comes with the model")
+    teacher: Annotated[Name | None, Option(MODEL)] = Field(
+        None, description="another model with the same tokens, for methods that learn from one: folder, hub id, or toy"
+    )
 
 
 class DatasetConfig(Section):

@@ -18,6 +18,7 @@ from cohort.types.policy import Actions, Policy
 SCORED = frozenset({"logp", "entropy", "logits", "hidden", "values"})
 # Fields that take a pass of the teacher over a micro-batch, since they are too large to be kept for a whole step.
 TEACHER = frozenset({"teacher_logits"})
+LOGITS = frozenset({"logits"})
 
 
 @dataclass
@@ -127,10 +128,17 @@ def _of_tokens(loss: Loss, logp: Tensor) -> dict[str, Tensor]:
 
 
 def add_teacher_logits(policy: Policy, method: Method, part: Batch, actions: Actions, *, temperature: float) -> Batch:
-    """The rows with `teacher_logits` [n, T, V], if the method reads them: the teacher's, without gradient, in the
-    context of the field `teacher_context` [n, C] (token ids, then -1; a row of -1 has no teacher and gets zeros)."""
+    """The rows with `teacher_logits` [n, T, V], if the method reads them, without gradient.
+
+    They are the policy's slow copy's in the context of the field `teacher_context` [n, C] (token ids, then -1; a row of -1
+    has no teacher and gets zeros), or without such a field another model's, in the rollout's own context.
+    """
     if not method.needs(loss=True) & TEACHER:
         return part
+    if "teacher_context" not in part:
+        how: dict[str, Any] = {"width": part.mask.shape[1], "temperature": temperature, "role": "teacher"}
+        with torch.no_grad():
+            return part.with_tokens(teacher_logits=policy.log_probs(actions, want=LOGITS, **how)["logits"])
     contexts = part["teacher_context"].cpu()
     rows = (contexts[:, 0] >= 0).nonzero()[:, 0]
     own = actions.select(rows).in_contexts([contexts[i][contexts[i] >= 0] for i in rows.tolist()])
@@ -138,8 +146,7 @@ def add_teacher_logits(policy: Policy, method: Method, part: Batch, actions: Act
     dtype = torch.float64 if policy.dtype == torch.float64 else torch.float32
     logits = torch.zeros(part.size, width, policy.vocabulary, dtype=dtype, device=policy.device)
     if rows.numel():
-        want = frozenset({"logits"})
         with torch.no_grad():
-            given = policy.log_probs(own, width=width, temperature=temperature, want=want, role="ema")["logits"]
+            given = policy.log_probs(own, width=width, temperature=temperature, want=LOGITS, role="ema")["logits"]
         logits[rows.to(logits.device)] = given
     return part.with_tokens(teacher_logits=logits)

@@ -154,7 +154,7 @@ class Roles(Protocol):
     """The models in roles in addition to the policy; see `cohort.policies.roles`."""
 
     def make(self, role: str, **how: Any) -> None:
-        """Have a model play a role ("reference", "ema", "old", "critic", "target") from now on.
+        """Have a model play a role ("reference", "ema", "old", "critic", "target", "teacher") from now on.
 
         Args:
             how: what the role's rule says otherwise.
