@@ -109,3 +109,29 @@ def test_actions_of_pieces_are_put_together_and_moved() -> None:
     assert [p.context.tolist() for p in moved.pieces[:3]] == [[3, 4], [3, 4, 7, 8], one.rebuilt[0][1][1].tolist()]
     assert len(first) == 9
     assert isinstance(moved, Sequences)
+
+
+@pytest.mark.parametrize("activations", ["keep", "checkpoint", "stream"])
+def test_a_rollout_that_is_too_long_for_a_pass_takes_several(activations: str, mode: str) -> None:
+    """Each piece is passed through the model by itself, forward and backward, and all is what one pass gives."""
+    policy = tiny_policy(dtype=torch.float64)
+    vars(policy)["forward_mode"] = mode
+    policy.use_activations(activations if mode == "shared" else "keep")
+    policy.roles.make("critic", kind="head")
+    actions = policy.actions(rollouts()[:1])
+    want = frozenset({"logp", "entropy", "values", "hidden"})
+    whole = policy.log_probs(actions, width=13, temperature=0.8, want=want)
+    before, weights = policy.forwards, [*policy.trainable(), *policy.roles.trained()]
+    policy.micro_batches(actions, 20)
+    parts = policy.log_probs(actions, width=13, temperature=0.8, want=want)
+    assert policy.forwards == before + 3
+    for name in want:
+        assert torch.allclose(parts[name], whole[name], atol=1e-9)
+        grads = []
+        for value in (parts[name], whole[name]):
+            weight = torch.linspace(-1.0, 1.0, value.numel(), dtype=value.dtype).view_as(value)
+            how = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+            grads.append(torch.autograd.grad((weight * value).sum(), weights, **how))
+        assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(*grads, strict=True))
+    with torch.no_grad():
+        assert torch.allclose(policy.log_probs(actions, width=13, temperature=0.8)["logp"], whole["logp"], atol=1e-9)

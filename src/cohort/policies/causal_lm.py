@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from cohort.policies.activations import Compiled, checkpointed, layers_of, return_freed_memory
 from cohort.policies.attention import packed
@@ -41,6 +42,8 @@ class CausalLM:
         activations: what a pass with gradient keeps: "keep", "checkpoint" or "stream" (see `use_activations`).
         compiled: the compiled layers that passes go through, if they do (see compiling.py).
         halved: True if micro-batches are cut in half, since memory ran out.
+        pass_limit: most tokens of a micro-batch, as `micro_batches` was last asked for; a rollout that has more, in several
+            pieces, takes several passes, and each is made again for the backward pass. None: one pass whatever its length.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class CausalLM:
         self.activations = "keep"
         self.compiled: Compiled | None = None
         self.halved = False
+        self.pass_limit: int | None = None
         self.came_as: torch.dtype | None = None
         config = model.config
         ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None) or config.eos_token_id
@@ -212,7 +216,7 @@ class CausalLM:
         want: frozenset[str] = frozenset({"logp"}),
         role: str = "policy",
     ) -> dict[str, Tensor]:
-        """What a model gives to the completion tokens, in one forward pass with the gradient that is on.
+        """What a model gives to the completion tokens, in one forward pass with the gradient that is on (see `pass_limit`).
 
         Sequences with the same context share it where the model allows (see `forward_mode`).
 
@@ -229,6 +233,19 @@ class CausalLM:
             name -> tensor in float32 (float64 for a float64 model), on the policy's device.
         """
         assert isinstance(actions, Sequences)
+        score = functools.partial(self._scored, width=width, temperature=temperature, want=want, role=role)
+        parts = actions.split(self.pass_limit) if self.pass_limit and len(actions) == 1 else [actions]
+        if len(parts) == 1:
+            return score(actions)
+        if torch.is_grad_enabled():
+            score = functools.partial(checkpoint, score, use_reentrant=False, preserve_rng_state=False)
+        found = [score(part) for part in parts]
+        return {name: torch.stack([each[name] for each in found]).sum(0) for name in want}
+
+    def _scored(
+        self, actions: Sequences, *, width: int, temperature: float, want: frozenset[str], role: str
+    ) -> dict[str, Tensor]:
+        """`log_probs` in one pass."""
         row = pack(actions, self.device)
         flat: dict[str, Tensor] = {}
         critic = self._critic(role) if "values" in want else None
@@ -314,6 +331,7 @@ class CausalLM:
     def micro_batches(self, actions: Actions, max_tokens: int) -> list[Tensor]:
         """Rows [n] int64 of micro-batches of at most `max_tokens` tokens to compute (at least one sequence each)."""
         assert isinstance(actions, Sequences)
+        self.pass_limit = max_tokens // 2 if self.halved else max_tokens
         parts = packs(actions, max_tokens) if self.forward_mode == "shared" else actions.micro_batches(max_tokens)
         return [half for rows in parts for half in rows.tensor_split(2) if len(half)] if self.halved else parts
 

@@ -109,7 +109,7 @@ def pays(sequences: Sequences, hidden: int) -> bool:
     pieces = sequences.pieces
     members = shared(pieces)
     padded = max((piece.length for piece in pieces), default=0) * len(pieces)
-    held = sum(len(pieces[same[0]].context) for same in members) + sum(map(len, sequences.completion))
+    held = sum(len(pieces[same[0]].context) for same in members) + sum(len(piece.completion) for piece in pieces)
     saved = (padded - held) * 72 * hidden**2 / OPERATIONS
     return saved > len(members) * SHARE_SECONDS
 

@@ -107,6 +107,22 @@ class Sequences:
             rebuilt[0] + rebuilt[1] if any(rebuilt[0] + rebuilt[1]) else (),
         )
 
+    def split(self, max_tokens: int) -> list[Sequences]:
+        """Parts of at most `max_tokens` padded tokens, at least one piece each: the same rows, with some of the pieces."""
+        out: list[list[Piece]] = []
+        for piece in self.pieces:
+            longest = max([piece.length, *(each.length for each in out[-1])]) if out else 0
+            if out and longest * (len(out[-1]) + 1) <= max_tokens:
+                out[-1].append(piece)
+            else:
+                out.append([piece])
+        return [self._with_pieces(pieces) for pieces in out] if len(out) > 1 else [self]
+
+    def _with_pieces(self, pieces: list[Piece]) -> Sequences:
+        part = replace(self)
+        vars(part)["pieces"] = pieces
+        return part
+
     def micro_batches(self, max_tokens: int) -> list[Tensor]:
         """Rows [n] int64 of micro-batches of at most `max_tokens` padded tokens (at least one sequence each).
 
