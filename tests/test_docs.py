@@ -91,6 +91,17 @@ def test_the_guide_names_methods_that_exist_and_can_be_trained() -> None:
         assert not registry.method(name).requires, name
 
 
+def test_what_other_trainers_call_by_another_name_composes_here() -> None:
+    text = (ROOT / "docs" / "coming-from.md").read_text()
+    cells = [line.split("|")[-2] for line in text.splitlines() if line.startswith("| ")]
+    named = [
+        each for cell in cells for each in re.findall(r"`([^`]+)`", cell) if not each.startswith(("--", "cohort "))
+    ]
+    assert len(named) > 45
+    for name in named:
+        assert not registry.method(name).requires, name
+
+
 def test_every_metric_is_documented(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "metrics.md").read_text()
     documented = set(re.findall(r"`([a-zA-Z0-9_/@]+)`", text))
