@@ -15,7 +15,9 @@ from cohort.errors import UsageError
 from cohort.training.values import DATA, MODEL, OUTPUT, REWARDS
 
 
-@with_options(MODEL, DATA, REWARDS, only={"eval_data", "max_new_tokens", "device"}, without={"lora", "pairs"})
+@with_options(
+    MODEL, DATA, REWARDS, only={"eval_data", "max_new_tokens", "device"}, without={"lora", "pairs", "agent_models"}
+)
 def doctor(
     options: Options,
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="Folder of a run, finished or going on.")] = None,

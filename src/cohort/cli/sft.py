@@ -25,7 +25,7 @@ DEFAULTS = {"steps": 200, "lr": 1e-5, "warmup": 10, "schedule": "cosine", "micro
     DATA,
     OPTIMISATION,
     only={"seed", "device", "threads", "micro_tokens", "activations"},
-    without={"pairs", "answer_field", "updates", "epochs"},
+    without={"pairs", "answer_field", "updates", "epochs", "agent_models"},
     defaults=DEFAULTS,
 )
 def sft(
@@ -43,7 +43,7 @@ def sft(
     import torch
 
     from cohort.data.prompts import check_source, read_source
-    from cohort.training.build import load_policy, prompt_spec
+    from cohort.training.build import load_model, prompt_spec
     from cohort.training.display import Display
     from cohort.training.interrupt import Interrupt
     from cohort.training.opening import log_text
@@ -64,7 +64,7 @@ def sft(
     spec = prompt_spec(made)
     source = read_source(made.dataset.data, spec, log=display.log)
     check_source(source, spec)
-    policy = load_policy(made, display.log)
+    policy = load_model(made, made.policy.model, display.log)
     prompts = load_prompts_of_rows(source, policy.renderer, spec)
     pairs = pairs_of(policy.renderer, prompts, completion_field, source.where)
     log_text(policy.renderer, prompts, display.log, sampled=False)

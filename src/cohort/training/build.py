@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -15,8 +16,9 @@ from cohort.axes.correction import importance_weight
 from cohort.data.pairs import load_pairs, read_pairs
 from cohort.data.prompts import PromptSpec, check_source, load_prompts, read_source, typed
 from cohort.environments.factory import EnvironmentFactory
-from cohort.errors import UsageError
+from cohort.errors import UsageError, shown
 from cohort.methods import Method, use
+from cohort.policies.agents import AgentPolicies
 from cohort.policies.causal_lm import LARGE_PASS, CausalLM
 from cohort.policies.compiling import compile_layers
 from cohort.policies.given import GivenModel
@@ -104,8 +106,45 @@ class Setup:
 
 def load_policy(
     config: TrainConfig, log: Log, *, report: toy.Report | None = None, given: GivenModel | None = None
+) -> CausalLM | AgentPolicies:
+    """The model that a configuration asks for, or that was given, on its device, with adapters if asked; and those of agents
+    that have one of their own.
+
+    Raises:
+        UsageError: a model cannot be loaded, or agents' models do not go together.
+    """
+    shared = load_model(config, config.policy.model, log, report=report, given=given)
+    own = agent_models(config)
+    if not own:
+        return shared
+    return AgentPolicies(shared, {agent: load_model(config, model, log, report=report) for agent, model in own.items()})
+
+
+def agent_models(config: TrainConfig) -> dict[str, str]:
+    """Agent -> the model of its own.
+
+    Raises:
+        UsageError: it is not said so that it can be read, or nothing here has agents.
+    """
+    out: dict[str, str] = {}
+    for given in config.policy.agent_models:
+        agent, _, model = given.partition("=")
+        if not re.fullmatch(r"[\w.-]+", agent) or agent in (".", "..") or not model or agent in out:
+            raise UsageError(
+                f"agent_models: {shown(given)} should be AGENT=MODEL, each agent once, with letters, digits, '-', '_', '.'"
+            )
+        out[agent] = model
+    if out and not answers(config):
+        raise UsageError("agent_models gives agents of an environment their own models: name one with --environment")
+    if out and config.inference.engine != "native":
+        raise UsageError("agent_models needs the embedded engine: vLLM serves one model (--engine native)")
+    return out
+
+
+def load_model(
+    config: TrainConfig, name: str, log: Log, *, report: toy.Report | None = None, given: GivenModel | None = None
 ) -> CausalLM:
-    """The model that a configuration asks for, or that was given, on its device, with adapters if asked."""
+    """A model as a configuration has it loaded, or one that was given."""
     device = pick_device(config.machine.device)
     dtype = pick_dtype(config.policy.dtype, device)
     form: dict[str, Any] = {
@@ -117,7 +156,7 @@ def load_policy(
         auto = None if config.machine.device == "auto" else device, None if config.policy.dtype == "auto" else dtype
         policy = given.policy(device=auto[0], dtype=auto[1], **form)
     else:
-        folder = str(toy.folder(log, report)) if config.policy.model == "toy" else config.policy.model
+        folder = str(toy.folder(log, report)) if name == "toy" else name
         policy = CausalLM.load(
             folder, device=device, dtype=dtype, trust_remote_code=config.policy.trust_remote_code, **form
         )
@@ -134,12 +173,14 @@ def pass_tokens(method: Method, policy: Policy) -> int:
     return LARGE_PASS if method.couples else policy.pass_tokens
 
 
-def compile_policy(config: TrainConfig, policy: CausalLM, log: Log) -> float:
+def compile_policy(config: TrainConfig, policy: CausalLM | AgentPolicies, log: Log) -> float:
     """Compile the policy's layers if the run is to, and return the seconds that it took.
 
     Raises:
         UsageError: that was asked for, and does not work here.
     """
+    if isinstance(policy, AgentPolicies):
+        return sum(compile_policy(config, each, log) for each in policy.members.values() if isinstance(each, CausalLM))
     asked = config.machine.compile is True
     if not asked and not (
         config.machine.compile == "auto" and policy.device.type == "cuda" and config.optimisation.steps >= COMPILE_STEPS
@@ -186,7 +227,10 @@ def make_grader(config: TrainConfig, own: Sequence[str] = ()) -> Grader:
 
 
 def make_collector(
-    config: TrainConfig, policy: CausalLM, grader: Grader, environments: EnvironmentFactory | None = None
+    config: TrainConfig,
+    policy: CausalLM | AgentPolicies,
+    grader: Grader,
+    environments: EnvironmentFactory | None = None,
 ) -> Collector:
     """Policy, engine, grader and what answers the policy, put together for sampling."""
     sampling = make_sampling(config, policy.renderer, policy.vocabulary)
@@ -251,6 +295,7 @@ def prepare(
     check_method(method, config)
     check_teacher(method, config)
     check_options(config)
+    agent_models(config)
     if given is not None and config.inference.engine != "native":
         raise UsageError(
             f"--engine {config.inference.engine} loads the model itself: give --model a folder, not an object"

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cohort.engine.agents import AgentEngines
 from cohort.engine.base import Engine, Sampling
 from cohort.engine.native.engine import NativeEngine
 from cohort.errors import UsageError
 from cohort.methods import Method
+from cohort.policies.agents import AgentPolicies
 from cohort.policies.causal_lm import CausalLM
 from cohort.training.config import TrainConfig
 
 HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def make_engine(config: TrainConfig, policy: CausalLM, sampling: Sampling) -> Engine:
+def make_engine(config: TrainConfig, policy: CausalLM | AgentPolicies, sampling: Sampling) -> Engine:
     """The engine, ready to draw: what it is missing is found out here, before anything is drawn.
 
     Raises:
         UsageError: vLLM is not installed, no server answers, or it cannot do what the run needs.
     """
     asked = config.inference
+    if isinstance(policy, AgentPolicies):
+        members = {agent: each for agent, each in policy.members.items() if isinstance(each, CausalLM)}
+        return AgentEngines({agent: make_engine(config, each, sampling) for agent, each in members.items()})
     if asked.engine == "native":
         return NativeEngine(policy, slots=asked.slots, cache_mb=asked.cache_mb)
     from cohort.engine.vllm.engine import Backend, Route, VLLMEngine, check_sampling

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from cohort.environments.spec import parted
 from cohort.errors import UsageError
 from cohort.files import digest
 from cohort.methods import Method, MethodError
+from cohort.policies.agents import members_of
 from cohort.training.build import Setup
 from cohort.training.config import TrainConfig
 from cohort.types import Prompt
@@ -63,8 +64,17 @@ def inputs_of(setup: Setup) -> dict[str, Any]:
         "files": functions_of(
             setup.method, setup.config.method, collector.grader.scorer.specs, answering(setup.config)
         ),
-        "weights": _weights(setup.policy),
-        "model": _settings(Path(setup.policy.name)),
+        "weights": _by_agent(setup.policy, _weights),
+        "model": _by_agent(setup.policy, lambda policy: _settings(Path(policy.name))),
+    }
+
+
+def _by_agent(policy: Policy, of: Callable[[Policy], dict[str, str]]) -> dict[str, str]:
+    """What is known of a policy, or of several, by names that say whose it is."""
+    return {
+        f"{agent}: {name}" if agent else name: value
+        for agent, each in members_of(policy).items()
+        for name, value in of(each).items()
     }
 
 

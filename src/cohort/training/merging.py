@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from cohort.policies.agents import AgentPolicies
 from cohort.rollouts.store import SAMPLED
 from cohort.types import Batch, Rollout
 from cohort.types.policy import Actions, Policy
@@ -29,7 +30,10 @@ def fill_missing_fields(stored: Batch, *, like: Batch) -> Batch:
 
 def replay_actions(policy: Policy, replay: Replay) -> Actions:
     """The actions of replayed rollouts."""
-    return policy.actions_after(replay.contexts, completions(replay.batch), replay.support)
+    given = (replay.contexts, completions(replay.batch), replay.support)
+    if isinstance(policy, AgentPolicies):
+        return policy.actions_after(*given, agents=replay.batch.agent.tolist())
+    return policy.actions_after(*given)
 
 
 def with_replays(

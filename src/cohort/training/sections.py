@@ -106,6 +106,10 @@ class PolicyConfig(Section):
     model: Annotated[Name, AfterValidator(current), Option(MODEL)] = Field(
         "toy", description="model folder, hub id, or toy"
     )
+    agent_models: Annotated[list[Name], BeforeValidator(one_or_many), Option(MODEL, "AGENT=MODEL")] = Field(
+        default_factory=list,
+        description="models of agents that have one of their own, as name=folder; the others share the model",
+    )
     dtype: Annotated[Literal["auto", "float32", "bfloat16"], BeforeValidator(text), Option(MODEL)] = Field(
         "auto", description="type of the weights; auto: float32 on a CPU, bfloat16 on a GPU"
     )

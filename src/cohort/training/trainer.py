@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cohort.engine.base import Engine
 from cohort.methods import BoundMethod
+from cohort.policies.agents import AgentPolicies
 from cohort.policies.passes import attempts, log_probs
 from cohort.training.precision import MasterWeights
 from cohort.training.progress import Progress
@@ -150,7 +151,7 @@ class LocalTrainer:
                     on_policy=on_policy,
                 )
         done.version = self.version
-        norm = float(torch.nn.utils.clip_grad_norm_(optimizer.params, self.grad_clip))
+        norm = self._clip()
         finite = math.isfinite(norm) and math.isfinite(done.loss)
         if finite:
             optimizer.step()
@@ -163,6 +164,13 @@ class LocalTrainer:
         self.done.append(done)
         self.norms.append(norm)
         return done
+
+    def _clip(self) -> float:
+        """Clip the gradients, those of each policy by themselves; the norm of all before."""
+        if not isinstance(self.policy, AgentPolicies):
+            return float(torch.nn.utils.clip_grad_norm_(self.optimizer.params, self.grad_clip))
+        parts = self.policy.clipped_apart()
+        return math.hypot(*(float(torch.nn.utils.clip_grad_norm_(part, self.grad_clip)) for part in parts))
 
     def publish(self) -> None:
         """See `Trainer.publish`."""

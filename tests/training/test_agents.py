@@ -1,0 +1,137 @@
+"""Two policies that play together are trained together, saved and resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import cohort
+from cohort.environments import EnvironmentFactory, Observation, Step
+from cohort.environments.team import Team
+from cohort.errors import UsageError
+from cohort.types import Prompt
+from tests import micro
+
+
+class Consult:
+    """The main agent asks; a sub-agent is called as often as the seed says; then the main agent answers."""
+
+    def reset(self, row: Any, seed: int) -> Observation:
+        self.row, self.calls, self.turn = row, seed % 3, 0
+        return Observation(row["prompt"], agent="main")
+
+    def step(self, message: Any) -> Step:
+        right, turn = float(message["content"].strip() == self.row["answer"]), self.turn
+        self.turn += 1
+        if turn > self.calls:
+            return Step(reward=right, done=True)
+        if turn < self.calls:
+            asked = Observation(self.row["prompt"], agent="sub", conversation=str(turn))
+        else:
+            asked = Observation(self.row["prompt"], agent="main")
+        # Of the main agent the last answer counts.
+        return Step(asked, reward=right if turn else 0.0)
+
+    def close(self) -> None: ...
+
+
+class Consulting(EnvironmentFactory):
+    def make(self, prompt: Prompt, n: int) -> Sequence[Any]:
+        return [Consult() for _ in range(n)]
+
+
+class Teams(EnvironmentFactory):
+    def make(self, prompt: Prompt, n: int) -> Sequence[Any]:
+        return [Team(("one", "two"), rounds=1) for _ in range(n)]
+
+
+def options(root: Path, out: Path, **changes: Any) -> dict[str, Any]:
+    folder = str(micro.folder(root))
+    return {
+        **{key: value for key, value in micro.CONFIG.items() if key not in ("reward", "show_every")},
+        "model": folder,
+        "out": str(out),
+        "max_new_tokens": 16,
+        "prompts_per_step": 8,
+        "group_size": 8,
+        "quiet": True,
+        **changes,
+    }
+
+
+def rewards(out: Path) -> list[dict[str, float]]:
+    """By agent, the mean reward of each step."""
+    import pyarrow.parquet as pq
+
+    found = []
+    for path in sorted((out / "rollouts").glob("*.parquet")):
+        table = pq.read_table(path, columns=["agent", "reward"]).to_pylist()
+        agents = sorted({row["agent"] for row in table})
+        found.append(
+            {
+                agent: sum(r["reward"] or 0.0 for r in table if r["agent"] == agent)
+                / sum(r["agent"] == agent for r in table)
+                for agent in agents
+            }
+        )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("method", "environment", "own", "agents"),
+    [
+        ("m-grpo(slots=2)", Consulting, "sub", ("main", "sub")),
+        ("videochat-m1(kl_beta=0.01)", Teams, "two", ("one", "two")),
+    ],
+)
+def test_two_policies_learn(
+    micro_root: Path, tmp_path: Path, method: str, environment: Any, own: str, agents: tuple[str, str]
+) -> None:
+    folder = str(micro.folder(micro_root))
+    given = options(micro_root, tmp_path / "run", agent_models=[f"{own}={folder}"], environment=environment, steps=12)
+    cohort.train(method, **given)
+    found = rewards(tmp_path / "run")
+    for agent in agents:
+        early, late = (sum(step[agent] for step in part) / len(part) for part in (found[:3], found[-3:]))
+        assert late > early + 0.1, (agent, early, late)
+    # Each has weights of its own now.
+    from cohort.policies.causal_lm import CausalLM
+
+    final = tmp_path / "run" / "final"
+    a, b, start = (CausalLM.load(str(path)).trainable() for path in (final, final / "agents" / own, folder))
+    assert not all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    for each in (a, b):
+        assert not all(torch.equal(x, y) for x, y in zip(each, start, strict=True))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert max(row["mismatch_max"] for row in rows) < 1e-3
+
+
+def test_a_resumed_run_of_two_policies_ends_as_if_it_had_not_stopped(micro_root: Path, tmp_path: Path) -> None:
+    folder = str(micro.folder(micro_root))
+    given = {"agent_models": f"sub={folder}", "environment": Consulting, "group_size": 4, "checkpoint.every": 2}
+    cohort.train("m-grpo", **options(micro_root, tmp_path / "whole", steps=4, **given))
+    cohort.train("m-grpo", **options(micro_root, tmp_path / "parts", steps=2, **given))
+    cohort.train("m-grpo", **options(micro_root, tmp_path / "parts", steps=4, resume=True, **given))
+    for part in ("model.safetensors", "agents/sub/model.safetensors"):
+        whole, parts = ((tmp_path / name / "final" / part).read_bytes() for name in ("whole", "parts"))
+        assert whole == parts
+
+
+@pytest.mark.parametrize(
+    ("models", "says"),
+    [
+        (["sub"], "should be AGENT=MODEL"),
+        (["../x=toy"], "should be AGENT=MODEL"),
+        (["sub=toy", "sub=toy"], "each agent once"),
+    ],
+)
+def test_models_of_agents_are_named_well(micro_root: Path, tmp_path: Path, models: list[str], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        cohort.train("grpo", **options(micro_root, tmp_path / "run", agent_models=models, environment=Consulting))
+    with pytest.raises(UsageError, match="name one with --environment"):
+        cohort.train("grpo", **options(micro_root, tmp_path / "run", agent_models=["sub=toy"], reward=["exact"]))
