@@ -22,7 +22,7 @@ class Consult:
     """The main agent asks; a sub-agent is called as often as the seed says; then the main agent answers."""
 
     def reset(self, row: Any, seed: int) -> Observation:
-        self.row, self.calls, self.turn = row, seed % 3, 0
+        self.row, self.calls, self.turn = row, 1 + seed % 2, 0
         return Observation(row["prompt"], agent="main")
 
     def step(self, message: Any) -> Step:
@@ -30,12 +30,8 @@ class Consult:
         self.turn += 1
         if turn > self.calls:
             return Step(reward=right, done=True)
-        if turn < self.calls:
-            asked = Observation(self.row["prompt"], agent="sub", conversation=str(turn))
-        else:
-            asked = Observation(self.row["prompt"], agent="main")
-        # Of the main agent the last answer counts.
-        return Step(asked, reward=right if turn else 0.0)
+        who = {"agent": "sub", "conversation": str(turn)} if turn < self.calls else {"agent": "main"}
+        return Step(Observation(self.row["prompt"], **who), reward=right)
 
     def close(self) -> None: ...
 
@@ -45,9 +41,16 @@ class Consulting(EnvironmentFactory):
         return [Consult() for _ in range(n)]
 
 
+class Pair(Team):
+    """Who is right itself is of use to the other."""
+
+    def collaborated(self, agent: str) -> bool:
+        return self.said[agent][-1] == self.right
+
+
 class Teams(EnvironmentFactory):
     def make(self, prompt: Prompt, n: int) -> Sequence[Any]:
-        return [Team(("one", "two"), rounds=1) for _ in range(n)]
+        return [Pair(("one", "two"), rounds=1) for _ in range(n)]
 
 
 def options(root: Path, out: Path, **changes: Any) -> dict[str, Any]:
@@ -83,17 +86,18 @@ def rewards(out: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize(
-    ("method", "environment", "own", "agents"),
+    ("method", "environment", "agents", "size", "steps"),
     [
-        ("m-grpo(slots=2)", Consulting, "sub", ("main", "sub")),
-        ("videochat-m1(kl_beta=0.01)", Teams, "two", ("one", "two")),
+        ("m-grpo(slots=2)", Consulting, ("main", "sub"), 16, 10),
+        ("videochat-m1(kl_beta=0.01)", Teams, ("one", "two"), 8, 14),
     ],
 )
 def test_two_policies_learn(
-    micro_root: Path, tmp_path: Path, method: str, environment: Any, own: str, agents: tuple[str, str]
+    micro_root: Path, tmp_path: Path, method: str, environment: Any, agents: tuple[str, str], size: int, steps: int
 ) -> None:
-    folder = str(micro.folder(micro_root))
-    given = options(micro_root, tmp_path / "run", agent_models=[f"{own}={folder}"], environment=environment, steps=12)
+    own, folder = agents[1], str(micro.folder(micro_root))
+    how = {"environment": environment, "group_size": size, "steps": steps}
+    given = options(micro_root, tmp_path / "run", agent_models=[f"{own}={folder}"], **how)
     cohort.train(method, **given)
     found = rewards(tmp_path / "run")
     for agent in agents:
@@ -133,5 +137,5 @@ def test_a_resumed_run_of_two_policies_ends_as_if_it_had_not_stopped(micro_root:
 def test_models_of_agents_are_named_well(micro_root: Path, tmp_path: Path, models: list[str], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         cohort.train("grpo", **options(micro_root, tmp_path / "run", agent_models=models, environment=Consulting))
-    with pytest.raises(UsageError, match="name one with --environment"):
+    with pytest.raises(UsageError, match="name one with environment"):
         cohort.train("grpo", **options(micro_root, tmp_path / "run", agent_models=["sub=toy"], reward=["exact"]))

@@ -18,7 +18,7 @@ from cohort.data.prompts import PromptSpec, check_source, load_prompts, read_sou
 from cohort.environments.factory import EnvironmentFactory
 from cohort.errors import UsageError, shown
 from cohort.methods import Method, use
-from cohort.policies.agents import AgentPolicies
+from cohort.policies.agents import AgentPolicies, members_of
 from cohort.policies.causal_lm import LARGE_PASS, CausalLM
 from cohort.policies.compiling import compile_layers
 from cohort.policies.given import GivenModel
@@ -329,7 +329,9 @@ def prepare(
         check_columns(method, config, grader, rows[0], rows[1][: config.evaluation.eval_size], rows[2], own=names)
         check_arguments(method, grader, source, eval_source, environments=opened is not None)
         policy = load_policy(config, log, report=report, given=given)
-        give_teacher(policy, method, config, log)
+        for each_policy in members_of(policy).values():
+            if isinstance(each_policy, CausalLM):
+                give_teacher(each_policy, method, config, log)
         prompts = [] if source is None else load_prompts(source, policy.renderer, spec, log=log)
         store: Store | None = None
         if written is not None:
