@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from cohort.training.build import prepare
 from cohort.training.config import make_config
+from cohort.training.display import Display
 from cohort.training.loop import one_step
+from cohort.training.run import train
 from cohort.training.table import rollout_table
 from tests.environments.worlds import Guess, Worlds
 from tests.helpers import tiny_policy
@@ -98,6 +101,53 @@ def test_methods_train_on_turns_in_contexts_of_their_own(base: dict[str, Any], m
         assert max(norms) > 0
     finally:
         setup.close()
+
+
+WORLD = """
+import random
+from cohort.environments import Observation, Step
+
+
+class World:
+    def reset(self, row, seed):
+        self.digit, self.turn = random.Random(seed).randrange(10), 0
+        return row["prompt"]
+
+    def step(self, message):
+        self.turn += 1
+        right = str(self.digit) in message["content"]
+        return Step(Observation(f"no ({self.turn})", fresh=self.turn == 2), float(right), done=right or self.turn == 4)
+"""
+
+
+def test_a_run_of_pieces_goes_on_bit_for_bit(base: dict[str, Any], tmp_path: Path) -> None:
+    """Rollouts of pieces are kept for replays, the source's and the method's, and come back from a checkpoint."""
+    (tmp_path / "world.py").write_text(WORLD)
+    keys = {
+        **base,
+        "reward": [],
+        "method": "r2vpo",
+        "steps": 4,
+        "lr": 1e-2,
+        "environment": f"{tmp_path / 'world.py'}:World",
+        "environment_processes": 1,
+        "history": "rebuild",
+        "max_new_tokens": 100,
+        "logit_bias": {**dict.fromkeys(range(6, 16), 3.0), 1: 4.0},
+        "checkpoint": {"every": 2, "keep": 2},
+        "replay_groups": 1,
+        "correction": "off",
+    }
+    whole = train(make_config({**keys, "out": str(tmp_path / "whole")}), display=Display(quiet=True))
+    half = {**keys, "out": str(tmp_path / "half")}
+    train(make_config({**half, "steps": 2}), display=Display(quiet=True))
+    resumed = train(make_config(half), resume=True, display=Display(quiet=True))
+    first, second = (Path(r.folder, "final", "model.safetensors").read_bytes() for r in (whole, resumed))
+    assert first == second
+    for folder in (whole.folder, resumed.folder):
+        turns = pq.read_table(folder / "rollouts" / "step-000004.parquet")["turns"].to_pylist()
+        assert any(turn["context"] for each in turns for turn in each)
+    assert [row["reward/mean"] for row in whole.metrics] == [row["reward/mean"] for row in resumed.metrics]
 
 
 def test_a_step_goes_on_without_the_episodes_that_failed(base: dict[str, Any]) -> None:
