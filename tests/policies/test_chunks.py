@@ -17,6 +17,10 @@ def layouts() -> st.SearchStrategy[Layout]:
         at, shares = 0, []
         for length, suffixes in given_:
             shares.append(Share(at, length, tuple(suffixes)))
+            at = share_end = shares[-1].end
+            # What follows the last suffix.
+            before = ((shares[-1].start, shares[-1].middle), (share_end - suffixes[-1], share_end))
+            shares.append(Share(at, 0, (1, *suffixes), before))
             at = shares[-1].end
         return Layout(tuple(shares), torch.device("cpu"))
 
@@ -31,7 +35,8 @@ def seen_alone(layout: Layout) -> list[set[int]]:
         out += [set(range(share.start, i + 1)) for i in prefix]
         at = share.middle
         for count in share.suffixes:
-            out += [{*prefix, *range(at, i + 1)} for i in range(at, at + count)]
+            far = {place for a, b in share.before for place in range(a, b)}
+            out += [{*prefix, *far, *range(at, i + 1)} for i in range(at, at + count)]
             at += count
     return out
 

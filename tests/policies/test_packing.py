@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cohort.policies import attention, head, packing
+from cohort.policies import attention, head, packing, trees
 from cohort.policies.attention import Layout, Share, shared_prefix_attention
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.packing import pack, packs
@@ -33,7 +33,8 @@ def dense(
         at = share.middle
         for count in share.suffixes:
             for i in range(at, at + count):
-                seen[i, share.start : share.middle] = True
+                for start, stop in share.before or ((share.start, share.middle),):
+                    seen[i, start:stop] = True
                 seen[i, at : i + 1] = True
             at += count
     positions = layout.positions()
@@ -54,6 +55,7 @@ def dense(
     softcap=st.sampled_from([None, 2.0]),
     window=st.sampled_from([None, 1, 3, 7]),
     copied=st.sampled_from([0, 2]),
+    below=st.booleans(),
 )
 def test_attention_is_that_of_each_rollout_alone(
     seed: int,
@@ -62,11 +64,18 @@ def test_attention_is_that_of_each_rollout_alone(
     softcap: float | None,
     window: int | None,
     copied: int,
+    below: bool,
 ) -> None:
     at, made = 0, []
     for length, suffixes in shares:
         made.append(Share(at, length, tuple(suffixes)))
         at = made[-1].end
+        if below:
+            # What follows the last suffix: behind the prefix and that.
+            share = made[-1]
+            before = ((share.start, share.middle), (share.end - suffixes[-1], share.end))
+            made.append(Share(at, 0, (2, *suffixes), before))
+            at = made[-1].end
     layout = Layout(tuple(made), torch.device("cpu"))
     g = torch.Generator().manual_seed(seed)
     q, k, v = (
@@ -220,6 +229,112 @@ def test_a_model_that_shares_nothing_is_scored_by_itself() -> None:
 
 def test_a_context_longer_than_the_budget_is_not_computed_for_each_few_rollouts() -> None:
     context = torch.arange(100)
-    given_ = Sequences((context,) * 16, (torch.arange(24),) * 16)
+    given_ = Sequences((context,) * 16, tuple(torch.arange(i, i + 24) for i in range(16)))
     assert [len(rows) for rows in packs(given_, 110)] == [8, 8]
     assert [len(rows) for rows in packs(given_, 64)] == [8, 8]
+
+
+# trees ------------------------------------------------------------------------------------------------------------------
+
+
+def branching(seed: int = 0, *, width: int = 3, segment: int = 9) -> tuple[Sequences, int]:
+    """The edges of a tree of three levels behind a prompt, each after its parent's text, and the tokens of the tree."""
+    g = torch.Generator().manual_seed(seed)
+
+    def drawn(count: int) -> Tensor:
+        return torch.randint(6, 90, (count,), generator=g)
+
+    prompt, contexts, completions = drawn(12), [], []
+    level = [prompt]
+    for _ in range(3):
+        following = []
+        for path in level:
+            for _ in range(width):
+                own = drawn(segment)
+                contexts.append(path)
+                completions.append(own)
+                following.append(torch.cat([path, own]))
+        level = following
+    order = torch.randperm(len(contexts), generator=g).tolist()
+    tokens = len(prompt) + segment * len(contexts)
+    return Sequences(tuple(contexts[i] for i in order), tuple(completions[i] for i in order)), tokens
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gemma2", "mistral", "gpt2"])
+@pytest.mark.parametrize("activations", ["keep", "stream"])
+def test_a_tree_is_scored_as_its_edges_are_by_themselves(
+    kind: str, activations: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trees, "BRANCH", 4)
+    policy = in_float64(tiny_policy(kind))
+    given_, _ = branching()
+    whole, whole_grads = scored(policy, "whole", given_)
+    vars(policy)["forward_mode"] = "shared"
+    policy.use_activations(activations)
+    got, grads = scored(policy, "shared", given_)
+    near = 1e-6 if kind == "gemma2" else 1e-9
+    assert largest((got[name], whole[name]) for name in whole) < near
+    assert largest(zip(grads, whole_grads, strict=True)) < near
+
+
+def test_a_tree_costs_its_distinct_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trees, "BRANCH", 4)
+    given_, tokens = branching()
+    row = pack(given_, torch.device("cpu"))
+    # Of the last level, the last token of each edge predicts nothing.
+    assert len(row.ids) == tokens - 27
+    assert sum(given_.lengths) > 3 * tokens
+    assert sum(len(pack(given_.select(rows), torch.device("cpu")).ids) for rows in packs(given_, 10**6)) == len(row.ids)
+    # Cut in packs, only what is shared is computed again.
+    parts = packs(given_, 150)
+    assert len(parts) > 1
+    lengths = [len(pack(given_.select(rows), torch.device("cpu")).ids) for rows in parts]
+    assert max(lengths) <= 150
+    assert sum(lengths) < 1.6 * tokens
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pairs=st.lists(
+        st.tuples(st.lists(st.integers(6, 7), min_size=1, max_size=6), st.lists(st.integers(6, 7), max_size=6)),
+        min_size=1,
+        max_size=8,
+    ),
+    branch=st.sampled_from([0, 1, 3, 64]),
+)
+def test_every_token_stands_behind_its_own_sequence(pairs: list[tuple[list[int], list[int]]], branch: int) -> None:
+    """What a place of the row sees of it, in the order of the positions, is what stands before it in each sequence."""
+    given_ = Sequences(
+        tuple(torch.tensor(c) for c, _ in pairs), tuple(torch.tensor(o, dtype=torch.int64) for _, o in pairs)
+    )
+    before, trees.BRANCH = trees.BRANCH, branch
+    try:
+        row = pack(given_, torch.device("cpu"))
+    finally:
+        trees.BRANCH = before
+    sees: dict[int, list[int]] = {}
+    for share in row.layout.shares:
+        for i in range(share.start, share.middle):
+            sees[i] = list(range(share.start, i + 1))
+        far = [place for start, stop in share.seen for place in range(start, stop)]
+        at = share.middle
+        for count in share.suffixes:
+            sees |= {i: [*far, *range(at, i + 1)] for i in range(at, at + count)}
+            at += count
+    assert sorted(sees) == list(range(len(row.ids)))
+    positions = row.layout.positions().tolist() if len(row.ids) else []
+    found = set()
+    for source, i, column, token in zip(
+        *(x.tolist() for x in (row.source, row.row, row.column, row.tokens)), strict=True
+    ):
+        context, completion = pairs[i]
+        seen = [*context, *completion[:column]]
+        assert row.ids[sees[source]].tolist() == seen
+        assert [positions[place] for place in sees[source]] == list(range(len(seen)))
+        assert completion[column] == token
+        found.add((i, column))
+    assert found == {(i, t) for i, (_, o) in enumerate(pairs) for t in range(len(o))}
+    if branch == 0:
+        # Nothing stands there twice.
+        beginnings = {(*c, *o[:-1])[: n + 1] for c, o in pairs if o for n in range(len(c) + len(o) - 1)}
+        assert len(row.ids) == len(beginnings)

@@ -112,7 +112,7 @@ def kept_bytes(policy: CausalLM, given_: Sequences) -> int:
 def test_only_the_inputs_of_layers_are_kept_and_a_chunk_is_computed_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = tiny_policy("qwen3")
     monkeypatch.setattr(stream, "CHUNK", 16)
-    rows = Sequences((torch.arange(2, 22),) * 4, tuple(torch.arange(3, 67) for _ in range(4)))
+    rows = Sequences((torch.arange(2, 22),) * 4, tuple(torch.arange(3 + i, 67 + i) for i in range(4)))
     tokens = 20 + 4 * 63
     kept: dict[str, int] = {}
     widest: dict[str, int] = {}

@@ -1,8 +1,9 @@
-"""Attention of a packed row in which rollouts of a prompt share the prompt: computed once, merged exactly.
+"""Attention of a packed row in which sequences share what they begin with: computed once, merged exactly.
 
-A row holds, for each prompt, its prefix and then the suffixes of its rollouts. Suffix queries meet the keys of their prefix
-all at once and without a mask, and the keys of their own suffix causally; the two halves are merged by their
-log-sum-exp, as if each rollout had stood alone. Source: arXiv:2506.05433; the merge as in arXiv:2205.14135.
+A row holds, for each prompt, its prefix and then the suffixes of its rollouts; where suffixes share a beginning again, as the
+paths of a tree do, that stands there once, and what follows it in a share of its own. Suffix queries meet the keys of their
+prefix all at once and without a mask, and the keys of their own suffix causally; the two halves are merged by their
+log-sum-exp, as if each sequence had stood alone. Source: arXiv:2506.05433; the merge as in arXiv:2205.14135.
 
 It enters transformers through its registry of attention functions (`AttentionInterface`).
 """
@@ -27,6 +28,8 @@ MOST_SCORES = 8 * 2**20
 QUERY_BLOCK = 256
 # Tokens of prefix copies that may be kept for the backward pass, for each token of the suffixes.
 COPIED = 2
+# Places of a row, from the first on up to before the second.
+Range = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,13 @@ class Share:
     Attributes:
         start: place of the prefix in the row; length: its tokens. The suffixes follow without a gap.
         suffixes: tokens of each suffix.
+        before: where the prefix stands in the row instead, in stretches that follow each other; its length here is then 0.
     """
 
     start: int
     length: int
     suffixes: tuple[int, ...]
+    before: tuple[Range, ...] = ()
 
     @property
     def middle(self) -> int:
@@ -51,6 +56,21 @@ class Share:
     def end(self) -> int:
         """Place after the last suffix."""
         return self.middle + sum(self.suffixes)
+
+    @property
+    def seen(self) -> tuple[Range, ...]:
+        """The stretches of the row that all suffixes see."""
+        return self.before or ((self.start, self.middle),)
+
+    @property
+    def depth(self) -> int:
+        """Tokens before each suffix."""
+        return sum(stop - start for start, stop in self.seen)
+
+    @property
+    def alone(self) -> bool:
+        """True if a single suffix and its prefix are an ordinary sequence."""
+        return len(self.suffixes) == 1 and not self.before
 
 
 @dataclass(frozen=True)
@@ -71,7 +91,7 @@ class Layout:
         parts = []
         for share in self.shares:
             parts.append(torch.arange(share.length))
-            parts += [torch.arange(share.length, share.length + count) for count in share.suffixes]
+            parts += [torch.arange(share.depth, share.depth + count) for count in share.suffixes]
         return torch.cat(parts).to(self.device)
 
     def suffix_index(self, which: int) -> tuple[Tensor, Tensor]:
@@ -128,45 +148,33 @@ def shared_prefix_attention(
     q, k, v = query[0].unflatten(0, (heads, -1)), key[0], value[0]
     parts: list[Tensor] = []
     for which, share in enumerate(layout.shares):
-        begin, middle, end = share.start, share.middle, share.end
-        longest = share.length + max(share.suffixes, default=0)
+        begin, middle, end, length = share.start, share.middle, share.end, share.depth
+        longest = length + max(share.suffixes, default=0)
         window = sliding_window if sliding_window is not None and sliding_window < longest else None
-        # A single suffix and its prefix are an ordinary sequence.
-        stop = end if len(share.suffixes) == 1 else middle
-        parts.append(causal(q[:, :, begin:stop], k[:, begin:stop], v[:, begin:stop], scale, softcap, window))
-        if stop < end and q.device.type == "cpu" and softcap is None and window is None:
-            given = (
-                q[:, :, middle:end],
-                k[:, begin:middle],
-                v[:, begin:middle],
-                k[:, middle:end],
-                v[:, middle:end],
-                share.suffixes,
-                scale,
-            )
+        stop = end if share.alone else middle
+        if begin < stop:
+            parts.append(causal(q[:, :, begin:stop], k[:, begin:stop], v[:, begin:stop], scale, softcap, window))
+        if stop == end:
+            continue
+        k_prefix, v_prefix = (_stretches(x, share.seen) for x in (k, v))
+        given = (q[:, :, middle:end], k_prefix, v_prefix, k[:, middle:end], v[:, middle:end])
+        if q.device.type == "cpu" and softcap is None and window is None:
             # Copies of a short prefix are kept, and nothing is computed again.
-            short = share.length * len(share.suffixes) <= COPIED * sum(share.suffixes)
-            parts += _continue(*given) if short else [_Continued.apply(*given)]
-        elif stop < end:
-            index, there = layout.suffix_index(which)
-            parts.append(
-                _suffixes(
-                    q[:, :, middle:end],
-                    k[:, begin:middle],
-                    v[:, begin:middle],
-                    k[:, middle:end],
-                    v[:, middle:end],
-                    index,
-                    there,
-                    scale,
-                    softcap,
-                    window,
-                )
-            )
+            short = length * len(share.suffixes) <= COPIED * sum(share.suffixes)
+            how = (share.suffixes, scale)
+            parts += _continue(*given, *how) if short else [_Continued.apply(*given, *how)]
+        else:
+            parts.append(_suffixes(*given, *layout.suffix_index(which), scale, softcap, window))
     return torch.cat(parts, 2).flatten(0, 1).transpose(0, 1)[None], None
 
 
 AttentionInterface.register(NAME, shared_prefix_attention)
+
+
+def _stretches(x: Tensor, ranges: tuple[Range, ...]) -> Tensor:
+    """[K, P, D] of the places of a row [K, N, D] in these stretches."""
+    parts = [x[:, start:stop] for start, stop in ranges]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float | None, window: int | None) -> Tensor:

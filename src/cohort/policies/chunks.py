@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from cohort.policies.attention import Layout, Share
-
-Range = tuple[int, int]
+from cohort.policies.attention import Layout, Range, Share
 
 
 @dataclass(frozen=True)
@@ -67,20 +65,18 @@ def _pieces(share: Share, start: int, stop: int, device: torch.device) -> Iterat
         lengths = tuple(suffixes)
         return Piece(at, lengths, tuple((a, b) for a, b in seen if a < b), Layout((Share(0, 0, lengths),), device))
 
-    # A single suffix and its prefix are an ordinary sequence.
-    alone = len(share.suffixes) == 1
-    first, last = max(start, share.start), min(stop, share.end if alone else share.middle)
+    first, last = max(start, share.start), min(stop, share.end if share.alone else share.middle)
     if first < last:
         yield piece(first, [last - first], (share.start, first))
     fresh: list[int] = []
     at = began = share.middle
-    for count in () if alone else share.suffixes:
+    for count in () if share.alone else share.suffixes:
         first, last = max(start, at), min(stop, at + count)
         if first < last and first > at:
-            yield piece(first, [last - first], (share.start, share.middle), (at, first))
+            yield piece(first, [last - first], *share.seen, (at, first))
         elif first < last:
             began = began if fresh else first
             fresh.append(last - first)
         at += count
     if fresh:
-        yield piece(began, fresh, (share.start, share.middle))
+        yield piece(began, fresh, *share.seen)

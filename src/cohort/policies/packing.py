@@ -1,15 +1,16 @@
-"""Packing token sequences into rows that hold every shared context once."""
+"""Packing token sequences into rows that hold once what they begin with in common."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from cohort.policies.attention import Layout, Share
-from cohort.policies.sequences import Piece, Sequences
+from cohort.policies.attention import Layout, Range, Share
+from cohort.policies.sequences import Sequences
+from cohort.policies.trees import Node, paths, trees
 
 
 @dataclass(frozen=True)
@@ -39,52 +40,33 @@ class Packed:
         return out.index_put((self.row, self.column), flat)
 
 
-def shared(pieces: Sequence[Piece]) -> list[list[int]]:
-    """Places of pieces with the same context, in order of first appearance."""
-    found: dict[bytes, list[int]] = {}
-    for i, piece in enumerate(pieces):
-        found.setdefault(piece.context.numpy().tobytes(), []).append(i)
-    return list(found.values())
-
-
 def pack(sequences: Sequences, device: torch.device) -> Packed:
-    """The sequences in one row: each distinct context, then the pieces that follow it.
+    """The sequences in one row: what several begin with, then what follows it in each (see `trees`).
 
     The last token of a piece predicts nothing that is asked for, and is left out of the row.
     """
     pieces = sequences.pieces
-    ids: list[Tensor] = []
-    shares: list[Share] = []
-    source: list[Tensor] = []
-    index: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    tokens: list[Tensor] = []
-    at = 0
-    for members in shared(pieces):
-        members = [i for i in members if len(pieces[i].completion)]
-        if not members:
-            continue
-        context = pieces[members[0]].context
-        ids.append(context)
-        last = at + len(context) - 1
-        place = last + 1
-        for i in members:
-            completion = pieces[i].completion
-            count = len(completion) - 1
-            ids.append(completion[:-1])
-            source.append(torch.cat([torch.tensor([last]), torch.arange(place, place + count)]))
-            column = torch.arange(count + 1)
-            row, which = torch.full_like(column, pieces[i].row), torch.full_like(column, i)
-            index.append((row, pieces[i].start + column, which, len(context) - 1 + column))
-            tokens.append(completion)
-            place += count
-        shares.append(Share(at, len(context), tuple(len(pieces[i].completion) - 1 for i in members)))
-        at = place
-    if not ids:
+    roots = trees(pieces)
+    shares, where = _lay(roots)
+    if not roots:
         none = torch.empty(0, dtype=torch.int64, device=device)
         return Packed(none, Layout((), device), none, none, none, none, none, none)
+    total = shares[-1].end
+    ids = torch.empty(total, dtype=torch.int64)
+    source, index, tokens = [], [], []
+    for i, nodes in paths(roots).items():
+        context, completion = pieces[i].context, pieces[i].completion
+        length = len(context) + len(completion) - 1
+        places = torch.cat([torch.arange(len(node)) + where[id(node)] for node in nodes])[:length]
+        ids[places] = torch.cat([context, completion[:-1]])
+        column = torch.arange(len(completion))
+        source.append(places[len(context) - 1 :])
+        row, which = torch.full_like(column, pieces[i].row), torch.full_like(column, i)
+        index.append((row, pieces[i].start + column, which, len(context) - 1 + column))
+        tokens.append(completion)
     rows, columns, which, before = (torch.cat(each).to(device) for each in zip(*index, strict=True))
     return Packed(
-        torch.cat(ids).to(device),
+        ids.to(device),
         Layout(tuple(shares), device),
         torch.cat(source).to(device),
         rows,
@@ -93,6 +75,35 @@ def pack(sequences: Sequences, device: torch.device) -> Packed:
         before,
         torch.cat(tokens).to(device),
     )
+
+
+def _lay(roots: list[Node]) -> tuple[list[Share], dict[int, int]]:
+    """The nodes of trees in a row, and by their identity where each begins: a root and its children, then in turn the children
+    of each."""
+    shares: list[Share] = []
+    where: dict[int, int] = {}
+    at = 0
+    for root in roots:
+        where[id(root)] = at
+        # Nodes whose children are to be laid, with the stretches of the row up to their own ends.
+        open_: list[tuple[Node, tuple[Range, ...]]] = [(root, ((at, at + len(root)),))]
+        first = True
+        while open_:
+            node, seen = open_.pop(0)
+            suffixes = tuple(map(len, node.children))
+            if not first and not suffixes:
+                continue
+            share = Share(at, len(node), suffixes) if first else Share(at, 0, suffixes, seen)
+            shares.append(share)
+            place, first = share.middle, False
+            for child in node.children:
+                where[id(child)] = place
+                (begin, end), stop = seen[-1], place + len(child)
+                joined = (*seen[:-1], (begin, stop)) if end == place else (*seen, (place, stop))
+                open_.append((child, joined))
+                place = stop
+            at = share.end
+    return shares, where
 
 
 # What a shared prefix costs by itself in a layer, forward and backward, in seconds, and what a processor does in one.
@@ -107,34 +118,53 @@ def pays(sequences: Sequences, hidden: int) -> bool:
         hidden: width of the model; a token takes some 72 times its square of operations in a layer, forward and backward.
     """
     pieces = sequences.pieces
-    members = shared(pieces)
     padded = max((piece.length for piece in pieces), default=0) * len(pieces)
-    held = sum(len(pieces[same[0]].context) for same in members) + sum(len(piece.completion) for piece in pieces)
+    roots = trees(pieces)
+    shares, _ = _lay(roots)
+    held = (shares[-1].end if shares else 0) + len(pieces)
     saved = (padded - held) * 72 * hidden**2 / OPERATIONS
-    return saved > len(members) * SHARE_SECONDS
+    return saved > len(shares) * SHARE_SECONDS
 
 
 def packs(sequences: Sequences, max_tokens: int) -> list[Tensor]:
-    """Rows [n] int64 of packs of at most `max_tokens` tokens each (at least one sequence), or three times its context if that
-    is more, a shared context counted once.
+    """Rows [n] int64 of packs of at most `max_tokens` tokens each (at least one sequence), or three times what it shares with
+    others if that is more, what is shared counted once.
 
-    Rollouts of a context stay together as far as the budget allows.
+    Sequences that begin alike stay together as far as the budget allows.
     """
+    pieces = sequences.pieces
+    # Of each row, the nodes of its pieces and its first one's root; in the order of the trees, rows of no tokens last.
+    nodes: dict[int, dict[int, Node]] = {}
+    root: dict[int, int] = {}
+    for i, path in paths(trees(pieces)).items():
+        nodes.setdefault(pieces[i].row, {}).update((id(node), node) for node in path)
+        root.setdefault(pieces[i].row, id(path[0]))
+    # Of each piece the last token, which no node has.
+    ends = Counter(piece.row for piece in pieces if len(piece.completion))
+    whole: dict[int, dict[int, int]] = {}
+    for i, own in nodes.items():
+        whole.setdefault(root[i], {}).update((name, len(node)) for name, node in own.items())
+    last = Counter(root[i] for i in nodes for _ in range(ends[i]))
+
     out: list[list[int]] = []
-    room = 0
-    first = [piece for piece in sequences.pieces if not piece.start]
-    lengths = sequences.lengths
-    for members in shared(first):
-        length = len(first[members[0]].context)
-        own_tokens = [lengths[i] - length for i in members]
-        open_ = bool(out) and length + sum(own_tokens) <= room
-        for i, own in zip(members, own_tokens, strict=True):
-            if open_ or (out and out[-1] and out[-1][-1] in members and own <= room):
-                cost = own + (length if not out[-1] or out[-1][-1] not in members else 0)
-                out[-1].append(i)
-                room -= cost
-            else:
-                out.append([i])
-                # A long context is not computed again for each few rollouts: beside it there is room for twice as much.
-                room = max(max_tokens - length, 2 * length) - own
+    held: set[int] = set()
+    room, fits, now = 0, False, -1
+    for i, own in nodes.items():
+        if root[i] != now:
+            now = root[i]
+            fits = bool(out) and sum(whole[now].values()) + last[now] <= room
+        cost = sum(len(node) for name, node in own.items() if name not in held) + ends[i]
+        if fits or (cost <= room and not held.isdisjoint(own)):
+            out[-1].append(i)
+            room -= cost
+        else:
+            out.append([i])
+            held = set()
+            # What is long and shared is not computed again for each few sequences: beside it there is room for twice as much.
+            length = sum(len(node) for node in own.values() if len(node.members) > 1)
+            room = max(max_tokens - length, 2 * length) - sum(map(len, own.values())) - ends[i] + length
+        held.update(own)
+    none = [i for i in range(len(sequences)) if i not in nodes]
+    if none:
+        out = [*out[:-1], [*out[-1], *none]] if out else [none]
     return [torch.tensor(rows) for rows in out]

@@ -25,8 +25,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from cohort.policies.activations import layers_of, replaced
-from cohort.policies.attention import Layout, _suffixes, causal, packed
-from cohort.policies.chunks import Chunk, Piece, Range, cut
+from cohort.policies.attention import Layout, Range, _suffixes, causal, packed
+from cohort.policies.chunks import Chunk, Piece, cut
 from cohort.policies.packing import pack
 from cohort.policies.sequences import Sequences
 
