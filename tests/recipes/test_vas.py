@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cohort import registry
 from cohort.methods import BoundMethod
 from cohort.recipes.vas import mixed, promotion_score, refreshed
+from cohort.rewards.judge import ask
 from cohort.types import Rollout, StepInfo
 from cohort.types.access import Pool
 from tests import micro
@@ -36,7 +37,7 @@ def pool() -> Pool:
             for k in range(count)
         ]
 
-    return Pool(prompts, draw, lambda contexts: [])
+    return Pool(prompts, draw, lambda contexts: [], ask)
 
 
 def picked(method: BoundMethod, pool: Pool, count: int, seed: int = 0) -> tuple[list[int], dict[str, Any]]:
@@ -74,7 +75,7 @@ def test_scores_are_renewed_when_it_is_time_and_flat_ones_are_drawn_evenly(pool:
     states = method.init(size=6)
     for step in range(7):
         bound = method.bind(states, StepInfo(step=step))
-        rows, states = picked(bound, Pool(pool.prompts, flat, pool.states), 5, step)
+        rows, states = picked(bound, Pool(pool.prompts, flat, pool.states, ask), 5, step)
         assert len(rows) == 5
     assert asked == [8, 8, 8]
     assert not states[KEY]["weights"].any()

@@ -182,23 +182,24 @@ def test_a_budget_hands_out_rounds_and_notes_reach_the_requests(micro_root: Path
 
     asked: list[list[int]] = []
 
-    def until_six(rows: torch.Tensor, *, group_size: int, drawn: Sequence[Sequence[Rollout]]) -> Any:
+    def until_twelve(rows: torch.Tensor, *, drawn: Sequence[Sequence[Rollout]], given: torch.Tensor, total: int) -> Any:
         asked.append([len(each) for each in drawn])
+        assert asked[-1] == given.tolist()
         assert all(r.scored for each in drawn for r in each)
-        counts = torch.tensor([min(2, 6 - len(each)) for each in drawn])
-        # The prompt that was picked twice gets twice as many.
-        return counts.clamp(min=0), [{"round": len(asked)}] * len(drawn)
+        counts = torch.full_like(rows, 2 if int(given.sum()) < total else 0)
+        return counts, [{"round": len(asked)}] * len(drawn)
 
-    method = Method(curriculum=use(hooks(init=lambda *, size: {})(noted)), budget=use(until_six))
+    method = Method(curriculum=use(hooks(init=lambda *, size: {})(noted)), budget=use(until_twelve))
     with micro.ready(micro_root, "grpo", prompts_per_step=3, group_size=4) as (setup, _, _):
         setup.method = method
         rollouts, _, _ = sample(run_of(setup))
-    assert asked == [[0, 0], [2, 4], [4, 8], [6, 8]]
-    assert len({r.id for r in rollouts}) == 14
+    assert asked == [[0, 0], [2, 2], [4, 4], [6, 6]]
+    assert len({r.id for r in rollouts}) == 12
     by_prompt = {group.prompt.id: [r.request.meta for r in group.rollouts] for group in grouped(rollouts)}
     first, third = (by_prompt[setup.prompts[row].id] for row in (1, 3))
     assert first == [{"pick": "first", "round": n} for n in (1, 1, 2, 2, 3, 3)]
-    assert third[:4] == [{"pick": n, "round": 1} for n in ("third", "third", "again", "again")]
+    # The prompt that was picked twice is one larger group.
+    assert third == [{"pick": n, "round": k} for k in (1, 2, 3) for n in ("third", "again")]
 
 
 def test_a_step_that_is_undone_leaves_the_buffer_as_it_was() -> None:

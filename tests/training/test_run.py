@@ -108,7 +108,15 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(base: dict[st
 
 
 @pytest.mark.parametrize(
-    "method", ["grpo", "fg-expo+knapsack+lion", "gtpo", "vas(refresh=2, scoring_rollouts=2)", "t-ppo(window=3)"]
+    "method",
+    [
+        "grpo",
+        "fg-expo+knapsack+lion",
+        "gtpo",
+        "vas(refresh=2, scoring_rollouts=2)",
+        "t-ppo(window=3)",
+        "vade+xrpo(first=2)",
+    ],
 )
 def test_a_stopped_run_continues_bit_for_bit(base: dict[str, Any], tmp_path: Path, method: str) -> None:
     """Stopped after a step by SIGINT, then resumed: final weights and metrics of the uninterrupted run."""

@@ -134,17 +134,16 @@ class BoundMethod:
         """True if the budget is asked again after each round of sampling, until it gives nothing more."""
         return "drawn" in parameters(self._axes["budget"][0].stage.fn)
 
-    def budget(
-        self, rows: Tensor, *, group_size: int, pool: Pool | None = None, drawn: Sequence[Sequence[Rollout]] = ()
-    ) -> tuple[Tensor, Notes]:
+    def budget(self, rows: Tensor, *, group_size: int, **more: Any) -> tuple[Tensor, Notes]:
         """Budget axis: how many rollouts [n] int64 each of the rows [n] of the data set gets, and notes on their requests.
 
         Args:
-            drawn: the rollouts that each row got in earlier rounds of the same sampling.
+            more: what else the function may name (see `cohort.axes.budget`).
         """
         (budget,) = self._axes["budget"]
-        given = {**self._given(budget.key), "group_size": group_size, "pool": pool, "drawn": drawn}
-        out: Tensor | tuple[Tensor, Notes] = budget.stage.bind(**given)(rows)
+        out: Tensor | tuple[Tensor, Notes] = budget.stage.bind(
+            **self._given(budget.key), group_size=group_size, **more
+        )(rows)
         return (out, ()) if isinstance(out, Tensor) else out
 
     def guidance(self, requests: Sequence[Request], sampler: Sampler) -> list[Rollout]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from cohort.methods import BoundMethod, Method
+from cohort.rewards.judge import ask
 from cohort.rollouts.keeping import restored, stored
 from cohort.rollouts.refill import refill
 from cohort.rollouts.store import Store
@@ -221,7 +222,7 @@ class Sync(Stateless):
             drawn = self.draws.collect(plain, prompts, [count] * len(prompts), seed=derive(seed, "pool"))
             return [rollout for rollout in drawn if rollout.scored]
 
-        return Pool(self.prompts, draw, self.draws.states)
+        return Pool(self.prompts, draw, self.draws.states, ask)
 
     def groups(
         self,
@@ -245,9 +246,15 @@ class Sync(Stateless):
         while True:
             drawn = {group.prompt.id: group.rollouts for group in grouped(rollouts)}
             counts, more = method.budget(
-                rows, group_size=self.group_size, pool=pool, drawn=[drawn.get(prompt.id, ()) for prompt in prompts]
+                rows,
+                group_size=self.group_size,
+                pool=pool,
+                drawn=[drawn.get(prompt.id, ()) for prompt in prompts],
+                given=given,
+                total=self.group_size * int(times.sum()),
             )
-            counts = counts * times
+            # One that hands out rounds knows what it has to give.
+            counts = counts if method.in_rounds else counts * times
             if not (waiting or bool(counts.any())):
                 return grouped(rollouts)
             added = more or [{}] * len(prompts)
@@ -261,7 +268,7 @@ class Sync(Stateless):
                 waiting=waiting,
             )
             waiting = ()
-            given += counts
+            given = given + counts
             if not method.in_rounds:
                 return grouped(rollouts)
 

@@ -26,11 +26,13 @@ class Pool:
         draw: (rows [n] int64, count) -> rollouts, `count` for each row, drawn by themselves from the plain prompt by the
             current policy, and scored; those without a reward are left out. They are not trained on.
         states: (contexts, *, layer) -> n tensors [C, d], the policy's hidden states of a layer at every token of a context.
+        judge: (judge, prompts, **texts) -> one verdict of the user's function for each prompt (see `ModelAccess.judge`).
     """
 
     prompts: Sequence[Prompt]
     draw: Callable[[Tensor, int], list[Rollout]]
     states: Callable[..., list[Tensor]]
+    judge: Callable[..., list[Any]]
 
 
 @dataclass(frozen=True)
