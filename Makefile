@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install browser train test test-fast test-exhaustive coverage lint bench golden docs clean
+.PHONY: help install browser train test test-fast test-exhaustive test-adapters coverage lint bench golden docs clean
 
 help:
 	@echo "make install          a virtual environment in $(VENV) with cohort and all it needs"
@@ -12,6 +12,7 @@ help:
 	@echo "make test             lint, types and the whole test suite"
 	@echo "make test-fast        the test suite without its slow runs"
 	@echo "make test-exhaustive  long sweeps that are not part of the suite"
+	@echo "make test-adapters    adapters to packages that the suite does without, each in an environment of its own"
 	@echo "make coverage         the test suite, and which lines it reaches"
 	@echo "make lint             lint and types alone"
 	@echo "make bench            cohort against TRL, in the cases that have a target (BENCH=--no-longest for fewer)"
@@ -57,6 +58,18 @@ test-fast: install browser
 test-exhaustive: install
 	@$(BIN)/python -m pytest -m exhaustive
 
+# verifiers and OpenEnv need different versions of one package. Each has an environment in front of $(VENV)'s packages.
+$(VENV)-%/.installed: constraints-%.txt $(STAMP)
+	@echo "== setting up $(VENV)-$*"
+	@$(PYTHON) -m venv $(VENV)-$*
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(VENV)-$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/cohort.pth"
+	@$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement constraints-$*.txt
+	@touch $@
+
+test-adapters: $(VENV)-verifiers/.installed $(VENV)-openenv/.installed
+	@PYTHONPATH=src OMP_NUM_THREADS=1 $(VENV)-verifiers/bin/python -m pytest tests/environments/adapters
+	@PYTHONPATH=src OMP_NUM_THREADS=1 $(VENV)-openenv/bin/python -m pytest tests/environments/adapters/test_openenv.py
+
 coverage: install browser
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov=cohort --cov-report=term-missing:skip-covered
 
@@ -74,4 +87,4 @@ docs: install
 	@echo "== build/docs/index.html"
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-verifiers $(VENV)-openenv build dist .pytest_cache .mypy_cache .ruff_cache

@@ -12,6 +12,7 @@ import cohort
 from cohort.cli.compare import compare
 from cohort.cli.console import log, renamings_said
 from cohort.cli.doctor import doctor
+from cohort.cli.environments import environments
 from cohort.cli.eval import eval_
 from cohort.cli.explain import explain
 from cohort.cli.merge import merge
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, sft, eval_, score, methods, explain, view, merge, doctor, compare, sweep):
+for command in (train, sft, eval_, score, methods, explain, view, merge, doctor, compare, sweep, environments):
     app.command(name=command.__name__.rstrip("_"))(command)
 
 

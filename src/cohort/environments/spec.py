@@ -29,7 +29,9 @@ from cohort.rewards.spec import from_file
 ADAPTERS = {
     "gymnasium": "cohort.environments.adapters.gymnasium",
     "openenv": "cohort.environments.adapters.openenv",
+    "reasoning_gym": "cohort.environments.adapters.reasoning_gym",
     "textarena": "cohort.environments.adapters.textarena",
+    "textworld": "cohort.environments.adapters.textworld",
     "verifiers": "cohort.environments.adapters.verifiers",
 }
 
