@@ -50,7 +50,7 @@ class Played:
         self.renderer: TextRenderer = policy_of(family).renderer
         self.renderer.told_rewriting = False
         self.end = self.renderer.encode(FAMILIES[family].end)
-        text, tokens = self.renderer.prompt(source, system, tools)
+        text, tokens = self.renderer.prompt(*self.renderer.offer(source, system, tools))
         context = Context(tokens if guided is None else self.renderer.prompt(guided, system, tools)[1])
         prompt = Prompt("p", text, tokens, source)
         self.talk = Conversation(self.renderer, prompt, context, text, system, tools, history=history)
@@ -95,44 +95,62 @@ class Played:
             return None
 
     def check(self) -> None:
-        """Every turn follows what the template writes of the conversation, with the turns of its piece as they were sampled."""
-        for turn, head in enumerate(self.heads[1:], 1):
+        """Every turn follows what the template writes of the conversation."""
+        stood = list(self.begun)
+        for turn, (head, (raw, read)) in enumerate(zip(self.heads[1:], self.forms, strict=True), 1):
+            new = len(self.forms[turn - 2][0]) if turn > 1 else len(self.begun)
+            # What was sampled stands in its own words, or as they are read; a new piece has all turns as they are read.
+            told = [read] if turn in self.starts else [stood + raw[new:], stood + read[new:]]
+            written = [self.written(each) for each in told]
             text = self.renderer.whole(head)
-            piece = max([0, *(start for start in self.starts if start <= turn)])
-            raw, read = self.forms[turn - 1]
-            # Turns before the piece stand as messages are read, those of it as they were sampled, or as they are read.
-            at = len(self.forms[piece - 1][1]) if piece else len(self.begun)
-            told = [self.written(each) for each in (read[:at] + raw[at:], read, raw)]
             if self.exact:
-                assert text in told
-            if turn not in self.starts:
-                # What was sampled stands there, token by token.
+                assert text in written
+                stood = told[written.index(text)]
+            if turn in self.starts:
+                assert written[0] is not None
+                assert head == self.renderer.encode(written[0], start=True, templated=True)
+            else:
+                # Token by token.
                 start, end = self.sampled[turn - 1]
                 before = (*self.heads[turn - 1], *self.actions[start:end])
                 assert head[: len(before)] == before
-            else:
-                assert head in [self.renderer.encode(text, start=True, templated=True) for text in told if text]
 
 
 texts = st.text(st.sampled_from("ab4 \n.,é😀"), max_size=8)
 thoughts = st.sampled_from(["", "<think>\nhm\n</think>\n\n", "<think>hm", "hm</think>"])
 
 
-@settings(max_examples=12, deadline=None)
+def answered(family: str) -> st.SearchStrategy[Said]:
+    """A turn with what is said to it: a user's words, or the result of a call."""
+    words: st.SearchStrategy[Said] = st.tuples(st.builds(str.__add__, thoughts, texts), texts.map(lambda t: f"no {t}"))
+    if family not in CALLS:
+        return words
+    calls = st.builds(
+        lambda thought, spaced: thought + (CALLS[family].replace(": ", ":  ") if spaced else CALLS[family]),
+        st.sampled_from(["", "<think>\nhm\n</think>\n\n"] if family == "qwen3" else [""]),
+        st.booleans(),
+    )
+    results = texts.map(
+        lambda t: [{"role": "tool", "name": "look", "tool_call_id": "call00000", "content": f"rain {t}"}]
+    )
+    return words | st.tuples(calls, results)
+
+
+@settings(max_examples=15, deadline=None)
 @given(
+    data=st.data(),
     family=st.sampled_from(list(FAMILIES)),
-    turns=st.lists(
-        st.tuples(st.builds(str.__add__, thoughts, texts), texts.map(lambda t: f"no {t}")), min_size=1, max_size=4
-    ),
     system=st.sampled_from([None, "be kind"]),
     history=st.sampled_from(["auto", "rebuild"]),
 )
 def test_every_turn_follows_what_the_template_writes(
-    family: str, turns: list[Said], system: str | None, history: History
+    data: st.DataObject, family: str, system: str | None, history: History
 ) -> None:
+    turns = data.draw(st.lists(answered(family), min_size=1, max_size=4))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        played = Played(family, turns, system=system, history=history)
+        tools = [TOOL] if family in CALLS else []
+        played = Played(family, turns, system=system, history=history, tools=tools)
     played.check()
     if history == "rebuild":
         assert played.starts == list(range(1, len(turns) + 1))
@@ -187,6 +205,22 @@ def test_tool_calls_are_answered_where_they_stand(family: str, spaced: bool) -> 
     assert played.starts == ([1] if rewritten else [])
     text = played.renderer.whole(played.heads[1])
     assert ("rain" in text, call in text) == (True, not rewritten)
+
+
+def test_tools_that_are_told_of_in_words_rewrite_nothing() -> None:
+    result = [{"role": "tool", "content": "rain"}, {"role": "tool", "content": "wind"}]
+    call = '<call>look(place="Ems")</call>'
+    played = Played("llama3", [(f"{call}\n{call}", result), ("It rains.", "thanks")], tools=[TOOL], system="be kind")
+    assert played.starts == []
+    text = played.renderer.whole(played.heads[2])
+    assert text.count("Call a function by writing") == 1
+    assert "<result>rain</result>\n<result>wind</result><|eot_id|>" in text
+    # A new piece tells of them again, and has the calls.
+    with pytest.warns(RuntimeWarning):
+        played = Played("llama3", [(f"{call} ", result)], tools=[TOOL], system="be kind")
+    assert played.starts == [1]
+    text = played.renderer.whole(played.heads[1])
+    assert (text.count("Call a function by writing"), text.count(call)) == (1, 1)
 
 
 def test_thoughts_stay_between_calls_of_tools() -> None:

@@ -191,3 +191,37 @@ def test_guidance_is_taken_out_of_every_piece() -> None:
         text.replace(" It is 4.", "").replace("Hi there.", "Hi there") for text in texts
     ]
     assert all(segment.logp is None for segment in plain.segments)
+
+
+def test_a_rollout_is_cut_inside_a_later_piece() -> None:
+    runner = Runner(POLICY, NativeEngine(POLICY), SAMPLING, Worlds(lambda k: Talk()))
+    (whole,) = runner.run(requests(1))
+    third = whole.turns[2]
+    cut = runner.cut(whole, third.start + 1)
+    assert cut.turns[2].context == third.context
+    assert cut.before(third.start + 1) == whole.before(third.start + 1)
+    assert [place for place, _ in cut.context.rebuilt] == [turn.start for turn in whole.turns[1:3]]
+
+
+def test_an_episode_that_is_lived_through_again_goes_on_where_it_stood() -> None:
+    """Turns that stand behind each other do so again, also behind a piece that a template began."""
+    policy = policy_of("llama3")
+    prompt = prompt_of(policy, "Hi there", prompt="Hi there")
+    ends = policy.renderer.encode("<|eot_id|>")[0]
+    # A token that ends with a space is likely, so that turns are trimmed here and there.
+    spaces = [i for i in range(policy.vocabulary) if policy.renderer.spell([i]).endswith(" ")]
+    sampling = Sampling(logit_bias={ends: 6.0, **dict.fromkeys(spaces, 3.0)})
+    runner = Runner(policy, NativeEngine(policy), sampling, Worlds(lambda k: Plain()))
+    wholes = runner.run([request_of(prompt, seed=i, count=600) for i in range(8)])
+    kinds = {tuple(turn.context is None for turn in rollout.turns[1:]) for rollout in wholes}
+    assert len(kinds) > 1
+    for whole in wholes:
+        at = whole.turns[2].start
+        (child,) = runner.run([whole.branches(at, [9])[0]])
+        assert child.turns[:2] == whole.turns[:2]
+        assert child.before(at) == whole.before(at)
+        for rollout in (whole, child):
+            messages = [{"role": "user", "content": "Hi there"}]
+            for turn in rollout.turns:
+                assert policy.renderer.whole(rollout.before(turn.start)) == policy.renderer.render(messages)
+                messages += turn.messages

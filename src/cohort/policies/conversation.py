@@ -37,7 +37,7 @@ class Conversation:
         system: system message of the run.
         tools: schemas of functions that the policy may call.
         messages: since the conversation last began anew.
-        sampled: the same, with the policy's turns as they were sampled, where they stand in the present piece.
+        sampled: the same, with the policy's turns of the present piece in the words in which they stand there.
         began: (text, token ids) that it last began with; with guidance in them, the tokens say more than the text.
     """
 
@@ -113,14 +113,10 @@ class Conversation:
         answer = messages_of(seen)
         self._answered(answer)
         if self.history != "append":
-            written = None
-            same = self.history == "rebuild" or self.sampled == self.messages
-            for messages in [self.messages] if same else [self.sampled, self.messages]:
-                written = self._written(messages, len(answer)) or written
-                tail = None if written is None or self.history == "rebuild" else self._behind(written)
-                if tail is not None:
-                    self.text = written
-                    return self.renderer.encode(tail)
+            tail = None if self.history == "rebuild" else self._agreeing(len(answer))
+            if tail is not None:
+                return self.renderer.encode(tail)
+            written = self._written(self.messages, len(answer)) or self._written(self.sampled, len(answer))
             context = None if written is None else self._context(written)
             if written is not None and context is not None:
                 self._tell(written)
@@ -140,8 +136,20 @@ class Conversation:
         answer = messages_of(seen)
         self._answered(answer)
         if started == place:
-            self.sampled = list(self.messages)
-        self.text = self._written(self.sampled, len(answer)) or self._written(self.messages, len(answer))
+            self.text, self.sampled = self._written(self.messages, len(answer)), list(self.messages)
+        elif self._agreeing(len(answer)) is None:
+            self.text = None
+
+    def _agreeing(self, new: int) -> str | None:
+        """What the template writes behind the turn that was sampled, in the words of the policy or in those that they are read
+        as; None if it writes neither as they stand."""
+        for messages in [self.sampled] if self.sampled == self.messages else [self.sampled, self.messages]:
+            written = self._written(messages, new)
+            tail = None if written is None else self._behind(written)
+            if tail is not None:
+                self.text, self.sampled = written, list(messages)
+                return tail
+        return None
 
     def _written(self, messages: Sequence[Message], new: int) -> str | None:
         """The conversation as the chat template writes it; None where there is none, or it does not take it whole."""
