@@ -31,6 +31,7 @@ class FakeSampler:
     ) -> None:
         self.worth, self.says, self.answers, self.step = worth, says, answers, step
         self.context_length = context_length
+        self.stop_ids = frozenset({1})
         self.rng = torch.Generator().manual_seed(0)
         self.drawn: list[Request] = []
         self.asked: list[str] = []

@@ -93,8 +93,10 @@ def test_micro_batches_do_not_change_the_gradient(micro_root: Path, name: str) -
         batch = run.batches.complete(method, batch, sampled)
         batch = method.assign(method.shape(batch))
         sequences = setup.policy.actions(sampled)
-        old = batch["sampler_logp"] + 0.1 * torch.randn(batch.mask.shape, generator=generator(0, name))
-        batch = batch.replace(old_logp=old.to(batch["sampler_logp"].dtype))
+        # Not the sampler's: some methods train answers elsewhere than they were drawn.
+        own = run.batches.with_old_logp(batch, sampled).old_logp
+        old = own + 0.1 * torch.randn(batch.mask.shape, generator=generator(0, name))
+        batch = batch.replace(old_logp=old.to(own.dtype))
         results = []
         for micro_tokens in (10**6, 1):
             done = gradient(

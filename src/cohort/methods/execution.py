@@ -271,10 +271,8 @@ class BoundMethod:
     # a minibatch ---------------------------------------------------------------------------------------------------
 
     def weights(self, batch: Batch) -> Tensor:
-        """Aggregation axis: w [N, T] of loss = sum w l."""
-        (aggregation,) = self._axes["aggregation"]
-        weights: Tensor = aggregation.call(batch)
-        return weights
+        """Aggregation axis: w [N, T] of loss = sum w l; 0 for rows that belong to no group, unless it reads these."""
+        return _of_groups(self._axes["aggregation"][0], batch)
 
     def correct(self, batch: Batch) -> tuple[Batch, Tensor | None]:
         """Correction axis: the batch without the tokens that were rejected in its loss mask, and what the losses of the
@@ -301,15 +299,15 @@ class BoundMethod:
         corrected = weight if correction is None else weight * correction
         if "objective" in self._axes:
             ratios, used = None, None
-            policy = self._axes["objective"][0].call(batch)
+            policy = _of_groups(self._axes["objective"][0], batch).sum()
         else:
             ratios, used = self._axes["ratio"][0].call(batch), corrected
             policy = (corrected * self._axes["surrogate"][0].call(batch, ratios, batch.advantages)).sum()
         terms: dict[str, Tensor] = {}
-        for key, stage, call in (*self._axes.get("critic", ()), *self._axes.get("regularizer", ())):
-            term, (axis, name) = call(batch), key.split("/", 1)
-            if term.ndim == 0 and "weight" in batch and not stage.declared.couples:
-                raise MethodError(f"the {axis} '{stage.name}' gives a scalar: declare it with couples=True")
+        for bound in (*self._axes.get("critic", ()), *self._axes.get("regularizer", ())):
+            term, (axis, name) = _of_groups(bound, batch), bound.key.split("/", 1)
+            if term.ndim == 0 and "weight" in batch and not bound.stage.declared.couples:
+                raise MethodError(f"the {axis} '{bound.stage.name}' gives a scalar: declare it with couples=True")
             terms[name] = (weight * term).sum() if term.ndim == 2 else term
         return Loss(reduce(torch.add, terms.values(), policy), policy, terms, ratios, used, correction)
 
@@ -326,6 +324,20 @@ class BoundMethod:
         for hook in self._hooks("on_step_end", batch=batch, rollouts=rollouts, access=access):
             new[hook.key] = hook.call()
         return new
+
+
+def _of_groups(bound: Bound, batch: Batch) -> Tensor:
+    """What a function gives for the rows that belong to a group, 0 [N, T] for the others; it is given these as well if it
+    declares so."""
+    apart = batch.get("auxiliary")
+    if apart is None or bound.stage.declared.auxiliary or not bool(apart.any()):
+        whole: Tensor = bound.call(batch)
+        return whole
+    rows = (apart == 0).nonzero()[:, 0]
+    if not rows.numel():
+        return batch.logp * 0
+    out: Tensor = bound.call(batch.select(rows))
+    return out.new_zeros(batch.mask.shape).index_put((rows,), out) if out.ndim == 2 else out
 
 
 def _reported(out: Any, metrics: dict[str, float]) -> Any:

@@ -26,7 +26,7 @@ from torch import Tensor
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.types import Batch, StepInfo
-from cohort.types.declare import needs
+from cohort.types.declare import declare, needs
 
 WEIGHTINGS = ("phi", "none", "probability")
 
@@ -49,12 +49,14 @@ def expert_weight(batch: Batch, *, weighting: str) -> Tensor:
 
 
 @needs("preference")
+@declare(auxiliary=True)
 def expert_term(batch: Batch, *, weighting: str = "phi") -> Tensor:
     """-phi_it logp_it: [N, T]. Source: arXiv:2508.11408."""
     return -expert_weight(batch, weighting=weighting) * batch.logp
 
 
 @needs("preference")
+@declare(auxiliary=True)
 def two_means(
     batch: Batch, *, warmup_steps: int, decay_steps: int, peak: float, valley: float, info: StepInfo
 ) -> Tensor:

@@ -45,7 +45,7 @@ def parts(batch: Batch, *, divergence: str, beta: float) -> tuple[Tensor, Tensor
 
 
 @needs("ref_logp", preference=lambda hybrid_weight: hybrid_weight > 0)
-@declare(couples=True, group_size=2)
+@declare(couples=True, group_size=2, auxiliary=True)
 def hybrid(
     batch: Batch, *, divergence: str = "jensen_shannon", beta: float = 0.1, hybrid_weight: float = 0.5
 ) -> Tensor:

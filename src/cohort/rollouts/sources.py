@@ -43,8 +43,8 @@ class Drawn:
         chosen: the rollouts with a reward of the groups to train on, `replayed` ones included; the rollouts of one prompt are
             a group.
         states: the method's states, with that of its curriculum advanced.
-        auxiliary: stored completions that are trained on as well. They belong to no group that is compared: the method's
-            objective reads their labels.
+        auxiliary: completions that are trained on as well, stored ones or what a method's guidance made. They belong to no
+            group that is compared: functions that declare so (`auxiliary`) read them.
         tokens: number of tokens that were sampled, those of rollouts that are not among `rollouts` included.
         replayed: rollouts of earlier steps that are trained on again; they are not among `rollouts`, which the step is
             measured and recorded by.
@@ -179,6 +179,7 @@ class Sync(Stateless):
         filters = most > 1 and any(not stage.declared.after_advantage for stage in self.method.filter)
         now = self.method.bind(states, info)
         looked: list[Batch] = []
+        apart: list[Rollout] = []
         kept_so_far = 0
 
         def rounds() -> Iterator[list[Group]]:
@@ -191,7 +192,9 @@ class Sync(Stateless):
                     count=self.prompts_per_step - kept_so_far, rng=generator(seed, "curriculum"), pool=pool
                 )
                 now = now.with_states(states)
-                yield self.groups(now, rows, notes, pool, seed)
+                groups, more = self.groups(now, rows, notes, pool, seed)
+                apart.extend(more)
+                yield groups
                 number += 1
 
         def keep(groups: Sequence[Group]) -> list[bool]:
@@ -211,7 +214,7 @@ class Sync(Stateless):
         picked = [drawn.rounds[at][place] for at, place in drawn.chosen]
         chosen = [rollout for group in picked for rollout in group.rollouts if rollout.scored]
         scored_batch = looked[0] if len(looked) == 1 else None
-        return Drawn(everything, chosen, now.states, tokens=self.draws.take_tokens(), scored_batch=scored_batch)
+        return Drawn(everything, chosen, now.states, apart, self.draws.take_tokens(), scored_batch=scored_batch)
 
     def pool(self, info: StepInfo, seed: int) -> Pool:
         """The data set as curriculum and budget see it in a round."""
@@ -232,9 +235,9 @@ class Sync(Stateless):
         pool: Pool,
         seed: int,
         waiting: Sequence[Rollout] = (),
-    ) -> list[Group]:
+    ) -> tuple[list[Group], list[Rollout]]:
         """The groups of a round: rollouts that were waiting, and those of rows [count] of the data set and what was noted of
-        each."""
+        each; and the rollouts that belong to none."""
         noted: dict[int, list[Mapping[str, Any]]] = {}
         for row, note in zip(rows.tolist(), notes or [{}] * rows.numel(), strict=True):
             noted.setdefault(row, []).append(note)
@@ -244,7 +247,7 @@ class Sync(Stateless):
         given = torch.zeros_like(times)
         rollouts: list[Rollout] = []
         while True:
-            drawn = {group.prompt.id: group.rollouts for group in grouped(rollouts)}
+            drawn = {group.prompt.id: group.rollouts for group in grouped(r for r in rollouts if not r.auxiliary)}
             counts, more = method.budget(
                 rows,
                 group_size=self.group_size,
@@ -256,7 +259,7 @@ class Sync(Stateless):
             # One that hands out rounds knows what it has to give.
             counts = counts if method.in_rounds else counts * times
             if not (waiting or bool(counts.any())):
-                return grouped(rollouts)
+                return _apart(rollouts)
             added = more or [{}] * len(prompts)
             rollouts += self.draws.collect(
                 method,
@@ -270,7 +273,12 @@ class Sync(Stateless):
             waiting = ()
             given = given + counts
             if not method.in_rounds:
-                return grouped(rollouts)
+                return _apart(rollouts)
+
+
+def _apart(rollouts: Sequence[Rollout]) -> tuple[list[Group], list[Rollout]]:
+    """The groups of rollouts, and those that belong to none."""
+    return grouped(r for r in rollouts if not r.auxiliary), [r for r in rollouts if r.auxiliary]
 
 
 @dataclass

@@ -39,11 +39,11 @@ class Rolling(Sync):
         if count:
             rows, states, notes = method.pick(count=count, rng=generator(seed, "curriculum"), pool=pool)
             method = method.with_states(states)
-        groups = self.groups(method, rows, notes, pool, seed, self.waiting)
+        groups, apart = self.groups(method, rows, notes, pool, seed, self.waiting)
         everything = [rollout for group in groups for rollout in group.rollouts]
         self._drawn = [rollout for rollout in everything if rollout.waits]
         chosen = [rollout for rollout in everything if rollout.scored]
-        return Drawn(everything, chosen, method.states, tokens=self.draws.take_tokens())
+        return Drawn(everything, chosen, method.states, apart, self.draws.take_tokens())
 
     def release(self, rollouts: Sequence[Rollout]) -> None:
         """The step is over: what waits in it goes on in the next one."""

@@ -165,7 +165,8 @@ class Batches:
     # what is trained on together with the step's rollouts ----------------------------------------------------------
 
     def auxiliary_replays(self, method: BoundMethod, batch: Batch, rollouts: Sequence[Rollout]) -> list[Replay]:
-        """Stored completions to train on together with the step's batch; fields that only rollouts have are 0 for them."""
+        """Completions to train on together with the step's batch, marked by the field `auxiliary` [N]. Fields that only
+        rollouts have are 0 for them."""
         if not rollouts:
             return []
         stored = self.scored(method, rollouts)
@@ -173,4 +174,5 @@ class Batches:
             width = stored.mask.shape[1]
             stored = stored.replace(old_logp=self._scores(rollouts, width))
         stored = fill_missing_fields(self.complete(method, stored, rollouts), like=batch)
+        stored = stored.with_rollouts(auxiliary=torch.ones_like(stored["group"]))
         return [Replay(stored.to("cpu"), tuple(rollout.context for rollout in rollouts))]

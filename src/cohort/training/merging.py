@@ -46,7 +46,11 @@ def with_replays(
     if replays:
         # A batch without rows has no fields, and only fields that all batches have are kept.
         own = [batch] if batch.size else []
-        batch = concat([*own, *(replay.batch.to(batch.device) for replay in replays)])
+        parts = [*own, *(replay.batch.to(batch.device) for replay in replays)]
+        if any("auxiliary" in part for part in parts):
+            compared = [part.with_rollouts(auxiliary=torch.zeros_like(part["group"])) for part in parts]
+            parts = [part if "auxiliary" in part else own for part, own in zip(parts, compared, strict=True)]
+        batch = concat(parts)
     return batch, actions
 
 
@@ -56,8 +60,14 @@ def minibatches(batch: Batch, count: int, rng: torch.Generator) -> list[Tensor]:
     if count == 1:
         return [torch.arange(batch.size, device=batch.device)]
     order = torch.randperm(batch.groups.count, generator=rng).to(batch.device)
-    parts = [part for part in order.tensor_split(min(count, len(order))) if part.numel()]
-    return [torch.isin(batch.groups.index, part).nonzero()[:, 0] for part in parts]
+    # Each gets its share of the groups that are compared, and of those that are not.
+    apart = torch.zeros_like(batch.groups.labels)
+    if "auxiliary" in batch:
+        apart = apart.scatter_reduce(0, batch.groups.index, batch["auxiliary"].to(apart.dtype), "amax")
+    sides = [side for kind in (0, 1) if (side := order[apart[order] == kind]).numel()]
+    count = min(count, max(map(len, sides), default=1))
+    cuts = [torch.cat([side.tensor_split(count)[i] for side in sides]) for i in range(count)] if sides else []
+    return [torch.isin(batch.groups.index, part).nonzero()[:, 0] for part in cuts if part.numel()]
 
 
 def write_fields(batch: Batch, rows: Tensor, fields: Mapping[str, Tensor]) -> Batch:

@@ -89,6 +89,8 @@ class Outcome:
         if self.mismatch is not None or done.version != self.method.info.version:
             return
         own = rows < batch.size
+        if not bool(own.any()):
+            return
         logp = done.fields["logp"][own][:, : batch.mask.shape[1]]
         batch = batch.select(rows[own]).replace(logp=logp)
         stale = (batch["version"] != done.version) & batch.mask & ~batch["sampler_logp"].isnan()

@@ -33,6 +33,8 @@ class Declaration:
             in it.
         couples: True if the value at one rollout depends on the log-probabilities of another, so that the loss of a
             minibatch is not the sum of the losses of its parts.
+        auxiliary: (loss axes) True if it reads rows that belong to no group that is compared: stored completions beside the
+            step's rollouts, and what guidance marks as such (`Rollout.auxiliary`). Other functions do not see them.
         group_size: smallest group with which it makes sense, or the name of the hyperparameter that is it; 1 if it is not
             relative to a group.
         after_advantage: (filters) it removes rollouts after advantages were taken in the full group.
@@ -60,6 +62,7 @@ class Declaration:
     replay: Callable[..., Any] | None = None
     on_step_end: Callable[..., State] | None = None
     couples: bool = False
+    auxiliary: bool = False
     group_size: int | str = 1
     after_advantage: bool = False
     processes: bool = False
@@ -125,6 +128,7 @@ def hooks(
 def declare(
     *,
     couples: bool | None = None,
+    auxiliary: bool | None = None,
     group_size: int | str | None = None,
     after_advantage: bool | None = None,
     processes: bool | None = None,
@@ -142,6 +146,7 @@ def declare(
     """Declare the traits of a function (see `Declaration`)."""
     given = {
         "couples": couples,
+        "auxiliary": auxiliary,
         "group_size": group_size,
         "after_advantage": after_advantage,
         "processes": processes,

@@ -216,6 +216,8 @@ class Rollout:
         fields: further values by field name, for methods that declare that they need them: a number, or one a token.
         logged: what reward functions logged of it, by column (`log_extra`); set by scoring.
         episode: id of the episode that it is a part of; empty if it is all of it.
+        auxiliary: True if guidance made it to be trained on, but it belongs to no group that is compared: only functions that
+            declare so see it, and it is no rollout of the step's record and metrics.
         others: what other agents said in its episode, and it in other conversations; drawn and scored with it, they
             become rollouts of the step next to it.
     """
@@ -235,6 +237,7 @@ class Rollout:
     logged: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     environment: Any = field(default=None, compare=False, repr=False)
     episode: str = ""
+    auxiliary: bool = False
     others: tuple[Rollout, ...] = ()
     end: str = ""
     waits: bool = False
