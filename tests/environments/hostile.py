@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import sys
 import threading
 import time
@@ -21,6 +22,8 @@ def misbehave(do, left=0):
         os._exit(7)
     if do == "abort":
         os.abort()
+    if do == "tell the process":
+        return Step(f"{os.getpid()}")
     if do == "hang":
         time.sleep(60)
     if do == "hold everything":
@@ -101,6 +104,18 @@ class HostileAsync(Hostile):
         await asyncio.sleep(self.wait)
         self.wait = 0.0
         return Hostile.step(self, message)
+
+
+class Fragile:
+    """Fails for some seeds: whole groups."""
+
+    def reset(self, row, seed):
+        if random.Random(seed).random() < 0.3:
+            raise OSError("no room left")
+        return row["prompt"]
+
+    def step(self, message):
+        return Step(reward=float(len(message["content"])), done=True)
 
 
 class Unmade:

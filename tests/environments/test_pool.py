@@ -104,15 +104,38 @@ def test_what_fails_at_its_beginning_says_so(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize(("do", "how"), [("end the process", "exit status 7"), ("abort", "signal SIGABRT")])
-def test_a_process_that_dies_is_replaced(pool: Pool, do: str, how: str) -> None:
-    neighbour = Remote(pool)
-    neighbour.reset({"prompt": "p", "do": "fine"}, 0).result()
+def test_a_process_that_dies_is_replaced_and_others_in_it_live_on(pool: Pool, do: str, how: str) -> None:
+    idle, young, asked = Remote(pool), Remote(pool), Remote(pool)
+    for world, what in ((idle, "fine"), (young, "fine"), (asked, "hang")):
+        world.reset({"prompt": "p", "do": what}, 0).result()
+    first = [idle.step(SAID).result(), asked.step(SAID).result()][0]
+    answer = asked.step(SAID)
     with pytest.raises(Gone, match=how):
         lived(pool, do)
+    # What was asked when it happened may have been the cause.
     with pytest.raises(Gone, match=how):
-        neighbour.step(SAID).result()
-    assert neighbour.close() is None
-    assert lived(pool, "fine").done
+        answer.result()
+    assert asked.close() is None
+    # What was not lives through its episode again.
+    assert idle.step(SAID).result() == Step(None, 1.0, done=True)
+    assert young.step(SAID).result() == first
+    for world in (idle, young):
+        closed = world.close()
+        assert closed is not None
+        assert closed.result(5) is None
+
+
+def test_one_that_answers_differently_the_second_time_fails(pool: Pool) -> None:
+    world = Remote(pool)
+    world.reset({"prompt": "p", "do": "tell the process"}, 0).result()
+    world.step(SAID).result()
+    world.step(SAID).result()
+    with pytest.raises(Gone):
+        lived(pool, "end the process")
+    with pytest.raises(EnvironmentFailed, match="it answered differently"):
+        world.step(SAID).result()
+    with pytest.raises(Gone):
+        lived(pool, "end the process", at="reset")
 
 
 @pytest.mark.parametrize("kind", ["Hostile", "HostileAsync"])
@@ -148,8 +171,7 @@ def test_a_process_that_hangs_as_a_whole_is_ended(monkeypatch: pytest.MonkeyPatc
         neighbour.reset({"prompt": "p", "do": "fine"}, 0).result()
         with pytest.raises(Late, match=r"no answer within 0\.5 s"):
             lived(pool, "hold everything")
-        with pytest.raises(Gone, match="did not answer any more"):
-            neighbour.step(SAID).result(5)
+        assert neighbour.step(SAID).result(5).reward == 0.5
         assert lived(pool, "fine").done
     finally:
         pool.close()
@@ -261,12 +283,13 @@ def test_processes_end_with_the_pool() -> None:
     pool = pool_of(processes=2)
     pool.start()
     waiting = Remote(pool)
-    waiting.reset({"prompt": "p", "do": "hang", "at": "reset"}, 0)
+    answer = waiting.reset({"prompt": "p", "do": "hang", "at": "reset"}, 0)
     (host,) = pool.hosts
     assert host.process is not None
     pid = host.process.pid
     pool.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    with pytest.raises(EnvironmentFailed, match="the run is over"):
-        waiting.step(SAID).result()
+    for late in (answer.result, lambda: Remote(pool).reset({}, 0)):
+        with pytest.raises(EnvironmentFailed, match="the run is over"):
+            late()

@@ -20,6 +20,32 @@ from tests.training.test_run import same
 
 PAIRS = [{"prompt": f"{a}+1=", "chosen": str(a + 1), "rejected": str(a)} for a in range(8)]
 USER = "def f(completions, **_):\n    return [float(len(c) % 2) for c in completions]\n"
+# Episodes of mixed lengths, whose environments answer when they like: what they say depends on row, seed and messages alone.
+WORLD = """
+import os, random, time
+from cohort.environments import Step
+
+
+class World:
+    components = ("guesses",)
+
+    def __init__(self, most):
+        self.most = most
+
+    def reset(self, row, seed):
+        rng = random.Random(f"{seed} {row['prompt']}")
+        self.digit, self.left = rng.randrange(10), rng.randint(1, self.most)
+        time.sleep(os.urandom(1)[0] / 25600)
+        return row["prompt"]
+
+    def step(self, message):
+        time.sleep(os.urandom(1)[0] / 25600)
+        self.left -= 1
+        if self.digit in (4, 5):
+            raise ValueError("not this one")
+        right = str(self.digit) in message["content"]
+        return Step(f"{self.left}", 1.0 if right else -0.1, {"guesses": 1.0}, done=right or not self.left)
+"""
 # Method and further options of what is killed.
 SETUPS: dict[str, tuple[str, list[str]]] = {
     "full": ("grpo", []),
@@ -32,6 +58,15 @@ SETUPS: dict[str, tuple[str, list[str]]] = {
     "user's reward": ("grpo", ["--reward", "reward.py:f"]),
     "best": ("grpo", ["--eval-data", "held.jsonl", "--eval-every", "1"]),
     "tensorboard": ("grpo", ["--set", "tensorboard=true"]),
+    "episodes": (
+        "grpo",
+        [
+            *("--environment", "world.py:World?most=4", "--environment-processes", "2", "--failed-episodes", "redraw"),
+            *("--prompts-per-step", "8", "--group-size", "8", "--steps", "3"),
+            *("--max-new-tokens", "48", "--max-turns", "3", "--turn-tokens", "12"),
+            *("--set", "logit_bias={1: 4.0}"),
+        ],
+    ),
     "checkpoints by time": ("fg-expo", ["--set", "checkpoint.minutes=0.0001", "--set", "checkpoint.every=100"]),
 }
 
@@ -40,6 +75,7 @@ def command(where: Path, model: Path, name: str, out: str) -> list[str]:
     for file, rows in (("rows.jsonl", ROWS[:20]), ("held.jsonl", ROWS[20:26]), ("pairs.jsonl", PAIRS)):
         (where / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
     (where / "reward.py").write_text(USER)
+    (where / "world.py").write_text(WORLD)
     method, more = SETUPS[name]
     data = ["--pairs", "pairs.jsonl"] if name == "pairs" else ["--data", "rows.jsonl"]
     reward = [] if name in ("pairs", "user's reward") else ["--reward", "format:[0-4]"]
@@ -125,7 +161,7 @@ def assert_same(whole: Path, other: Path) -> None:
         # As texts: of what nobody sampled some numbers are NaN, which equals nothing.
         assert repr(pq.read_table(mine).to_pylist()) == repr(pq.read_table(theirs).to_pylist()), mine.name
     newest = [sorted(p.name for p in (f / "checkpoints").iterdir() if p.name[0] != ".")[-1] for f in (whole, other)]
-    assert newest == ["step-000007"] * 2
+    assert newest == [f"step-{len(rows[0]):06d}"] * 2
     if (whole / "tensorboard").is_dir():
         assert curves(whole) == curves(other)
 
@@ -150,6 +186,17 @@ def curves(folder: Path) -> dict[tuple[str, int], float]:
 def drawn(name: str, count: int) -> list[list[Any]]:
     rng = random.Random(f"{name} {count}")
     return [[rng.choice(["time", "file"]), rng.random()] for _ in range(count)]
+
+
+def test_a_run_of_episodes_that_is_killed_leaves_the_same(tmp_path: Path, model_folder: Path) -> None:
+    # 64 episodes a step, of one to three turns; in the third step, in the middle of sampling.
+    assert killed(tmp_path, model_folder, "episodes", [["call", "sampling", 90]]) == 1
+    steps = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["rollouts/sampled"] + row["rollouts/failed"] >= 64 for row in steps)
+    assert any(row["episode/failed"] > 0 for row in steps)
+    assert any(row["rollouts/sampled"] + row["rollouts/failed"] > 64 for row in steps)
+    assert all(1.2 < row["episode/turns_mean"] < 3 for row in steps)
+    assert all(min(row["episode/done"], row["episode/out_of_turns"]) > 0 for row in steps)
 
 
 @pytest.mark.slow

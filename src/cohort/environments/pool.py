@@ -162,8 +162,14 @@ class Pool:
     # environments ---------------------------------------------------------------------------------------------------
 
     def place(self) -> tuple[Host, int]:
-        """The process for a new environment, and the environment's number."""
+        """The process for a new environment, and the environment's number.
+
+        Raises:
+            Gone: the pool is closed.
+        """
         with self._lock:
+            if self._closed:
+                raise Gone("the run is over")
             host, number = self._least(), next(self._homes)
             host.living.add(number)
             return host, number
