@@ -24,7 +24,7 @@ from tests.environments.worlds import Worlds
 from tests.stepping import run_of
 
 FILE = Path(hostile.__file__)
-DO = ("fine", "raise", "end the process", "cannot be sent", "nan", "large", "print", "exit")
+DO = ("fine", "raise", "cannot be sent", "nan", "large", "print", "exit", "a text")
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def test_a_run_goes_on_whatever_its_environments_do(keys: dict[str, Any], tmp_pa
     table = pq.read_table(result.folder / "rollouts" / "step-000002.parquet").to_pylist()
     assert {each["kept"] for each in table if each["end"] == "failed"} == {"left out: its environment failed"}
     errors = " ".join(each["error"] or "" for each in table)
-    assert "its process died (exit status 7)" in errors
-    assert "no such room" in errors
+    for part in ("no such room", "it holds _thread.lock", "asked to end the process", "not str ('no step')", "finite"):
+        assert part in errors
     for each in table:
         for turn in each["turns"]:
             assert all(each["mask"][turn["start"] : turn["end"]])
@@ -78,6 +78,20 @@ def test_a_run_goes_on_whatever_its_environments_do(keys: dict[str, Any], tmp_pa
     assert result.after is not None
     assert result.after.metrics["episode/failed"] == 0.0
     assert result.summary["verdict"] == "environment>=1"
+
+
+def test_a_run_goes_on_when_processes_die(keys: dict[str, Any]) -> None:
+    rows = [{"prompt": f"task {i}", "do": "fine" if i else "end the process"} for i in range(8)]
+    with ready(keys, data=rows, environment_processes=2) as setup:
+        run = run_of(setup)
+        for _ in range(2):
+            result = one_step(run)
+            for rollout in result.rollouts:
+                if rollout.status == "failed":
+                    assert "its process died (exit status 7)" in rollout.error
+                elif rollout.end == "done":
+                    assert [turn.reward for turn in rollout.turns] == [0.5, 1.0]
+            assert {"failed", "done"} <= {rollout.end for rollout in result.rollouts}
 
 
 @pytest.mark.parametrize("how", ["drop", "redraw"])
