@@ -93,6 +93,8 @@ def test_methods_train_on_turns_in_contexts_of_their_own(base: dict[str, Any], m
                 assert {segment.writer for segment in rollout.segments} == {"policy"}
             assert result.metrics["mismatch_max"] < 1e-3
             norms.append(result.metrics["grad_norm"])
+            turns, pieces = (result.metrics[f"episode/{name}_mean"] for name in ("turns", "pieces"))
+            assert turns == pieces > 1
             table = rollout_table(result, pieces=setup.policy.renderer.pieces).to_pydict()
             for rollout, turns in zip(result.rollouts, table["turns"], strict=True):
                 for own, told in zip(rollout.turns, turns, strict=True):

@@ -124,6 +124,8 @@ def of_episodes(rollouts: Sequence[Rollout]) -> dict[str, float]:
     out = {metric: ends.count(end) / len(ends) for end, metric in ENDS.items()}
     if whole:
         out["episode/turns_mean"] = sum(len(part.turns) for parts in whole for part in parts) / len(whole)
+        pieces = [1 + len(part.context.rebuilt) for parts in whole for part in parts]
+        out["episode/pieces_mean"] = sum(pieces) / len(pieces)
         said = [sum(part.mask) for parts in whole for part in parts]
         tokens = [len(part.tokens) for parts in whole for part in parts]
         out["episode/answers_share"] = 1.0 - sum(said) / max(1, sum(tokens))
