@@ -116,6 +116,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(base: dict[st
         "vas(refresh=2, scoring_rollouts=2)",
         "t-ppo(window=3)",
         "vade+xrpo(first=2)",
+        "v0(updates=2)",
     ],
 )
 def test_a_stopped_run_continues_bit_for_bit(base: dict[str, Any], tmp_path: Path, method: str) -> None:

@@ -77,3 +77,32 @@ def expect_narrowing(
         counts[best] += 1
         gains[best] = narrowing_by_one(counts[best], spreads[best], alpha)
     return [now - before for now, before in zip(counts, given, strict=True)]
+
+
+def best_plan(utility: Tensor, total: int, *, low: int = 1) -> list[int]:
+    """Budgets of n prompts, in [low, B] each, that sum to `total` and whose utilities have the largest sum (exact).
+
+    Args:
+        utility: [n, B + 1] of every prompt and budget 0 .. B.
+
+    Raises:
+        ValueError: the total does not fit the bounds.
+    """
+    count, high = utility.shape[0], utility.shape[1] - 1
+    if not count * low <= total <= count * high:
+        raise ValueError(f"{total} rollouts for {count} prompts do not fit the bounds {low} and {high}")
+    best = utility.new_full((total + 1,), -math.inf, dtype=torch.float64)
+    best[0] = 0.0
+    chosen = []
+    for own in utility.double():
+        # [B - low + 1, total + 1]: the prompt gets b, those before it what is left.
+        options = torch.full((high - low + 1, total + 1), -math.inf, dtype=torch.float64)
+        for b in range(low, min(high, total) + 1):
+            options[b - low, b:] = best[: total + 1 - b] + own[b]
+        best, taken = options.max(0)
+        chosen.append(taken + low)
+    plan, left = [], total
+    for taken in reversed(chosen):
+        plan.append(int(taken[left]))
+        left -= plan[-1]
+    return plan[::-1]
