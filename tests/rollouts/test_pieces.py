@@ -100,8 +100,12 @@ def test_turns_are_pieces_and_all_is_sampled() -> None:
         assert rollout.components["environment"] == 2.5
 
 
-def test_trainer_and_sampler_agree_in_every_piece() -> None:
-    rollouts = run(requests())
+@pytest.mark.parametrize("mode", ["shared", "whole"])
+def test_trainer_and_sampler_agree_in_every_piece(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    monkeypatch.setitem(vars(POLICY), "forward_mode", mode)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*own cache")
+        rollouts = run(requests())
     logp = scores(rollouts).detach()
     for row, rollout in zip(logp, rollouts, strict=True):
         drawn = torch.tensor(rollout.sampler_logp)

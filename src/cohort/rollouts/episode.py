@@ -200,9 +200,9 @@ class Episode:
         self.segments.append(segment)
         self.text = text
         self.said = {"role": "assistant", "content": text}
-        if finished and self.answers and self.tools:
-            self.said = renderer.message(text, self.tools, self.request.prompt.text)
         assert self.dialogue is not None
+        if finished and self.answers and self.tools:
+            self.said = renderer.message(text, self.tools, self.dialogue.text or self.request.prompt.text)
         self.dialogue.said(self.said, self.actions[self.start :])
         if not finished:
             self.over()
