@@ -225,6 +225,28 @@ def test_the_tutorial_shows_the_data_and_the_reward_that_stand_beside_it() -> No
 
 
 @pytest.mark.slow
+def test_the_commands_with_tools_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "docs/tutorial", tmp_path / "tutorial")
+    monkeypatch.chdir(tmp_path / "tutorial")
+    # The example itself is tested apart; what is shown with tools are runs of some steps.
+    run = [words for words in commands(ROOT / "docs/tools.md") if words[1] == "train" and "--example" not in words]
+    assert len(run) == 2
+    for words in run:
+        status, _, err = cohort_command(*words[1:])
+        assert status == 0, (words, err)
+    for name in ("tools", "bench"):
+        last = json.loads(Path(f"runs/{name}/metrics.jsonl").read_text().splitlines()[-1])
+        assert last["tools/calls_mean"] > 0
+        assert last["episode/failed"] == 0
+    assert "reward/sparing" in last
+
+
+def test_the_page_of_tools_shows_the_functions_that_stand_beside_it() -> None:
+    page, shown = (ROOT / "docs/tools.md").read_text(), (ROOT / "docs/tutorial/tools.py").read_text()
+    assert f"```python\n{shown.split('async')[0].rstrip()}\n```" in page
+
+
+@pytest.mark.slow
 def test_the_tutorials_python_runs(toy_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(import cohort\n.*?)```", (ROOT / "docs/tutorial.md").read_text(), re.DOTALL)

@@ -76,6 +76,7 @@ def train(
     pairs: Data | None = None,
     reward: Reward | Sequence[Reward] | None = None,
     environment: Any = None,
+    environment_factory: Any = None,
     tools: Sequence[Any] = (),
     eval_data: Data | None = None,
     resume: bool = False,
@@ -97,8 +98,11 @@ def train(
             f(prompts, completions, completion_ids, **columns) -> list of numbers; (WEIGHT, function) weighs one. They
             run in a process of their own, so that nothing they change is seen here, unless `reward_process="here"`.
         environment: what answers the policy turn by turn: `file.py:Class`, the name of one of another library
-            (`gymnasium:ID`), a class with `reset(row, seed)` and `step(message)`, or a function that makes one. Each
-            episode has its own, in processes of their own. It may reward, so that `reward` can be left out.
+            (`gymnasium:ID`), a class with `reset(row, seed)` and `step(message)`, one with `reset(**row)` and methods that
+            the policy may call (as in TRL), a function that makes one, or a mapping of names to these (a row's column
+            `environment` names its own). Each episode has its own, in processes of their own. It may reward, so that
+            `reward` can be left out.
+        environment_factory: the same, by the name that it has in TRL.
         tools: functions that the policy may call, or `file.py:f,g`.
         eval_data: held-out data to evaluate on before and after.
         resume: continue the run that stands in `out`.
@@ -127,7 +131,7 @@ def train(
     given = GivenModel.of(_name(model), tokenizer)
     layer = {
         **_layer(data=data, pairs=pairs, eval_data=eval_data, reward=reward),
-        **_answering(environment, tools),
+        **_answering(environment, environment_factory, tools),
         "model": _name(model) if given is None else given.name,
         **config,
     }
@@ -151,10 +155,17 @@ def _layer(*, reward: Any = None, **data: Any) -> dict[str, Any]:
     return out if reward is None else {**out, "reward": reward}
 
 
-def _answering(environment: Any, tools: Sequence[Any]) -> dict[str, Any]:
-    """Keys of what answers the policy."""
-    out = {} if environment is None else {"environment": environment}
-    return {**out, "tools": list(tools)} if tools else out
+def _answering(environment: Any, environment_factory: Any, tools: Sequence[Any]) -> dict[str, Any]:
+    """Keys of what answers the policy.
+
+    Raises:
+        UsageError: the environment is given by both of its names.
+    """
+    if environment is not None and environment_factory is not None:
+        raise UsageError("environment and environment_factory are one and the same: give one of them")
+    found = environment if environment_factory is None else environment_factory
+    out = {} if found is None else {"environment": found}
+    return {**out, "tools": tools if isinstance(tools, str) else list(tools)} if tools else out
 
 
 def _name(model: Any) -> Any:
@@ -188,6 +199,7 @@ def evaluate(
     data: Data | None = None,
     reward: Reward | Sequence[Reward] | None = None,
     environment: Any = None,
+    environment_factory: Any = None,
     tools: Sequence[Any] = (),
     samples: int = 1,
     limit: int | None = None,
@@ -196,7 +208,7 @@ def evaluate(
     """Sample completions of every prompt and measure them.
 
     Args:
-        model, tokenizer, data, reward, environment, tools: as in `train`.
+        model, tokenizer, data, reward, environment, environment_factory, tools: as in `train`.
         samples: completions of each prompt; one is greedy, several are drawn at `temperature` (default 1).
         limit: most prompts to use.
         config: further keys of the configuration, as `max_new_tokens=64` or `temperature=0.6`.
@@ -221,7 +233,7 @@ def evaluate(
     given = GivenModel.of(_name(model), tokenizer)
     layer = {
         **_layer(data=data, reward=reward),
-        **_answering(environment, tools),
+        **_answering(environment, environment_factory, tools),
         "model": _name(model) if given is None else given.name,
         **config,
     }

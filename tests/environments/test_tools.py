@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from cohort.environments.spec import parse
 from cohort.environments.tools import ToolEnvironment, answers_calls, functions_of, schemas
 from cohort.errors import UsageError
+from cohort.training.diagnostics import of_episodes, of_tools
 from tests.environments.scripted import Played, turns
 from tests.helpers import tiny_policy
 
@@ -175,6 +177,12 @@ def test_what_goes_wrong_in_a_call_is_told_and_the_episode_goes_on(file: str) ->
     assert results[5]["content"] == "{'error': 'a is negative'}"
     assert [m.get("failed", False) for m in results] == [True, True, True, False, True, True]
     assert rollout.end == "done"
+    # Of six calls four failed, and one could not be read.
+    assert of_episodes([rollout])["tools/calls_mean"] == 6.0
+    assert of_tools([rollout], 1) == {"tools/calls_mean": 6.0, "tools/failed": 4 / 6, "tools/unparseable": 1 / 6}
+    assert of_tools([rollout.replace(turns=())], 1) == dict.fromkeys(of_tools([rollout], 1), 0.0)
+    bare = rollout.replace(turns=(), request=replace(rollout.request, prompt=replace(rollout.prompt, tools=())))
+    assert of_tools([bare], 1) == {}
 
 
 def test_turns_whose_calls_are_answered_can_be_limited() -> None:

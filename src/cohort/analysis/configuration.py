@@ -22,6 +22,8 @@ SECTIONS = frozenset(
 )
 # Models under the names that they once had.
 RENAMED = {"nursery": "toy"}
+# Names of the models that come with cohort.
+EMBEDDED = ("toy", "toy-tools")
 
 
 def flat(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from cohort.analysis.configuration import EMBEDDED
 from cohort.analysis.files import entries
 from cohort.analysis.store import Run
 from cohort.policies.pieces import Pieces
@@ -43,7 +44,7 @@ def _places(run: Run) -> Iterator[str]:
 @lru_cache(maxsize=16)
 def _load(place: str) -> Pieces | None:
     # Each import takes seconds, and the class that a folder names decodes no other way than this one.
-    if place == "toy":
+    if place in EMBEDDED:
         from cohort.policies import toy
 
         return Pieces(toy.tokenizer())

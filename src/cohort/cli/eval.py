@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from cohort.analysis.configuration import EMBEDDED
 from cohort.cli.console import check_file, log
 from cohort.cli.options import JsonOption, Options, SetOption, layers, with_options
 from cohort.errors import UsageError
@@ -90,7 +91,7 @@ def eval_(
         kept = {k: v for k, v in values.items() if k not in OF_TRAINING and not k.startswith("engine")}
         stored = [type(layer)(kept, layer.written)]
     made = make_config(*stored, given, named)
-    if made.dataset.data is None and model != "toy" and not answers(made):
+    if made.dataset.data is None and model not in EMBEDDED and not answers(made):
         raise UsageError(
             "no data was given: --data takes a file, a hub id or reasoning_gym:TASK?..., --config a run's configuration"
         )

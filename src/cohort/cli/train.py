@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from cohort.analysis.configuration import EMBEDDED
 from cohort.cli.console import log
 from cohort.cli.options import ConfigOption, Options, QuietOption, SetOption, resolved, with_options
+from cohort.errors import UsageError
 from cohort.training.values import DATA, EPISODES, EVALUATION, MACHINE, MODEL, OPTIMISATION, OUTPUT, REWARDS, SAMPLING
 
 
@@ -16,6 +18,15 @@ def train(
     options: Options,
     method: Annotated[
         str | None, typer.Argument(metavar="METHODS", help="As in grpo, dapo+gdpo or ngrpo(clip_high=0.3).")
+    ] = None,
+    example: Annotated[
+        str | None,
+        typer.Option(
+            "--example",
+            metavar="[sums|tools]",
+            help="An embedded model with its task: sums (the default), or tools, a calculator to call.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     resume: Annotated[
         bool,
@@ -35,11 +46,13 @@ def train(
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Post-train a model. Without arguments: the embedded model on an arithmetic task, in about three minutes."""
+    """Post-train a model. Without arguments, or with --example: an embedded model and its task, in about three minutes."""
     from cohort.doctor.watch import observers
     from cohort.training.display import Display
     from cohort.training.run import train as run
 
+    if example is not None:
+        options = {**options, "model": _example(example, options)}
     made = resolved({**options, **({} if method is None else {"method": method})}, config, set_)
     try:
         result = run(
@@ -56,6 +69,21 @@ def train(
         raise typer.Exit(130)
     if not quiet:
         _farewell(result, made)
+
+
+def _example(name: str, options: Options) -> str:
+    """The model of an embedded example.
+
+    Raises:
+        UsageError: there is no such example, or a model was named as well.
+    """
+    from cohort.training.toy import NAMES
+
+    if name not in NAMES:
+        raise UsageError(f"--example '{name}': there are {', '.join(NAMES)}")
+    if "model" in options:
+        raise UsageError("--example brings a model of its own: leave --model out")
+    return NAMES[name]
 
 
 def _farewell(result: Any, config: Any) -> None:
@@ -80,7 +108,7 @@ def _farewell(result: Any, config: Any) -> None:
         print(f"a whole model of it: cohort merge {result.model} --out {result.folder}/merged")
     else:
         print(f"the model: {result.model}")
-    if config.policy.model == "toy" and config.dataset.data is None and config.dataset.pairs is None:
+    if config.policy.model in EMBEDDED and config.dataset.data is None and config.dataset.pairs is None:
         # Somebody tries it out: later runs are somebody's own, who knows.
         print("what next:")
         for what, command in {

@@ -58,8 +58,8 @@ def _run_plan(plan: Plan, display: Display) -> Comparison:
         display.log(
             "one seed: intervals will be over problems alone, and say nothing of what another seed would change"
         )
-    if plan.base.get("model", "toy") == "toy":
-        toy.folder(display.log)
+    if (model := plan.base.get("model", "toy")) in toy.EXAMPLES:
+        toy.folder(display.log, name=model)
     queue = [(arm, seed) for seed in range(plan.seeds) for arm in plan.arms]
     todo = [each for each in queue if not _complete(plan, *each)]
     if len(todo) < len(queue):

@@ -266,7 +266,8 @@ def _between(start: str, end: str) -> re.Pattern[str]:
 
 
 _TAGGED = _between("<tool_call>", "</tool_call>")
-PLAIN = Format("plain", (), _between("<call>", "</call>"), _plain)
+PLAIN_CALL = "<call>"
+PLAIN = Format("plain", (), _between(PLAIN_CALL, "</call>"), _plain)
 # In the order in which they are looked for: what is more special comes first.
 FORMATS = (
     Format("qwen-xml", ("<function=",), _TAGGED, _qwen),

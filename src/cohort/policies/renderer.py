@@ -7,7 +7,17 @@ from functools import cached_property
 from typing import Any, Literal
 
 from cohort.errors import UsageError, shown
-from cohort.policies.calls import PLAIN, Format, Tools, described, format_of, parsed, results, without_thoughts
+from cohort.policies.calls import (
+    PLAIN,
+    PLAIN_CALL,
+    Format,
+    Tools,
+    described,
+    format_of,
+    parsed,
+    results,
+    without_thoughts,
+)
 from cohort.policies.pieces import UNREADABLE, Decoder, Pieces, special_tokens
 from cohort.policies.template import Turn, between, render_chat, takes_system, turn_of
 from cohort.types import Message, Prompt
@@ -90,9 +100,10 @@ class TextRenderer:
     def offer(
         self, source: str | list[Message], system: str | None, tools: Tools
     ) -> tuple[str | list[Message], str | None, Tools]:
-        """What `render` is given to show functions that the policy may call: where the chat template writes no calls, the
-        system message describes them (`cohort.policies.calls.described`), or the first message where there is none."""
-        if not tools or self.writes_calls:
+        """What `render` is given to show functions that the policy may call: where the chat template writes no calls, nor
+        speaks of <call>, the system message describes them (`cohort.policies.calls.described`), or the first message where
+        there is none."""
+        if not tools or self.writes_calls or PLAIN_CALL in self._template:
             return source, system, tools
         text = described(tools)
         if isinstance(source, str) and not self.templated(source):

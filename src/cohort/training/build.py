@@ -156,7 +156,7 @@ def load_model(
         auto = None if config.machine.device == "auto" else device, None if config.policy.dtype == "auto" else dtype
         policy = given.policy(device=auto[0], dtype=auto[1], **form)
     else:
-        folder = str(toy.folder(log, report)) if name == "toy" else name
+        folder = str(toy.folder(log, report, name=name)) if name in toy.EXAMPLES else name
         policy = CausalLM.load(
             folder, device=device, dtype=dtype, trust_remote_code=config.policy.trust_remote_code, **form
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from cohort.analysis.configuration import EMBEDDED
 from cohort.training.config import TrainConfig
 from cohort.training.evaluate import Evaluation
 
@@ -42,7 +43,7 @@ def card(
     }
     # A path of this machine means nothing to others.
     base = str(plain["model"])
-    if base != "toy" and not base.startswith("<") and not Path(base).expanduser().exists():
+    if base not in EMBEDDED and not base.startswith("<") and not Path(base).expanduser().exists():
         about["base_model"] = base
     facts = {
         "method": config.method,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cohort.environments.tools import UNKNOWN
 from cohort.reductions.groups import group_flat, group_max, group_mean, token_mean, token_sum
 from cohort.reductions.kl import k3
 from cohort.training.trace import counts
@@ -129,7 +130,24 @@ def of_episodes(rollouts: Sequence[Rollout]) -> dict[str, float]:
         said = [sum(part.mask) for parts in whole for part in parts]
         tokens = [len(part.tokens) for parts in whole for part in parts]
         out["episode/answers_share"] = 1.0 - sum(said) / max(1, sum(tokens))
+        out |= of_tools([part for parts in whole for part in parts], len(whole))
     return out
+
+
+def of_tools(rollouts: Sequence[Rollout], episodes: int) -> dict[str, float]:
+    """What became of tool calls in a number of episodes; nothing where there are no tools."""
+    messages = [message for rollout in rollouts for turn in rollout.turns for message in turn.messages]
+    broken = sum(len(message.get("call_errors") or []) for message in messages)
+    calls = broken + sum(len(message.get("tool_calls") or []) for message in messages)
+    if not calls and not any(rollout.prompt.tools for rollout in rollouts):
+        return {}
+    # Broken calls are answered with an error, too.
+    failed = sum(bool(message.get("failed")) and message.get("name") != UNKNOWN for message in messages)
+    return {
+        "tools/calls_mean": calls / episodes,
+        "tools/failed": failed / max(1, calls),
+        "tools/unparseable": broken / max(1, calls),
+    }
 
 
 def of_ratios(batch: Batch) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from cohort.data.prompts import EMPTY
 from cohort.environments.apart import Apart
 from cohort.environments.factory import EnvironmentFactory
 from cohort.environments.pool import Pool
@@ -16,6 +17,8 @@ from cohort.rollouts.episode import Limits
 from cohort.training.config import TrainConfig
 from cohort.training.offline import is_offline
 
+# Rows for a class of TRL's that makes its tasks itself: a seed each.
+ROWS = 256
 # Keys that mean something where something answers the policy.
 OF_EPISODES = ("max_turns", "turn_tokens", "episode_seconds", "max_tool_calling_iterations")
 
@@ -83,9 +86,14 @@ def _opened(config: TrainConfig) -> Opened:
     made = parse(made_by, asked.tools, asked.max_tool_calling_iterations)
     pool = Pool(made, timeout=asked.environment_timeout, processes=asked.environment_processes)
     offer = pool.start()
-    return Opened(
-        offer, lambda grader: Apart(grader, pool, offer), lambda held_out: pool.rows(held_out=held_out), pool.close
-    )
+
+    def rows(held_out: bool) -> list[dict[str, Any]] | None:
+        own = pool.rows(held_out=held_out)
+        # A class that adds the task to the prompt has its own data, as in TRL; with many, rows say which.
+        alone = made_by is not None and not held_out and set(offer.tools) == {""}
+        return [{"prompt": EMPTY, "number": i} for i in range(ROWS)] if own is None and alone else own
+
+    return Opened(offer, lambda grader: Apart(grader, pool, offer), rows, pool.close)
 
 
 def limits_of(config: TrainConfig) -> Limits:

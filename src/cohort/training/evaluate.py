@@ -18,7 +18,7 @@ from cohort.training.diagnostics import of_episodes
 from cohort.types import Context, Prompt, Request, Rollout
 
 # Metrics that are no shares.
-COUNTS = ("completion/length_mean", "episode/turns_mean")
+COUNTS = ("completion/length_mean", "episode/turns_mean", "tools/calls_mean")
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Evaluation:
 
     Attributes:
         metrics: name -> value: `pass@k`, `maj@k`, `reward/mean`, `reward/NAME`, `completion/length_mean`,
-            `completion/truncated`; where something answers, `episode/NAME` (docs/metrics.md).
+            `completion/truncated`; where something answers, `episode/NAME` and `tools/NAME` (docs/metrics.md).
         intervals: name -> (low, high), 95 % interval over problems; NaN where they say nothing of the error.
         problems: number of problems; samples: completions of each.
         rollouts: all completions, those of a problem together.
