@@ -17,7 +17,7 @@ BELOW = {
     "types": "errors",
     "reductions": "types",
     "signals": "reductions",
-    "axes": "signals",
+    "axes": "signals seeds",
     "methods": "axes",
     "recipes": "methods seeds",
     "registry": "recipes",

@@ -8,12 +8,15 @@ from the cut; a token's advantage is what its segment gained:
     A_t = V(next cut) - V(last cut),  R - V(last cut) after the last one,  0 before the first and where the policy was sure
     loss = sum_t M_t l_t / sum_t M_t   over the whole batch,  M_t = 1[pi_old(o_t) < p0],  l the PPO clip
 
-Over its segments A telescopes to R - V(first cut). Tree: V(node) = mean V(children), A(edge) = V(child) - V(parent); each
-edge is a training sample, edges with A = 0 are dropped, and a buffer keeps unused ones for a while. Nothing grows the tree
-yet: variant="tree" takes advantages of edges (reductions/tree.py) and refuses to train.
+Over its segments A telescopes to R - V(first cut). Tree (`axes/trees.py`): a prompt's group_size rollouts are cut after
+segment_tokens tokens, and each goes on branching[0] times, and so on; V(node) = mean V(children), A(edge) = V(child) -
+V(parent). An edge is trained once, in one of the paths through it; edges with A = 0 are not. At most edges_per_prompt edges
+of a prompt, drawn at random, are trained in a step; the others wait until they are edge_age steps old. (The code makes a
+sample of each edge: the loss is the same, and here rewards and lengths are those of whole rollouts.)
 
 Whitening (on in the released configurations) takes mean and variance over the uncertain tokens and gives all tokens a value.
-Defaults: p0 0.9, m 5, K 9 (GSM8K). K continuations a cut are what the method costs.
+Defaults: p0 0.9, m 5, K 9, segments of 30 tokens (GSM8K; MATH 600), branching 6-6-6 with group_size 6, 32 edges, 8 steps. K
+continuations a cut are what the chain costs.
 """
 
 from __future__ import annotations
@@ -25,9 +28,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from cohort.axes import aggregation
-from cohort.methods import Method, use
+from cohort.axes import aggregation, trees
+from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.tokens import whitened
 from cohort.types import Batch, Request, Rollout
 from cohort.types.access import Sampler
 from cohort.types.declare import declare, needs
@@ -87,22 +91,8 @@ def segments(batch: Batch, *, prob_threshold: float = 0.9, whiten_advantages: bo
     """A_t = V(next cut) - V(last cut) on uncertain tokens, which alone are trained. Source: section 4, arXiv:2505.23564."""
     gain = segment_gains(batch, prob_threshold=prob_threshold)
     unsure = batch.mask & (batch.old_logp < math.log(prob_threshold))
-    if whiten_advantages:
-        count, kept = unsure.sum(), torch.where(unsure, gain, torch.zeros_like(gain))
-        mean = kept.sum() / count.clamp(min=1)
-        spread = torch.where(unsure, (gain - mean) ** 2, torch.zeros_like(gain)).sum() / (count - 1).clamp(min=1)
-        white = (gain - mean) / (spread + 1e-8).sqrt()
-        # Equal advantages stay equal: their rounding is nothing to blow up.
-        scale = torch.where(unsure, gain.abs(), torch.zeros_like(gain)).amax() if gain.numel() else mean
-        white = torch.where(spread > 1e-20 * scale**2, white, torch.zeros_like(white))
-        gain = torch.where(batch.mask, white, torch.zeros_like(white))
+    gain = whitened(gain, unsure, batch.mask) if whiten_advantages else gain
     return batch.replace(advantages=gain, loss_mask=unsure)
-
-
-@needs("edge_advantage")
-def edges(batch: Batch) -> Tensor:
-    """A of the edge that each rollout is: [N]."""
-    return batch["edge_advantage"]
 
 
 @recipe(
@@ -118,10 +108,18 @@ def spo_segment(
     prob_threshold: Annotated[float, "(0, 1)"] = 0.9,
     continuations: Annotated[int, "[1, inf)"] = 9,
     whiten_advantages: Annotated[bool, (True, False)] = True,
+    branching: tuple[int, ...] = (6, 6),
+    segment_tokens: Annotated[int, "[1, inf)"] = 30,
+    edges_per_prompt: Annotated[int, "[1, inf)"] = 32,
+    edge_age: Annotated[int, "[1, inf)"] = 8,
 ) -> Method:
+    if not branching or min(branching) < 1:
+        raise MethodError(f"'spo-segment': branching={branching!r} must be how often the nodes of each level go on")
     loss = use(aggregation.token_mean)
+    how = {"prob_threshold": prob_threshold, "whiten_advantages": whiten_advantages}
     if variant == "tree":
-        return Method(advantage=use(edges), aggregation=loss, requires="sampling")
+        most = {"edges_per_prompt": edges_per_prompt}
+        draw = use(trees.grown, branching=tuple(branching), segment_tokens=segment_tokens, **most)
+        return Method(sampling=draw, advantage=use(trees.edges, **how, **most, edge_age=edge_age), aggregation=loss)
     draw = use(valued_cuts, interval=interval, prob_threshold=prob_threshold, continuations=continuations)
-    advantage = use(segments, prob_threshold=prob_threshold, whiten_advantages=whiten_advantages)
-    return Method(sampling=draw, advantage=advantage, aggregation=loss)
+    return Method(sampling=draw, advantage=use(segments, **how), aggregation=loss)

@@ -70,6 +70,17 @@ def unpack(state: State, device: torch.device | str = "cpu") -> Replay:
     return Replay(batch.to(device), contexts, support=support)
 
 
+def select(state: State, rows: Tensor) -> State:
+    """Some rows [n] int64 of what `pack` gave."""
+    return {
+        "mask": state["mask"][rows],
+        "tokens": {name: value[rows] for name, value in state["tokens"].items()},
+        "rollouts": {name: value[rows] for name, value in state["rollouts"].items()},
+        "contexts": [state["contexts"][row] for row in rows.tolist()],
+        "support": [state["support"][row] for row in rows.tolist()],
+    }
+
+
 # Fields that the loss writes anew in every pass, or that nothing but the record reads.
 FRESH = frozenset({"logp", "entropy", "values", "policy_gradient", "ratio", "loss_weight", "base_advantages"})
 
