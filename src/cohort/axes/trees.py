@@ -6,6 +6,7 @@ them where they are drawn and where they are trained (`policies.trees`), and eac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,10 +14,11 @@ import torch
 from torch import Tensor
 
 from cohort.reductions.tree import recent_edges, tree_advantages, tree_values
+from cohort.reductions.whitening import whitened
 from cohort.seeds import derive, generator
 from cohort.types import Batch, Request, Rollout, StepInfo
 from cohort.types.access import Sampler
-from cohort.types.declare import State, declare
+from cohort.types.declare import State, declare, hooks, needs
 from cohort.types.replay import Replay, concat, pack_step, select, unpack
 
 # Edges that gain less than this gain nothing.
@@ -195,3 +197,37 @@ def _edges(rows: State) -> tuple[Tensor, Tensor]:
     group = rows["rollouts"]["group"][:, None].expand_as(number)
     there = number >= 0
     return group[there], number[there].to(torch.int64)
+
+
+def _keep(
+    batch: Batch,
+    state: State,
+    rollouts: Sequence[Rollout],
+    *,
+    prob_threshold: float,
+    edges_per_prompt: int,
+    edge_age: int,
+    info: StepInfo,
+) -> State:
+    unsure = batch.mask & (batch.old_logp < math.log(prob_threshold))
+    return keep_unused(
+        batch, state, rollouts, trained=unsure, edges_per_prompt=edges_per_prompt, edge_age=edge_age, info=info
+    )
+
+
+@needs("edge", "edge_advantage", "edge_used", "old_logp")
+@hooks(init=start, replay=replayed, on_step_end=_keep)
+def edges(
+    batch: Batch,
+    *,
+    state: State,
+    prob_threshold: float = 0.9,
+    whiten_advantages: bool = True,
+    edges_per_prompt: int = 32,
+    edge_age: int = 8,
+) -> Batch:
+    """A of each token's edge, V(node) - V(parent): [N, T]; the uncertain tokens of the step's edges alone are trained."""
+    gain = torch.where(batch.mask, batch["edge_advantage"], torch.zeros_like(batch.old_logp))
+    unsure = batch.mask & (batch.old_logp < math.log(prob_threshold)) & (batch["edge_used"] > 0)
+    gain = whitened(gain, unsure, batch.mask) if whiten_advantages else gain
+    return batch.replace(advantages=gain, loss_mask=unsure)

@@ -31,7 +31,7 @@ from torch import Tensor
 from cohort.axes import aggregation, trees
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.tokens import whitened
+from cohort.reductions.whitening import whitened
 from cohort.types import Batch, Request, Rollout
 from cohort.types.access import Sampler
 from cohort.types.declare import declare, needs
