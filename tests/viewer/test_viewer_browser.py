@@ -44,8 +44,33 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pieces[0][:2] = [HOSTILE, "\n"]
     pq.write_table(table.set_column(table.column_names.index("pieces"), "pieces", pa.array(pieces)), path)
     write_chat(root / "odd")
+    write_episodes(root / "talk")
     shutil.rmtree(write_run(root / "bare", steps=3) / "rollouts")
     return root
+
+
+def write_episodes(folder: Path) -> None:
+    """A run of one step, whose rollouts have two turns: a call with its result, and an answer after a rebuilt context."""
+    path = write_run(folder, steps=1, groups=2) / "rollouts" / "step-000001.parquet"
+    table = pq.read_table(path)
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "text": HOSTILE}}}
+    first = [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "name": "add", "content": "x" * 2000},
+    ]
+    turns = [
+        {"start": 0, "end": 3, "reward": -0.5, "messages": json.dumps(first), "context": None},
+        {
+            "start": 4,
+            "end": 6,
+            "reward": None,
+            "messages": '[{"role": "assistant", "content": "3"}]',
+            "context": HOSTILE,
+        },
+    ]
+    table = table.append_column("turns", pa.array([turns] * table.num_rows))
+    ends = ["turns", "failed", *["done"] * (table.num_rows - 2)]
+    pq.write_table(table.append_column("end", pa.array(ends)), path)
 
 
 def write_chat(folder: Path) -> None:
@@ -348,3 +373,21 @@ def test_pages_fit_a_phone_and_are_dark_where_asked(visit: Callable[..., Page], 
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     back, ink = page.evaluate("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))")
     assert sum(map(int, re.findall(r"\d+", back)[:3])) < 120 < 500 < sum(map(int, re.findall(r"\d+", ink)[:3]))
+
+
+def test_an_episode_is_shown_turn_by_turn(visit: Callable[..., Page]) -> None:
+    page = visit("#/rollouts?run=talk&step=1&row=0")
+    card = page.locator(".card").first
+    expect(card.locator(".turn header")).to_have_text(["turn 1 reward −0.5", "turn 2"])
+    expect(card.locator(".call")).to_have_text(f'add({{"a": 1, "text": {json.dumps(HOSTILE)}}})')
+    # A long result is folded, and a context that was rebuilt is there to be looked at.
+    expect(card.locator("details.long summary")).to_contain_text("2000 characters")
+    card.locator("details.context summary").click()
+    expect(card.locator("details.context pre")).to_have_text(HOSTILE)
+    expect(page.locator("tr.chosen .tag").first).to_have_attribute("title", "out of turns")
+    page.goto(page.url.split("#")[0] + "#/tokens?run=talk&step=1&row=1")
+    expect(page.locator(".tokens div.turn").first).to_contain_text("turn 1 reward −0.5")
+    expect(page.locator("p.summary")).to_contain_text("its environment failed")
+    page.get_by_text("the episode, turn by turn").click()
+    expect(page.locator(".episode .message.tool")).to_be_visible()
+    assert page.title() != "taken"

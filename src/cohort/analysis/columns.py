@@ -7,9 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cohort.analysis.episodes import as_turns, is_turns
+
 _INTEGERS = ("group", "length")
 _FLAGS = ("finished", "trained")
-_TEXTS = ("prompt_id", "prompt", "question", "completion", "kept")
+_TEXTS = ("prompt_id", "prompt", "question", "completion", "kept", "end", "error", "opening", "agent", "episode")
+_TURNS = "turns"
 _NUMBERS = ("reward", "accuracy", "shaped_reward", "logp_mean", "entropy_mean", "advantage_mean", "policy_gradient_abs")
 _LISTS = (
     "mask",
@@ -58,9 +61,14 @@ def regular(table: pa.Table) -> tuple[pa.Table, list[str]]:
     return table.drop_columns([name for name, _ in odd]), said
 
 
+def token_lists(table: pa.Table) -> list[str]:
+    """Names of the columns with an entry a token."""
+    return [field.name for field in table.schema if pa.types.is_list(field.type) and field.name != _TURNS]
+
+
 def _of_other_lengths(table: pa.Table) -> list[tuple[str, str]]:
     """Columns whose lists have not as many entries as the rollout has tokens, each with the column that says so."""
-    lists = [field.name for field in table.schema if pa.types.is_list(field.type)]
+    lists = token_lists(table)
     lists.sort(key=lambda name: ["tokens", "mask", name].index(name))
     first, *others = lists or [""]
     return [
@@ -75,6 +83,8 @@ class _Other(ValueError):
 
 
 def _kind(name: str) -> str | None:
+    if name == _TURNS:
+        return _TURNS
     for kind, known in {"integers": _INTEGERS, "true or false": _FLAGS, "texts": _TEXTS, "numbers": _NUMBERS}.items():
         if name in known:
             return kind
@@ -93,6 +103,10 @@ def _as(column: pa.ChunkedArray, wanted: str | None) -> pa.ChunkedArray:
         _Other, pa.ArrowException: it is of another kind, or has values that are.
     """
     kind = column.type
+    if wanted == _TURNS:
+        if not is_turns(kind):
+            raise _Other
+        return as_turns(column)
     if wanted is None:
         wanted = "texts" if _is_text(kind) else "numbers" if _is_number(kind) else _of_lists(kind)
     if wanted.startswith("lists of "):

@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from cohort import registry
+from cohort.analysis.columns import token_lists
+from cohort.analysis.episodes import messages_of, turns_of
 from cohort.analysis.files import printable
 from cohort.analysis.store import Run
 from cohort.errors import UsageError
@@ -33,6 +35,8 @@ def view(run: Run, step: int, index: int) -> View:
         rollout: the columns of docs/metrics.md that have a value a rollout, and `components`, the rewards by name;
         group: id, size (rollouts that have a reward), rows, correct, and mean, std, low, high of the shaped rewards of those
         rollouts (of the rewards where no shaped ones are stored);
+        opening: the messages that an environment showed first, where these are not the prompt;
+        turns: what was said and answered, see `cohort.analysis.episodes.turns_of`;
         tokens: for each its index, id, piece and the numbers that the columns of lists have for it, and two made of
         these: `reference`, logp - ref_logp, and `mismatch`, old_logp - sampler_logp.
 
@@ -45,10 +49,10 @@ def view(run: Run, step: int, index: int) -> View:
     if not 0 <= index < table.num_rows:
         raise UsageError(f"{run.name}, step {step}: there is no rollout {index}; it has 0 to {table.num_rows - 1}")
     row = table.slice(index, 1).to_pylist()[0]
-    lists = {field.name for field in table.schema if pa.types.is_list(field.type)}
+    lists = {*token_lists(table), "turns"}
     rollout = {name: _plain(value) for name, value in row.items() if name not in lists and not _component(name)}
     rollout["components"] = {_component(name): _plain(value) for name, value in row.items() if _component(name)}
-    columns = {name: row[name] for name in table.column_names if name in lists and row[name] is not None}
+    columns = {name: row[name] for name in token_lists(table) if row[name] is not None}
     if "pieces" not in columns and (texts := _texts(run, columns.get("tokens"))) is not None:
         columns["pieces"] = texts
     tokens = [dict(zip(columns, entry, strict=True)) for entry in zip(*columns.values(), strict=True)]
@@ -60,6 +64,8 @@ def view(run: Run, step: int, index: int) -> View:
         "note": _note(columns, rollout),
         "rollout": rollout,
         "group": _group(table, rollout.get("group")),
+        "opening": messages_of(row.get("opening")),
+        "turns": turns_of(row.get("turns")),
         "tokens": [_token(place, token) for place, token in enumerate(tokens)],
     }
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cohort.analysis.episodes import TURNS
 from cohort.reductions.groups import token_mean, token_sum
 from cohort.training.outcome import StepResult
 from cohort.training.trace import REMOVED_AFTER, REMOVED_BEFORE, TOO_FEW, TRAINED
@@ -142,11 +143,6 @@ def _rollouts(result: StepResult, filters: tuple[str, str]) -> dict[str, Any]:
     return columns
 
 
-TURN = pa.struct(
-    {"start": pa.int32(), "end": pa.int32(), "reward": pa.float32(), "messages": pa.string(), "context": pa.string()}
-)
-
-
 def _episodes(rollouts: Sequence[Rollout], pieces: PiecesOf | None) -> dict[str, Any]:
     """Columns of rollouts that something answered; `pieces` for the texts of contexts that were rebuilt."""
 
@@ -163,7 +159,7 @@ def _episodes(rollouts: Sequence[Rollout], pieces: PiecesOf | None) -> dict[str,
         "end": pa.array([r.end for r in rollouts], pa.string()),
         "error": pa.array([r.error or None for r in rollouts], pa.string()),
         "opening": pa.array([text(r.opening) if r.opening else None for r in rollouts], pa.string()),
-        "turns": pa.array(turns, pa.list_(TURN)),
+        "turns": pa.array(turns, TURNS),
     }
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cohort.analysis.episodes import messages_of, turns_of
 from cohort.analysis.files import number, printable
 from cohort.analysis.store import Run
 from cohort.viewer.question import question
@@ -33,7 +34,8 @@ MOST_CELLS = 20_000_000
 
 _SUMMED = ("accuracy_before", "accuracy_after")
 _TEXTS = ("prompt_id", "prompt", "question", "completion")
-_BRIEF = (*_TEXTS, "group", "reward", "accuracy", "finished", "trained", "kept", "length", "advantage_mean")
+_EPISODE = ("end", "error", "agent", "turns", "opening")
+_BRIEF = (*_TEXTS, *_EPISODE, "group", "reward", "accuracy", "finished", "trained", "kept", "length", "advantage_mean")
 # What the numbers of a rollout are made of where a run did not store them.
 _INSTEAD = {"length": ("tokens",), "advantage_mean": ("advantage", "mask"), "old_entropy": ("sampler_logp",)}
 # Null where the numbers of the tokens were not recorded; runs of other versions have the latter alone.
@@ -246,7 +248,7 @@ def describe(
     """
     known = set(table.column_names)
     chosen = (
-        table.select([name for name in (*_TEXTS, "finished", "trained", "kept") if name in known])
+        table.select([name for name in (*_TEXTS, *_EPISODE, "finished", "trained", "kept") if name in known])
         .take(rows)
         .to_pydict()
     )
@@ -259,6 +261,11 @@ def describe(
         texts = {name: chosen.get(name, [None] * len(rows))[position] for name in _TEXTS}
         if texts["question"] is None and texts["prompt"] is not None:
             texts["question"] = question(texts["prompt"])
+        turns = chosen["turns"][position] if "turns" in known else None
+        episode = {name: chosen[name][position] if name in known else None for name in ("end", "error", "agent")}
+        if preview is None:
+            opening = chosen["opening"][position] if "opening" in known else None
+            episode |= {"opening": messages_of(opening), "said": turns_of(turns)}
         out.append(
             {
                 "step": step,
@@ -269,6 +276,8 @@ def describe(
                 "finished": chosen["finished"][position] if "finished" in known else None,
                 "trained": chosen["trained"][position] if "trained" in known else None,
                 "kept": chosen["kept"][position] if "kept" in known else None,
+                **episode,
+                "turns": None if turns is None else len(turns),
                 "length": _integer(length[row]),
                 "advantage": _number(advantage[row]),
                 "zero_signal": bool(signal[row]),

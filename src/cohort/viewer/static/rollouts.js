@@ -2,6 +2,7 @@
 
 import { get, Refused } from "./api.js";
 import { fill, h, isNarrow, later, notice, num, percent, reward, signed, straight } from "./dom.js";
+import { conversation, ENDS } from "./episode.js";
 import { nearest, stepper } from "./stepper.js";
 
 const FLAGS = { correct: ["correct", "wrong"], truncated: ["truncated", "finished"], trained: ["trained", "not trained"], zero_signal: ["zero-signal group", "group with signal"] };
@@ -223,8 +224,11 @@ export function rollouts(view, root) {
         h("dt", {}, "reward"), h("dd", {}, h("b", {}, reward(each.reward))),
         components.filter((name) => components.length > 1 || each.components[name] !== each.reward).map((name) => [h("dt.part", {}, name), h("dd", {}, num(each.components[name]))]),
         h("dt", {}, "advantage"), h("dd", {}, each.advantage === null ? "–" : balance(each.advantage, most)),
-        h("dt", {}, "tokens"), h("dd", {}, num(each.length))),
-      h("pre", { dir: "auto" }, straight(each.completion ?? "") || h("span.quiet", {}, "(empty)")),
+        h("dt", {}, "tokens"), h("dd", {}, num(each.length)),
+        each.turns ? [h("dt", {}, "turns"), h("dd", {}, num(each.turns))] : null,
+        each.agent ? [h("dt", {}, "agent"), h("dd", {}, each.agent)] : null),
+      each.error ? notice(each.error) : null,
+      conversation(each.opening ?? [], each.said ?? []) ?? h("pre", { dir: "auto" }, straight(each.completion ?? "") || h("span.quiet", {}, "(empty)")),
     );
   }
 
@@ -252,7 +256,8 @@ export function rollouts(view, root) {
 function marks(each) {
   const out = [];
   if (each.accuracy !== null && each.accuracy !== undefined) out.push(each.accuracy >= 0.5 ? h("span.right", { title: "correct" }, "✓") : h("span.wrong", { title: "wrong" }, "✗"));
-  if (each.finished === false) out.push(h("span.tag", { title: "cut at the token limit" }, "cut"));
+  if (ENDS[each.end]) out.push(h(each.end === "failed" ? "span.tag.wrong" : "span.tag", { title: ENDS[each.end] }, each.end === "failed" ? "failed" : "cut"));
+  else if (each.finished === false) out.push(h("span.tag", { title: "cut at the token limit" }, "cut"));
   if (each.trained === false) out.push(h("span.tag", { title: each.kept || "left out of the update" }, "out"));
   if (each.zero_signal) out.push(h("span.tag", { title: "all rewards of its group are equal" }, "="));
   return out;

@@ -3,6 +3,7 @@
 import { get, Refused } from "./api.js";
 import { base, colour, isDark } from "./colours.js";
 import { fill, h, notice, num, prose, reward, signed, straight, visible } from "./dom.js";
+import { conversation, ENDS, heading, rebuilt } from "./episode.js";
 import { nearest, stepper } from "./stepper.js";
 
 export function tokens(view, root) {
@@ -17,6 +18,7 @@ export function tokens(view, root) {
   const facts = h("p.summary");
   const notices = h("div");
   const prompt = h("pre.prompt", { dir: "auto" });
+  const talk = h("div");
   const picker = h("div.picker", { role: "radiogroup", "aria-label": "colour by" });
   const legend = h("div.legend");
   const strip = h("canvas.strip", { height: 44, title: "the values along the rollout; click to go there" });
@@ -26,7 +28,7 @@ export function tokens(view, root) {
   root.append(
     h("section.tools.sticky", {}, steps.element, facts, picker),
     notices,
-    h("div.split.wide", {}, h("div", {}, h("details.prompt", { open: true }, h("summary", {}, "prompt"), prompt), legend, strip, whole, text), panel),
+    h("div.split.wide", {}, h("div", {}, h("details.prompt", { open: true }, h("summary", {}, "prompt"), prompt), talk, legend, strip, whole, text), panel),
   );
 
   const columns = () => found?.columns ?? {};
@@ -82,7 +84,7 @@ export function tokens(view, root) {
   function refuse(message) {
     found = null;
     key = "";
-    for (const place of [facts, picker, legend, text, panel, prompt]) fill(place);
+    for (const place of [facts, picker, legend, text, panel, prompt, talk]) fill(place);
     strip.hidden = true;
     fill(notices, notice(message, "note"));
   }
@@ -100,13 +102,17 @@ export function tokens(view, root) {
       own.accuracy === null || own.accuracy === undefined ? "" : ["  ·  ", own.accuracy >= 0.5 ? h("span.right", {}, "✓ correct") : h("span.wrong", {}, "✗ wrong")],
       advantage === null || advantage === undefined ? "" : `  ·  advantage ${signed(advantage)}`,
       `  ·  ${num(own.length ?? found.pieces.length)} tokens`,
-      own.finished === false ? "  ·  cut at the token limit" : "",
+      own.agent ? `  ·  agent ${own.agent}` : "",
+      found.turns.length > 1 ? `  ·  ${found.turns.length} turns` : "",
+      ENDS[own.end] ? `  ·  ${ENDS[own.end]}` : own.finished === false ? "  ·  cut at the token limit" : "",
       own.trained === false ? `  ·  left out of the update${own.kept ? ` (${own.kept})` : ""}` : "",
     );
     const others = found.recorded.filter((row) => row !== found.index).slice(0, 8);
     const links = others.map((row) => [" ", h("a", { href: view.link("tokens", { run, step: found.step, row, by: view.state.get("by") }) }, String(row))]);
     fill(notices, found.note ? notice([prose(found.note), others.length ? [" Rollouts of this step that have them:", links] : null], "note") : null);
     fill(prompt, straight(own.prompt ?? ""));
+    const told = conversation(found.opening, found.turns);
+    fill(talk, told ? h("details.prompt", {}, h("summary", {}, "the episode, turn by turn"), told) : null);
     // Without the texts of tokens there are their numbers, under the whole text.
     const ids = found.pieces.length && found.pieces.every((piece) => /^<\d+>$/.test(piece));
     fill(whole, ids ? straight(own.completion ?? "") : "");
@@ -115,7 +121,9 @@ export function tokens(view, root) {
       h("button", { type: "button", role: "radio", title: each.about, data: { by: each.name }, onclick: () => view.set({ by: each.name }) }, each.label)));
     if (!found.pieces.length) return fill(text, own.completion || h("span.quiet", {}, "The completion is empty: it has no tokens."));
     const shown = document.createDocumentFragment();
+    const turns = found.turns.length > 1 ? new Map(found.turns.map((turn, i) => [turn.start, [turn, i + 1]])) : new Map();
     found.pieces.forEach((piece, i) => {
+      if (turns.has(i)) shown.append(h("div.turn", {}, heading(...turns.get(i)), rebuilt(turns.get(i)[0])));
       const element = h("span.token", { data: { i } }, visible(piece));
       if (columns().mask && !columns().mask[i]) element.classList.add("masked");
       shown.append(element);
