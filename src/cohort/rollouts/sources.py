@@ -46,8 +46,10 @@ class Drawn:
         auxiliary: completions that are trained on as well, stored ones or what a method's guidance made. They belong to no
             group that is compared: functions that declare so (`auxiliary`) read them.
         tokens: number of tokens that were sampled, those of rollouts that are not among `rollouts` included.
-        replayed: rollouts of earlier steps that are trained on again; they are not among `rollouts`, which the step is
-            measured and recorded by.
+        replayed: rollouts of earlier steps that are trained on again, or of other runs; they are not among `rollouts`, which
+            the step is measured and recorded by.
+        metrics: name -> what the source reports for the log.
+        notes: what the user should know.
         scored_batch: all `rollouts` with a reward as a batch with the fields of `on_scored`, where a filter needed it already;
             None where it is still to be made.
     """
@@ -59,6 +61,8 @@ class Drawn:
     tokens: int = 0
     replayed: list[Rollout] = field(default_factory=list)
     scored_batch: Batch | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     @property
     def scored(self) -> list[Rollout]:
@@ -323,6 +327,8 @@ class Mixed:
                 else whole.scored_batch
                 if not drawn.rollouts
                 else None,
+                metrics={**whole.metrics, **drawn.metrics},
+                notes=[*whole.notes, *drawn.notes],
             )
         return whole
 

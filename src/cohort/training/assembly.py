@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cohort.rollouts.exchange import Exchange
+from cohort.rollouts.sharing import Sharing
 from cohort.rollouts.sources import Auxiliary, Mixed, Replayed, RolloutSource, Stored, Sync
 from cohort.rollouts.windows import Rolling
 from cohort.training.batches import Batches
@@ -97,6 +99,25 @@ def assemble(setup: Setup, trainer: LocalTrainer | None = None) -> Training:
     )
 
 
+def sharing_of(setup: Setup, source: RolloutSource, place: str) -> Sharing:
+    """The source as one that shares its rollouts with other runs."""
+    asked, sampling = setup.config.sharing, setup.config.sampling
+    return Sharing(
+        source,
+        Exchange(place),
+        setup.policy.renderer,
+        setup.collector.factory.group_rewards,
+        setup.prompts,
+        asked.share_groups,
+        sampling.group_size,
+        sampling.max_new_tokens,
+        asked.share_local,
+        asked.share_rule,
+        asked.share_unknown,
+        setup.collector.system,
+    )
+
+
 def source_of(setup: Setup, batches: Batches) -> RolloutSource:
     """The source of the run's rollouts."""
     config = setup.config
@@ -107,6 +128,8 @@ def source_of(setup: Setup, batches: Batches) -> RolloutSource:
     if config.optimisation.replay_groups:
         prompts = {prompt.id: prompt for prompt in setup.prompts}
         source = Replayed(source, config.optimisation.replay_groups, config.optimisation.replay_size, prompts)
+    if config.sharing.share_folder is not None:
+        source = sharing_of(setup, source, config.sharing.share_folder)
     if setup.pairs is not None:
         source = Mixed([source, Auxiliary(setup.pairs, config.sampling.prompts_per_step)])
     return source

@@ -15,11 +15,13 @@ from cohort.methods import Method
 from cohort.rewards.grader import Grader
 from cohort.rewards.judge import check_judge, load_judge
 from cohort.rollouts.batching import ALWAYS
+from cohort.rollouts.exchange import Exchange
 from cohort.rollouts.store import LABEL
 from cohort.training.batches import EARLY
 from cohort.training.config import TrainConfig
 from cohort.training.device import pick_device
 from cohort.training.engines import check_engine
+from cohort.training.episodes import answers
 from cohort.training.offline import check_pairs, is_offline
 from cohort.training.update import SCORED, TEACHER
 from cohort.types import Prompt
@@ -50,6 +52,16 @@ def check_options(config: TrainConfig) -> None:
             f"replay_groups is {replay.replay_groups}, but only replay_size = {replay.replay_size} groups are kept: raise one "
             "or lower the other"
         )
+    if config.sharing.share_folder is not None:
+        if answers(config) or is_offline(config):
+            raise UsageError(
+                "share_folder shares answers to questions: it goes neither with an environment or tools, nor with --pairs alone"
+            )
+        if sampling.stop:
+            raise UsageError(
+                "share_folder shares answers as texts, and stop cuts their ends off: leave one of them out"
+            )
+        Exchange(config.sharing.share_folder)
     if "" in sampling.stop:
         raise UsageError("stop: an empty text would end every rollout at its first token; leave it out")
 

@@ -36,6 +36,7 @@ from cohort.training.sections import (
     RewardsConfig,
     SamplingConfig,
     Section,
+    SharingConfig,
 )
 from cohort.training.values import OUTPUT, SAMPLING, Name, Option, kinds, number
 
@@ -64,6 +65,7 @@ class TrainConfig(Section):
     episodes: EpisodesConfig = Field(default_factory=EpisodesConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    sharing: SharingConfig = Field(default_factory=SharingConfig)
     inference: InferenceConfig = Field(default_factory=InferenceConfig)
     optimisation: OptimisationConfig = Field(default_factory=OptimisationConfig)
     machine: MachineConfig = Field(default_factory=MachineConfig)

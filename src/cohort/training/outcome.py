@@ -115,7 +115,9 @@ class Outcome:
             everything = everything.select(torch.arange(len(drawn.rollouts), device=everything.device))
             own = torch.tensor([id(rollout) in place for rollout in rollouts], dtype=torch.bool, device=batch.device)
             recorded = batch.select(own)
-        metrics = measured(everything, drawn.rollouts, batch, trainer.done, trainer.norms) | self.metrics
+        metrics = (
+            measured(everything, drawn.rollouts, batch, trainer.done, trainer.norms) | self.metrics | drawn.metrics
+        )
         # Where a replay has moved the weights before the first pass there is nothing to compare with.
         unknown = math.nan if rollouts else 0.0
         metrics |= {"mismatch": self.mismatch[0] if self.mismatch else unknown, "mismatch_max": progress.mismatch}
@@ -127,7 +129,7 @@ class Outcome:
             everything,
             recorded if recorded.size else None,
             [place[id(rollout)] for rollout in rollouts if id(rollout) in place],
-            notices(self.method.method, everything, drawn.rollouts),
+            [*drawn.notes, *notices(self.method.method, everything, drawn.rollouts)],
         )
 
 

@@ -273,6 +273,28 @@ class SamplingConfig(Section):
     )
 
 
+class SharingConfig(Section):
+    """Rollouts that runs share with each other."""
+
+    share_folder: Annotated[Name | None, Option(SAMPLING, "FOLDER")] = Field(
+        None, description="folder, or address that fsspec knows (s3://...), through which runs share rollouts as texts"
+    )
+    share_groups: Annotated[Count, Option(SAMPLING, "GROUPS")] = Field(
+        4, ge=0, description="groups of other runs that a step trains on, where it finds as many"
+    )
+    share_local: Count | None = Field(
+        None, ge=1, description="groups of its own that a step trains on; none: all (prompts_per_step)"
+    )
+    share_rule: Literal["varied", "best", "complete"] = Field(
+        "varied",
+        description="groups of others: any with different rewards, those of the largest total, or any with group_size answers",
+    )
+    share_unknown: bool = Field(
+        False,
+        description="take also questions that the data lacks, with the answers that came with them: trust is needed",
+    )
+
+
 class InferenceConfig(Section):
     """The engine that draws them."""
 
