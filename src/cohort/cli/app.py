@@ -17,6 +17,7 @@ from cohort.cli.eval import eval_
 from cohort.cli.explain import explain
 from cohort.cli.merge import merge
 from cohort.cli.methods import methods
+from cohort.cli.rewrite import rewrite
 from cohort.cli.score import score
 from cohort.cli.sft import sft
 from cohort.cli.sweep import sweep
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, sft, eval_, score, methods, explain, view, merge, doctor, compare, sweep, environments):
+for command in (train, sft, eval_, score, methods, explain, view, merge, doctor, compare, sweep, environments, rewrite):
     app.command(name=command.__name__.rstrip("_"))(command)
 
 

@@ -15,9 +15,11 @@ lowest priority (p_g = 1).
 
 Defaults: temperature 2 and eps 1e-4 (paper, official code).
 
-MathForge's other half, MQR, prepares the data once before training: a language model rewrites every question in three
-ways that keep its answer (a story around it; a new abstract term defined and used; a condition turned into a
-sub-problem), and the method trains on the originals and the rewrites, four times the rows.
+MathForge's other half, MQR, makes the data harder before training: a language model rewrites every question in three ways
+that keep its answer (a story around it; a new abstract term defined and used; a condition turned into a sub-problem), and
+the method trains on the originals and the rewrites, four times the rows:
+
+    cohort rewrite MODEL --data train.jsonl --out harder.jsonl && cohort train dgpo --data harder.jsonl
 """
 
 from __future__ import annotations
