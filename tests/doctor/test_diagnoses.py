@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -109,6 +110,57 @@ def consistent(random, right, lengths, t):
     return (random.random(len(right)) < (0.9 if t < 0.4 else 0.5)).astype(float)
 
 
+def agents(**metrics):
+    """Metrics of a healthy run with tools, but for what is given."""
+    healthy = {
+        "episode/turns_mean": 4.0,
+        "episode/done": 0.95,
+        "episode/failed": 0.0,
+        "episode/out_of_turns": 0.03,
+        "episode/out_of_tokens": 0.02,
+        "episode/out_of_time": 0.0,
+        "episode/answers_share": 0.4,
+        "tools/calls_mean": 2.0,
+        "tools/failed": 0.05,
+        "tools/unparseable": 0.02,
+    }
+    given = {name.replace("__", "/"): value for name, value in metrics.items()}
+    return {name: line(value, value) for name, value in {**healthy, **given}.items()}
+
+
+def episodes(says, rewards):
+    """Four turns for every rollout: what the policy says in each, and what each is worth."""
+
+    def write(columns, t, random):
+        def turn(row, i):
+            said = [{"role": "assistant", "content": says(row, i)}, {"role": "tool", "content": "so"}]
+            return {
+                "start": 2 * i,
+                "end": 2 * i + 1,
+                "reward": rewards(i),
+                "messages": json.dumps(said),
+                "context": None,
+            }
+
+        count = len(columns["group"])
+        columns["turns"] = [[turn(row, i) for i in range(4)] for row in range(count)]
+
+    return write
+
+
+def dense(i):
+    return 0.25
+
+
+AGENT = Shape(metrics=agents(), columns=episodes(lambda row, i: f"step {i} of {row}", dense))
+HEALTHY |= {
+    "an agent with tools": AGENT,
+    "an agent whose environment does not reward": replace(
+        AGENT, columns=episodes(lambda row, i: f"step {i}", lambda i: None)
+    ),
+}
+
+
 SICK = {
     "zero-signal": Shape(hardness=0.4),
     "sign-flips": Shape(size=3, groups=24, components={"number": (1.0, verdict), "graded": (3.0, noise)}),
@@ -140,6 +192,13 @@ SICK = {
     "no-learning": Shape(accuracy=line(0.0, 0.0), hardness=0.5, held_out=None),
     "never-solved": Shape(columns=never, accuracy=line(0.8, 0.85), groups=20, hardness=20.0),
     "contradicting-verdicts": Shape(columns=lies),
+    "tools-unused": replace(AGENT, metrics=agents(tools__calls_mean=0.02)),
+    "broken-calls": replace(AGENT, metrics=agents(tools__unparseable=0.3)),
+    "long-answers": replace(AGENT, metrics=agents(episode__answers_share=0.9, episode__out_of_tokens=0.15)),
+    "episodes-cut": replace(AGENT, metrics=agents(episode__out_of_turns=0.4)),
+    "failing-environments": replace(AGENT, metrics=agents(episode__failed=0.1)),
+    "looping": replace(AGENT, columns=episodes(lambda row, i: "look" if row % 3 else f"step {i}", dense)),
+    "one-turn-reward": replace(AGENT, columns=episodes(lambda row, i: f"step {i}", lambda i: 1.0 if i == 3 else 0.0)),
     "cold-sampling": Shape(entropy=line(0.15, 0.02), config={"temperature": 0.2}),
 }
 

@@ -96,7 +96,7 @@ def test_what_cannot_be_made_or_asked_is_said() -> None:
         roles.make("judge")
     with pytest.raises(UsageError, match="this policy can have none"):
         Roles(policy).make("critic")
-    assert [*RULES] == ["policy", "reference", "ema", "old", "critic", "target"]
+    assert [*RULES] == ["policy", "reference", "ema", "old", "critic", "target", "teacher"]
 
 
 @pytest.mark.parametrize("kind", ["head", "model"])

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cohort.analysis.episodes import turns_of
 from cohort.doctor.finding import Missing
 from cohort.errors import UsageError
 from cohort.rewards.spec import RewardSpec, parse
@@ -142,6 +143,11 @@ class Rollouts:
         values = np.asarray(column.values.to_numpy(zero_copy_only=False), dtype=np.float64)
         offsets, known = column.offsets.to_numpy(), column.is_valid().to_numpy(zero_copy_only=False)
         return [values[offsets[i] : offsets[i + 1]] if known[i] else None for i in range(len(column))]
+
+    @cached_property
+    def episodes(self) -> list[list[dict[str, Any]]]:
+        """The turns of each rollout; see `cohort.analysis.episodes.turns_of`."""
+        return [turns_of(turns) for turns in self.table.column("turns").to_pylist()]
 
     @cached_property
     def groups(self) -> list[Ints]:
@@ -273,6 +279,11 @@ class Record:
     def drawn(self) -> bool:
         """True if rollouts were drawn, rather than taken from stored completions."""
         return not (self.config.get("pairs") and not self.config.get("data"))
+
+    @property
+    def answered(self) -> bool:
+        """True if an environment or tools answer the policy."""
+        return any(row.get("episode/turns_mean") is not None for row in self.rows)
 
     # where it is seen ------------------------------------------------------------------------------------------------
 

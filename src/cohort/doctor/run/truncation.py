@@ -21,6 +21,8 @@ def truncation(record: Record) -> Seen | None:
     Meaning: reasoning that may be right is punished for its length, and what the policy learns is to stop early.
     Source: DAPO, arXiv:2503.14476 (overlong rollouts); the share is our choice
     """
+    if record.answered:
+        return None  # episodes-cut tells by which limit
     cut = record.series("completion/truncated", at_least=3)
     if cut.end < 0.1:
         return None
