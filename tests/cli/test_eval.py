@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tests.cli.command import everything, run
+from tests.cli.command import everything, run, write
+from tests.environments import hostile
 
 
 def test_eval_measures_a_trained_model(done, monkeypatch):
@@ -62,3 +63,21 @@ def test_eval_refuses_with_status_2(here, model, options, says):
     assert (status, out) == (2, "")
     assert says in err
     assert everything(here) == ["sums.jsonl"]
+
+
+def test_eval_measures_with_an_environment(done, monkeypatch, tmp_path):
+    folder, _, _ = done
+    monkeypatch.chdir(tmp_path)
+    data = write(tmp_path / "tasks.jsonl", [{"prompt": "1+1=", "do": "fine"}, {"prompt": "1+2=", "do": "raise"}])
+    command = ["eval", folder / "final", "--environment", f"{hostile.__file__}:Hostile", "--data", data, "--show", "2"]
+    sizes = ["--max-new-tokens", "60", "--samples", "4", "--device", "cpu", "--set", "logit_bias={1: 4.0}"]
+    status, out, err = run(*command, *sizes, "--out", "out.jsonl")
+    assert status == 0, err
+    assert "episode/turns_mean" in out
+    for each in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines()):
+        turns = f"in {len(each['turns'])} turn{'' if len(each['turns']) == 1 else 's'}"
+        how = {"done": "", "tokens": ", out of tokens", "failed": ", its environment failed"}[each["end"]]
+        reward = "no reward" if each["reward"] is None else f"reward {each['reward']:.3g}"
+        assert f"{reward}, {each['tokens']} tokens {turns}{how}\n" in out
+    status, _, err = run(*command[:3], "nowhere.py:World", *command[4:], *sizes)
+    assert (status, "there is no file nowhere.py" in err) == (2, True)

@@ -140,7 +140,7 @@ def test_one_that_answers_differently_the_second_time_fails(pool: Pool) -> None:
 
 @pytest.mark.parametrize("kind", ["Hostile", "HostileAsync"])
 def test_one_that_hangs_fails_alone_and_its_process_goes_when_the_others_are_done(kind: str) -> None:
-    pool = pool_of(kind, timeout=0.5)
+    pool = pool_of(kind, timeout=1.0)
     try:
         pool.start()
         hanging, neighbour = Remote(pool), Remote(pool)
@@ -148,7 +148,7 @@ def test_one_that_hangs_fails_alone_and_its_process_goes_when_the_others_are_don
             world.reset({"prompt": "p", "do": do}, 0).result()
             world.step(SAID).result()
         (host,) = pool.hosts
-        with pytest.raises(Late, match=r"no answer within 0.5 s \(environment_timeout\); it is in .*hostile.py, line"):
+        with pytest.raises(Late, match=r"no answer within 1 s \(environment_timeout\); it is in .*hostile.py, line"):
             hanging.step(SAID).result()
         assert hanging.close() is None
         assert neighbour.step(SAID).result().done
@@ -162,14 +162,34 @@ def test_one_that_hangs_fails_alone_and_its_process_goes_when_the_others_are_don
         pool.close()
 
 
+def test_an_answer_that_comes_too_late_is_no_answer() -> None:
+    pool = pool_of("Hostile?wait=1.4", timeout=1.0)
+    try:
+        pool.start()
+        late, neighbour = Remote(pool), Remote(pool)
+        for world in (late, neighbour):
+            world.reset({"prompt": "p", "do": "fine"}, 0).result()
+        (host,) = pool.hosts
+        with pytest.raises(Late, match=r"no answer within 1 s"):
+            late.step(SAID).result()
+        time.sleep(0.6)
+        assert not host.calls
+        assert not host.dead
+        closed = neighbour.close()
+        assert closed is not None
+        assert closed.result(5) is None
+    finally:
+        pool.close()
+
+
 def test_a_process_that_hangs_as_a_whole_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cohort.environments.pool.PATIENCE", 0.5)
-    pool = pool_of(timeout=0.5)
+    pool = pool_of(timeout=1.0)
     try:
         pool.start()
         neighbour = Remote(pool)
         neighbour.reset({"prompt": "p", "do": "fine"}, 0).result()
-        with pytest.raises(Late, match=r"no answer within 0\.5 s"):
+        with pytest.raises(Late, match=r"no answer within 1 s"):
             lived(pool, "hold everything")
         assert neighbour.step(SAID).result(5).reward == 0.5
         assert lived(pool, "fine").done
