@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,18 @@ def test_scores_equal_those_of_each_sequence_by_itself(kind: str) -> None:
                 entropy = -(log_probs.exp() * log_probs).sum(-1)
                 assert torch.allclose(scored["entropy"][i, :count], entropy, atol=1e-9)
                 assert not scored["logp"][i, count:].any()
+
+
+@pytest.mark.parametrize("limit", [0, 4])
+def test_results_come_in_the_order_of_their_names(limit: int) -> None:
+    """Not in a set's, which differs between processes, and with it between the ranks of a run."""
+    policy, one = tiny_policy("qwen3"), ragged().select(torch.tensor([1]))
+    policy.pass_limit = limit
+    names = ("logp", "entropy", "logits", "hidden")
+    for count in (2, 3, 4):
+        for want in itertools.combinations(names, count):
+            found = policy.log_probs(one, width=7, want=frozenset(want))
+            assert list(found) == sorted(want)
 
 
 def test_statistics_are_taken_in_float32() -> None:

@@ -230,7 +230,7 @@ class CausalLM:
             role: of the model: "policy", or another that was made (see `roles`).
 
         Returns:
-            name -> tensor in float32 (float64 for a float64 model), on the policy's device.
+            name -> tensor in float32 (float64 for a float64 model), on the policy's device, in the order of the names.
         """
         assert isinstance(actions, Sequences)
         score = functools.partial(self._scored, width=width, temperature=temperature, want=want, role=role)
@@ -240,7 +240,7 @@ class CausalLM:
         if torch.is_grad_enabled():
             score = functools.partial(checkpoint, score, use_reentrant=False, preserve_rng_state=False)
         found = [score(part) for part in parts]
-        return {name: torch.stack([each[name] for each in found]).sum(0) for name in want}
+        return {name: torch.stack([each[name] for each in found]).sum(0) for name in sorted(want)}
 
     def _scored(
         self, actions: Sequences, *, width: int, temperature: float, want: frozenset[str], role: str
@@ -266,7 +266,8 @@ class CausalLM:
             hidden, _ = self._forward(critic.backbone, row, actions, states=True)
             assert hidden is not None
             flat["values"] = critic(hidden)
-        return {name: row.padded(flat[name], len(actions), width) for name in want}
+        # Processes that do something together with each result must go through them in one order; a set's is its process's own.
+        return {name: row.padded(flat[name], len(actions), width) for name in sorted(want)}
 
     def _critic(self, role: str) -> Critic:
         """The value function whose values a role gives: the target's own, or the one that is trained."""

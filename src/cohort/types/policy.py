@@ -273,7 +273,8 @@ class Policy(Protocol):
             role: of the model: "policy", or one that was made.
 
         Returns:
-            name -> tensor, those that are wanted, in float32 (float64 for a float64 model), on the policy's device.
+            name -> tensor, those that are wanted, in float32 (float64 for a float64 model), on the policy's device, in the
+            order of the names: the same in every process.
 
         Raises:
             RuntimeError: no model has the role.
