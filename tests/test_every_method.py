@@ -40,6 +40,7 @@ HYPER = {
     "group-robust-po": "(column='task')",
     "posterior-grpo": "(format='formatted')",
     "rank-grpo": "(num_items=1)",
+    "rest-grpo": "(tasks=40, samples=4)",
     # Every prompt of the data set is tried each time.
     "vas": "(scoring_rollouts=2, refresh=10)",
     "rgr-grpo": f"(judge='{REWARDS}:satisfied')",

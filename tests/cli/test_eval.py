@@ -81,3 +81,35 @@ def test_eval_measures_with_an_environment(done, monkeypatch, tmp_path):
         assert f"{reward}, {each['tokens']} tokens {turns}{how}\n" in out
     status, _, err = run(*command[:3], "nowhere.py:World", *command[4:], *sizes)
     assert (status, "there is no file nowhere.py" in err) == (2, True)
+
+
+def test_eval_searches_with_a_value_model_that_it_trains_first(done, monkeypatch, tmp_path):
+    folder, _, _ = done
+    monkeypatch.chdir(folder.parent.parent)
+    command = ["eval", folder / "final", "--device", "cpu", "--data", "sums.jsonl", "--reward", "number"]
+    command += ["--max-new-tokens", "8", "--limit", "3", "--json", "--search", "2", "--value", tmp_path / "value.pt"]
+    status, _, err = run(*command)
+    assert (status, "there is no value model" in err) == (2, True)
+    status, out, err = run(*command, "--value-data", "sums.jsonl", "--value-limit", "2", "--value-rounds", "2")
+    assert status == 0, err
+    assert "searching 2 prompts with rewards" in err
+    result = json.loads(out)
+    assert (result["problems"], result["samples"]) == (3, 1)
+    assert len(result["completions"]) == 3
+    # The value model that was written finds the same.
+    assert json.loads(run(*command)[1]) == result
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--search", "2"], "--search needs --value FILE"),
+        (["--search", "2", "--value", "v.pt", "--samples", "4"], "one answer to each prompt"),
+        (["--value", "v.pt"], "belong to --search ROUNDS"),
+    ],
+)
+def test_a_search_is_refused_where_it_lacks_something(here, model, options, says):
+    command = ["eval", model, "--device", "cpu", "--max-new-tokens", "8", "--data", "sums.jsonl", "--reward", "number"]
+    status, out, err = run(*command, *options)
+    assert (status, out) == (2, "")
+    assert says in err

@@ -117,6 +117,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(base: dict[st
         "t-ppo(window=3)",
         "vade+xrpo(first=2)",
         "v0(updates=2)",
+        "rest-grpo(samples=2, std_min=0.01, reward_min=0.5)",
     ],
 )
 def test_a_stopped_run_continues_bit_for_bit(base: dict[str, Any], tmp_path: Path, method: str) -> None:

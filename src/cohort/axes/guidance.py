@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from cohort.errors import UsageError
 from cohort.signals.questions import question, rewrite_question
-from cohort.types import Context, Group, Request, Rollout, grouped
+from cohort.types import Context, Group, Request, Rollout, Segment, grouped
 from cohort.types.access import Sampler
 
 
@@ -83,3 +83,13 @@ def draw_groups(sampler: Sampler, requests: Sequence[Request]) -> dict[str, Grou
 def flattened(groups: Iterable[Group]) -> list[Rollout]:
     """The rollouts of groups, those of a group together."""
     return [rollout for group in groups for rollout in group.rollouts]
+
+
+def behind_beginnings(requests: Sequence[Request], sampler: Sampler) -> list[Rollout]:
+    """Rollouts that go on behind the text that a curriculum left as `start` on their requests; it is not trained."""
+
+    def begun(request: Request) -> Request:
+        start = sampler.encode_completion(request.prompt, request.meta.get("start", ""))
+        return replace(request, history=(Segment(start, "method"),)) if start else request
+
+    return sampler.draw([begun(request) for request in requests])

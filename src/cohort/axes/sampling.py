@@ -76,3 +76,32 @@ def thought_length(rollout: Rollout, end_of_thinking: tuple[int, ...]) -> int:
     width, tokens = len(end_of_thinking), rollout.tokens
     ends = (i for i in range(len(tokens) - width + 1) if tuple(tokens[i : i + width]) == end_of_thinking)
     return next(ends, len(tokens))
+
+
+def stop_bonus(trailing: int | None, *, symbol_reward: float, trailing_penalty: float) -> float:
+    """What a stop string with so many characters behind it is worth; None: there is none."""
+    return 0.0 if trailing is None else symbol_reward - trailing_penalty * trailing
+
+
+@declare(provides=("stop_bonus",))
+def until_stop(
+    requests: Sequence[Request],
+    sampler: Sampler,
+    *,
+    stop: tuple[str, ...] = (),
+    symbol_reward: float = 1e-3,
+    trailing_penalty: float = 1e-6,
+) -> list[Rollout]:
+    """Rollouts whose texts end before the first stop string, with the field `stop_bonus`."""
+    out = []
+    for rollout in sampler.generate(requests):
+        start, trailing = len(str(rollout.request.meta.get("start", ""))), None
+        text, hits = rollout.text, [(rollout.text.find(each, start), each) for each in stop]
+        if found := [hit for hit in hits if hit[0] >= 0]:
+            at, symbol = min(found)
+            text, trailing = rollout.text[:at], len(rollout.text) - at - len(symbol)
+        elif rollout.finished and rollout.tokens and rollout.tokens[-1] not in sampler.stop_ids:
+            trailing = 0
+        bonus = stop_bonus(trailing, symbol_reward=symbol_reward, trailing_penalty=trailing_penalty)
+        out.append(rollout.replace(text=text, fields={**rollout.fields, "stop_bonus": bonus}))
+    return out

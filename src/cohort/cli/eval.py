@@ -26,6 +26,8 @@ from cohort.training.values import DATA, EPISODES, EVALUATION, MODEL, OUTPUT, RE
 OF_TRAINING = ("eval_data", "out", "lora", "pairs", "activations")
 
 
+SEARCH = "Search"
+
 # How an episode ended that its environment did not end.
 ENDED = {
     "done": "",
@@ -68,6 +70,35 @@ def eval_(
         Path | None,
         typer.Option(metavar="OUT.jsonl", help="Write every completion there, a line each.", rich_help_panel=OUTPUT),
     ] = None,
+    search: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="ROUNDS",
+            help="Find each answer by tree search over its lines, guided by --value (15 rounds in the paper).",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
+    value: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The value model of --search.", rich_help_panel=SEARCH)
+    ] = None,
+    value_data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Train the value model first, by searches of these prompts with the rewards; it is written to --value.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
+    value_limit: Annotated[
+        int | None, typer.Option(min=1, help="Most prompts of --value-data to use.", rich_help_panel=SEARCH)
+    ] = None,
+    value_rounds: Annotated[
+        int, typer.Option(min=1, help="Rounds of the search of each of them.", rich_help_panel=SEARCH)
+    ] = 100,
+    value_lr: Annotated[
+        float, typer.Option(min=0.0, help="Learning rate of the value model.", rich_help_panel=SEARCH)
+    ] = 1e-5,
     as_json: JsonOption = False,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Configuration of a run; its held-out data is used.")
@@ -80,6 +111,7 @@ def eval_(
     """
     from cohort.training.episodes import answers
     from cohort.training.evaluation import evaluate_model
+    from cohort.training.searching import SearchPlan
 
     if out is not None:
         check_file(out, "--out")
@@ -95,7 +127,20 @@ def eval_(
         raise UsageError(
             "no data was given: --data takes a file, a hub id or reasoning_gym:TASK?..., --config a run's configuration"
         )
-    result = evaluate_model(made, samples=samples, limit=limit, log=log)
+    plan = None
+    if search is not None:
+        if value is None:
+            raise UsageError(
+                "--search needs --value FILE: a value model, which --value-data DATA trains and writes there"
+            )
+        if samples > 1:
+            raise UsageError("--search finds one answer to each prompt: leave --samples out")
+        if value_data is not None:
+            check_file(value, "--value")
+        plan = SearchPlan(search, value, value_data, value_limit, value_rounds, value_lr)
+    elif value is not None or value_data is not None:
+        raise UsageError("--value and --value-data belong to --search ROUNDS, which was not given")
+    result = evaluate_model(made, samples=samples, limit=limit, search=plan, log=log)
     completions = result.completions()
     if out is not None:
         lines = "".join(json.dumps(each) + "\n" for each in completions)
@@ -109,10 +154,10 @@ def eval_(
     table = Table(
         "metric", "value", "95 % interval", title=f"{result.problems} problems, {result.samples} completions each"
     )
-    for name, value in result.metrics.items():
+    for name, metric in result.metrics.items():
         low, high = result.intervals[name]
         # From one problem nothing is known of how far others differ.
-        table.add_row(name, f"{value:.4g}", "-" if math.isnan(low) else f"[{low:.4g}, {high:.4g}]")
+        table.add_row(name, f"{metric:.4g}", "-" if math.isnan(low) else f"[{low:.4g}, {high:.4g}]")
     console.print(table)
     if result.note:
         log(result.note)

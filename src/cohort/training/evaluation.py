@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 from cohort.data.load import load_rows
@@ -12,17 +13,21 @@ from cohort.data.presets import apply_preset
 from cohort.data.prompts import check_source, load_prompts, read_source
 from cohort.data.rows import Row, columns_of
 from cohort.errors import UsageError
+from cohort.policies.causal_lm import CausalLM
 from cohort.policies.given import GivenModel
+from cohort.policies.value import ValueModel
 from cohort.rewards.grader import weighted_sum
 from cohort.rewards.scorer import RewardError, Scorer
 from cohort.rewards.spec import parse
+from cohort.rollouts.search import Search
 from cohort.training import toy
 from cohort.training.build import load_policy, make_collector, make_grader, prompt_spec
 from cohort.training.checks import TASK_ONLY, check_arguments, check_columns, check_options, log_inapplicable
 from cohort.training.config import TrainConfig
 from cohort.training.episodes import data_of, open_environment
-from cohort.training.evaluate import Evaluation, evaluate_prompts, greedy
+from cohort.training.evaluate import Evaluation, evaluate_prompts, greedy, summarise
 from cohort.training.opening import log_text
+from cohort.training.searching import Searcher, SearchPlan, fit_value
 
 # Bytes of what reward functions print that are shown after an evaluation or a scoring.
 PRINTED = 4000
@@ -34,10 +39,14 @@ def evaluate_model(
     samples: int,
     limit: int | None = None,
     given: GivenModel | None = None,
+    search: SearchPlan | None = None,
     log: Callable[[str], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Evaluate the configuration's model on its data with its rewards.
+
+    Args:
+        search: answers are found by tree search with a value model; None draws them.
 
     Raises:
         UsageError: something of it cannot be loaded.
@@ -74,11 +83,29 @@ def evaluate_model(
         collector = make_collector(config, policy, grader, environments)
         log_text(policy.renderer, prompts, log)
         stack.callback(collector.engine.close)
-        if samples == 1:
-            collector = greedy(collector)
-        found = evaluate_prompts(
-            collector, prompts, samples=samples, seed=config.seed, progress=lambda n: progress(n, len(prompts))
-        )
+        if search is not None:
+            if opened is not None or not isinstance(policy, CausalLM):
+                raise UsageError("a tree search goes through answers of one turn: leave --environment or --search out")
+            searcher = Searcher(collector, config.seed)
+            value = ValueModel(policy)
+            if search.data is None:
+                value.load(search.value)
+            else:
+                other = read_source(search.data, spec, seed=config.seed, log=log)
+                check_source(other, spec)
+                asked = {prompt.text for prompt in prompts}
+                known = [p for p in load_prompts(other, policy.renderer, spec, log=log) if p.text not in asked]
+                fit_value(searcher, value, known[: search.limit], search, log)
+            trees = searcher.trees(prompts, Search(rounds=search.rounds), value, lambda n: progress(n, len(prompts)))
+            found = replace(summarise(searcher.answers(prompts, trees), 1), verdict=grader.verdict)
+        else:
+            found = evaluate_prompts(
+                greedy(collector) if samples == 1 else collector,
+                prompts,
+                samples=samples,
+                seed=config.seed,
+                progress=lambda n: progress(n, len(prompts)),
+            )
         if not any(rollout.scored for rollout in found.rollouts):
             said = f": {grader.failures[0]}" if grader.failures else ": no reward applies to any"
             raise RewardError(f"no completion could be scored, so there is nothing to report{said}")
