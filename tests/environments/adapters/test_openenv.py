@@ -25,10 +25,10 @@ SERVER = Path(__file__).with_name("numbers_server.py")
 
 
 @contextlib.contextmanager
-def serving(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def serving(*arguments: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        port = port or free.getsockname()[1]
     process = subprocess.Popen([sys.executable, str(SERVER), str(port), *arguments])
     url = f"http://127.0.0.1:{port}"
     try:
@@ -125,8 +125,26 @@ def test_a_server_s_tasks_become_rows_and_its_end_fails_the_episode() -> None:
             with pytest.raises(Exception, match=r"was lost|close frame"):
                 await session.step(say("1"))
             await session.close()
+            # One that begins meanwhile waits until the server is there again.
+            late = maker.make()
+            coming = asyncio.create_task(late.reset({}, 0))
+            await asyncio.sleep(0.2)
+            assert not coming.done()
+
+        def again() -> None:
+            with serving("4", "tasks", port=int(url.rsplit(":", 1)[1])):
+                asyncio.run_coroutine_threadsafe(_finished(coming), loop).result(60)
+
+        loop = asyncio.get_running_loop()
+        await asyncio.to_thread(again)
+        assert "Guess a digit." in coming.result().content
+        await late.close()
 
     asyncio.run(main())
+
+
+async def _finished(task: asyncio.Task[Any]) -> None:
+    await asyncio.wait({task})
 
 
 def test_tools_of_a_server_are_called_until_the_policy_calls_none() -> None:

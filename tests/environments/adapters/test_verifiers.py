@@ -94,6 +94,20 @@ def test_a_limit_of_the_environment_s_own_ends_the_episode_with_its_rewards() ->
     assert (over.done, over.reward, over.rewards) == (True, 0.0, {"thinker": 1.0})
 
 
+def test_many_episodes_begin_at_once() -> None:
+    maker = load("cohort-duel", {})
+
+    async def play() -> None:
+        episodes = [maker.make() for _ in range(24)]
+        seen = await asyncio.gather(*(e.reset({"task": 50 * (i % 8)}, i) for i, e in enumerate(episodes)))
+        assert {each.content[-1]["content"] for each in seen} == {"Think of a digit."}
+        steps = await asyncio.gather(*(e.step(say("5")) for e in episodes))
+        assert {step.observation.agent for step in steps} == {"guesser"}
+        await asyncio.gather(*(e.close() for e in episodes))
+
+    played(maker, play)
+
+
 def test_an_environment_that_fails_says_why_and_one_given_up_ends() -> None:
     maker = load("cohort-duel", {})
 

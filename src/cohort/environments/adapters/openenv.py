@@ -35,8 +35,9 @@ class Server:
 
     Args:
         url: where it is.
-        options: `size` and `seed` of the rows, where it has no tasks of its own; `split` of its tasks; `wait`, most seconds
-            to wait for a free session; `invalid_reward` of an answer that is no action.
+        options: `size` and `seed` of the rows, where it has no tasks of its own; `split` of its tasks; `instructions`, shown
+            first; `wait`, most seconds to wait for a session, where all are taken or the server is being started again;
+            `invalid_reward` of an answer that is no action.
 
     Raises:
         UsageError: the package is not installed, there is no such server, or an option that there is not.
@@ -50,7 +51,7 @@ class Server:
             raise UsageError(f"it has no option {unknown[0]}")
         self.size = number(options, "size", ROWS, whole=True, least=1)
         self.seed = number(options, "seed", 0, whole=True, least=0)
-        self.wait = number(options, "wait", 60.0, least=0)
+        self.wait = number(options, "wait", 30.0, least=0)
         self.invalid_reward = number(options, "invalid_reward", 0.0)
         self.split = options.get("split")
         self.action: dict[str, Any] = self._asked("/schema")["action"]
@@ -170,7 +171,7 @@ class Session:
             await self.client.close()
 
     async def _opened(self, given: dict[str, Any]) -> Any:
-        """The first observation, as soon as the server has a session free."""
+        """The first observation, as soon as the server gives a session."""
         pause, waited = 0.05, 0.0
         while True:
             self.client = self.server.openenv.GenericEnvClient(base_url=self.server.url, message_timeout_s=3600)
@@ -179,11 +180,14 @@ class Session:
                 result = await self.client.reset(**given)
                 self.socket = self.client._ws
                 return result
-            except RuntimeError as error:
+            except (ConnectionError, RuntimeError) as error:
                 await self.client.close()
-                if "CAPACITY_REACHED" not in str(error):
+                full = "CAPACITY_REACHED" in str(error)
+                if not full and not isinstance(error, ConnectionError):
                     raise
                 if waited >= self.server.wait:
+                    if not full:
+                        raise
                     raise RuntimeError(
                         f"the server had no session free for {waited:.0f} s: start it with more (max_concurrent_envs)"
                     ) from error

@@ -13,6 +13,7 @@ import itertools
 import json
 import pkgutil
 import re
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,6 +66,8 @@ class Verifiers:
         self.seats = [seat for seat, value in config if isinstance(value, self.vf.AgentConfig)]
         self._coming: Iterator[Any] = itertools.islice(self.env.taskset, self.size)
         self._tasks: list[Any] = []
+        # They are loaded in threads, since a data set may be fetched for them.
+        self._loading = threading.Lock()
         self.components = self._named()
         self.endpoint: Endpoint | None = None
         self._opening = asyncio.Lock()
@@ -75,13 +78,14 @@ class Verifiers:
         Raises:
             UsageError: there is none, or the taskset cannot be loaded.
         """
-        while len(self._tasks) <= place:
-            try:
-                self._tasks.append(next(self._coming))
-            except StopIteration:
-                raise UsageError(f"the taskset has {len(self._tasks)} tasks, and none at {place}") from None
-            except Exception as error:
-                raise UsageError(f"its tasks cannot be loaded: {shown(error, 500)}") from error
+        with self._loading:
+            while len(self._tasks) <= place:
+                try:
+                    self._tasks.append(next(self._coming))
+                except StopIteration:
+                    raise UsageError(f"the taskset has {len(self._tasks)} tasks, and none at {place}") from None
+                except Exception as error:
+                    raise UsageError(f"its tasks cannot be loaded: {shown(error, 500)}") from error
         return self._tasks[place]
 
     def rows(self, held_out: bool) -> Sequence[Mapping[str, Any]] | None:
