@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -48,8 +49,6 @@ def test_the_command_without_arguments(toy_cache: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - began < 600
-    import json
-
     summary = json.loads((tmp_path / "runs/grpo-toy-1/summary.json").read_text())
     assert summary["accuracy_after"] >= 0.7
     assert summary["accuracy_after"] - summary["accuracy_before"] >= 0.25
@@ -75,3 +74,27 @@ def test_training_and_test_problems_do_not_overlap(toy_cache: Path) -> None:
         assert not {p.id for p in setup.prompts} & {p.id for p in setup.eval_prompts}
     finally:
         setup.close()
+
+
+def test_the_example_with_tools(toy_cache: Path, tmp_path: Path) -> None:
+    """Products that the model cannot work out: it gives up at first, and calls the calculator in the end.
+
+    Of 100 problems at most 5 are right before, and at least half after: chance is a product of four digits.
+    """
+    environment = {**os.environ, "COHORT_CACHE": str(toy_cache), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "cohort.cli", "train", "--example", "tools", "--steps", "20"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs/grpo-toy-tools-1"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["accuracy_before"] <= 0.05
+    assert summary["accuracy_after"] >= 0.5
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[-1]["tools/calls_mean"] > 0.7 > metrics[0]["tools/calls_mean"]
+    assert metrics[0]["tools/unparseable"] > 0
+    assert "unseen problems" in done.stdout

@@ -24,9 +24,9 @@ _TASK = "reasoning_gym:products?min_terms=2&max_terms=2&min_digits=2&max_digits=
 TRAIN = f"{_TASK}&size=2000&seed=1"
 TEST = f"{_TASK}&size=220&seed=50000000"
 DEMONSTRATIONS = f"{_TASK}&size=6000&seed=100000000"
-WARM_START: dict[str, Any] = {"steps": 300, "batch_size": 96, "lr": 3e-3, "warmup": 20, "weight_decay": 0.01, "seed": 0}
+WARM_START: dict[str, Any] = {"steps": 400, "batch_size": 64, "lr": 3e-3, "warmup": 20, "weight_decay": 0.01, "seed": 0}
 # Shares of demonstrations: that give up; of the others, that call the wrong function, or break the call.
-GIVES_UP, WRONG, BROKEN = 0.6, 0.25, 0.15
+GIVES_UP, WRONG, BROKEN = 0.55, 0.25, 0.1
 
 FUNCTIONS = (calculator.mul, calculator.add)
 DEFAULTS: dict[str, Any] = {
