@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cohort
 from cohort import registry
 from cohort.engine.base import Sampling
 from cohort.engine.native.engine import NativeEngine
+from cohort.environments import navigation
 from cohort.environments.navigation import GridWorld
 from cohort.methods import MethodError
 from cohort.recipes.activevln import goal_reward
 from cohort.rollouts.collect import Collector
 from cohort.types import Rollout, StepInfo
+from tests import micro
 from tests.environments.worlds import Worlds
 from tests.helpers import prompt_of, tiny_policy
 from tests.rollouts.test_runner import POLICY
@@ -70,6 +76,33 @@ def test_a_warm_up_begins_on_the_experts_path() -> None:
     rollouts, _ = walked("activevln(attempts=0, warmup_steps=10, expert_steps='expert')")
     assert all(r.prompt.row["replayed"] == 2 for r in rollouts)
     assert all((r.prompt.row["step_budget"], r.prompt.row["turn_budget"]) == (4, 39) for r in rollouts)
+
+
+def test_a_run_walks_and_is_rewarded_by_distance(micro_root: Path, tmp_path: Path) -> None:
+    method = "activevln(stopped='stopped', distance='distance', radius=1.0, attempts=1)"
+    how = {
+        "environment": f"{navigation.__file__}:GridWorld?size=2&landmarks=1&turns=2",
+        "logit_bias": {1: 31.0, "s": 30.0, "f": 30.0},
+        "min_new_tokens": 1,
+    }
+    given = {
+        "prompts_per_step": 2,
+        "group_size": 4,
+        "max_new_tokens": 60,
+        "eval_size": 1,
+        "turn_tokens": 3,
+        "environment_processes": 1,
+    }
+    folder = str(micro.folder(micro_root))
+    cohort.train(method, model=folder, out=str(tmp_path / "run"), steps=1, quiet=True, **how, **given)
+    (path,) = (tmp_path / "run" / "rollouts").glob("*.parquet")
+    rows = pq.read_table(path).to_pylist()
+    assert any(row["reward/stopped"] for row in rows)
+    for row in rows:
+        assert row["question"].startswith("world ")
+        if row["reward"] is not None and row["shaped_reward"] is not None and row["reward/stopped"] is not None:
+            near = 15 * (1 - min(row["reward/distance"], 1.0)) if row["reward/stopped"] and row["reward"] else 0.0
+            assert row["shaped_reward"] == pytest.approx(near, abs=1e-5)
 
 
 @pytest.mark.parametrize("wrong", ["activevln(stopped='stopped')", "activevln(warmup_steps=5)"])

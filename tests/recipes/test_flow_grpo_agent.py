@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
+from cohort.environments import Observation, Step
 from cohort.recipes.flow_grpo_agent import context_lengths
 from cohort.reductions.groups import group_sum
 from cohort.reductions.turns import turn_sizes
 from cohort.rollouts.batching import make_batch
-from cohort.types import Context
+from tests.environments.worlds import Worlds
 from tests.rollouts.test_runner import requests, runner
 from tests.traits import batch_for, gradients, with_leaves
 
@@ -64,22 +66,40 @@ def test_advantages_sum_to_0_over_trajectories_or_over_turns(seed: int) -> None:
         assert torch.equal(made.advantages, made["outcome_advantage"][:, None] * batch.mask)
 
 
+class Planner:
+    """Shows the question and what was found so far, anew every turn."""
+
+    def reset(self, row: Any, seed: int) -> str:
+        self.question, self.memory = str(row["prompt"]), []  # type: ignore[var-annotated]
+        return self.question
+
+    def step(self, message: Any) -> Step:
+        self.memory.append(len(self.memory))
+        done = len(self.memory) == 3
+        return Step(None if done else Observation(f"{self.question} {self.memory}", fresh=True), done=done)
+
+    def close(self) -> None: ...
+
+
 def test_the_length_of_a_turns_context_is_what_stood_before_it() -> None:
-    rollouts = runner().run(requests())
-    assert any(len(rollout.turns) > 1 for rollout in rollouts)
-    rebuilt = rollouts[0]
-    rollouts[0] = rebuilt.replace(
-        turns=tuple(
-            turn if k == 0 else replace(turn, context=Context((1,) * 5)) for k, turn in enumerate(rebuilt.turns)
-        )
-    )
+    rollouts = runner().run(requests()) + runner(Worlds(lambda k: Planner())).run(requests())
+    assert any(rollout.context.rebuilt for rollout in rollouts)
     made = context_lengths(make_batch(rollouts, {}), SimpleNamespace(rollouts=rollouts))  # type: ignore[arg-type]
     for i, rollout in enumerate(rollouts):
-        for k, turn in enumerate(rollout.turns):
-            own = 5 if i == 0 and k else len(rollout.request.context) + turn.start
-            assert made["prompt_length"][i, turn.start : turn.end].unique().tolist() == [own]
+        for turn in rollout.turns:
+            before = len(rollout.request.context) + turn.start if turn.context is None else len(turn.context)
+            if turn.context is not None or not rollout.context.rebuilt:
+                assert made["prompt_length"][i, turn.start : turn.end].unique().tolist() == [before]
     longest = int(made["prompt_length"].max())
     method = registry.method("flow-grpo-agent", max_prompt_length=longest - 1)
     kept = method.bind().assign(made.replace(logp=made["sampler_logp"])).loss_mask
     assert (made.mask & ~kept).any()
     assert torch.equal(kept, made.mask & (made["prompt_length"] < longest))
+
+
+def test_turns_in_contexts_of_their_own_are_one_trajectory() -> None:
+    (rollout,) = [r for r in runner(Worlds(lambda k: Planner())).run(requests()) if len(r.turns) == 3][:1]
+    batch = make_batch([rollout], {})
+    assert turn_sizes(batch["turn"], batch.mask)[1].tolist() == [3]
+    weights = registry.method("flow-grpo-agent").bind().weights(batch)
+    assert [weights[0, t.start : t.end].sum().item() for t in rollout.turns] == pytest.approx([1 / 3] * 3)

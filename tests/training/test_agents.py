@@ -126,6 +126,40 @@ def test_a_resumed_run_of_two_policies_ends_as_if_it_had_not_stopped(micro_root:
         assert whole == parts
 
 
+class Match:
+    """Two sides name a digit each; the larger one wins the point of the other."""
+
+    def reset(self, row: Any, seed: int) -> Observation:
+        self.row, self.named = row, []  # type: ignore[var-annotated]
+        return Observation(row["prompt"], agent="first")
+
+    def step(self, message: Any) -> Step:
+        said = message["content"].strip()
+        self.named.append(int(said) if said.isdigit() else -1)
+        if len(self.named) == 1:
+            return Step(Observation(self.row["prompt"], agent="second"))
+        won = float(self.named[0] > self.named[1]) - float(self.named[0] < self.named[1])
+        return Step(done=True, rewards={"first": won, "second": -won})
+
+    def close(self) -> None: ...
+
+
+class Matches(EnvironmentFactory):
+    def make(self, prompt: Prompt, n: int) -> Sequence[Any]:
+        return [Match() for _ in range(n)]
+
+
+def test_one_policy_plays_itself(micro_root: Path, tmp_path: Path) -> None:
+    given = options(micro_root, tmp_path / "run", environment=Matches, steps=2, group_size=4)
+    cohort.train("rae", **given)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        assert row["rollouts/trained"] > 0
+        # What one side wins the other loses, where both came to an end.
+        assert abs(row["reward/mean"]) <= max(abs(row["agent/first/reward"]), abs(row["agent/second/reward"])) + 1e-6
+    assert not (tmp_path / "run" / "final" / "agents").exists()
+
+
 @pytest.mark.parametrize(
     ("models", "says"),
     [

@@ -107,6 +107,16 @@ class GridWorld:
         self.size, self.radius, self.tolerance, self.most_steps, self.turns = size, radius, tolerance, most_steps, turns
         self.names = LANDMARKS[:landmarks]
 
+    @staticmethod
+    def rows() -> list[dict[str, Any]]:
+        """Worlds to train on."""
+        return [{"prompt": f"world {world}", "world": world} for world in range(1000)]
+
+    @staticmethod
+    def held_out_rows() -> list[dict[str, Any]]:
+        """Other worlds, to be measured on."""
+        return [{"prompt": f"world {world}", "world": world} for world in range(1000, 1100)]
+
     def reset(self, row: Mapping[str, Any], seed: int) -> str:
         """Lay the world out, and give the instruction."""
         rng = random.Random(int(row["world"]) if row.get("world") is not None else seed)

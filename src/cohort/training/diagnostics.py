@@ -26,6 +26,9 @@ def measured(
     for name in dict.fromkeys(name for r in sampled for name in r.components):
         values = [v for r in sampled if (v := r.components.get(name)) is not None]
         out[f"reward/{name}"] = sum(values) / len(values) if values else float("nan")
+    for agent in dict.fromkeys(r.agent for r in sampled if r.agent):
+        earned = [r.reward for r in sampled if r.agent == agent and r.scored]
+        out[f"agent/{agent}/reward"] = sum(earned) / len(earned) if earned else math.nan
     if sampled:
         lengths = everything.mask.sum(1).float()
         flat = group_flat(scored.rewards, scored.groups).float()
