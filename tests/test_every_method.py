@@ -32,6 +32,8 @@ JUDGES = {
     "ssl-sweet-spot": ["proximity"],
     "dagrpo": ["proximity"],
 }
+# The embedded model never learnt to read a draft: nothing that it says behind one is right, but some of it is short.
+REWARD = {"igrpo": ["task", "length"]}
 HYPER = {
     "arspo": "(maps=('identity', 'exp'))",
     "brpo": "(summaries=2, summary_tokens=8, closing=' = ')",
@@ -91,6 +93,8 @@ def test_it_trains_from_the_command_line(
         command += ["--pairs", str(with_columns(tmp_path / "pairs.jsonl"))] if name == "f-hal" else []
     elif name in JUDGES:
         command += ["--reward", "task"]
+    for reward in REWARD.get(name, []):
+        command += ["--reward", reward]
     for judge in JUDGES.get(name, []):
         command += ["--reward", f"0*{REWARDS}:{judge}"]
     command += ["--set", "eval_size=20", "--set", "tensorboard=false"]
