@@ -17,9 +17,6 @@ from cohort.signals.answers import answer_key
 from cohort.training.diagnostics import of_episodes
 from cohort.types import Context, Prompt, Request, Rollout
 
-# Metrics that are no shares.
-COUNTS = ("completion/length_mean", "episode/turns_mean", "tools/calls_mean")
-
 
 @dataclass
 class Evaluation:
@@ -135,11 +132,16 @@ def summarise(rollouts: Sequence[Rollout], samples: int) -> Evaluation:
             put(name, value)
     metrics = {name: float(np.mean(values)) for name, values in per_problem.items()}
     intervals = {
-        name: mean_interval(np.asarray(values, dtype=np.float64), shares=name not in COUNTS)
+        name: mean_interval(np.asarray(values, dtype=np.float64), shares=not counts(name))
         for name, values in per_problem.items()
     }
     unjudged = sum(math.isnan(r.accuracy) for r in rollouts)
     return Evaluation(metrics, intervals, len(problems), samples, list(rollouts), unjudged)
+
+
+def counts(name: str) -> bool:
+    """True for a metric that counts things; others are shares, where they lie between 0 and 1."""
+    return name.startswith(("completion/", "episode/", "tools/")) and name.endswith("_mean")
 
 
 def greedy(collector: Collector) -> Collector:
