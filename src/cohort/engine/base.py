@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cohort.types import Request
+from cohort.types.soft import SoftStep
 from cohort.types.support import Candidates, Rule
 
 
@@ -80,6 +81,8 @@ class Completion:
         policy_logp: log-probabilities under the policy, what the trainer's scoring gives for the same weights; None where
             that is `sampled_logp`: everywhere but for a request with a temperature of its own (`Request.processor`).
         stop: the stop string that ended it; None if none did.
+        soft: the soft steps among its tokens (the heaviest candidate of each), None for a discrete one; None if the request
+            has no mixer. Their log-probabilities are log densities.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -90,6 +93,7 @@ class Completion:
     candidates: list[Candidates] | None = None
     policy_logp: list[float] | None = None
     stop: str | None = None
+    soft: list[SoftStep | None] | None = None
 
 
 class Session(Protocol):

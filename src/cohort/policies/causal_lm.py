@@ -23,6 +23,7 @@ from cohort.policies.packing import Packed, pack, packs, pays
 from cohort.policies.renderer import PromptFormat, TextRenderer
 from cohort.policies.roles import Roles, has_adapter
 from cohort.policies.sequences import Sequences
+from cohort.policies.soft import mixture_of
 from cohort.policies.stream import serves, streamed
 from cohort.quiet import quiet_libraries
 from cohort.types import Context, Rollout
@@ -383,15 +384,31 @@ def forward(
     if mode == "shared":
         with streamed(base, row.layout) if activations == "stream" else packed(base, row.layout):
             positions = row.layout.positions()[None]
-            out = base.base_model(input_ids=row.ids[None], position_ids=positions, use_cache=False)
+            given = inputs(base, row.ids[None], row, [(0, step.place) for step in row.soft])
+            out = base.base_model(**given, position_ids=positions, use_cache=False)
         return out.last_hidden_state[0, row.source], None
     whole = [torch.cat([piece.context, piece.completion]) for piece in sequences.pieces]
     ids = torch.nn.utils.rnn.pad_sequence(whole, batch_first=True).to(row.ids.device)
+    given = inputs(base, ids, row, [(step.piece, step.at) for step in row.soft])
     if mode == "padded":
-        return base.base_model(input_ids=ids, use_cache=False).last_hidden_state[row.piece, row.place], None
-    out = scored(input_ids=ids, use_cache=False, output_hidden_states=states)
+        return base.base_model(**given, use_cache=False).last_hidden_state[row.piece, row.place], None
+    out = scored(**given, use_cache=False, output_hidden_states=states)
     hidden = out.hidden_states[-1][row.piece, row.place] if states else None
     return hidden, out.logits[row.piece, row.place]
+
+
+def inputs(base: Any, ids: Tensor, row: Packed, places: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+    """What the model reads: token ids [B, N], or, where a row has soft steps, embeddings with theirs at these places of it.
+
+    No gradient goes to what is mixed.
+    """
+    if not row.soft:
+        return {"input_ids": ids}
+    embed = base.get_input_embeddings()
+    out: Tensor = embed(ids)
+    found = torch.stack([mixture_of(embed, [soft.step], soft.mixer)[0] for soft in row.soft])
+    first, second = (torch.tensor(each, device=ids.device) for each in zip(*places, strict=True))
+    return {"inputs_embeds": out.index_put((first, second), found.to(out.dtype))}
 
 
 @torch.no_grad()

@@ -58,8 +58,11 @@ def statistics_of(
         temperature: the logits are divided by it, as when sampling; 1 leaves them.
         support: what the tokens were drawn over; None for the whole vocabulary.
     """
-    log_probs = scaled(logits, tokens, temperature, support).log_softmax(-1)
+    over = scaled(logits, tokens, temperature, support)
+    log_probs = over.log_softmax(-1)
     logp = log_probs.gather(-1, tokens[:, None])[:, 0]
+    if support is not None and support.soft is not None:
+        logp = support.softened(logp, over)
     return logp, entropy_of(log_probs, whole=support is None) if entropy else torch.zeros_like(logp)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,17 @@ from torch import Tensor
 from cohort.policies.attention import Layout, Range, Share
 from cohort.policies.sequences import Sequences
 from cohort.policies.trees import Node, paths, trees
+from cohort.types.soft import Mixer, SoftStep
+
+
+class SoftInput(NamedTuple):
+    """A soft step that is read: its place in a row; its piece, and where in it, context included; the step itself."""
+
+    place: int
+    piece: int
+    at: int
+    step: SoftStep
+    mixer: Mixer
 
 
 @dataclass(frozen=True)
@@ -23,6 +35,7 @@ class Packed:
         row, column: [M] where that token stands in a padded [n, T] result.
         piece, place: [M] of which piece it is, and where in it, context included, the token before it stands.
         tokens: [M] the completion tokens themselves.
+        soft: the steps that are read as mixtures of tokens.
     """
 
     ids: Tensor
@@ -33,11 +46,30 @@ class Packed:
     piece: Tensor
     place: Tensor
     tokens: Tensor
+    soft: tuple[SoftInput, ...] = ()
 
     def padded(self, flat: Tensor, count: int, width: int) -> Tensor:
         """[count, width, ...] of values [M, ...] of the completion tokens; 0 elsewhere."""
         out = flat.new_zeros(count, width, *flat.shape[1:])
         return out.index_put((self.row, self.column), flat)
+
+
+def _soft(sequences: Sequences) -> dict[int, dict[int, tuple[SoftStep, Mixer]]]:
+    """By piece and by place in it, context included, the soft steps that other tokens follow."""
+    out: dict[int, dict[int, tuple[SoftStep, Mixer]]] = {}
+    for i, piece in enumerate(sequences.pieces):
+        support = sequences.support[piece.row] if sequences.support else None
+        if support is None or support.mixer is None:
+            continue
+        for at in range(len(piece.completion) - 1):
+            step = support.soft_step(piece.start + at)
+            if step is not None:
+                out.setdefault(i, {})[len(piece.context) + at] = step
+    return out
+
+
+def _trees(sequences: Sequences) -> list[Node]:
+    return trees(sequences.pieces, {i: list(steps) for i, steps in _soft(sequences).items()})
 
 
 def pack(sequences: Sequences, device: torch.device) -> Packed:
@@ -46,7 +78,7 @@ def pack(sequences: Sequences, device: torch.device) -> Packed:
     The last token of a piece predicts nothing that is asked for, and is left out of the row.
     """
     pieces = sequences.pieces
-    roots = trees(pieces)
+    roots = _trees(sequences)
     shares, where = _lay(roots)
     if not roots:
         none = torch.empty(0, dtype=torch.int64, device=device)
@@ -54,11 +86,13 @@ def pack(sequences: Sequences, device: torch.device) -> Packed:
     total = shares[-1].end
     ids = torch.empty(total, dtype=torch.int64)
     source, index, tokens = [], [], []
+    steps, soft = _soft(sequences), []
     for i, nodes in paths(roots).items():
         context, completion = pieces[i].context, pieces[i].completion
         length = len(context) + len(completion) - 1
         places = torch.cat([torch.arange(len(node)) + where[id(node)] for node in nodes])[:length]
         ids[places] = torch.cat([context, completion[:-1]])
+        soft += [SoftInput(int(places[at]), i, at, *step) for at, step in steps.get(i, {}).items()]
         column = torch.arange(len(completion))
         source.append(places[len(context) - 1 :])
         row, which = torch.full_like(column, pieces[i].row), torch.full_like(column, i)
@@ -74,6 +108,7 @@ def pack(sequences: Sequences, device: torch.device) -> Packed:
         which,
         before,
         torch.cat(tokens).to(device),
+        tuple(soft),
     )
 
 
@@ -119,7 +154,7 @@ def pays(sequences: Sequences, hidden: int) -> bool:
     """
     pieces = sequences.pieces
     padded = max((piece.length for piece in pieces), default=0) * len(pieces)
-    roots = trees(pieces)
+    roots = _trees(sequences)
     shares, _ = _lay(roots)
     held = (shares[-1].end if shares else 0) + len(pieces)
     saved = (padded - held) * 72 * hidden**2 / OPERATIONS
@@ -136,7 +171,7 @@ def packs(sequences: Sequences, max_tokens: int) -> list[Tensor]:
     # Of each row, the nodes of its pieces and its first one's root; in the order of the trees, rows of no tokens last.
     nodes: dict[int, dict[int, Node]] = {}
     root: dict[int, int] = {}
-    for i, path in paths(trees(pieces)).items():
+    for i, path in paths(_trees(sequences)).items():
         nodes.setdefault(pieces[i].row, {}).update((id(node), node) for node in path)
         root.setdefault(pieces[i].row, id(path[0]))
     # Of each piece the last token, which no node has.

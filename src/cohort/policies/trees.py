@@ -6,7 +6,7 @@ with one header are the same to it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -40,14 +40,21 @@ class Node:
         return self.stop - self.start
 
 
-def trees(pieces: Sequence[Piece]) -> list[Node]:
+def trees(pieces: Sequence[Piece], own: Mapping[int, Sequence[int]] | None = None) -> list[Node]:
     """The roots of trees of pieces (those without a completion left out), in the order of their first members.
 
     A sequence is a piece's context and completion but for the last token, which predicts nothing that is asked for. Pieces of
     one context share it; where further tokens are common to some, those are shared if that saves enough of them (`BRANCH`).
+
+    Args:
+        own: by piece, places in it (context included) where something of its own is read, whatever its token is.
     """
     some = [i for i, piece in enumerate(pieces) if len(piece.completion)]
     rows = {i: torch.cat([pieces[i].context, pieces[i].completion[:-1]]).numpy() for i in some}
+    last = 0
+    for i, places in (own or {}).items():
+        rows[i][list(places)] = np.arange(last - len(places), last)
+        last -= len(places)
     names = {i: pieces[i].context.numpy().tobytes() for i in some}
     # In the order of their tokens, those that begin alike stand together.
     order = sorted(some, key=lambda i: (rows[i].astype(">i8").tobytes(), i))

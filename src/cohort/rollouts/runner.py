@@ -31,6 +31,7 @@ from cohort.rollouts.episode import Episode, EpisodeError, Limits, begin, why
 from cohort.types import Request, Rollout, Segment
 from cohort.types.policy import Policy
 from cohort.types.rollout import over_parts
+from cohort.types.soft import Mixer
 from cohort.types.support import Candidates, Support
 
 
@@ -170,13 +171,13 @@ class _Run:
         self.last[id(episode)] = number
         tokens = episode.actions[episode.start :]
         text = self.runner.text([*tokens, *completion.tokens], completion.finished, completion.stop)
-        episode.drawn(self._segment(completion), text, completion.finished, self.renderer)
+        episode.drawn(self._segment(completion, episode.request.mixer), text, completion.finished, self.renderer)
         if episode.status is None:
             self._ask(episode, "step", episode.said)
         else:
             self._end(episode)
 
-    def _segment(self, completion: Completion) -> Segment:
+    def _segment(self, completion: Completion, mixer: Mixer | None) -> Segment:
         logp = completion.sampled_logp if completion.policy_logp is None else completion.policy_logp
         rule = self.runner.sampling.rule(self.renderer.stop_ids)
         sets: list[Candidates | None] | None = None if completion.candidates is None else [*completion.candidates]
@@ -184,7 +185,9 @@ class _Run:
             tuple(completion.tokens),
             logp=tuple(logp),
             entropy=tuple(completion.entropy),
-            support=None if rule.free and sets is None else Support(rule, sets),
+            support=None
+            if rule.free and sets is None and mixer is None
+            else Support(rule, sets, completion.soft, mixer),
             version=self.runner.version,
         )
 

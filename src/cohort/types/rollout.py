@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cohort.errors import UsageError
 from cohort.types.context import Context
+from cohort.types.soft import Mixer
 from cohort.types.support import Support, concatenated
 
 Message = dict[str, Any]
@@ -156,6 +157,7 @@ class Request:
         history: what already stands there; the policy continues after it.
         meta: what the method that made the request wants to find again at the rollout (exit position, hint level).
         processor: changes the temperature of every token; None draws all at that of the call.
+        mixer: draws its steps as soft ones until they end; None draws tokens.
         environment_seed: rollouts of one prompt with the same one meet the same environment.
         parent: id of the rollout that the history was taken from; None if it is a beginning.
         turns: of the history, those that are over, with their environment's answer.
@@ -169,6 +171,7 @@ class Request:
     history: tuple[Segment, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
     processor: Processor | None = None
+    mixer: Mixer | None = None
     environment_seed: int = 0
     parent: str | None = None
     turns: tuple[Turn, ...] = ()

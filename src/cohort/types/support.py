@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cohort.types.soft import Mixer, SoftStep
+
 # Tokens that could be drawn in place of one: ascending token ids (int32) or, where that takes less room, the bits of the
 # whole vocabulary as numpy packs them (uint8).
 Candidates = np.ndarray[Any, Any]
@@ -73,18 +75,34 @@ class Support:
 
     Attributes:
         candidates: L sets, None for a token that nothing was left out for (or that was not drawn); None if that holds for all.
+        soft: L soft steps, None for a discrete token; None if all are discrete. mixer: how the soft ones were drawn.
     """
 
     rule: Rule
     candidates: list[Candidates | None] | None = None
+    soft: list[SoftStep | None] | None = None
+    mixer: Mixer | None = None
 
     def cut(self, count: int) -> Support:
         """That of the first `count` tokens."""
-        return Support(self.rule, None if self.candidates is None else self.candidates[:count])
+        candidates, soft = (None if each is None else each[:count] for each in (self.candidates, self.soft))
+        return Support(self.rule, candidates, soft, self.mixer)  # type: ignore[arg-type]
+
+    def soft_step(self, place: int) -> tuple[SoftStep, Mixer] | None:
+        """The soft step at a place, and how it was drawn; None if the token there is discrete."""
+        step = None if self.soft is None else self.soft[place]
+        return None if step is None or self.mixer is None else (step, self.mixer)
 
     def state(self) -> dict[str, Any]:
         """As tensors and numbers, for a checkpoint."""
-        rule = {"bias": dict(self.rule.bias), "min": self.rule.min_new_tokens, "stops": sorted(self.rule.stop_ids)}
+        rule: dict[str, Any] = {"bias": dict(self.rule.bias), "min": self.rule.min_new_tokens}
+        rule["stops"] = sorted(self.rule.stop_ids)
+        if self.soft is not None and self.mixer is not None:
+            steps = [(at, step) for at, step in enumerate(self.soft) if step is not None]
+            rule["mixer"] = self.mixer.state()
+            rule["soft"] = torch.tensor([len(self.soft), *(at for at, _ in steps)], dtype=torch.int32)
+            rule["soft_ids"] = torch.from_numpy(np.stack([step.ids for _, step in steps]))
+            rule["soft_scores"] = torch.from_numpy(np.stack([step.scores for _, step in steps]))
         if self.candidates is None:
             return {**rule, "kept": None}
         # Checkpoints call them "kept". One tensor of bytes: -1 for None, -2 - n for n bytes of bits, n for n token ids.
@@ -97,15 +115,24 @@ class Support:
     def of_state(cls, state: Mapping[str, Any]) -> Support:
         """What `state` gave."""
         rule = Rule(dict(state["bias"]), int(state["min"]), frozenset(state["stops"]))
+        soft: list[SoftStep | None] | None = None
+        mixer = Mixer.of_state(state["mixer"]) if "mixer" in state else None
+        if mixer is not None:
+            length, *places = state["soft"].tolist()
+            soft = [None] * length
+            for at, *step in zip(
+                places, state["soft_ids"].cpu().numpy(), state["soft_scores"].cpu().numpy(), strict=True
+            ):
+                soft[at] = SoftStep(*step)
         if state["kept"] is None:
-            return cls(rule)
+            return cls(rule, None, soft, mixer)
         data, at = state["kept"].cpu().numpy(), 0
         candidates: list[Candidates | None] = []
         for size in state["sizes"].tolist():
             length = 0 if size == -1 else -2 - size if size < 0 else 4 * size
             held, at = data[at : at + length], at + length
             candidates.append(None if size == -1 else held if size < 0 else held.view(np.int32))
-        return cls(rule, candidates)
+        return cls(rule, candidates, soft, mixer)
 
 
 def concatenated(parts: Sequence[tuple[int, Support | None]]) -> Support | None:
@@ -118,7 +145,13 @@ def concatenated(parts: Sequence[tuple[int, Support | None]]) -> Support | None:
         candidates = []
         for length, support in parts:
             candidates += [None] * length if support is None or support.candidates is None else support.candidates
-    return Support(supports[-1].rule, candidates)
+    soft: list[SoftStep | None] | None = None
+    mixers = [support.mixer for support in supports if support.mixer is not None]
+    if mixers:
+        soft = []
+        for length, support in parts:
+            soft += [None] * length if support is None or support.soft is None else support.soft
+    return Support(supports[-1].rule, candidates, soft, mixers[-1] if mixers else None)
 
 
 @dataclass(frozen=True)
@@ -129,12 +162,14 @@ class Flat:
         rules: distinct rules; rule: [M] int64, which of them holds for each token, -1 for none.
         column: [M] int64, place of each token in its completion.
         candidates: M sets, or None; None if no token has one.
+        soft: M soft steps, or None, and how each was drawn; None if all tokens are discrete.
     """
 
     rules: tuple[Rule, ...]
     rule: Tensor
     column: Tensor
     candidates: list[Candidates | None] | None
+    soft: list[tuple[SoftStep, Mixer] | None] | None = None
 
     @classmethod
     def of(cls, supports: Sequence[Support | None], row: Tensor, column: Tensor) -> Flat | None:
@@ -152,12 +187,31 @@ class Flat:
             sets = [None if support is None else support.candidates for support in supports]
             places = zip(row.tolist(), column.tolist(), strict=True)
             candidates = [None if (own := sets[i]) is None else own[j] for i, j in places]
-        return cls(tuple(rules), torch.tensor(which, device=row.device)[row], column, candidates)
+        soft: list[tuple[SoftStep, Mixer] | None] | None = None
+        if any(support is not None and support.mixer is not None for support in supports):
+            places = zip(row.tolist(), column.tolist(), strict=True)
+            soft = [None if (own := supports[i]) is None else own.soft_step(j) for i, j in places]
+        return cls(tuple(rules), torch.tensor(which, device=row.device)[row], column, candidates, soft)
 
     def part(self, start: int, stop: int) -> Flat:
         """That of tokens start .. stop - 1."""
         candidates = None if self.candidates is None else self.candidates[start:stop]
-        return Flat(self.rules, self.rule[start:stop], self.column[start:stop], candidates)
+        soft = None if self.soft is None else self.soft[start:stop]
+        return Flat(self.rules, self.rule[start:stop], self.column[start:stop], candidates, soft)
+
+    def softened(self, logp: Tensor, logits: Tensor) -> Tensor:
+        """[M] log-probabilities, with log densities in place of those of soft steps, from logits [M, V]."""
+        mixers: dict[Mixer, list[int]] = {}
+        for at, step in enumerate(self.soft or ()):
+            if step is not None:
+                mixers.setdefault(step[1], []).append(at)
+        for mixer, places in mixers.items():
+            steps = [step[0] for at in places if (step := (self.soft or [])[at]) is not None]
+            at = torch.tensor(places, device=logits.device)
+            ids, scores = mixed(steps, logits.device)
+            own = mixer.logp(logits[at].gather(1, ids), scores)
+            logp = logp.index_put((at,), own.to(logp.dtype))
+        return logp
 
     def apply(self, logits: Tensor, tokens: Tensor) -> Tensor:
         """[M, V] logits with what was added to them; -inf where a token could not be drawn. The tokens [M] themselves could.
@@ -171,6 +225,12 @@ class Flat:
             out = excluded(self.candidates, logits.shape[1], logits.device).scatter_(1, tokens[:, None], False)
             logits = logits.masked_fill(out, -torch.inf)
         return logits
+
+
+def mixed(steps: Sequence[SoftStep], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """(ids int64, scores) [n, K] of soft steps of one mixer."""
+    ids, scores = (torch.from_numpy(np.stack(each)).to(device) for each in zip(*steps, strict=True))
+    return ids.to(torch.int64), scores
 
 
 def candidate_sets(keep: Tensor) -> list[Candidates]:

@@ -1,25 +1,37 @@
 import torch
 
-from cohort.recipes.soft_grpo import density, mixture, perturb, soft_logp
+from cohort.policies.head import statistics_of
+from cohort.types.soft import Mixer, SoftStep, density, mixture, perturb
+from cohort.types.support import Flat, Rule
 from tests.golden.runner import make_batch
 
-NAMES = ("noise_clamp", "log_prob_cut", "prob_eps")
+SOFT = ("soft", "topk_ids", "topk_perturbed")
 
 
 def batch(case):
-    """The log-probabilities of discrete steps follow from the logits, and so does the gradient."""
+    """The log-probabilities are those of the policy's own scoring, over its logits; so is the gradient."""
     inputs = dict(case["inputs"])
+    soft, ids, scores = (torch.tensor(inputs.pop(name)) for name in SOFT)
     made, leaves = make_batch({"tokens": inputs.pop("labels"), **inputs})
-    labels = made._tokens["token_ids"]
-    return made.with_tokens(logp=leaves["logits"].log_softmax(-1).gather(-1, labels[..., None])[..., 0]), leaves
+    config = case["config"]
+    mixer = Mixer(
+        noise_clamp=tuple(config["noise_clamp"]), log_prob_cut=config["log_prob_cut"], prob_eps=config["prob_eps"]
+    )
+    steps = [
+        (SoftStep(k.int().numpy(), g.double().numpy()), mixer) if is_soft else None
+        for is_soft, k, g in zip(soft.flatten().tolist(), ids.flatten(0, 1), scores.flatten(0, 1), strict=True)
+    ]
+    none = torch.zeros(len(steps), dtype=torch.int64)
+    labels = made._tokens["token_ids"].flatten()
+    logp, _ = statistics_of(
+        leaves["logits"].flatten(0, 1), labels, 1.0, False, Flat((Rule(),), none, none, None, steps)
+    )
+    return made.with_tokens(logp=logp.view(soft.shape)), leaves
 
 
-def _logp(run):
-    how = {name: run.config[name] for name in NAMES}
-    return torch.where(run.trained.mask, soft_logp(run.trained, **how), 0.0)
-
-
-OUTPUTS = {"logp": _logp}
+OUTPUTS = {"logp": lambda run: run.trained.logp}
+# They say how steps are drawn and scored, which is the policy's; see `batch`.
+IGNORE = ("noise_clamp", "log_prob_cut", "prob_eps")
 
 
 def KIND_rollout(case):
@@ -32,16 +44,5 @@ def KIND_rollout(case):
     return {"noise": noise, "perturbed": perturbed, "weights": weights, "logp": logp}
 
 
-def random_fields(batch, generator):
-    """Soft steps with two of three tokens as candidates, as an engine would report them."""
-    shape = batch.mask.shape
-
-    def normal(*size):
-        return torch.randn(*shape, *size, generator=generator, dtype=batch.dtype)
-
-    ids = torch.rand(*shape, 3, generator=generator).argsort(-1)[..., :2]
-    logits = normal(3)
-    log_probs = logits.gather(-1, ids).log_softmax(-1)
-    soft = torch.rand(shape, generator=generator) < 0.6
-    perturbed = log_probs + normal(2)
-    return batch.with_tokens(logits=logits, soft=soft, topk_ids=ids, topk_perturbed=perturbed)
+TRAIN = {"thought": True}
+HYPER_TRAIN = "(candidates=3, end_of_thinking='~', gumbel_temperature=0.1)"

@@ -85,8 +85,11 @@ class CachedDecoder:
                 cache.batch_select_indices(kept)
                 alive, mask, chosen = alive[kept], mask[kept], chosen[kept]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            embed = self.policy.base.get_input_embeddings()
+            read = drawing.inputs(alive, chosen, embed)
+            given = {"input_ids": chosen[:, None]} if read is None else {"inputs_embeds": read[:, None]}
             logits = self.policy.model(
-                input_ids=chosen[:, None],
+                **given,
                 attention_mask=mask,
                 position_ids=mask.sum(1, keepdim=True) - 1,
                 past_key_values=cache,

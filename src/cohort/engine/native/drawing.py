@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,10 +15,14 @@ from torch.nn.functional import pad
 from cohort.engine.base import Completion, Sampling, context_of
 from cohort.engine.stopping import StopStrings
 from cohort.engine.truncation import allowed, draw
+from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.diverging import diverged, first_not_finite
 from cohort.policies.head import entropy_of
+from cohort.policies.soft import mixture_of
+from cohort.seeds import derive
 from cohort.types import Processor, Request
+from cohort.types.soft import SoftStep
 from cohort.types.support import Candidates, Rule, candidate_sets
 
 
@@ -85,6 +89,46 @@ def _reheated(logits: Tensor, log_probs: Tensor, temperature: float, factor: Ten
     return torch.where(factor.isnan()[:, None], log_probs, (logits / own[:, None]).log_softmax(-1))
 
 
+class SoftDrawing:
+    """The soft steps of a request.
+
+    Attributes:
+        steps: those so far, None for discrete ones.
+    """
+
+    def __init__(self, request: Request, most: int) -> None:
+        assert request.mixer is not None
+        if any(segment.support is not None and segment.support.soft is not None for segment in request.history):
+            raise UsageError(
+                "a rollout of soft steps cannot be gone on from: take an environment of one turn, and a method that draws "
+                "whole rollouts"
+            )
+        self.mixer, self.over = request.mixer, False
+        # A stream of its own beside that of discrete tokens.
+        stream = np.random.Generator(np.random.Philox(derive(request.seed, "soft")))
+        self.uniforms = torch.from_numpy(stream.random((most, self.mixer.candidates)))
+        self.steps: list[SoftStep | None] = []
+        self.tail: list[int] = []
+
+    def step(self, logits: Tensor, token: Tensor, logp: Tensor) -> tuple[Tensor, Tensor]:
+        """The next step from logits [V] of what can be drawn: its heaviest token and log density; or, where soft steps are
+        over, the token and log-probability that were drawn."""
+        if self.over:
+            self.steps.append(None)
+            return token, logp
+        count = min(self.mixer.candidates, len(logits))
+        best, ids = logits.topk(count)
+        uniforms = self.uniforms[len(self.steps), :count].to(logits).clamp(min=1e-12, max=1 - 1e-7)
+        scores = self.mixer.draw(best, uniforms)
+        order = scores.argsort(descending=True, stable=True)
+        best, ids, scores = best[order], ids[order], scores[order]
+        self.steps.append(SoftStep(ids.to(torch.int32).cpu().numpy(), scores.float().cpu().numpy()))
+        end = self.mixer.end
+        self.tail = [*self.tail, int(ids[0])][-max(1, len(end)) :]
+        self.over = bool(end) and tuple(self.tail) == end
+        return ids[0], self.mixer.logp(best, scores.float())
+
+
 class Drawing:
     """The tokens drawn so far for the requests of a session."""
 
@@ -102,6 +146,8 @@ class Drawing:
         self.numbers = torch.empty(4, 0, 0, dtype=dtype, device=device)
         self.finished = torch.empty(0, dtype=torch.bool, device=device)
         self.candidates: list[list[Candidates]] = []
+        # Of requests whose steps are soft.
+        self.soft: list[SoftDrawing | None] = []
         self.strings = StopStrings(policy.renderer, sampling.stop) if sampling.stop else None
         self.add(requests)
 
@@ -131,6 +177,7 @@ class Drawing:
                 torch.cat([getattr(self, name), torch.tensor(values, dtype=torch.int64, device=self.device)]),
             )
         self.candidates += [[] for _ in requests]
+        self.soft += [SoftDrawing(request, most) if request.mixer is not None else None for request in requests]
         if self.strings is not None:
             self.strings.add_requests(more)
 
@@ -140,6 +187,8 @@ class Drawing:
         column = self.before[owner] + count
         factors = functools.partial(self._factors, owner) if self.processors else None
         drawn = pick(logits, self.uniforms[owner, count], self.sampling, rule=self.rule, column=column, factors=factors)
+        if any(self.soft):
+            drawn = self._soften(drawn, logits, column, owner)
         self.tokens[owner, count] = drawn.token
         self.numbers[:, owner, count] = torch.stack([drawn.logp, drawn.sampled_logp, drawn.entropy, drawn.policy_logp])
         self.count[owner] = count + 1
@@ -155,6 +204,31 @@ class Drawing:
             stopped = stopped | torch.tensor(ends, device=stopped.device)
         self.finished[owner] = stopped
         return drawn.token, stopped | (count + 1 >= self.limits[owner])
+
+    def _soften(self, drawn: Drawn, logits: Tensor, column: Tensor, owner: Tensor) -> Drawn:
+        """What was drawn, with soft steps where requests have them."""
+        over = self.rule.apply(logits if logits.dtype == torch.float64 else logits.float(), column)
+        over = over / (1.0 if self.sampling.greedy else self.sampling.temperature)
+        if drawn.candidates is not None:
+            over = over.masked_fill(~drawn.candidates, -torch.inf)
+        token, logp = drawn.token.clone(), drawn.sampled_logp.clone()
+        for row, place in enumerate(owner.tolist()):
+            soft = self.soft[place]
+            if soft is not None:
+                token[row], logp[row] = soft.step(over[row], token[row], logp[row])
+        raw = over.log_softmax(-1).gather(1, token[:, None])[:, 0]
+        return drawn._replace(token=token, logp=raw, sampled_logp=logp, policy_logp=logp)
+
+    def inputs(self, owner: Tensor, last: Tensor, embed: Any) -> Tensor | None:
+        """[B, d] what the model reads next of requests [B] `owner` after tokens [B] `last`; None if those are all tokens."""
+        if not any(self.soft):
+            return None
+        out: Tensor = embed(last).clone()
+        for row, place in enumerate(owner.tolist()):
+            soft = self.soft[place]
+            if soft is not None and soft.steps and soft.steps[-1] is not None:
+                out[row] = mixture_of(embed, [soft.steps[-1]], soft.mixer)[0]
+        return out
 
     def _factors(self, owner: Tensor, entropy: Tensor) -> Tensor:
         """[B] what the processors of the requests [B] `owner` multiply the temperature by; NaN where there is none."""
@@ -184,4 +258,5 @@ class Drawing:
             candidates=self.candidates[place] if self.sampling.truncated else None,
             policy_logp=policy if self.processors else None,
             stop=None if self.strings is None else self.strings.found[place],
+            soft=None if (soft := self.soft[place]) is None else soft.steps,
         )

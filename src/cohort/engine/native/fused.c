@@ -79,6 +79,7 @@ typedef struct {
     /* Of each row: its token; its context; its own sequence, and the tokens of that up to it, itself included. */
     const integer *token, *home, *sequence, *drawn;
     const integer *lengths; /* [contexts] tokens */
+    const float *inputs;    /* [rows, hidden] what is read instead of the tokens, or null */
     const Cache *caches;
     float *logits;  /* [rows, vocabulary], or null: keys and values are all that is wanted */
     float *space;   /* see `space_of` */
@@ -498,7 +499,9 @@ void step(const Model *m, const State *s, integer threads) {
             for (integer column = 0; column < columns; column++)
                 for (integer i = part * LINE; i < m->hidden && i < (part + 1) * LINE; i++)
                     x[(column / LANES * m->hidden + i) * LANES + column % LANES] =
-                        column < rows ? m->embedding[s->token[column] * m->hidden + i] : 0.0f;
+                        column >= rows ? 0.0f
+                        : s->inputs    ? s->inputs[column * m->hidden + i]
+                                       : m->embedding[s->token[column] * m->hidden + i];
         for (integer i = 0; i < m->count; i++) {
             const Layer *l = m->layers + i;
             const int more = s->logits || i + 1 < m->count;

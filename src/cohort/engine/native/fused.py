@@ -71,7 +71,7 @@ class _Cache(Structure):
 
 class _State(Structure):
     _fields_ = [
-        *((name, c_void_p) for name in ("token", "home", "sequence", "drawn", "lengths")),
+        *((name, c_void_p) for name in ("token", "home", "sequence", "drawn", "lengths", "inputs")),
         ("caches", POINTER(_Cache)),
         *((name, c_void_p) for name in ("logits", "space", "order")),
         *((name, c_int64) for name in ("rows", "contexts", "room", "deep", "shared_room", "shared_deep")),
@@ -215,7 +215,8 @@ class FusedStep:
         logits = torch.empty(len(decoder.last), self.model.head.n, dtype=torch.float32)
         self._turn(decoder.most_tokens)
         where = (decoder.last, decoder.home, decoder.everyone, decoder.count)
-        self._run(where, decoder.prefixes.lengths, decoder.own, decoder.prefixes.stacked, logits)
+        read = None if decoder.inputs is None else decoder.inputs.contiguous()
+        self._run(where, decoder.prefixes.lengths, decoder.own, decoder.prefixes.stacked, logits, read)
         return logits
 
     def begin(self, context: int) -> int:
@@ -252,6 +253,7 @@ class FusedStep:
         own: Caches,
         shared: Caches | None,
         logits: Tensor | None,
+        inputs: Tensor | None = None,
     ) -> None:
         """Read the tokens of rows.
 
@@ -260,6 +262,7 @@ class FusedStep:
             lengths: [M] int64 tokens of the contexts.
             own, shared: by layer keys and values of the sequences and of the contexts, if those have any tokens.
             logits: [B, V], written over.
+            inputs: [B, d] what is read instead of the tokens.
         """
         for layer, cache in enumerate(self.caches):
             cache.keys, cache.values = (x.data_ptr() for x in own[layer])
@@ -273,6 +276,7 @@ class FusedStep:
             sequence=sequence,
             drawn=drawn,
             lengths=lengths.data_ptr(),
+            inputs=None if inputs is None else inputs.data_ptr(),
             caches=self.caches,
             logits=None if logits is None else logits.data_ptr(),
             order=order.data_ptr(),

@@ -40,6 +40,7 @@ class Rows(Protocol):
         prefixes: the contexts.
         own: by layer, keys and values of the rows' own tokens.
         most_tokens: of a context and what follows it.
+        inputs: [B, d] what is read instead of the last tokens; None if nothing is.
     """
 
     last: Tensor
@@ -48,6 +49,7 @@ class Rows(Protocol):
     everyone: Tensor
     own: list[tuple[Tensor, Tensor]]
     most_tokens: int
+    inputs: Tensor | None
 
     @property
     def prefixes(self) -> Stored: ...
@@ -177,6 +179,8 @@ class PlainStep:
         if columns > rows:
             tokens, positions = (nn.functional.pad(x, (0, columns - rows)) for x in (tokens, positions))
         embedded = self.embedding(tokens)
+        if decoder.inputs is not None:
+            embedded = nn.functional.pad(decoder.inputs, (0, 0, 0, columns - rows))
         x = embedded.t().contiguous()
         # Queries, keys and values of a layer lie in one block and are turned in one go: queries are scaled with it, and values
         # turned by nothing.

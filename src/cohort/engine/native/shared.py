@@ -91,6 +91,8 @@ class SharedDecoder:
         self.graphs = graphs
         self.flash = flash if flash is not None and flash.works else None
         self.steps: Steps | None = None
+        # What rows read in the step, where that is not their last tokens.
+        self.inputs: Tensor | None = None
         # Of the step: what rows do not see, by window.
         self.unseen: dict[int | None, Tensor | None] = {}
         self.stepping = kind(self.base) if kind is not None else None
@@ -237,7 +239,8 @@ class SharedDecoder:
     def _keep(self, rows: list[int]) -> None:
         """Keep what rows that end have stored: another request may go on from there."""
         for row in map(self._row, rows):
-            if row.behind:
+            # What was read of soft steps is not what their tokens say.
+            if row.behind and self.requests[int(self.owner[row.row])].mixer is None:
                 self.kept.add(int(self.owner[row.row]), row, self.own, self.prefixes)
 
     def _sweep(self) -> None:
@@ -276,7 +279,8 @@ class SharedDecoder:
     def _forward(self) -> Tensor:
         """Logits [B, V] after the last token of every row; the next call may overwrite them."""
         self._grow()
-        if self.graphs is None:
+        self.inputs = self.drawing.inputs(self.owner, self.last, self.base.get_input_embeddings())
+        if self.graphs is None or self.inputs is not None:
             return self._logits()
         if self.steps is None:
             self.steps = Steps(self.graphs)
@@ -287,7 +291,8 @@ class SharedDecoder:
         self.unseen = {}
         if self.stepping is not None:
             return self.stepping(self)
-        out = self.base.base_model(input_ids=self.last[None], position_ids=self.positions()[None], use_cache=False)
+        given = {"input_ids": self.last[None]} if self.inputs is None else {"inputs_embeds": self.inputs[None]}
+        out = self.base.base_model(**given, position_ids=self.positions()[None], use_cache=False)
         return self.head(out.last_hidden_state[0])
 
     def positions(self) -> Tensor:

@@ -217,6 +217,8 @@ class VLLMEngine:
             raise UsageError(
                 "the method draws every token at a temperature of its own, which vLLM cannot: use --engine native"
             )
+        if request.mixer is not None:
+            raise UsageError("the method draws soft steps, which vLLM cannot: use --engine native")
         tokens = context_of(request)
         if backend.longest is not None and len(tokens) + request.max_new_tokens > backend.longest:
             raise UsageError(
