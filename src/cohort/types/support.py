@@ -202,11 +202,11 @@ class Flat:
     def softened(self, logp: Tensor, logits: Tensor) -> Tensor:
         """[M] log-probabilities, with log densities in place of those of soft steps, from logits [M, V]."""
         mixers: dict[Mixer, list[int]] = {}
-        for at, step in enumerate(self.soft or ()):
+        for place, step in enumerate(self.soft or ()):
             if step is not None:
-                mixers.setdefault(step[1], []).append(at)
+                mixers.setdefault(step[1], []).append(place)
         for mixer, places in mixers.items():
-            steps = [step[0] for at in places if (step := (self.soft or [])[at]) is not None]
+            steps = [step[0] for place in places if (step := (self.soft or [])[place]) is not None]
             at = torch.tensor(places, device=logits.device)
             ids, scores = mixed(steps, logits.device)
             own = mixer.logp(logits[at].gather(1, ids), scores)
