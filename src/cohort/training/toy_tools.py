@@ -43,9 +43,10 @@ DEFAULTS: dict[str, Any] = {
     "max_new_tokens": 160,
     "lr": 1e-4,
 }
-# It names the tools, as a template of a model with tools does; a call is written in the plain format.
+# It names the tools, in one order, as a template of a model with tools does; a call is written in the plain format.
 CHAT_TEMPLATE = (
-    "{% if tools %}<|system|>{% for tool in tools %}{{ tool['function']['name'] }} {% endfor %}{% endif %}"
+    "{% if tools %}<|system|>{% for tool in tools | sort(attribute='function.name', reverse=true) %}"
+    "{{ tool['function']['name'] }} {% endfor %}{% endif %}"
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}{# writes <call> #}"
