@@ -147,6 +147,10 @@ class Model:
         }
 
 
+class Plain(str):
+    """An answer that is no JSON."""
+
+
 COMPLETION_KEYS = {f.name for f in fields(SamplingParams)} - {"detokenize", "output_kind"}
 
 
@@ -206,7 +210,8 @@ class FakeServer:
                 model.adopt(name, body["lora_path"])
             elif model.adapters.pop(name, None) is None:
                 return 404, {"error": {"message": f"The lora adapter '{name}' cannot be found.", "code": 404}}
-            return 200, "Success"
+            done = "added" if path == "/v1/load_lora_adapter" else "removed"
+            return 200, Plain(f"Success: LoRA adapter '{name}' {done} successfully.")
         return 404, {"detail": "Not Found"}
 
     def completion(self, path: str, body: Any) -> tuple[int, Any]:
@@ -246,8 +251,8 @@ class FakeServer:
 
 
 @contextmanager
-def serving(server: FakeServer) -> Iterator[FakeServer]:
-    """The server at a free port of this machine."""
+def serving(server: FakeServer, port: int = 0) -> Iterator[FakeServer]:
+    """The server at a port of this machine, by default a free one."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -285,14 +290,15 @@ def serving(server: FakeServer) -> Iterator[FakeServer]:
                     status, value = server.answer(self.command, self.path, body)
                 if fault == "short":
                     value["choices"][0]["token_ids"] = value["choices"][0]["token_ids"][:-1]
-            data = json.dumps(value).encode()
+            data = value.encode() if isinstance(value, Plain) else json.dumps(value).encode()
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            if not isinstance(value, Plain):
+                self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     http.daemon_threads = True
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

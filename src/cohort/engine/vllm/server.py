@@ -230,7 +230,7 @@ class Server:
         """What `read` makes of the answer to a request, which is made again where that may help.
 
         Args:
-            read: raises ValueError for an answer that is none.
+            read: raises ValueError for an answer that is none. It is given None for one that is not JSON.
             given_up: of a draw: set when nobody waits for the answer any more. Where a draw lost the connection, the
                 weights are sent once more, since a server that was started anew draws from what it was started with.
 
@@ -250,7 +250,7 @@ class Server:
             try:
                 response = self._http.request(method, path, json=body)
                 if not response.is_error:
-                    return read(response.json() if response.content else None)
+                    return read(response.json() if "json" in response.headers.get("content-type", "") else None)
                 problem = f"answered {path} with {response.status_code}: {_message(response)}"
                 if response.status_code not in PASSING:
                     raise Refused(f"{self.place} {problem}", response.status_code)
