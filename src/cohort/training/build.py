@@ -231,10 +231,12 @@ def make_collector(
     policy: CausalLM | AgentPolicies,
     grader: Grader,
     environments: EnvironmentFactory | None = None,
+    *,
+    log: Log = lambda _: None,
 ) -> Collector:
-    """Policy, engine, grader and what answers the policy, put together for sampling."""
+    """Policy, engine, grader and what answers the policy, put together for sampling; `log` as of `make_engine`."""
     sampling = make_sampling(config, policy.renderer, policy.vocabulary)
-    engine = make_engine(config, policy, sampling)
+    engine = make_engine(config, policy, sampling, log)
     return Collector(
         policy,
         engine,
@@ -354,7 +356,7 @@ def prepare(
         check_columns(method, config, grader, [], [prompt.row for prompt in eval_prompts], own=names)
         log_inapplicable(grader, prompts, source, log)
         log_inapplicable(grader, eval_prompts, eval_source, log)
-        collector = make_collector(config, policy, grader, environments)
+        collector = make_collector(config, policy, grader, environments, log=log)
         method = method if offline else corrected(method, config, collector, log)
         compiled = compile_policy(config, policy, log)
         failing.pop_all()

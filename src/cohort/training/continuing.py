@@ -35,7 +35,7 @@ RESUMABLE = frozenset(
         "reward_process",
         "environment_processes",
     }
-    | {"engine_url", "engine_folder", "engine_weights", "engine_memory", "engine_timeout"}
+    | {"engine_url", "engine_folder", "engine_weights", "engine_memory", "engine_timeout", "engine_wait"}
 )
 # Keys without which what a checkpoint holds fits no longer.
 FIXED = frozenset({"method", "model", "lora", "device", "dtype"})

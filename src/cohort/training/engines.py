@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from cohort.engine.agents import AgentEngines
@@ -16,8 +17,16 @@ from cohort.training.config import TrainConfig
 HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def make_engine(config: TrainConfig, policy: CausalLM | AgentPolicies, sampling: Sampling) -> Engine:
+def make_engine(
+    config: TrainConfig,
+    policy: CausalLM | AgentPolicies,
+    sampling: Sampling,
+    log: Callable[[str], None] = lambda _: None,
+) -> Engine:
     """The engine, ready to draw: what it is missing is found out here, before anything is drawn.
+
+    Args:
+        log: is told when a server has to be waited for, now and later.
 
     Raises:
         UsageError: vLLM is not installed, no server answers, or it cannot do what the run needs.
@@ -25,7 +34,7 @@ def make_engine(config: TrainConfig, policy: CausalLM | AgentPolicies, sampling:
     asked = config.inference
     if isinstance(policy, AgentPolicies):
         members = {agent: each for agent, each in policy.members.items() if isinstance(each, CausalLM)}
-        return AgentEngines({agent: make_engine(config, each, sampling) for agent, each in members.items()})
+        return AgentEngines({agent: make_engine(config, each, sampling, log) for agent, each in members.items()})
     if asked.engine == "native":
         return NativeEngine(policy, slots=asked.slots, cache_mb=asked.cache_mb)
     from cohort.engine.vllm.engine import Backend, Route, VLLMEngine, check_sampling
@@ -50,7 +59,12 @@ def make_engine(config: TrainConfig, policy: CausalLM | AgentPolicies, sampling:
         )
     else:
         backend = Server(
-            asked.engine_url, concurrency=asked.slots, timeout=asked.engine_timeout, masked=sampling.truncated
+            asked.engine_url,
+            concurrency=asked.slots,
+            timeout=asked.engine_timeout,
+            wait=asked.engine_wait,
+            log=log,
+            masked=sampling.truncated,
         )
         shared = not policy.is_adapter and (
             asked.engine_weights == "memory" or (asked.engine_weights is None and cuda and backend.transfer() == "nccl")

@@ -80,7 +80,7 @@ def evaluate_model(
         prompts = load_prompts(source, policy.renderer, spec, log=log)[:limit]
         check_columns(method, config, grader, [prompt.row for prompt in prompts], [], own=names)
         log_inapplicable(grader, prompts, source, log)
-        collector = make_collector(config, policy, grader, environments)
+        collector = make_collector(config, policy, grader, environments, log=log)
         log_text(policy.renderer, prompts, log)
         stack.callback(collector.engine.close)
         if search is not None:

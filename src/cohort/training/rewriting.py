@@ -70,7 +70,7 @@ def rewrite_rows(
     prompts = load_prompts(source, policy.renderer, spec, log=log)[:limit]
     with contextlib.ExitStack() as stack:
         grader = Grader(Scorer([]), "", config.rewards.correct_at, config.sampling.max_new_tokens)
-        collector = make_collector(config, policy, grader)
+        collector = make_collector(config, policy, grader, log=log)
         stack.callback(collector.close)
         log_text(policy.renderer, prompts, log)
         seed = derive(config.seed, "rewrite")

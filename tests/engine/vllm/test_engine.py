@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +76,7 @@ def base(folder: Path, tmp_path: Path) -> dict[str, Any]:
         "record_every": 0,
         "out": str(tmp_path / "run"),
         "engine": "vllm",
+        "engine_wait": 0.2,
         "slots": 8,
     }
 
@@ -82,9 +87,15 @@ def run(base: dict[str, Any], **changes: Any) -> Result:
 
 
 def engine_at(policy: CausalLM, server: FakeServer, **options: Any) -> VLLMEngine:
-    backend = Server(server.url, **{"pause": 0.01, **options})
+    backend = Server(server.url, **{"pause": 0.01, "wait": 0.2, **options})
     backend.check(policy.name, adapters=policy.is_adapter, folder=not policy.is_adapter)
     return VLLMEngine(policy, backend, Folder(policy, backend))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def requests_of(policy: CausalLM) -> list[Request]:
@@ -124,7 +135,7 @@ def test_a_run_on_a_server_is_the_run_on_the_embedded_engine(
     monkeypatch.setattr(
         server, "answer", lambda m, path, b: (503, {}) if "compl" in path and next(draws) > 10 else answer(m, path, b)
     )
-    with pytest.raises(EngineError, match=r"answered /v1/completions with 503.*tried 5 times"):
+    with pytest.raises(EngineError, match=r"answered /v1/completions with 503.*\(waited"):
         run(base, engine_url=server.url)
     assert [name for name, _ in server.calls] == ["forget", *["reload", "forget"] * 2]  # the first tries it out
     with serving(FakeServer(Model(Path(base["model"])))) as another:
@@ -297,12 +308,57 @@ def test_a_server_that_was_started_anew_gets_the_weights_again(policy: CausalLM,
     assert [name for name, _ in server.calls] == ["reload", "forget"]
 
 
-def test_a_server_that_is_gone_is_an_error_soon(policy: CausalLM, folder: Path) -> None:
+def test_a_server_that_is_gone_is_an_error_when_the_wait_is_over(policy: CausalLM, folder: Path) -> None:
     with serving(FakeServer(Model(folder))) as server:
         engine = engine_at(policy, server)
         list(engine.generate(requests_of(policy), Sampling()))
-    with pytest.raises(EngineError, match="could not be reached"):
+    with pytest.raises(EngineError, match=r"could not be reached.*\(waited"):
         list(engine.generate(requests_of(policy), Sampling()))
+
+
+def test_a_server_that_starts_is_waited_for(policy: CausalLM, folder: Path, base: dict[str, Any]) -> None:
+    """At the beginning of a run, and when it is lost and starts anew in the middle, with the adapters it had forgotten."""
+    policy.add_lora(4)
+    shaken(policy)
+    said: list[str] = []
+    server = FakeServer(Model(folder))
+    port = free_port()
+    starting = threading.Timer(1.2, lambda: started.enter_context(serving(server, port)))
+    with contextlib.ExitStack() as started:
+        starting.start()
+        changes = {"engine_url": f"http://127.0.0.1:{port}", "engine_wait": 30.0, "lora": 4}
+        engine = make_engine(make_config(base, changes), policy, Sampling(), said.append)
+        assert apart(engine, policy) < 1e-5
+        assert "could not be reached for /v1/models" in said[0]
+        assert "waiting for it, 30 s at most (engine_wait)" in said[0]
+        assert "answers, after" in said[1]
+        # Now it is lost while draws are under way, and comes back with nothing but the weights it was started with; a proxy
+        # answers for it meanwhile.
+        server.faults = ["restart", 503, 503]
+        assert apart(engine, policy) < 1e-5
+        assert server.faults == []
+        # It starts anew between two draws, on a connection that nobody misses: the adapter is unknown.
+        server.model.start()
+        assert apart(engine, policy) < 1e-5
+        engine.close()
+    starting.join()
+
+
+def test_nobody_waits_for_a_server_after_the_end(policy: CausalLM, folder: Path) -> None:
+    with serving(FakeServer(Model(folder))) as server:
+        engine = engine_at(policy, server, wait=60.0)
+        list(engine.generate(requests_of(policy), Sampling()))
+    began = time.monotonic()
+    session = engine.session(Sampling())
+    for request in requests_of(policy):
+        session.submit(request)
+    assert session.next_unless(lambda: time.monotonic() > began + 0.3) is None
+    session.close()
+    engine.close()
+    for thread in threading.enumerate():
+        if thread.name.startswith("vllm"):
+            thread.join(10.0)
+            assert not thread.is_alive()
 
 
 def refused(base: dict[str, Any], policy: CausalLM, **changes: Any) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
@@ -22,8 +23,11 @@ import httpx2
 from cohort.engine.vllm.engine import Answer, Order, drawn, plain
 from cohort.errors import EngineError, UsageError
 
-# Statuses after which the same request may succeed.
+# Statuses after which the same request may succeed; those of a proxy before a server that is not there.
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+AWAY = frozenset({502, 503, 504})
+# Most seconds between two tries.
+LONGEST_PAUSE = 5.0
 # Seconds between two looks at whether to wait on.
 POLL = 0.02
 START = (
@@ -46,8 +50,10 @@ class Server:
         url: such as http://127.0.0.1:8000.
         concurrency: most requests at once.
         timeout: seconds that an answer may take.
+        wait: seconds that a server which cannot be reached is waited for: one that starts, for example, or starts anew.
+        log: is told when that begins, and when the server is there.
         masked: it was started with --return-sampling-mask, and what it kept is wanted.
-        tries: times that a request is made before it counts as failed, in all; the pauses between double.
+        tries: times that a request is made, in all, to a server that fails it; the pauses between double.
         pause: seconds before the second try.
     """
 
@@ -57,6 +63,8 @@ class Server:
         *,
         concurrency: int = 128,
         timeout: float = 600.0,
+        wait: float = 300.0,
+        log: Callable[[str], None] = lambda _: None,
         masked: bool = False,
         tries: int = 5,
         pause: float = 0.5,
@@ -68,6 +76,7 @@ class Server:
         self.lost: Callable[[], None] = lambda: None
         self.model = ""
         self.concurrency, self.tries, self.pause = concurrency, tries, pause
+        self.wait, self.log = wait, log
         try:
             parts = urlsplit(self.url)
         except ValueError:  # brackets that are no address of IPv6
@@ -85,9 +94,12 @@ class Server:
             limits=httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
         )
         self._outages, self._beyond = 0, ""
-        self._mending = threading.Lock()
+        self._mending, self._saying = threading.Lock(), threading.Lock()
+        self._away_since: float | None = None
+        self._closed = threading.Event()
 
     def close(self) -> None:
+        self._closed.set()
         self._http.close()
 
     # before the first draw -----------------------------------------------------------------------------------------
@@ -103,7 +115,7 @@ class Server:
             UsageError: it does not; says what to start it with.
         """
         try:
-            cards = self._ask("GET", "/v1/models", tries=1)["data"]
+            cards = self._ask("GET", "/v1/models")["data"]
             bases = [card for card in cards if not card.get("parent")]
             ids = [card["id"] for card in bases]
         except Refused as error:
@@ -197,12 +209,18 @@ class Server:
         return int(self._ask("GET", "/get_world_size")["world_size"])
 
     def transfer(self) -> str | None:
-        """The weight transfer backend that it was started with; None if it does not say."""
+        """The weight transfer backend that it was started with; None if it does not say.
+
+        Raises:
+            UsageError: it cannot be reached.
+        """
         try:
-            held = self._ask("GET", "/server_info?config_format=json", tries=1)["vllm_config"]["weight_transfer_config"]
+            held = self._ask("GET", "/server_info?config_format=json")["vllm_config"]["weight_transfer_config"]
             return str(held["backend"])
-        except (EngineError, KeyError, TypeError):
+        except (Refused, KeyError, TypeError):
             return None
+        except EngineError as error:
+            raise UsageError(f"--engine-url: {error}; start one with {START}") from error
 
     def adopt(self, name: str, folder: str, replaces: str | None) -> None:
         """See Backend.adopt."""
@@ -224,43 +242,84 @@ class Server:
         body: dict[str, Any] | None = None,
         *,
         read: Callable[[Any], Any] = lambda value: value,
-        tries: int | None = None,
         given_up: threading.Event | None = None,
     ) -> Any:
         """What `read` makes of the answer to a request, which is made again where that may help.
 
+        A server that fails it is asked `tries` times, and one that cannot be reached for `wait` seconds.
+
         Args:
             read: raises ValueError for an answer that is none. It is given None for one that is not JSON.
-            given_up: of a draw: set when nobody waits for the answer any more. Where a draw lost the connection, the
-                weights are sent once more, since a server that was started anew draws from what it was started with.
+            given_up: of a draw: set when nobody waits for the answer any more. Where a draw lost the connection, or the
+                adapter that it asks for is gone, the weights are sent once more, since a server that was started anew
+                draws from what it was started with.
 
         Raises:
             Refused: the request is wrong, or unknown there.
-            EngineError: it failed as often as it was tried.
+            EngineError: it failed for good.
         """
-        tries = self.tries if tries is None else tries
-        waiting = given_up or threading.Event()
-        problem, lost, seen = "", False, 0
-        for number in range(tries):
-            if number and waiting.wait(self.pause * 2 ** (number - 1)):
-                break
+        failed, pauses, lost, unsure, seen = 0, 0, False, False, 0
+        away_since: float | None = None
+        while True:
             if lost and given_up is not None:
                 self._mend(seen)
-            lost, seen = False, self._outages
+            away, lost = False, False
+            seen = seen if unsure else self._outages
             try:
                 response = self._http.request(method, path, json=body)
                 if not response.is_error:
-                    return read(response.json() if "json" in response.headers.get("content-type", "") else None)
-                problem = f"answered {path} with {response.status_code}: {_message(response)}"
-                if response.status_code not in PASSING:
-                    raise Refused(f"{self.place} {problem}", response.status_code)
-            except httpx2.TimeoutException as error:
+                    found = read(response.json() if "json" in response.headers.get("content-type", "") else None)
+                    self._say_there()
+                    if not (unsure and given_up is not None):
+                        return found
+                    # A proxy answered for a server that was away: whether it is still the same, nobody says.
+                    self._mend(seen)
+                    unsure = False
+                    continue
+                status, problem = (
+                    response.status_code,
+                    f"answered {path} with {response.status_code}: {_message(response)}",
+                )
+                away = status in AWAY
+                unsure = unsure or away
+                if status == 404 and given_up is not None and not failed:
+                    lost = True
+                elif status not in PASSING:
+                    raise Refused(f"{self.place} {problem}", status)
+            except (httpx2.ReadTimeout, httpx2.WriteTimeout, httpx2.PoolTimeout) as error:
                 problem = f"gave no answer to {path} in time ({type(error).__name__})"
             except httpx2.TransportError as error:
-                problem, lost = f"could not be reached for {path}: {error or type(error).__name__}", True
+                problem, away, lost = f"could not be reached for {path}: {error or type(error).__name__}", True, True
             except ValueError as error:
                 problem = f"gave an answer to {path} that cannot be read: {error}"
-        raise EngineError(f"{self.place} {problem}" + (f" (tried {tries} times)" if tries > 1 else ""))
+            now = time.monotonic()
+            if away:
+                away_since = now if away_since is None else away_since
+                left, how = away_since + self.wait - now, f" (waited {now - away_since:.0f} s)"
+                if away_since < now:
+                    self._say_away(problem, away_since)
+            else:
+                failed, away_since = failed + 1, None
+                left, how = float(self.tries - failed), f" (tried {failed} times)"
+            pause = min(self.pause * 2**pauses, LONGEST_PAUSE, left if away else LONGEST_PAUSE)
+            if left <= 0 or (given_up or self._closed).wait(pause):
+                raise EngineError(f"{self.place} {problem}{how}")
+            pauses += 1
+
+    def _say_away(self, problem: str, since: float) -> None:
+        """Say once, for all requests that meet it, that the server is waited for."""
+        with self._saying:
+            if self._away_since is None:
+                self._away_since = since
+                self.log(f"{self.place} {problem}: waiting for it, {self.wait:.0f} s at most (engine_wait)")
+
+    def _say_there(self) -> None:
+        if self._away_since is None:
+            return
+        with self._saying:
+            if self._away_since is not None:
+                self.log(f"{self.place} answers, after {time.monotonic() - self._away_since:.0f} s")
+                self._away_since = None
 
     def _mend(self, seen: int) -> None:
         """Send the weights once more after an outage: one thread for all that met it, and only once if it fails.
