@@ -97,7 +97,8 @@ def check_engine(config: TrainConfig, method: Method) -> None:
         return
     if method.stage("sampling").declared.processes:
         raise UsageError(
-            f"'{method.name}' draws every token at a temperature of its own, or as a mixture, which vLLM cannot: use --engine native"
+            f"'{method.name}' draws every token at a temperature of its own, or as a mixture, which vLLM cannot: "
+            "use --engine native"
         )
 
 
