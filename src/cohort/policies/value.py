@@ -28,7 +28,8 @@ class ValueModel:
     """
 
     def __init__(self, policy: CausalLM) -> None:
-        self.critic = Critic.beside(policy.model, "model")
+        # Small steps of a small learning rate are lost in half precision.
+        self.critic = Critic.beside(policy.model, "model").float()
         self.device, self.most = policy.device, policy.renderer.context_length
 
     def _values(self, sequences: Sequence[Sequence[int]]) -> Tensor:
