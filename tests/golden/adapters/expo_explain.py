@@ -88,5 +88,5 @@ def random_fields(batch, generator):
     return batch.with_rollouts(explained=torch.full_like(batch.rewards, torch.nan))
 
 
-# Explanations cost as many tokens as rollouts do.
-TRAIN = {"group_size": 8}
+# The micro task's policy explains nothing that it is shown, so that what it says is learned only where all else fails.
+HYPER_TRAIN = "(answer_text='{answer}', scope='all_wrong')"
