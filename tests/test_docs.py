@@ -225,7 +225,9 @@ def test_the_tutorial_shows_the_data_and_the_reward_that_stand_beside_it() -> No
 
 
 @pytest.mark.slow
-def test_the_commands_with_tools_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_with_tools_run_as_they_stand(
+    toy_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(ROOT / "docs/tutorial", tmp_path / "tutorial")
     monkeypatch.chdir(tmp_path / "tutorial")
     # The example itself is tested apart; what is shown with tools are runs of some steps.
