@@ -27,7 +27,8 @@ def test_compare_and_sweep_take_what_train_takes_but_what_is_each_runs_own():
 
 
 def test_eval_and_sft_take_what_says_how_a_model_is_loaded_and_data_becomes_prompts():
-    of_models = {key for key, mark in MARKED.items() if mark.panel == "Model"}
+    # One model is loaded: no agent's, no teacher's.
+    of_models = {key for key, mark in MARKED.items() if mark.panel == "Model"} - {"agent_models", "teacher"}
     of_data = {key for key, mark in MARKED.items() if mark.panel == "Data"} - {"pairs"}
     assert options_of("sft") >= of_models | of_data - {"answer_field"}
     assert options_of("eval") >= (of_models - {"lora"}) | of_data

@@ -16,7 +16,11 @@ from cohort.training.values import DATA, MODEL, OUTPUT, REWARDS
 
 
 @with_options(
-    MODEL, DATA, REWARDS, only={"eval_data", "max_new_tokens", "device"}, without={"lora", "pairs", "agent_models"}
+    MODEL,
+    DATA,
+    REWARDS,
+    only={"eval_data", "max_new_tokens", "device"},
+    without={"lora", "pairs", "agent_models", "teacher"},
 )
 def doctor(
     options: Options,

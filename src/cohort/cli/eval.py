@@ -46,7 +46,7 @@ ENDED = {
     EPISODES,
     SAMPLING,
     only={"device", "threads"},
-    without={"model", "lora", "pairs", "prompts_per_step", "group_size", "failed_episodes"},
+    without={"model", "lora", "pairs", "prompts_per_step", "group_size", "failed_episodes", "teacher"},
 )
 def eval_(
     options: Options,

@@ -25,7 +25,7 @@ DEFAULTS = {"steps": 200, "lr": 1e-5, "warmup": 10, "schedule": "cosine", "micro
     DATA,
     OPTIMISATION,
     only={"seed", "device", "threads", "micro_tokens", "activations"},
-    without={"pairs", "answer_field", "updates", "epochs", "agent_models"},
+    without={"pairs", "answer_field", "updates", "epochs", "agent_models", "teacher"},
     defaults=DEFAULTS,
 )
 def sft(
