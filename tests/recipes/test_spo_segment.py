@@ -15,7 +15,7 @@ from cohort import registry
 from cohort.methods import MethodError
 from cohort.policies.packing import pack
 from cohort.recipes.spo_segment import cuts, segment_gains
-from cohort.reductions.tree import tree_advantages, tree_values
+from cohort.reductions.tree import recent_edges, tree_advantages, tree_values
 from cohort.training.loop import one_step
 from cohort.types import Rollout
 from cohort.types.replay import unpack
@@ -83,6 +83,12 @@ def test_the_sampler_values_its_cuts_by_rolling_on(micro_root: Path) -> None:
     for r in rollouts:
         sure = [lp >= math.log(0.99) for lp in r.sampler_logp]
         assert [math.isnan(v) for v in r.fields["cut_value"]] == sure  # type: ignore[union-attr]
+
+
+def test_where_no_edge_is_left_none_is_used() -> None:
+    old = torch.zeros(3, dtype=torch.int64)
+    for made in (old, old[:0]):
+        assert not recent_edges(made, made, now=9, rng=torch.Generator()).numel()
 
 
 TREE = "spo-segment(variant='tree', branching=(2, 3), segment_tokens=2, prob_threshold=0.9999, edges_per_prompt=2, edge_age=3)"

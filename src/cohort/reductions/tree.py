@@ -37,6 +37,8 @@ def recent_edges(
 ) -> Tensor:
     """Edges used now: of each question at most `most`, drawn at random, among those younger than `max_age` iterations."""
     alive = (now - made < max_age).nonzero()[:, 0]
+    if not alive.numel():
+        return alive
     alive = alive[torch.randperm(alive.numel(), generator=rng)]
     order = torch.argsort(question[alive], stable=True)
     sorted_, first = question[alive][order], torch.zeros_like(order)
