@@ -25,6 +25,10 @@ class Diverged(RuntimeError):
     """Loss, gradient or logits were not finite, so that a run cannot go on (status 3)."""
 
 
+class EnvironmentsFailed(RuntimeError):
+    """All episodes of several steps failed, so that nothing is left to learn from (status 3)."""
+
+
 class Renamed(FutureWarning):
     """Something goes by another name than it was given by, which is still taken."""
 

@@ -67,7 +67,7 @@ def main() -> None:
         _fail(error, 2)
     except Exception as error:
         # Named here rather than imported: their modules need torch.
-        if type(error).__name__ in ("RewardError", "EngineError", "StorageError", "Diverged"):
+        if type(error).__name__ in ("RewardError", "EngineError", "StorageError", "Diverged", "EnvironmentsFailed"):
             _fail(error, 3)
         if out_of_memory(error):
             _fail(error, 3, "the memory did not suffice; lower micro_tokens, slots, group_size or max_new_tokens: ")

@@ -44,9 +44,11 @@ from cohort.training.folder import (
 from cohort.training.inputs import inputs_of
 from cohort.training.interrupt import Interrupt
 from cohort.training.loop import one_step
+from cohort.training.lost import LostSteps
 from cohort.training.memory import peak, reset_peak
 from cohort.training.observer import MakeObserver, Observer
 from cohort.training.opening import log_text
+from cohort.training.outcome import StepResult
 from cohort.training.progress import Progress
 from cohort.training.recorder import Recorder, require_wandb
 from cohort.training.result import Result, read_evaluation, summary_of
@@ -78,6 +80,7 @@ def train(
         RewardError: a reward function failed and on_reward_error is "stop".
         EngineError: a vLLM that rollouts are drawn with failed.
         StorageError: the run's folder cannot be written any more.
+        EnvironmentsFailed: all episodes of three steps in a row failed.
         Diverged: loss or gradient was not finite three times in a row, or the model's logits are not.
         KeyboardInterrupt: a second signal (SIGINT, SIGTERM) ended the run at once.
 
@@ -223,12 +226,13 @@ class _Run:
         earlier = open_run(self.folder).metrics if self.observers else []
         observers = [make(self.folder.name, config.plain(), earlier) for make in self.observers]
         saved = progress.step if progress.step else None
+        lost = LostSteps()
         if self.setup.eval_prompts and extra["before"] is None:
             extra["before"] = _evaluate(self.setup, display, "before").to_dict()
         display.begin("training", config.optimisation.steps, progress.step)
         while not finished(config, progress) and not self.interrupt.asked:
             self.undo.begin()
-            self._step(observers)
+            lost.see(self._step(observers), progress.step)
             if progress.in_a_row >= NONFINITE_LIMIT:
                 raise Diverged(
                     f"loss or gradient was not finite at {NONFINITE_LIMIT} updates in a row, the last at step "
@@ -271,7 +275,7 @@ class _Run:
             stopped=stopped,
         )
 
-    def _step(self, observers: Sequence[Observer]) -> None:
+    def _step(self, observers: Sequence[Observer]) -> StepResult:
         config, setup, progress, display = self.config, self.setup, self.progress, self.display
         result = one_step(self.training)
         step, metrics = progress.step, result.metrics
@@ -311,6 +315,7 @@ class _Run:
         display.step(step, {**values, "tok/s": rate if drawn else None})
         if config.output.show_every and (step == 1 or step % config.output.show_every == 0):
             display.rollouts(step, result.rollouts)
+        return result
 
     def _keep_printed(self, when: str) -> None:
         """Show and keep what reward functions and environments printed."""
