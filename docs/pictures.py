@@ -2,7 +2,7 @@
 
     python docs/pictures.py [FOLDER]      runs that stand in FOLDER (build/pictures) are not made again
 
-It needs a Chromium (see tests/browser.py). Training takes about five minutes on two cores.
+It needs a Chromium (see tests/browser.py). Training takes about six minutes on two cores.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "lr_x30": ("grpo", {"steps": 60, "eval_every": 10, "lr": 3e-3}),
     "gtpo": ("gtpo", {"steps": 12, "record": "tokens"}),
     "dapo": ("dapo", {"steps": 12, "reward": ["task", "0.2*length"]}),
+    "tools": ("grpo", {"steps": 4, "model": "toy-tools"}),
 }
 
 
@@ -68,6 +69,7 @@ def photograph(folder: Path) -> None:
                 shown("tokens?run=gtpo&step=3&row=2&token=4&by=policy_gradient", 800, "text=what made them so"),
                 "tokens",
             )
+            taken(shown("rollouts?run=tools&step=4&row=8", 760, "text=this prompt in all steps"), "turns")
             browser.close()
     finally:
         server.should_exit = True

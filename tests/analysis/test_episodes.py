@@ -19,7 +19,7 @@ from tests.analysis.stored_run import write_run
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": 2}}}
 SAID = [
     {"role": "assistant", "content": "let me see", "tool_calls": [CALL], "call_errors": ["one call is no JSON"]},
-    {"role": "tool", "name": "add", "content": "3"},
+    {"role": "tool", "name": "add", "content": "3", "failed": True},
 ]
 TURN = {"start": 0, "end": 2, "reward": 0.1, "messages": json.dumps(SAID), "context": None}
 
@@ -41,7 +41,8 @@ def test_a_turn_is_what_was_said_called_and_answered() -> None:
     assert policy["text"] == "let me see"
     assert policy["calls"] == [{"name": "add", "arguments": '{"a": 1, "b": 2}'}]
     assert policy["errors"] == ["one call is no JSON"]
-    assert (tool["role"], tool["name"], tool["text"]) == ("tool", "add", "3")
+    assert (tool["role"], tool["name"], tool["text"], tool["failed"]) == ("tool", "add", "3", True)
+    assert not policy["failed"]
 
 
 @pytest.mark.parametrize("stored", ["{not json", "3", '"text"', '{"role": "user"}'])
@@ -55,7 +56,7 @@ def test_what_is_no_list_of_messages_is_shown_as_it_stands(stored: str) -> None:
 )
 def test_odd_messages_have_all_that_a_page_asks_for(odd: list) -> None:
     for each in messages_of(json.dumps(odd)):
-        assert {"role", "text", "name", "calls", "errors"} == each.keys()
+        assert {"role", "text", "name", "calls", "failed", "errors"} == each.keys()
         assert all(isinstance(call["name"], str) and isinstance(call["arguments"], str) for call in each["calls"])
 
 

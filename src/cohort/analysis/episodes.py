@@ -45,7 +45,7 @@ def turns_of(stored: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]
 
     Returns:
         for each turn start, end (the policy's tokens), reward (None where there is none), context (a text, or None), and
-        messages: role, text, name, calls (name, arguments as a text) and errors of calls.
+        messages: role, text, name, calls (name, arguments as a text), errors of calls, and whether a tool failed.
     """
     return [
         {
@@ -61,7 +61,7 @@ def turns_of(stored: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]
 
 
 def messages_of(text: Any) -> list[dict[str, Any]]:
-    """Messages as plain values: role, text, name, calls, errors; what is no list of messages is shown as it stands."""
+    """Messages as plain values: role, text, name, calls, failed, errors; what is no list of messages is shown as it stands."""
     if not isinstance(text, str):
         return []
     try:
@@ -81,6 +81,7 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
         "text": _text(content),
         "name": printable(str(message.get("name") or "")),
         "calls": list(_calls(message.get("tool_calls"))),
+        "failed": message.get("failed") is True,
         "errors": [printable(str(each)) for each in errors] if isinstance(errors, list) else [],
     }
 

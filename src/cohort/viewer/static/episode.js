@@ -18,7 +18,7 @@ function body(text) {
 function message(said) {
   const who = said.role === "assistant" ? "policy" : said.role || "?";
   return h(`div.message.${/^[a-z]+$/.test(said.role) ? said.role : "other"}`, {},
-    h("span.role", {}, who, said.name ? ` ${said.name}` : ""),
+    h("span.role", {}, who, said.name ? ` ${said.name}` : "", said.failed ? h("span.wrong", {}, " failed") : null),
     said.text ? body(said.text) : null,
     said.calls.map((call) => h("div.call", {}, h("code", {}, h("b", {}, call.name || "?"), "(", straight(call.arguments), ")"))),
     said.errors.map((error) => h("div.call.wrong", {}, straight(error))),
