@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from cohort.engine.base import Completion, Engine, Sampling, Session, complete
+from cohort.engine.base import Completion, Copying, Engine, Sampling, Session, complete
 from cohort.types import Request
 
 
@@ -31,6 +31,11 @@ class AgentEngines:
         """See Engine."""
         for engine in self.members.values():
             engine.sync()
+
+    def not_taken_over(self) -> list[str]:
+        """See Copying; each behind the name of its agent."""
+        members = {agent: engine for agent, engine in self.members.items() if isinstance(engine, Copying)}
+        return [f"{agent}: {name}" for agent, engine in members.items() for name in engine.not_taken_over()]
 
     def close(self) -> None:
         """See Engine."""

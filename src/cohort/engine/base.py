@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cohort.types import Request
 from cohort.types.soft import SoftStep
@@ -164,6 +164,16 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back what it took: memory, connections, files."""
+        ...
+
+
+@runtime_checkable
+class Copying(Protocol):
+    """An engine that draws with a copy of the trainer's weights, which may have come to it in part."""
+
+    def not_taken_over(self) -> list[str]:
+        """Kinds of weights whose changes do not reach the copy, as far as that can be found out by changing each for a
+        moment: names of parameters, with * for the number of the layer."""
         ...
 
 

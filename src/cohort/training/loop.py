@@ -78,6 +78,7 @@ def one_step(run: Training) -> StepResult:
             done = trainer.update(method, whole.select(rows), actions.select(rows), on_policy=on_policy)
             whole = write_fields(whole, rows, done.fields)
             outcome.compare(done, batch, rows)
+    trainer.trust(outcome.mismatch)
     trainer.publish()
     batch = whole.select(torch.arange(batch.size, device=batch.device)) if whole.size else batch
     states = method.on_step_end(batch, rollouts, batches.access(rollouts, info)) if rollouts else dict(method.states)

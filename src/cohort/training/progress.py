@@ -17,6 +17,7 @@ class Progress:
         updates: updates made so far: the version of the weights.
         skipped: updates skipped because loss or gradient was not finite; in_a_row: the last ones without a good one.
         mismatch: largest difference between engine and trainer at the last update.
+        first_mismatch: the mean one at the first update; None before.
     """
 
     step: int = 0
@@ -27,3 +28,4 @@ class Progress:
     skipped: int = 0
     in_a_row: int = 0
     mismatch: float = 0.0
+    first_mismatch: float | None = None

@@ -7,6 +7,7 @@ switched on, they refuse.
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -65,13 +66,14 @@ class Model:
     Attributes:
         calls: what was asked of it, in order.
         deaf: it ignores new weights.
+        stuck: pattern of the names of those that it ignores, while it takes the others.
     """
 
     def __init__(
         self, folder: Path, *, processed: bool = True, masked: bool = False, defaults: dict[str, Any] | None = None
     ) -> None:
         self.folder, self.processed, self.masked, self.deaf = str(folder), processed, masked, False
-        self.defaults = defaults or {}
+        self.defaults, self.stuck = defaults or {}, ""
         self.calls: list[tuple[str, Any]] = []
         self.lock = threading.RLock()
         self.start()
@@ -87,8 +89,11 @@ class Model:
         assert Path(path).is_dir(), path
         with self.lock:
             self.calls.append(("reload", path))
+            state = self.policy.model.state_dict()
+            kept = {n: v.clone() for n, v in state.items() if self.stuck and re.search(self.stuck, n)}
             if not self.deaf:
                 self.policy.load_weights(Path(path))
+            self.policy.model.load_state_dict(kept, strict=False)
             self.version += 1
 
     def forget(self) -> None:

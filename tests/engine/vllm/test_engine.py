@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import socket
 import sys
 import threading
@@ -18,7 +19,7 @@ import torch
 from cohort import registry
 from cohort.engine.base import Engine, Sampling
 from cohort.engine.native.engine import NativeEngine
-from cohort.engine.vllm.engine import VLLMEngine, parameters
+from cohort.engine.vllm.engine import VLLMEngine, kinds, parameters
 from cohort.engine.vllm.server import Server
 from cohort.engine.vllm.weights import Folder
 from cohort.errors import EngineError, UsageError
@@ -205,6 +206,46 @@ def test_a_server_that_keeps_old_weights_shows(server: FakeServer, policy: Causa
     shaken(policy)
     engine.sync()
     assert apart(engine, policy) > 1e-2
+
+
+@pytest.mark.parametrize("stuck", ["up_proj", ""])
+def test_weights_that_arrive_in_part_end_the_run_by_name(server: FakeServer, base: dict[str, Any], stuck: str) -> None:
+    server.model.stuck = stuck
+    if not stuck:
+        run(base, engine_url=server.url, steps=4, lr=3e-2)  # large updates that do arrive
+        return
+    with pytest.raises(EngineError, match="other weights than those that are trained") as caught:
+        run(base, engine_url=server.url, steps=6)
+    named = re.search(r"changes of (.*)\. The step", str(caught.value))
+    assert named, str(caught.value)
+    assert named[1] == "model.layers.*.mlp.up_proj.weight"
+    # What was saved is of the last whole step, and goes on from there where weights arrive.
+    server.model.stuck = ""
+    rest = run(base, engine_url=server.url, steps=6, resume=True, out=base["out"])
+    assert len(rest.metrics) == 6
+    assert max(row["mismatch_max"] for row in rest.metrics) < 1e-4
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_looking_for_weights_leaves_them_as_they_are(
+    server: FakeServer, policy: CausalLM, monkeypatch: pytest.MonkeyPatch, lora: int
+) -> None:
+    if lora:
+        policy.add_lora(lora)
+        shaken(policy)
+    before = {name: value.clone() for name, value in policy.model.state_dict().items()}
+    engine = engine_at(policy, server)
+    assert engine.not_taken_over() == []
+    after = policy.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert apart(engine, policy) < 1e-5
+    held = dict.fromkeys(range(1), *server.model.adapters.values())
+    server.model.deaf = True
+    monkeypatch.setattr(server.model, "adopt", lambda name, _: server.model.adapters.update({name: held[0]}))
+    # Of few tokens not every change shows.
+    assert len(engine.not_taken_over()) > len(kinds(policy)) / 2
+    server.gone = True
+    assert engine.not_taken_over() == []
 
 
 def test_another_model_is_found_out(server: FakeServer) -> None:

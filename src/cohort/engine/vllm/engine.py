@@ -9,6 +9,7 @@ against vLLM 0.33: https://docs.vllm.ai/en/latest/ (`training/weight_transfer`, 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ from cohort.types.policy import Policy
 # Mean difference (nats) of a probe's log-probabilities from the trainer's beyond which the models are not the same; that
 # of equal weights in half precision is a tenth of it at most.
 SAME_MODEL = 0.5
+# That beyond which a change of a weight by its own size, looked for, has not arrived, at the least.
+PERTURBED = 2e-3
 
 
 @dataclass(frozen=True)
@@ -203,8 +206,36 @@ class VLLMEngine:
             self.route.send()
             self._current = True
         if not self._known:
-            self._check_model()
+            apart = self._apart()
+            if not apart < SAME_MODEL:
+                raise UsageError(
+                    f"{self.backend.place} does not hold the model that is trained: its log-probabilities are {apart:.2g} "
+                    f"nats off on average. Start it with the model {self.policy.name}, and without quantization"
+                )
             self._known = True
+
+    def not_taken_over(self) -> list[str]:
+        """See Copying: each kind of weights is changed, sent, and put back; [] where nothing can be sent."""
+        found = []
+        try:
+            self.route.send()
+            usual = max(self._apart(), PERTURBED)
+            for name, parameters in kinds(self.policy).items():
+                kept = [parameter.detach().clone() for parameter in parameters]
+                try:
+                    perturb(parameters)
+                    self.route.send()
+                    if not self._apart() < 3 * usual:
+                        found.append(name)
+                finally:
+                    with torch.no_grad():
+                        for parameter, before in zip(parameters, kept, strict=True):
+                            parameter.copy_(before)
+        except EngineError:
+            return []
+        finally:
+            self._current = False
+        return found
 
     def order(self, request: Request, sampling: Sampling) -> Order:
         """A request in vLLM's terms.
@@ -252,12 +283,9 @@ class VLLMEngine:
             stop=answer.stop if isinstance(answer.stop, str) else None,
         )
 
-    def _check_model(self) -> None:
-        """What vLLM draws has the probabilities that the trainer gives it.
-
-        Raises:
-            UsageError: it has not, so that vLLM holds another model, or the weights did not arrive.
-        """
+    def _apart(self) -> float:
+        """Mean difference (nats) of the log-probabilities of a few tokens that vLLM draws from those that the trainer gives
+        them; infinite for tokens that the trainer's model does not have."""
         context = list(self.policy.renderer.encode("1 2 3 4 5 6", start=True))
         count = 2 if self.backend.masked else 8
         params = parameters(Sampling(), frozenset(), seed=0, count=count, masked=self.backend.masked)
@@ -268,14 +296,9 @@ class VLLMEngine:
         try:
             with torch.no_grad():
                 own = self.policy.log_probs(actions, width=len(answer.tokens))["logp"][0].tolist()
-            apart = sum(abs(a - b) for a, b in zip(own, answer.logp, strict=True)) / len(own)
         except (IndexError, ValueError):
-            apart = math.inf  # tokens that the policy does not have
-        if not apart < SAME_MODEL:
-            raise UsageError(
-                f"{self.backend.place} does not hold the model that is trained: its log-probabilities are {apart:.2g} nats "
-                f"off on average. Start it with the model {self.policy.name}, and without quantization"
-            )
+            return math.inf
+        return float(sum(abs(a - b) for a, b in zip(own, answer.logp, strict=True)) / len(own))
 
 
 class VLLMSession:
@@ -328,6 +351,25 @@ class VLLMSession:
         if self.draws is not None:
             self.draws.close()
         self.draws, self.alive = None, {}
+
+
+def kinds(policy: Served) -> dict[str, list[torch.nn.Parameter]]:
+    """The trained parameters, those of all layers with one name, in which * stands for the layer's number."""
+    own = {id(parameter) for parameter in policy.trainable()}
+    found: dict[str, list[torch.nn.Parameter]] = {}
+    for name, parameter in policy.model.named_parameters():
+        if id(parameter) in own:
+            found.setdefault(re.sub(r"\.\d+(?=\.|$)", ".*", name), []).append(parameter)
+    return found
+
+
+@torch.no_grad()
+def perturb(parameters: Sequence[torch.nn.Parameter]) -> None:
+    """Change parameters, always alike, by noise of their own size."""
+    g = torch.Generator().manual_seed(0)
+    for parameter in parameters:
+        noise = torch.randn(parameter.shape, generator=g).to(parameter)
+        parameter.add_(noise * (max(float(parameter.float().square().mean().sqrt()), 0.05)))
 
 
 def drawn(backend: Backend, order: Order) -> Answer:
