@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install browser train test test-fast test-exhaustive test-adapters coverage lint bench golden docs clean
+.PHONY: help install browser train test test-fast test-exhaustive test-adapters test-vllm coverage lint bench golden docs clean
 
 help:
 	@echo "make install          a virtual environment in $(VENV) with cohort and all it needs"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-fast        the test suite without its slow runs"
 	@echo "make test-exhaustive  long sweeps that are not part of the suite"
 	@echo "make test-adapters    adapters to packages that the suite does without, each in an environment of its own"
+	@echo "make test-vllm        the engine against a real vLLM server on the CPU, in an environment of its own (about 3 GB)"
 	@echo "make coverage         the test suite, and which lines it reaches"
 	@echo "make lint             lint and types alone"
 	@echo "make bench            cohort against TRL, in the cases that have a target (BENCH=--no-longest for fewer)"
@@ -70,6 +71,17 @@ test-adapters: $(VENV)-verifiers/.installed $(VENV)-openenv/.installed
 	@PYTHONPATH=src OMP_NUM_THREADS=1 $(VENV)-verifiers/bin/python -m pytest tests/environments/adapters
 	@PYTHONPATH=src OMP_NUM_THREADS=1 $(VENV)-openenv/bin/python -m pytest tests/environments/adapters/test_openenv.py
 
+# Its torch has no room for the packages around it that were made for another one.
+$(VENV)-vllm/.installed: constraints-vllm.txt
+	@echo "== setting up $(VENV)-vllm"
+	@$(PYTHON) -m venv $(VENV)-vllm
+	@$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check --requirement constraints-vllm.txt
+	@$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: install $(VENV)-vllm/.installed
+	@COHORT_VLLM_PYTHON=$(abspath $(VENV)-vllm/bin/python) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m vllm tests/engine/vllm
+
 coverage: install browser
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov=cohort --cov-report=term-missing:skip-covered
 
@@ -87,4 +99,4 @@ docs: install
 	@echo "== build/docs/index.html"
 
 clean:
-	rm -rf $(VENV) $(VENV)-verifiers $(VENV)-openenv build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-verifiers $(VENV)-openenv $(VENV)-vllm build dist .pytest_cache .mypy_cache .ruff_cache

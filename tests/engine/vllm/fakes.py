@@ -153,7 +153,7 @@ class Model:
 
 
 class Plain(str):
-    """An answer that is no JSON."""
+    """An answer that is no JSON, and says no type, as vLLM 0.32 gives for adapters."""
 
 
 COMPLETION_KEYS = {f.name for f in fields(SamplingParams)} - {"detokenize", "output_kind"}

@@ -9,12 +9,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cohort import registry
 from cohort.engine.base import Engine, Sampling
@@ -246,6 +247,23 @@ def test_looking_for_weights_leaves_them_as_they_are(
     assert len(engine.not_taken_over()) > len(kinds(policy)) / 2
     server.gone = True
     assert engine.not_taken_over() == []
+
+
+def test_weights_of_a_tied_model_have_both_names(
+    server: FakeServer, model_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server on a CPU can take a tied output layer over only as one of its own."""
+    policy = CausalLM.load(str(model_folder("chat")), device=torch.device("cpu"), dtype=torch.float32)
+    shaken(policy)
+    seen: dict[str, torch.Tensor] = {}
+    backend = Server(server.url)
+    monkeypatch.setattr(backend, "load", lambda folder: seen.update(load_file(Path(folder) / "model.safetensors")))
+    route = Folder(policy, backend)
+    route.send()
+    route.close()
+    assert seen.keys() == policy.model.state_dict().keys()
+    assert all(torch.equal(seen[name], value) for name, value in policy.model.state_dict().items())
+    assert torch.equal(seen["lm_head.weight"], seen["model.embed_tokens.weight"])
 
 
 def test_another_model_is_found_out(server: FakeServer) -> None:

@@ -46,7 +46,7 @@ class Folder:
         """See Route.send."""
         (old, old_folder), (new, folder) = self._at(self._version), self._at(self._version + 1)
         try:
-            self.policy.model.save_pretrained(folder)
+            self.policy.model.save_pretrained(folder, state_dict=_with_both_ends(self.policy))
         except OSError as error:
             raise EngineError(f"the weights for vLLM cannot be written to {folder}: {error}") from error
         if self.policy.is_adapter:
@@ -67,6 +67,20 @@ class Folder:
     def close(self) -> None:
         """See Route.close."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _with_both_ends(policy: Served) -> dict[str, torch.Tensor] | None:
+    """Weights under all their names, where vLLM runs on a CPU; None for those that are written anyhow.
+
+    There it keeps a copy of the output layer in a form of its own, which new weights of a tied one do not reach. A server
+    that was started with an untied model has a layer to load them into; one with a tied model leaves them out.
+    """
+    once = dict(policy.model.named_parameters())
+    every = dict(policy.model.named_parameters(remove_duplicate=False))
+    if policy.is_adapter or policy.device.type != "cpu" or len(every) == len(once):
+        return None
+    again = {name: every[name].detach().clone() for name in every.keys() - once.keys()}
+    return {**policy.model.state_dict(), **again}
 
 
 class Memory:

@@ -1,0 +1,148 @@
+"""vLLM as an engine, against a real server on the CPU: `make test-vllm`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+from cohort.engine.base import Sampling, context_of
+from cohort.engine.vllm.engine import VLLMEngine
+from cohort.engine.vllm.server import Server
+from cohort.engine.vllm.weights import Folder
+from cohort.policies.causal_lm import CausalLM
+from cohort.policies.passes import log_probs
+from tests.engine.vllm.test_engine import free_port
+from tests.helpers import prompt_of, request_of
+from tests.model_folders import tokenizer_of
+
+PYTHON = os.environ.get("COHORT_VLLM_PYTHON")
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.skipif(PYTHON is None, reason="COHORT_VLLM_PYTHON names no interpreter with vLLM: see make test-vllm"),
+]
+# vLLM's attention on CPUs has no heads of fewer than 32.
+SIZES = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def model(out: Path, *, tied: bool) -> Path:
+    """The folder of a random model of 0.1 million parameters."""
+    words = tokenizer_of()
+    torch.manual_seed(1)
+    more = {"num_key_value_heads": 1, "max_position_embeddings": 256, "tie_word_embeddings": tied}
+    made = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(words), eos_token_id=words.eos_token_id, **SIZES, **more))
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(4.0)
+    made.save_pretrained(out)
+    words.save_pretrained(out)
+    return out
+
+
+def untied(folder: Path, out: Path) -> Path:
+    """The same model with an output layer of its own, as docs/engines.md makes it."""
+    made = AutoModelForCausalLM.from_pretrained(folder)
+    made.config.tie_word_embeddings = False
+    made.lm_head.weight = torch.nn.Parameter(made.lm_head.weight.detach().clone())
+    made.save_pretrained(out)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(out)
+    return out
+
+
+@contextmanager
+def serving(folder: Path, log: Path) -> Iterator[str]:
+    """The URL of a server of the model, which may still be starting."""
+    port = free_port()
+    here = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    switches = {
+        "VLLM_SERVER_DEV_MODE": "1",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_NO_USAGE_STATS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    options = "--logprobs-mode processed_logprobs --dtype float32 --enforce-eager --max-model-len 256 --max-num-seqs 16"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [
+                *(str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--port", str(port)),
+                *(*options.split(), "--enable-lora", "--max-lora-rank", "8"),
+            ],
+            env={**here, **switches},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def mismatch(engine: VLLMEngine, policy: CausalLM) -> float:
+    """Mean difference (nats) of vLLM's log-probabilities from the trainer's, of four rollouts."""
+    requests = [request_of(prompt_of(policy, text), seed=k, count=16) for k in range(2) for text in ("1 + 2 =", "Lily")]
+    done = dict(engine.generate(requests, Sampling()))
+    rows = [done[place] for place in range(len(requests))]
+    actions = policy.actions_after([list(context_of(request)) for request in requests], [row.tokens for row in rows])
+    own = log_probs(policy, actions, width=16, temperature=1.0, micro_tokens=4096)["logp"].tolist()
+    apart = [
+        abs(a - b) for row, ours in zip(rows, own, strict=True) for a, b in zip(row.sampled_logp, ours, strict=False)
+    ]
+    assert len(apart) >= len(requests)
+    return sum(apart) / len(apart)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_every_update_reaches_a_real_server(tmp_path: Path, tied: bool) -> None:
+    """Whole weights and then an adapter, three updates of each; a tied model's from an untied copy of it."""
+    folder = model(tmp_path / "model", tied=tied)
+    served = untied(folder, tmp_path / "served") if tied else folder
+    with serving(served, tmp_path / "server.log") as url:
+        for rank in (4, 0):
+            policy = CausalLM.load(str(folder), device=torch.device("cpu"), dtype=torch.float32)
+            if rank:
+                policy.add_lora(rank)
+            backend = Server(url, log=print)
+            backend.check(policy.name, adapters=policy.is_adapter, folder=not policy.is_adapter)
+            engine = VLLMEngine(policy, backend, Folder(policy, backend))
+            assert mismatch(engine, policy) < 1e-5
+            for _ in range(3):
+                with torch.no_grad():
+                    for parameter in policy.trainable():
+                        parameter.add_(0.05 * torch.randn_like(parameter))
+                assert mismatch(engine, policy) > 1e-4  # of the weights before
+                engine.sync()
+                assert mismatch(engine, policy) < 1e-5
+            engine.close()
+
+
+def test_a_tied_output_layer_that_does_not_follow_is_found_out(tmp_path: Path) -> None:
+    folder = model(tmp_path / "model", tied=True)
+    policy = CausalLM.load(str(folder), device=torch.device("cpu"), dtype=torch.float32)
+    with serving(folder, tmp_path / "server.log") as url:
+        backend = Server(url, log=print)
+        backend.check(policy.name, adapters=False, folder=True)
+        engine = VLLMEngine(policy, backend, Folder(policy, backend))
+        assert mismatch(engine, policy) < 1e-5
+        with torch.no_grad():
+            for parameter in policy.trainable():
+                parameter.add_(1e-3 * torch.randn_like(parameter))
+        engine.sync()
+        assert mismatch(engine, policy) > 1e-4
+        assert engine.not_taken_over() == ["model.embed_tokens.weight"]
+        engine.close()
