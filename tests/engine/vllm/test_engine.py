@@ -252,7 +252,7 @@ def test_looking_for_weights_leaves_them_as_they_are(
 def test_weights_of_a_tied_model_have_both_names(
     server: FakeServer, model_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server on a CPU can take a tied output layer over only as one of its own."""
+    """A server on a CPU takes a tied output layer over only under its own name."""
     policy = CausalLM.load(str(model_folder("chat")), device=torch.device("cpu"), dtype=torch.float32)
     shaken(policy)
     seen: dict[str, torch.Tensor] = {}

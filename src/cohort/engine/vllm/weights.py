@@ -72,8 +72,8 @@ class Folder:
 def _with_both_ends(policy: Served) -> dict[str, torch.Tensor] | None:
     """Weights under all their names, where vLLM runs on a CPU; None for those that are written anyhow.
 
-    There it keeps a copy of the output layer in a form of its own, which new weights of a tied one do not reach. A server
-    that was started with an untied model has a layer to load them into; one with a tied model leaves them out.
+    There it keeps a copy of the output layer in a form of its own, which new weights of a tied one reach only under the
+    layer's own name.
     """
     once = dict(policy.model.named_parameters())
     every = dict(policy.model.named_parameters(remove_duplicate=False))
