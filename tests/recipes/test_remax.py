@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from hypothesis import given, settings
@@ -11,7 +12,10 @@ from hypothesis import strategies as st
 from cohort import registry
 from cohort.recipes.remax import above_greedy, beside_greedy
 from cohort.types import Batch
+from tests.environments.worlds import Guess, Worlds
 from tests.helpers import random_batch
+from tests.rollouts.test_runner import requests
+from tests.rollouts.test_sampler import lent
 
 SEEDS = st.integers(0, 10_000)
 
@@ -52,3 +56,20 @@ def test_it_needs_no_group() -> None:
     method = registry.method("remax")
     assert method.group_size == 1
     assert method.stage("sampling").fn is beside_greedy
+
+
+class Showing(Guess):
+    """Shows more than the prompt."""
+
+    def reset(self, row: Any, seed: int) -> str:  # type: ignore[override]
+        return f"{super().reset(row, seed)} think of {self.digit}"
+
+
+def test_the_greedy_answer_is_found_whatever_its_environment_shows() -> None:
+    sampler, _ = lent(Worlds(lambda k: Showing()))
+    rollouts = beside_greedy(requests(4), sampler)
+    assert len(rollouts) == 4
+    found = [rollout.fields["greedy_rewards"] for rollout in rollouts]
+    assert not any(map(math.isnan, found))  # type: ignore[arg-type]
+    assert found[0] == found[2]
+    assert found[1] == found[3]

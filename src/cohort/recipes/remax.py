@@ -19,8 +19,9 @@ gamma 1).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -34,6 +35,7 @@ from cohort.seeds import derive
 from cohort.types import Batch, Request, Rollout
 from cohort.types.access import Sampler
 from cohort.types.declare import declare, needs
+from cohort.types.rollout import over_parts
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,24 @@ class Coldest:
 
 @declare(processes=True, provides=("greedy_rewards",))
 def beside_greedy(requests: Sequence[Request], sampler: Sampler) -> list[Rollout]:
-    """Rollouts with `greedy_rewards`, the reward of their prompt's greedy rollout; NaN where it has none."""
+    """Rollouts with `greedy_rewards`, the reward of their prompt's greedy rollout, of the same agent; NaN where it has none."""
     first = {(request.prompt.id, request.context): request for request in reversed(requests)}
     greedy = [replace(each, seed=derive(each.seed, "greedy"), processor=Coldest()) for each in first.values()]
     drawn = sampler.generate([*requests, *greedy])
-    scored = sampler.grade(drawn[len(requests) :])
-    found = {(each.prompt.id, each.request.context): each.reward for each in scored}
+    count = len(requests)
+    scored = {each.id: {part.agent: part.reward for part in each.parts} for each in sampler.grade(drawn[count:])}
+    # By what was asked: an environment may show another context than that.
+    found = {key: scored.get(each.id, {}) for key, each in zip(first, drawn[count:], strict=True)}
     return [
-        rollout.replace(fields={**rollout.fields, "greedy_rewards": found.get((r.prompt.id, r.context), math.nan)})
-        for rollout, r in zip(drawn[: len(requests)], requests, strict=True)
+        over_parts(partial(_beside, found[r.prompt.id, r.context]), [rollout])[0]
+        for rollout, r in zip(drawn[:count], requests, strict=True)
+    ]
+
+
+def _beside(greedy: Mapping[str, float], rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """The parts of an episode with the greedy reward of their agent."""
+    return [
+        each.replace(fields={**each.fields, "greedy_rewards": greedy.get(each.agent, math.nan)}) for each in rollouts
     ]
 
 
