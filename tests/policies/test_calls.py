@@ -112,6 +112,8 @@ def test_what_calls_nothing_stands_as_it_is(form: Format, text: str) -> None:
         ("plain", "<call>look(days=print(3))</call>", "numbers, texts"),
         ("plain", "<call>look(1, 2, 3, 4)</call>", "look takes 3 arguments"),
         ("plain", "<call>other(1)</call>", "name the arguments of other"),
+        ("plain", "<call>look(**{'days': 3})</call>", "name the arguments of 'look', instead of unpacking"),
+        ("plain", f"<call>look{'.look' * 2000}(1)</call>", "too long"),
     ],
 )
 def test_a_broken_call_is_told_and_a_good_one_beside_it_is_kept(name: str, text: str, why: str) -> None:

@@ -249,7 +249,12 @@ def _expressions(text: str) -> Iterator[ast.expr]:
 def _called(node: ast.expr, tools: Tools) -> Call:
     if not isinstance(node, ast.Call):
         raise BrokenCallError("a call is written name(argument=value, ...)")
-    name = ast.unparse(node.func)
+    try:
+        name = ast.unparse(node.func)
+    except RecursionError:
+        raise BrokenCallError("the name of the function is too long") from None
+    if any(each.arg is None for each in node.keywords):
+        raise BrokenCallError(f"name the arguments of {shown(name, 60)}, instead of unpacking a mapping with **")
     known = list(_parameters(name, tools))
     if len(node.args) > len(known):
         raise BrokenCallError(f"{name} takes {len(known)} arguments" if known else f"name the arguments of {name}")
