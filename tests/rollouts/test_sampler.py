@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from cohort.axes.trees import grown
 from cohort.engine.base import Sampling
 from cohort.engine.native.engine import NativeEngine
 from cohort.environments import SingleTurn
@@ -17,6 +19,7 @@ from cohort.rollouts.sampler import StepSampler
 from cohort.types import Request, Rollout, StepInfo, head
 from cohort.types.access import Sampler
 from tests.environments.worlds import Guess, Worlds, grader
+from tests.helpers import prompt_of, request_of
 from tests.rollouts.test_runner import POLICY, SHORT, Broken, Talk, requests, same
 
 LONG = Sampling(temperature=0.9, stop_ids=frozenset())
@@ -177,3 +180,45 @@ def test_children_go_on_where_the_environment_shows_more_than_the_prompt() -> No
     assert rollout.request.context.tokens != rollout.prompt.tokens
     (child,) = sampler.extend(rollout, 1, 1)
     assert (child.error, child.request.context, child.tokens[:1]) == ("", rollout.request.context, rollout.tokens[:1])
+
+
+@pytest.mark.parametrize("history", ["append", "rebuild"])
+def test_the_environment_answers_a_turn_that_is_over_before_the_policy_goes_on(history: Any) -> None:
+    """Where a limit came between a turn and its answer, the policy must not speak behind its own stop token."""
+    worlds = Worlds(lambda k: Guess(9))
+    made = Runner(POLICY, NativeEngine(POLICY), SHORT, worlds, history=history)
+    asked = [request_of(prompt_of(POLICY, "guess", prompt="guess"), seed=k, count=30) for k in range(12)]
+    cut = [r for r in made.run(asked) if r.status == "truncated" and r.tokens[-1] == 1]
+    later = [r for r in cut if len(r.turns) > 1]
+    assert cut
+    assert later
+    for rollout in cut:
+        (request,) = rollout.branches(len(rollout.tokens), [7])
+        (child,) = made.run([replace(request, max_new_tokens=60)])
+        assert child.error == ""
+        assert [turn.end for turn in child.turns[: len(rollout.turns)]] == [turn.end for turn in rollout.turns]
+        answered = child.turns[len(rollout.turns) - 1]
+        assert [message["role"] for message in answered.messages] == ["assistant", "user"]
+        assert len(child.turns) > len(rollout.turns)
+        # The sum of all turns' rewards, each once.
+        rewards = [turn.reward for turn in child.turns if turn.reward is not None]
+        assert child.components["environment"] == pytest.approx(sum(rewards))
+        writers = [segment.writer for segment in child.segments]
+        if history == "append":
+            assert all(a != b for a, b in itertools.pairwise(writers))
+        assert child.context.pieces(len(child.tokens))[0][:2] == (
+            0,
+            child.turns[1].start if child.context.rebuilt else len(child.tokens),
+        )
+        logp = POLICY.log_probs(POLICY.actions([child]), width=len(child.tokens), temperature=0.9)["logp"].detach()[0]
+        mask = torch.tensor(child.mask, dtype=torch.bool)
+        assert float((logp - torch.tensor(child.sampler_logp))[mask].abs().max()) < 1e-4
+
+
+def test_a_tree_grows_over_turns_and_none_behind_a_stop_token() -> None:
+    sampler, _ = lent(Worlds(lambda k: Guess(9)))
+    paths = grown(requests(4, 120), sampler, branching=(2, 2), segment_tokens=30)
+    assert max(len(path.turns) for path in paths) > 2
+    for path in paths:
+        stops = [at for at, token in enumerate(path.tokens) if token == 1 and path.mask[at]]
+        assert stops == [turn.end - 1 for turn in path.turns if path.tokens[turn.end - 1] == 1]

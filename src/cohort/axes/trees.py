@@ -62,7 +62,8 @@ def grown(
         if not left:
             break
         for i, (node, more) in enumerate(zip(drawn, room, strict=True)):
-            if node.status != "truncated" or more < 1:
+            # Where another limit than that of its tokens ended an episode, nothing goes on.
+            if node.status != "truncated" or node.end in ("turns", "seconds") or more < 1:
                 continue
             count, at = branching[len(branching) - left], len(node.tokens)
             seeds = [derive(node.request.seed, "branch", left, k) for k in range(count)]

@@ -184,7 +184,7 @@ class Episode:
     def order(self, renderer: Renderer) -> Request:
         """The request for the turn that comes now."""
         most = self.limits.turn_tokens or math.inf
-        if len(self.segments) == len(self.request.history):
+        if len(self.segments) == len(self.request.history) and self.context == self.request.context:
             asked = self.request
             return asked if asked.max_new_tokens <= most else replace(asked, max_new_tokens=int(most))
         return replace(
@@ -195,9 +195,19 @@ class Episode:
             max_new_tokens=int(min(self.room(renderer), most)),
         )
 
+    def spoken(self, stops: frozenset[int]) -> bool:
+        """The history ends with a turn that one of these tokens ended, and that its environment is still to answer."""
+        if not self.answers or self.start == self.place:
+            return False
+        return self.segments[-1].writer == "policy" and self.actions[-1] in stops
+
     def drawn(self, segment: Segment, text: str, finished: bool, renderer: Renderer) -> None:
-        """Take what the policy said: a message with calls, where something answers these."""
+        """Take what was drawn for the policy's turn; see `say`."""
         self.segments.append(segment)
+        self.say(text, finished, renderer)
+
+    def say(self, text: str, finished: bool, renderer: Renderer) -> None:
+        """Take what the policy said: a message with calls, where something answers these."""
         self.text = text
         self.said = {"role": "assistant", "content": text}
         assert self.dialogue is not None

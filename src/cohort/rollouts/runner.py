@@ -132,6 +132,7 @@ class _Run:
     def __init__(self, runner: Runner) -> None:
         self.runner, self.renderer = runner, runner.policy.renderer
         self.session = runner.engine.session(runner.sampling)
+        self.rule = runner.sampling.rule(self.renderer.stop_ids)
         self.answers: Answers[Asked] = Answers()
         self.drawing: dict[int, Episode] = {}
         # By conversation, the number of the turn that was drawn last, which its next one goes on from.
@@ -179,15 +180,14 @@ class _Run:
 
     def _segment(self, completion: Completion, mixer: Mixer | None) -> Segment:
         logp = completion.sampled_logp if completion.policy_logp is None else completion.policy_logp
-        rule = self.runner.sampling.rule(self.renderer.stop_ids)
         sets: list[Candidates | None] | None = None if completion.candidates is None else [*completion.candidates]
         return Segment(
             tuple(completion.tokens),
             logp=tuple(logp),
             entropy=tuple(completion.entropy),
             support=None
-            if rule.free and sets is None and mixer is None
-            else Support(rule, sets, completion.soft, mixer),
+            if self.rule.free and sets is None and mixer is None
+            else Support(self.rule, sets, completion.soft, mixer),
             version=self.runner.version,
         )
 
@@ -220,6 +220,9 @@ class _Run:
                 self._end(follows)
             elif follows.again:
                 self._ask(follows, "step", follows.again[0].messages[0])
+            elif follows.spoken(self.rule.stop_ids):
+                follows.say(self.runner.text(follows.actions[follows.start :], True), True, self.renderer)
+                self._ask(follows, "step", follows.said)
             else:
                 self.drawing[self.session.submit(follows.order(self.renderer))] = follows
 
