@@ -141,12 +141,15 @@ class Played:
         self.factory.close()
         self.scorer.close()
 
-    def play(self, policy: CausalLM, says: Says, *rows: dict[str, Any], most: int = 400) -> list[Rollout]:
-        """An episode of every row, graded."""
+    def play(
+        self, policy: CausalLM, says: Says, *rows: dict[str, Any], most: int = 400, graded: bool = True
+    ) -> list[Rollout]:
+        """An episode of every row."""
         requests = []
         for i, row in enumerate(rows):
             spec = PromptSpec(by_row=True, tools=self.offer.tools)
             (prompt,) = load_prompts([row], policy.renderer, spec)
             requests.append(request_of(prompt, seed=100 + i, count=most))
         runner = Runner(policy, Scripted(policy, says), Sampling(), self.factory)
-        return self.factory.group_rewards(runner.run(requests))
+        rollouts = runner.run(requests)
+        return self.factory.group_rewards(rollouts) if graded else rollouts

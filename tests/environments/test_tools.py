@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from cohort.engine.base import Sampling
+from cohort.engine.native.engine import NativeEngine
 from cohort.environments.spec import parse
 from cohort.environments.tools import ToolEnvironment, answers_calls, functions_of, schemas
 from cohort.errors import UsageError
+from cohort.rollouts.runner import Runner
+from cohort.rollouts.sampler import StepSampler
 from cohort.training.diagnostics import of_episodes, of_tools
+from cohort.types import StepInfo
 from tests.environments.scripted import Played, turns
 from tests.helpers import tiny_policy
 
@@ -250,6 +256,25 @@ def test_a_class_of_trls_runs_unchanged(file: str) -> None:
     assert [done.components, missed.components] == [{"reached": 1.0, "seen": 2.0}, {"reached": 0.0, "seen": 2.0}]
     assert [done.reward, missed.reward] == [3.0, 2.0]
     assert done.environment is None
+
+
+def test_what_is_graded_twice_meets_its_environment_twice(file: str) -> None:
+    """As the leaves of a tree do: in the sampling axis, and when all is drawn."""
+    with Played(f"{file}:Counter", rewards=[f"{file}:reached"], apart=True) as played:
+        (rollout,) = played.play(POLICY, turns("<call>increment(5)</call>", "Done."), {**ROW, "goal": 5}, graded=False)
+        runner = Runner(POLICY, NativeEngine(POLICY), Sampling(), played.factory)
+        step = StepSampler(runner, lambda asked, *, alone=False: [rollout], 64, None, seed=3)
+
+        class Graded:
+            info = StepInfo()
+
+            def sampling(self, requests: Any, sampler: Any) -> Any:
+                return sampler.grade(sampler.generate(requests))
+
+        method: Any = Graded()
+        (found,) = step.sampler(method, torch.Generator()).draw([rollout.request])
+    assert found.components == {"reached": 1.0}
+    assert found.environment is None
 
 
 def test_an_environment_can_own_the_reward_also_where_a_limit_ends_the_episode(file: str) -> None:

@@ -67,7 +67,9 @@ class StepSampler:
             return generate(asked)
 
         def grade(rollouts: Sequence[Rollout]) -> list[Rollout]:
-            return [rollout for rollout in self._scored(rollouts) if rollout.scored]
+            graded = zip(rollouts, self._scored(rollouts), strict=True)
+            # What is drawn at the end is graded then, too, and by functions that may read its environment.
+            return [each.replace(environment=own.environment) for own, each in graded if each.scored]
 
         def draw(requests: Sequence[Request]) -> list[Rollout]:
             drawn = self._scored(method.sampling(requests, sampler))
