@@ -189,8 +189,14 @@ def test_a_process_that_hangs_as_a_whole_is_ended(monkeypatch: pytest.MonkeyPatc
         pool.start()
         neighbour = Remote(pool)
         neighbour.reset({"prompt": "p", "do": "fine"}, 0).result()
-        with pytest.raises(Late, match=r"no answer within 1 s"):
-            lived(pool, "hold everything")
+        holding, waiting = Remote(pool), Remote(pool)
+        for world in (holding, waiting):
+            world.reset({"prompt": "p", "do": "hold everything"}, 0).result()
+            world.step(SAID).result()
+        # Both wait for the process that the first one holds; either's time can be up first.
+        for answer in [world.step(SAID) for world in (holding, waiting)]:
+            with pytest.raises(Late, match=r"no answer within 1 s"):
+                answer.result(10)
         assert neighbour.step(SAID).result(5).reward == 0.5
         assert lived(pool, "fine").done
     finally:

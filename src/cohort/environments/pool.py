@@ -361,7 +361,8 @@ class Pool:
                 self._ended(host)
                 continue
             for number, call in list(host.calls.items()):
-                if call.deadline is not None and call.deadline <= now:
+                # Where one ends the process, none of the others is open any more.
+                if number in host.calls and call.deadline is not None and call.deadline <= now:
                     del host.calls[number]
                     self._late(host, call)
 
