@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 CHAT = [{"role": "user", "content": "1+1?"}]
 
 
-@pytest.mark.parametrize("value", ["a text", CHAT, Observation("a text", tools=({"type": "function"},))])
+@pytest.mark.parametrize("value", ["a text", CHAT, Observation("a text", tools=({"name": "f"},))])
 def test_texts_and_messages_are_observations(value: Any) -> None:
     found = observed(value)
     assert isinstance(found, Observation)
@@ -33,6 +33,33 @@ def test_texts_and_messages_are_observations(value: Any) -> None:
 def test_anything_else_is_none(value: Any) -> None:
     with pytest.raises(TypeError, match=r"observation is a text|has 'role' and 'content'"):
         observed(value)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"agent": 3}, "agent is a text, not int"),
+        ({"conversation": None}, "conversation is a text, not NoneType"),
+        ({"tools": "abc"}, "tools are a list of schemas, not str"),
+        ({"tools": ["abc"]}, "schema has a 'name'"),
+        ({"tools": [{"type": "function"}]}, "schema has a 'name'"),
+        ({"tools": [{"function": {"name": "f", "parameters": "x"}}]}, "tool 'f' are a JSON schema, not str"),
+        (
+            {"tools": [{"name": "f", "parameters": {"properties": {"a": "int"}}}]},
+            "tool 'f' are a JSON schema, not dict",
+        ),
+    ],
+)
+def test_what_an_observation_says_beside_its_content_has_its_type(attributes: dict[str, Any], said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        observed(Observation("a text", **attributes))
+
+
+@pytest.mark.parametrize("name", ["components", "rewards"])
+@pytest.mark.parametrize("value", [None, [1.0]])
+def test_numbers_of_a_step_have_names(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"{name} are a mapping of names to numbers"):
+        stepped(Step("more", **{name: value}), ())
 
 
 def test_steps_that_an_episode_can_go_on_from() -> None:

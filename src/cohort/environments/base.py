@@ -122,6 +122,10 @@ def observed(value: object, *, first: bool = False) -> Observation:
         return Observation("", behind=True)
     found = value if isinstance(value, Observation) else Observation(value)  # type: ignore[arg-type]
     content = found.content
+    for name in ("agent", "conversation"):
+        if not isinstance(getattr(found, name), str):
+            raise TypeError(f"an observation's {name} is a text, not {_shown(getattr(found, name))}")
+    _schemas(found.tools)
     if found.behind and not (first and isinstance(content, str)):
         raise TypeError("what stands behind the prompt is a text, and comes with the reset")
     if isinstance(content, str):
@@ -132,6 +136,20 @@ def observed(value: object, *, first: bool = False) -> Observation:
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
             raise TypeError(f"a message has 'role' and 'content', unlike {_shown(message)}")
     return found
+
+
+def _schemas(tools: object) -> None:
+    """Refuse what describes no functions (TypeError)."""
+    if not isinstance(tools, Sequence) or isinstance(tools, (str, bytes)):
+        raise TypeError(f"an observation's tools are a list of schemas, not {_shown(tools)}")
+    for tool in tools:
+        function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise TypeError(f"a tool's schema has a 'name', itself or in its 'function', unlike {_shown(tool)}")
+        takes = function.get("parameters") or {}
+        each = (takes.get("properties") or {}) if isinstance(takes, Mapping) else None
+        if not isinstance(each, Mapping) or not all(isinstance(schema, Mapping) for schema in each.values()):
+            raise TypeError(f"the parameters of the tool {function['name']!r} are a JSON schema, not {_shown(takes)}")
 
 
 def beginning(seen: Observation, source: str | list[Message]) -> Observation:
@@ -163,6 +181,9 @@ def stepped(value: object, components: Sequence[str]) -> Step:
     """
     if not isinstance(value, Step):
         raise TypeError(f"step gives a cohort.environments.Step, not {_shown(value)}")
+    for name in ("components", "rewards"):
+        if not isinstance(getattr(value, name), Mapping):
+            raise TypeError(f"a step's {name} are a mapping of names to numbers, not {_shown(getattr(value, name))}")
     shares = {f"the reward of {agent!r}": number for agent, number in value.rewards.items()}
     for name, number in {"reward": value.reward, **value.components, **shares}.items():
         known = number is None and name == "reward"
@@ -171,7 +192,7 @@ def stepped(value: object, components: Sequence[str]) -> Step:
     for name in value.components:
         if name not in components:
             raise ValueError(
-                f"component {name!r} is not among the factory's components ({', '.join(components) or 'none'}): name it there"
+                f"component {name!r} is not among the environment's components ({', '.join(components) or 'none'}): name it in its attribute `components`"
             )
     if value.end not in ("done", "turns", "unparseable"):
         raise ValueError(f"a step's end is 'done', 'turns' or 'unparseable', not {_shown(value.end)}")
