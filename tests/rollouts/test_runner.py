@@ -262,6 +262,8 @@ class Broken(Guess):
         ("step", "a text", "step gives a cohort.environments.Step, not str"),
         ("step", Step(Observation("see", media=["image"])), "shows 1 media"),
         ("step", Step([{"role": "user"}]), "a message has 'role' and 'content'"),
+        ("step", Step([{"role": "user", "content": None}]), r"message 1 \(user\) has no content"),
+        ("step", Step([{"role": "user", "content": [{"type": "image", "image": "x"}]}]), "only text can be trained on"),
         ("reset", 7, "an observation is a text or a list of messages, not int"),
         ("reset", "x" * 200, r"shows 20\d tokens, and the model takes 128"),
     ],
@@ -282,6 +284,15 @@ def test_what_fails_in_an_environment_ends_its_episode_alone(where: str, what: A
     assert found[2].components == {"environment": None, "turns": None}
     assert broken.closed == 1
     assert all(same(found[i], expected[i]) for i in (0, 1, 3))
+
+
+def test_parts_of_text_are_one_text() -> None:
+    parted = [{"role": "user", "content": [{"type": "text", "text": "mo"}, {"type": "text", "text": "re"}]}]
+    (whole,) = runner(Worlds(lambda k: Broken("step", Step([{"role": "user", "content": "more"}])))).run(requests(1))
+    (found,) = runner(Worlds(lambda k: Broken("step", Step(parted)))).run(requests(1))
+    assert found.status == whole.status != "failed"
+    assert same(found, whole)
+    assert found.turns[0].messages[1] == {"role": "user", "content": "more"}
 
 
 def test_an_environment_that_cannot_be_made_or_closed_ends_no_other() -> None:

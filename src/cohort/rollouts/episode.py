@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cohort.data.messages import messages_of as checked
 from cohort.data.prompts import LONGEST_TOKEN
 from cohort.environments.base import End, Environment, EnvironmentFailed, Observation, Step
 from cohort.environments.factory import EnvironmentFactory
@@ -144,7 +145,6 @@ class Episode:
             EpisodeError: it cannot be shown.
         """
         request, prompt = self.request, self.request.prompt
-        texts_alone(seen)
         self.tools = seen.tools or prompt.tools
         if seen.content == prompt.source and list(self.tools) == list(prompt.tools):
             self._talk(renderer, prompt, prompt.text, system)
@@ -297,7 +297,6 @@ class Episode:
         Raises:
             EpisodeError: it cannot be shown.
         """
-        texts_alone(seen)
         assert self.dialogue is not None
         self.tools = self.dialogue.tools = seen.tools or self.tools
         room = self.room(renderer) if not seen.fresh else renderer.context_length or math.inf
@@ -425,10 +424,18 @@ def length_of(seen: Observation) -> int:
     return sum(len(str(message["content"])) for message in messages_of(seen.content))
 
 
-def texts_alone(seen: Observation) -> None:
-    """Raises EpisodeError: there is more than texts to show."""
+def in_texts(seen: Observation) -> Observation:
+    """What is shown, with a text as the content of every message: parts of text are joined.
+
+    Raises:
+        EpisodeError: there is more than texts to show.
+        UsageError: a content that is none.
+    """
     if seen.media:
         raise EpisodeError(f"the environment shows {len(seen.media)} media, and the policy reads texts alone")
+    if isinstance(seen.content, str) or all(isinstance(message["content"], str) for message in seen.content):
+        return seen
+    return replace(seen, content=checked(seen.content))
 
 
 def why(what: str, error: BaseException) -> str:

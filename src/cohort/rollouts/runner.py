@@ -27,7 +27,7 @@ from cohort.errors import UsageError
 from cohort.policies.conversation import History
 from cohort.policies.passes import log_probs
 from cohort.rollouts.answers import GRACE, Answered, Answers
-from cohort.rollouts.episode import Episode, EpisodeError, Limits, begin, why
+from cohort.rollouts.episode import Episode, EpisodeError, Limits, begin, in_texts, why
 from cohort.types import Request, Rollout, Segment
 from cohort.types.policy import Policy
 from cohort.types.rollout import over_parts
@@ -229,11 +229,11 @@ class _Run:
     def _take(self, episode: Episode, what: str, value: Any) -> Episode:
         """Take an answer; the conversation that goes on with it, or ended the episode."""
         if what == "reset":
-            first = beginning(observed(value, first=True), episode.request.prompt.source)
+            first = beginning(in_texts(observed(value, first=True)), episode.request.prompt.source)
             episode.begin(first, self.renderer, self.runner.system)
             return episode
         step = stepped(value, self.runner.environments.components)
-        seen = None if step.done else observed(step.observation)
+        seen = None if step.done else in_texts(observed(step.observation))
         if episode.again:
             episode.live_again(step, seen)
             return episode
