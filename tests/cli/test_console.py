@@ -28,3 +28,10 @@ def test_a_model_is_taken_by_the_name_that_it_had_and_says_its_own(monkeypatch, 
         main()
     assert taken[0].policy.model == "toy"
     assert capsys.readouterr().err == ("" if quiet else "cohort: the model nursery is called toy now\n")
+
+
+def test_names_with_colons_are_said_as_they_are(capfd):
+    from cohort.cli.console import log
+
+    log("tools own.py:x: there is no function 'x'")
+    assert capfd.readouterr().err == "tools own.py:x: there is no function 'x'\n"

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from cohort.errors import Renamed, UsageError
 
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def log(text: str) -> None:
@@ -43,7 +43,7 @@ def renamings_said() -> Iterator[None]:
 
 def printed(width: int = 120) -> Console:
     """Standard output, with room for tables where it is no terminal."""
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=width)
+    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else width)
 
 
 def check_file(path: Path, option: str) -> None:
