@@ -191,8 +191,8 @@ def stepped(value: object, components: Sequence[str]) -> Step:
             raise ValueError(f"{name} is a finite number, not {_shown(number)}")
     for name in value.components:
         if name not in components:
-            known = ", ".join(components) or "none"
-            raise ValueError(f"component {name!r} is not among the environment's components ({known}): add it to these")
+            named = ", ".join(components) or "none"
+            raise ValueError(f"component {name!r} is not among the environment's components ({named}): add it to these")
     if value.end not in ("done", "turns", "unparseable"):
         raise ValueError(f"a step's end is 'done', 'turns' or 'unparseable', not {_shown(value.end)}")
     if value.observation is None and not value.done:
