@@ -124,3 +124,9 @@ def test_what_is_drawn_to_score_is_counted_and_not_trained_on(micro_root: Path, 
     assert [r.tokens for r in again.rollouts] == [r.tokens for r in rollouts]
     # Five answers of one to four tokens for each of the eight prompts.
     assert 40 <= again.tokens - drawn <= 160
+
+
+def test_what_no_verifier_judged_spoils_no_score() -> None:
+    how = {"weight_outcome": 1.0, "weight_diversity": 0.0}
+    assert promotion_score([1.0, 0.0, float("nan")], 0.0, **how) == 0.25
+    assert promotion_score([float("nan")], 0.0, **how) == 0.0

@@ -21,6 +21,7 @@ Defaults: n 8, ratio 0.5, refresh 4, momentum 0, outcome variance alone (release
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -43,8 +44,8 @@ AT_ONCE = 256  # prompts whose rollouts are held together in the scoring pass
 
 
 def promotion_score(right: Sequence[float], spread: float, *, weight_outcome: float, weight_diversity: float) -> float:
-    """VPS of a prompt whose rollouts have these accuracies and this diversity."""
-    rate = sum(right) / len(right)
+    """VPS of a prompt whose rollouts have this diversity and these accuracies, NaN where nothing says which."""
+    rate = sum(known := [each for each in right if not math.isnan(each)]) / max(1, len(known))
     return weight_outcome * rate * (1 - rate) + weight_diversity * spread
 
 
