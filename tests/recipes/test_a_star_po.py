@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort import registry
-from cohort.recipes.a_star_po import _start, optimal_value, two_stages
+from cohort.recipes.a_star_po import _known, _measure, _start, optimal_value, second_stage, two_stages
+from cohort.types import StepInfo
 from tests.helpers import random_batch
 from tests.recipes.losses import taken
 
@@ -51,3 +52,28 @@ def test_scores_of_the_data_stand_for_stage_one() -> None:
     state = _start(3, [{"s": [0, 1]}, {"s": [0, 0]}, {}], scores="s", beta1=0.0)
     assert state["value"].tolist() == [0.5, 0.0, 0.0]
     assert state["hopeless"].tolist() == [False, True, True]
+
+
+def test_stage_two_comes_also_where_a_prompt_has_no_answer_with_a_reward() -> None:
+    rng = torch.Generator().manual_seed(0)
+    state = _start(4, (), scores=None, beta1=0.0)
+    seen = []
+    for step in range(2):
+        rows, state = two_stages(state, count=2, rng=rng, info=StepInfo(step=step))
+        seen += rows.tolist()
+        # No rollout of row 1 has a reward.
+        batch = random_batch(step, groups=(2, 2)) if step else random_batch(step, groups=(2,))
+        of = torch.tensor([2, 3] if step else [0])[batch["group"].unique(return_inverse=True)[1]]
+        batch = batch.with_rollouts(row=of).replace(rewards=torch.ones(batch.size, dtype=torch.float64))
+        assert not second_stage(_known(batch, None, state, StepInfo(step=step))).any()  # type: ignore[arg-type]
+        state = _measure(batch, state, beta1=0.0, info=StepInfo(step=step))
+    assert seen == [0, 1, 2, 3]
+    rows, state = two_stages(state, count=4, rng=rng, info=StepInfo(step=2))
+    assert sorted(rows.tolist()) == [0, 1, 2, 3]
+    batch = random_batch(0, groups=(1, 1, 1, 1)).with_rollouts(row=torch.arange(4))
+    known = _known(batch, None, state, StepInfo(step=2))  # type: ignore[arg-type]
+    assert known["optimal_value"].tolist() == [1.0, 0.0, 1.0, 1.0]
+    assert second_stage(known).all()
+    # It is never measured again: the policy is not the reference any more.
+    later = _measure(batch.replace(rewards=torch.ones(4).double()), state, beta1=0.0, info=StepInfo(step=2))
+    assert _known(batch, None, later, StepInfo(step=3))["optimal_value"].tolist() == [1.0, 0.0, 1.0, 1.0]  # type: ignore[arg-type]

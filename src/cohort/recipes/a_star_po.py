@@ -8,7 +8,7 @@ The value of the optimal KL-regularised policy needs no group in every step: n a
     loss  = (1/N) sum_i ( beta2 sum_t (logp - ref_logp) - (r_i - V*(x_i)) )^2             one rollout a prompt
 
 Stage 1, the first steps, draws every prompt `samples` times and trains nothing, so that the policy is still the reference.
-`scores` names a column with the rewards of its answers instead. Prompts without a success are left out afterwards.
+`scores` names a column with the rewards of its answers instead. Prompts without a success are left out; V* is 0 without reward.
 
 Defaults: beta1 0.5, beta2 1e-3, n 8 (paper). The gradient is 2 beta2 times REINFORCE's, so the learning rate must fit it.
 """
@@ -26,7 +26,7 @@ from cohort.axes.curriculum import uniform
 from cohort.axes.objective import sequence_log_ratio
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.types import Batch
+from cohort.types import Batch, StepInfo
 from cohort.types.access import ModelAccess
 from cohort.types.declare import State, declare, hooks, needs
 
@@ -37,28 +37,35 @@ def optimal_value(rewards: Tensor, beta1: float) -> Tensor:
 
 
 def _start(size: int, rows: Sequence[Mapping[str, Any]], *, scores: str | None, beta1: float) -> State:
-    """V* [size], NaN where stage 1 is still to come, and which prompts no answer solved [size]."""
+    """V*, NaN before stage 1; which prompts no answer solved; the step of their stage 1, -1 before it: each [size]."""
     value, hopeless = torch.full((size,), torch.nan, dtype=torch.float64), torch.zeros(size, dtype=torch.bool)
     for row, columns in enumerate(rows if scores else ()):
         known = torch.tensor([float(each) for each in columns.get(scores or "") or [0.0]], dtype=torch.float64)
         value[row], hopeless[row] = optimal_value(known, beta1), bool(known.sum() == 0)
-    return {"value": value, "hopeless": hopeless, "order": torch.empty(0, dtype=torch.int64), "position": 0}
+    asked, order = torch.full((size,), -1), torch.empty(0, dtype=torch.int64)
+    return {"value": value, "hopeless": hopeless, "asked": asked, "order": order, "position": 0}
 
 
-def _measure(batch: Batch, state: State, *, beta1: float) -> State:
+def _settled(state: State, step: int) -> Tensor:
+    """V* [size] as a step knows it: 0 where an earlier one asked, and no answer had a reward."""
+    value: Tensor = state["value"]
+    return value.masked_fill(value.isnan() & (state["asked"] >= 0) & (state["asked"] < step), 0.0)
+
+
+def _measure(batch: Batch, state: State, *, beta1: float, info: StepInfo) -> State:
     """Stage 1 of the step's prompts, those that have no value yet."""
     value, hopeless = state["value"].clone(), state["hopeless"].clone()
     rows, rewards = batch["row"].cpu(), batch.rewards.cpu().double()
     for row in rows.unique().tolist():
-        if bool(value[row].isnan()):
+        if bool(_settled(state, info.step)[row].isnan()):
             found = rewards[rows == row]
             value[row], hopeless[row] = optimal_value(found, beta1), bool(found.sum() == 0)
     return {**state, "value": value, "hopeless": hopeless}
 
 
-def _known(batch: Batch, access: ModelAccess, state: State) -> Batch:
+def _known(batch: Batch, access: ModelAccess, state: State, info: StepInfo) -> Batch:
     """`optimal_value` [N] as it was before the step: NaN in stage 1."""
-    return batch.with_rollouts(optimal_value=state["value"][batch["row"].cpu()].to(batch.device, batch.dtype))
+    return batch.with_rollouts(optimal_value=_settled(state, info.step)[batch["row"].cpu()].to(batch.rewards))
 
 
 @declare(provides=("optimal_value",))
@@ -71,17 +78,13 @@ def two_stages(
     scores: str | None = None,
     beta1: float = 0.5,
     drop_hopeless: bool = True,
+    info: StepInfo = StepInfo(),
 ) -> tuple[Tensor, State]:
-    """Rows without a value while there are any, then every row that is not hopeless once an epoch: rows [<= count]."""
-    unknown = state["value"].isnan().nonzero()[:, 0]
-    if len(unknown):
-        return unknown[:count], state
-    drop = (
-        state["hopeless"]
-        if drop_hopeless and not bool(state["hopeless"].all())
-        else torch.zeros_like(state["hopeless"])
-    )
-    hopeful = (~drop).nonzero()[:, 0]
+    """Every row without a value once, then every row that is not hopeless once an epoch: rows [<= count]."""
+    rows = (state["value"].isnan() & (state["asked"] < 0)).nonzero()[:count, 0]
+    if len(rows):
+        return rows, {**state, "asked": state["asked"].index_fill(0, rows, info.step)}
+    hopeful = (~(state["hopeless"] & drop_hopeless & ~state["hopeless"].all())).nonzero()[:, 0]
     places, new = uniform({**state, "size": len(hopeful), "epoch": 0}, count=count, rng=rng)
     return hopeful[places], {**state, "order": new["order"], "position": new["position"]}
 
@@ -109,9 +112,8 @@ def above_value(batch: Batch) -> Tensor:
 @needs("ref_logp", "optimal_value")
 def regression(batch: Batch, *, beta2: float = 1e-3) -> Tensor:
     """The mean squared error of beta2 log-ratio against r - V*: scalar. Source: arXiv:2505.20686."""
-    return ((beta2 * sequence_log_ratio(batch) - (batch.rewards - batch["optimal_value"])) ** 2).sum() / max(
-        1, batch.size
-    )
+    apart = beta2 * sequence_log_ratio(batch) - (batch.rewards - batch["optimal_value"])
+    return (apart**2).sum() / max(1, batch.size)
 
 
 @recipe(
