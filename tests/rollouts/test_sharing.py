@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort.rollouts import sharing
-from cohort.rollouts.exchange import Exchange, SharedGroup, packed
+from cohort.rollouts.exchange import Exchange, SharedGroup, packed, unpacked
 from cohort.rollouts.sharing import Sharing, best, complete, plan, varied
 from cohort.rollouts.sources import Drawn, RolloutSource, Stateless, restore, snapshot
 from cohort.types import Context, Prompt, Request, Rollout, Segment, StepInfo
@@ -210,3 +210,18 @@ def test_an_undone_step_reads_again_what_it_read(tmp_path: Path) -> None:
     assert [r.tokens for r in foreign(first)] == [r.tokens for r in foreign(second)]
     assert foreign(first)
     mine.release([])
+
+
+def test_what_goes_on_in_a_later_step_is_not_shared_yet(tmp_path: Path) -> None:
+    class Waiting(Fixed):
+        def next(self, info: StepInfo, states: Any) -> Drawn:
+            drawn = super().next(info, states)
+            first, *others = drawn.rollouts
+            return Drawn([first.replace(waits=True, reward=0.0), *others], others, states)
+
+    mine = shared(tmp_path)
+    mine.source = Waiting()
+    step(mine)
+    (name,) = Exchange(str(tmp_path)).newest(PEER).values()
+    groups = unpacked(Exchange(str(tmp_path)).read(name), longest=64)
+    assert [len(group.answers) for group in groups] == [1, 2]

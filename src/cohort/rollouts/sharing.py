@@ -88,7 +88,8 @@ class Sharing:
         """The groups of the source, shared, and then those of others; see `RolloutSource.next`."""
         drawn = self.source.next(info, states)
         notes: list[str] = []
-        own = grouped(rollout for rollout in drawn.rollouts if rollout.scored and len(rollout.turns) <= 1)
+        over = [rollout for rollout in drawn.rollouts if rollout.scored and not rollout.waits]
+        own = grouped(rollout for rollout in over if len(rollout.turns) <= 1)
         self._offer(own, info, notes)
         pool = self._pool(info, {rollout.prompt.id for rollout in drawn.replayed}, notes)
         taken = self._pick(pool, info)
