@@ -231,3 +231,15 @@ def test_entropies_that_the_engine_left_out_are_known_for_all_agents() -> None:
     for part in (part for rollout in rollouts for part in rollout.parts):
         assert not torch.tensor(part.sampler_entropy).isnan().any()
     assert any(rollout.others for rollout in rollouts)
+
+
+def test_where_an_environment_cannot_be_lent_all_parts_of_its_episode_fail() -> None:
+    class Lending(Duel):
+        def lend(self) -> Any:
+            raise ValueError("it cannot be sent")
+
+    worlds = Worlds(lambda k: Lending())
+    worlds.lends = True
+    for rollout in Runner(POLICY, NativeEngine(POLICY), SHORT, worlds).run(requests(4)):
+        assert {part.status for part in rollout.parts} == {"failed"}
+        assert all("it cannot be sent" in part.error for part in rollout.parts)

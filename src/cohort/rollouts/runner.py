@@ -272,7 +272,8 @@ class _Run:
             else:
                 episode.count(stepped(answer.value, self.runner.environments.components))
         except (EpisodeError, TypeError, ValueError) as error:
-            episode.fail(str(error))
+            for each in episode.cast:
+                each.fail(str(error))
             episode.last.clear()
         self._ask_last(episode)
 
