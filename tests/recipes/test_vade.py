@@ -93,3 +93,13 @@ def test_draws_are_those_of_the_posterior_and_ties_go_to_the_first() -> None:
     assert torch.allclose(drawn.mean(0), made.mean, atol=0.02)
     assert torch.allclose(drawn.var(0), made.variance, atol=0.01)
     assert highest(torch.tensor([0.1, 0.5, 0.5, 0.2]), 3).tolist() == [1, 2, 3]
+
+
+def test_the_agents_of_an_episode_count_together() -> None:
+    """Each is a group of its own, of the same prompt."""
+    method = registry.method("vade", lambda_selected=0.5)
+    group, row = torch.tensor([0, 0, 1, 1, 2]), torch.tensor([3, 3, 3, 3, 1])
+    right = torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    batch = Batch.of(torch.ones(5, 1), group=group, accuracy=right, rewards=right).with_rollouts(row=row)
+    counts = method.bind(method.init(size=4)).on_rollouts(batch, [])[KEY]["counts"]
+    assert counts.tolist() == [[0, 0], [1, 0], [0, 0], [2, 2]]

@@ -27,7 +27,6 @@ from torch import Tensor
 from cohort.axes.curriculum import draw_beta, highest
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.groups import group_mean, group_size
 from cohort.types import Batch
 from cohort.types.declare import State, hooks
 
@@ -48,12 +47,12 @@ def _no_counts(size: int) -> State:
 
 
 def _count(batch: Batch, state: State, *, lambda_selected: float, lambda_unselected: float) -> State:
-    groups = batch.groups
-    rows = torch.zeros(groups.count, dtype=torch.int64).scatter(0, groups.index.cpu(), batch["row"].cpu())
-    drawn = group_size(groups, torch.float64).cpu()
-    right = group_mean(batch["accuracy"].double(), groups).cpu() * drawn
+    # By prompt: the agents of its episodes are groups of their own.
+    rows, index = batch["row"].cpu().unique(return_inverse=True)
+    right = batch["accuracy"].cpu().double()
+    drawn = torch.zeros(len(rows), 2, dtype=torch.float64).index_add(0, index, torch.stack([right, 1 - right], 1))
     counts = lambda_unselected * state["counts"]
-    counts[rows] = lambda_selected * state["counts"][rows] + torch.stack([right, drawn - right], 1)
+    counts[rows] = lambda_selected * state["counts"][rows] + drawn
     return {"counts": counts}
 
 
