@@ -112,12 +112,14 @@ def test_guidance_sees_prompts_that_begin_and_nothing_that_goes_on() -> None:
     assert [len(rollout.tokens) for rollout in drawn.rollouts] == [8, 3]
 
 
-def test_episodes_of_several_turns_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+# The second one was answered where the window was full, and would have had another turn.
+@pytest.mark.parametrize("turns", [(Turn(0, 1), Turn(1, 3)), (Turn(0, 3, reward=0.5),)])
+def test_episodes_of_several_turns_are_refused(monkeypatch: pytest.MonkeyPatch, turns: tuple[Turn, ...]) -> None:
     method, source = rolling([3], window=4, slots=1, max_length=10)
     real = Known.generate
 
     def twice(self: Known, requests: Any, *, alone: bool = False) -> list[Rollout]:
-        return [rollout.replace(turns=(Turn(0, 1), Turn(1, 3))) for rollout in real(self, requests)]
+        return [rollout.replace(turns=turns, status="truncated") for rollout in real(self, requests)]
 
     monkeypatch.setattr(Known, "generate", twice)
     with pytest.raises(UsageError, match="several turns"):

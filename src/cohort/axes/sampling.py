@@ -57,7 +57,9 @@ def windowed(
     rollouts = sampler.generate([replace(each, max_new_tokens=min(each.max_new_tokens, most)) for each in requests])
     out = []
     for request, rollout in zip(requests, rollouts, strict=True):
-        if len(rollout.turns) > 1 or rollout.others:
+        # A turn that was answered though the rollout is cut: the episode would have had another one.
+        goes_on = rollout.status == "truncated" and any(turn.reward is not None for turn in rollout.turns)
+        if len(rollout.turns) > 1 or goes_on or rollout.others:
             raise UsageError(
                 "rollouts of several turns are not drawn in windows: take a method that draws whole episodes"
             )
