@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cohort.errors import UsageError
 from cohort.rollouts import exchange
 from cohort.rollouts.exchange import Exchange, SharedGroup, packed, unpacked
 
@@ -21,6 +22,12 @@ def put(folder: Path, data: bytes, *, node: str = PEER, step: int = 1, digest: s
     name = f"{node}.{step:06d}.{digest or hashlib.sha256(data).hexdigest()[:16]}.json"
     (folder / name).write_bytes(data)
     return name
+
+
+def test_a_file_is_no_folder_to_share_in(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is a file: name a folder"):
+        Exchange(str(tmp_path / "notes.txt"))
 
 
 @pytest.mark.parametrize("place", ["folder", "memory://swarm"])

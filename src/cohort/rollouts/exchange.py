@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,7 +116,7 @@ class Exchange:
         place: a path, or an address that fsspec knows (s3://bucket/folder, ...).
 
     Raises:
-        UsageError: fsspec knows no such place, or lacks a package for it.
+        UsageError: fsspec knows no such place, or lacks a package for it; the path is a file's.
     """
 
     def __init__(self, place: str) -> None:
@@ -125,6 +126,8 @@ class Exchange:
             self.files, self.root = url_to_fs(place)
         except (ValueError, ImportError) as error:
             raise UsageError(f"share_folder {shown(place)}: {error}") from error
+        if "://" not in place and os.path.exists(place) and not os.path.isdir(place):
+            raise UsageError(f"share_folder {shown(place)} is a file: name a folder, which need not be there yet")
 
     def write(self, node: str, step: int, data: bytes) -> str:
         """Put a node's groups of a step there, whole or not at all, and take away what it put there before; the file's name.
