@@ -188,6 +188,14 @@ def test_a_long_template_is_a_text_and_no_file_name():
 # chat --------------------------------------------------------------------------------------------------------------
 
 
+def test_a_row_that_names_none_of_several_environments_is_named():
+    spec = PromptSpec(tools={"code": [], "game": []})
+    load_prompts([{"prompt": "p", "environment": "game"}], Words(), spec)
+    for row in ({"prompt": "p"}, {"prompt": "p", "environment": "gmae"}):
+        with pytest.raises(UsageError, match="row 2: the column 'environment' names one of code, game, but holds"):
+            load_prompts([{"prompt": "q", "environment": "code"}, row], Words(), spec)
+
+
 def test_the_system_message_stands_before_every_prompt_that_has_none():
     own = [{"role": "system", "content": "own"}, {"role": "user", "content": "c"}]
     rows = [{"prompt": "a"}, {"prompt": [{"role": "user", "content": "b"}]}, {"prompt": own}]

@@ -235,7 +235,11 @@ def make_prompt(row: Row, renderer: Renderer, spec: PromptSpec, template: str | 
         source = [{"role": "system", "content": spec.system}, *source]
     tools: Tools = () if isinstance(source, str) else tools_of(row)
     if spec.tools:
-        tools = spec.tools.get("", spec.tools.get(str(row.get("environment")), ()))
+        named = "" if "" in spec.tools else str(row.get("environment") or "")
+        if named not in spec.tools:
+            there = ", ".join(spec.tools)
+            raise UsageError(f"{where}: the column 'environment' names one of {there}, but holds {shown(named)}")
+        tools = spec.tools[named]
     size = len(source) if isinstance(source, str) else sum(len(str(message.get("content") or "")) for message in source)
     if renderer.context_length is not None and size > (most := renderer.context_length * LONGEST_TOKEN):
         raise UsageError(
