@@ -13,10 +13,12 @@ import pytest
 
 import cohort
 from cohort.errors import UsageError
+from cohort.methods.method import Method
 from cohort.rewards.grader import Grader
 from cohort.training.build import Setup, prepare
 from cohort.training.config import make_config
 from cohort.training.diagnostics import of_episodes
+from cohort.training.inputs import answering, functions_of
 from cohort.training.loop import one_step
 from cohort.types import Context, Prompt, Request, Rollout, Segment, Turn
 from tests.environments import hostile
@@ -186,6 +188,14 @@ def test_an_edited_environment_is_another_run(keys: dict[str, Any], tmp_path: Pa
     with pytest.raises(UsageError, match="another configuration: environment"):
         cohort.train(**{**run, "environment": f"{file}:Hostile", "steps": 2}, resume=True)
     assert cohort.train(**{**run, "steps": 2}, resume=True, accept_changes=True).metrics[-1]["step"] == 2
+
+
+def test_the_file_of_one_of_several_environments_is_part_of_the_run(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.py").write_text(FILE.read_text())
+    config = make_config({"environment": f"one={tmp_path}/a.py:Hostile?wait=0.0,two={tmp_path}/b.py:Hostile"})
+    found = functions_of(Method(), "grpo", [], answering(config))
+    assert {str(tmp_path / "a.py"), str(tmp_path / "b.py")} <= set(found)
 
 
 def test_evaluation_tells_how_episodes_went(keys: dict[str, Any]) -> None:

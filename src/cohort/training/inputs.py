@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cohort import registry
-from cohort.environments.spec import parted
+from cohort.environments.spec import parse, parted
 from cohort.errors import UsageError
 from cohort.files import digest
 from cohort.methods import Method, MethodError
@@ -232,8 +232,11 @@ def _of_tensors(policy: Policy) -> dict[str, str]:
 
 
 def answering(config: TrainConfig) -> list[Any]:
-    """What answers the policy: the environment and the tools, as they were given, those of a text without its options."""
-    given = [config.episodes.environment, *config.episodes.tools]
+    """What answers the policy: environments and tools, as they were given, those of a text without its options."""
+    asked = config.episodes.environment
+    whole = [] if asked is None else [parse(asked)]
+    each_own = [each for spec in whole for each in spec.several.values()] or whole
+    given = [*(spec.text if spec.given is None else spec.given for spec in each_own), *config.episodes.tools]
     return [parted(each)[0] if isinstance(each, str) else each for each in given if each is not None]
 
 
