@@ -13,7 +13,7 @@ import torch
 from cohort.engine.base import Sampling
 from cohort.engine.native.engine import NativeEngine
 from cohort.environments.spec import parse
-from cohort.environments.tools import ToolEnvironment, answers_calls, functions_of, schemas
+from cohort.environments.tools import Several, ToolEnvironment, answers_calls, functions_of, schemas
 from cohort.errors import UsageError
 from cohort.rollouts.runner import Runner
 from cohort.rollouts.sampler import StepSampler
@@ -298,12 +298,15 @@ def test_a_row_names_its_environment_among_several(file: str) -> None:
         assert {name: len(tools) for name, tools in played.offer.tools.items()} == {"count": 2, "pay": 2, "own": 0}
         rows = [{**ROW, "goal": 5, "environment": name} for name in ("count", "own", "other")]
         says = turns("<call>increment(5)</call>", "Done.")
-        count, own, other = played.play(POLICY, says, *rows[:1], {**rows[1]}, rows[2])
+        count, own = played.play(POLICY, says, *rows[:2])
+        with pytest.raises(UsageError, match="'environment' names one of count, pay, own, but holds 'other'"):
+            played.play(POLICY, turns("Done."), rows[2])
     # The column that names it is not given to reset.
     assert count.components["seen"] == 2.0
     assert own.components == {"environment": 0.5, "Paid": None, "seen": 0.0}
     assert own.turns[0].messages[0]["content"] == "<call>increment(5)</call>"
-    assert "holds 'other': there are count, pay, own" in other.error
+    with pytest.raises(ValueError, match="holds 'other': there are own"):
+        Several({"own": object}).reset(rows[2], 0)
     assert set(parse({"a": f"{file}:Own"}).several) == {"a"}
 
 
