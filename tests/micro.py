@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from cohort import registry
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.sequences import Sequences
 from cohort.policies.toy import toy
@@ -26,6 +27,7 @@ from cohort.training.loop import one_step
 from cohort.training.outcome import StepResult
 from cohort.training.precision import MasterWeights
 from cohort.training.progress import Progress
+from cohort.training.teacher import learns_from_another
 from tests.stepping import run_of
 from tests.traits import trait
 
@@ -125,6 +127,8 @@ def ready(
 def method_ready(root: Path, name: str, **changes: Any) -> Iterator[tuple[Setup, MasterWeights, Progress]]:
     """`ready` with what the method itself needs (`TRAIN` and `HYPER_TRAIN` of its adapter)."""
     expression = name + trait(name, "HYPER_TRAIN", "")
+    if learns_from_another(registry.method(expression)):
+        changes = {"teacher": str(folder(root)), **changes}
     with ready(root, expression, **{**changes, **trait(name, "TRAIN", {})}) as made:
         yield made
 

@@ -224,7 +224,7 @@ def test_the_tutorial_shows_the_data_and_the_reward_that_stand_beside_it() -> No
     assert not [row for row in rows if row["prompt"] in asked]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_commands_with_tools_run_as_they_stand(
     toy_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,8 @@ OPTIONS = sorted(key for key, info in FIELDS.items() if any(isinstance(mark, Opt
 TEXTS = {
     key
     for key in OPTIONS
-    if type(TrainConfig().plain()[key]) in (str, type(None)) and key not in ("micro_tokens", "accuracy")
+    if type(TrainConfig().plain()[key]) in (str, type(None))
+    and key not in ("micro_tokens", "accuracy", "max_turns", "turn_tokens", "episode_seconds", "environment_processes")
 }
 ODD = ["0", "1", "-1", "5", "1e3", "0.5", "nan", "inf", "-inf", "1e999", "9" * 30, "9" * 5000]
 ODD += ["true", "null", "", " ", "-", "--", "é", "\udcff"]

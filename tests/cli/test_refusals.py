@@ -68,7 +68,7 @@ BAD = {
         "--prompt-field", "task", says=["line 1: there is no column 'task' (--prompt-field); it has prompt"]
     ),
     "template without fields": Bad("--template", "Go!", says=["line 1: the template uses none of the row's fields"]),
-    "unknown method": Bad(method="dappo", says=["there is no method 'dappo'; did you mean 'dapo'", "cohort methods"]),
+    "unknown method": Bad(method="daapo", says=["there is no method 'daapo'; did you mean 'dapo'", "cohort methods"]),
     "unknown hyperparameter": Bad(method="dapo(clip=1)", says=["'dapo' has no hyperparameter 'clip'", "clip_low"]),
     "no expression": Bad(method="dapo+", says=["'dapo+' is no method expression: write names joined by +"]),
     "conflict": Bad(

@@ -49,10 +49,7 @@ def last_layer_batch(
     """A batch whose candidates come from the hook, with a last layer [V, d], which is returned."""
     batch = batch_for("capo-curvature", seed=seed)
     weight, hidden = random(seed, vocabulary, width), random(seed + 1, *batch.mask.shape, width)
-    rollouts = [
-        SimpleNamespace(request=SimpleNamespace(context=(i,)), tokens=row)
-        for i, row in enumerate(batch["token_ids"].tolist())
-    ]
+    rollouts = [SimpleNamespace(context=(i,), tokens=row) for i, row in enumerate(batch["token_ids"].tolist())]
     access: Any = SimpleNamespace(
         rollouts=rollouts, temperature=1.0, head=lambda: weight, log_probs=lambda *_, **__: {"hidden": hidden}
     )

@@ -94,7 +94,7 @@ def test_what_is_recalled_is_the_step_before_with_its_own_policy(seed: int) -> N
     assert 0 < phi < 0.5
     (recall,) = recalls
     assert recall.before
-    assert recall.contexts == tuple((1, i) for i in range(batch.size))
+    assert [context.tokens for context in recall.contexts] == [(1, i) for i in range(batch.size)]
     assert torch.equal(recall.batch.old_logp, batch.old_logp)
     want = improvement_scale(batch, phi)[:, None] * batch.advantages
     assert torch.allclose(recall.batch.advantages, want)

@@ -39,7 +39,7 @@ class Rough(NativeEngine):
 @pytest.fixture
 def rough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        setting_up, "make_engine", lambda config, policy, sampling: Rough(policy, slots=config.inference.slots)
+        setting_up, "make_engine", lambda config, policy, sampling, log: Rough(policy, slots=config.inference.slots)
     )
 
 

@@ -87,14 +87,17 @@ def test_a_run_goes_on_when_processes_die(keys: dict[str, Any]) -> None:
     rows = [{"prompt": f"task {i}", "do": "fine" if i else "end the process"} for i in range(8)]
     with ready(keys, data=rows, environment_processes=2) as setup:
         run = run_of(setup)
-        for _ in range(2):
+        ends: set[str] = set()
+        for _ in range(3):
             result = one_step(run)
             for rollout in result.rollouts:
                 if rollout.status == "failed":
                     assert "its process died (exit status 7)" in rollout.error
                 elif rollout.end == "done":
                     assert [turn.reward for turn in rollout.turns] == [0.5, 1.0]
-            assert {"failed", "done"} <= {rollout.end for rollout in result.rollouts}
+            ends |= {rollout.end for rollout in result.rollouts}
+    # Which episodes are awaited when their process dies is chance.
+    assert {"failed", "done"} <= ends
 
 
 @pytest.mark.parametrize("how", ["drop", "redraw"])

@@ -115,7 +115,9 @@ def test_rollouts_without_a_reward_change_nothing_for_the_others(micro_root: Pat
     assert not any(not rollout.scored for i in result.trained for rollout in [result.rollouts[i]])
     for name_, value in alone.metrics.items():
         counted = name_.startswith(("rollouts/", "groups/", "time/", "completion/", "entropy", "tokens", "learning"))
-        assert counted or same(value, result.metrics[name_]), name_
+        # Rollouts that share a beginning are computed together, and round otherwise without those left out.
+        rounded = name_.startswith("logp/") and value == pytest.approx(result.metrics[name_], rel=1e-6)
+        assert counted or rounded or same(value, result.metrics[name_]), name_
     assert result.metrics["rollouts/abstained"] == sum(not rollout.scored for rollout in result.rollouts) > 0
 
 

@@ -353,7 +353,9 @@ def test_what_is_broken_is_said_and_the_rest_shown(visit: Callable[..., Page]) -
     page.keyboard.press("h")
     expect(page.locator(".rollouts tbody tr")).to_have_count(12)
     page = visit("#/overview?run=nobody")
-    expect(page.locator("#banner")).to_contain_text("no run nobody here. Shown are: bare, base, broken, going, odd.")
+    expect(page.locator("#banner")).to_contain_text(
+        "no run nobody here. Shown are: bare, base, broken, going, odd, talk."
+    )
     expect(page.locator(".chart").first).to_be_visible()
     expect(page.locator(".runs tr", has_text="broken")).to_contain_text("damaged")
     # A run that stored no rollouts has its curves, and says so on the other pages.

@@ -14,6 +14,7 @@ SECTIONS = frozenset(
         "episodes",
         "evaluation",
         "sampling",
+        "sharing",
         "inference",
         "optimisation",
         "machine",

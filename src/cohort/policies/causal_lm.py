@@ -378,6 +378,9 @@ def forward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """A forward pass of a transformers model over packed sequences; see `CausalLM._forward`."""
     base = base_of(scored)
+    if not row.ids.numel():
+        # No token of any sequence: nothing to compute, on the graph all the same.
+        return base.get_output_embeddings().weight[:0], None
     if activations == "checkpoint" and torch.is_grad_enabled():
         with checkpointed(base, row.layout if mode == "shared" else None):
             return forward(scored, row, sequences, mode, states=states)

@@ -111,9 +111,9 @@ def above_value(batch: Batch) -> Tensor:
 
 @needs("ref_logp", "optimal_value")
 def regression(batch: Batch, *, beta2: float = 1e-3) -> Tensor:
-    """The mean squared error of beta2 log-ratio against r - V*: scalar. Source: arXiv:2505.20686."""
-    apart = beta2 * sequence_log_ratio(batch) - (batch.rewards - batch["optimal_value"])
-    return (apart**2).sum() / max(1, batch.size)
+    """The mean squared error of beta2 log-ratio against r - V*, over what has a value: scalar. Source: arXiv:2505.20686."""
+    apart = beta2 * sequence_log_ratio(batch) - above_value(batch)
+    return torch.where(apart.isnan(), 0.0, apart).square().sum() / max(1, batch.size)
 
 
 @recipe(

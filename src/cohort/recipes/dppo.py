@@ -34,7 +34,7 @@ LIMIT, FLOOR = 20.0, 1e-12
 
 
 def drawn_logp(batch: Batch, behaviour: str) -> Tensor:
-    """log o [N, T]: the sampler's, or where no sampler drew the token the trainer's before the update."""
+    """log o [N, T]: the sampler's, or where no sampler drew the token the policy's own, without gradient."""
     if behaviour == "old":
         return batch.old_logp
     sampler = batch["sampler_logp"]
