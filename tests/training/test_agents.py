@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ import cohort
 from cohort.environments import EnvironmentFactory, Observation, Step
 from cohort.environments.team import Team
 from cohort.errors import UsageError
-from cohort.types import Prompt
+from cohort.training.build import agent_models
+from cohort.training.config import make_config
+from cohort.training.trace import unheard_agents
+from cohort.types import Prompt, Turn
 from tests import micro
+from tests.helpers import request_of, rollout_of
 
 
 class Consult:
@@ -160,9 +165,26 @@ def test_one_policy_plays_itself(micro_root: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "final" / "agents").exists()
 
 
+def test_agents_may_have_names_of_several_words() -> None:
+    config = make_config({"environment": "textarena:TicTacToe-v0", "agent_models": ["player 1=toy"]})
+    assert agent_models(config) == {"player 1": "toy"}
+
+
+def test_an_agent_that_has_a_model_and_does_not_speak_is_told() -> None:
+    asked = request_of(Prompt("a", "a", (1,), "a"))
+    both = [rollout_of(replace(asked, agent=name), [5]).replace(turns=(Turn(0, 1),)) for name in ("main", "sub")]
+    assert unheard_agents(["sub"], both) == []
+    (said,) = unheard_agents(["sub", "sbu"], both)
+    assert "gives 'sbu' a model" in said
+    assert "there were main, sub" in said
+    assert unheard_agents(["sub"], [both[0].replace(turns=())]) == []
+
+
 @pytest.mark.parametrize(
     ("models", "says"),
     [
+        (["sub="], "should be AGENT=MODEL"),
+        ([" sub=toy"], "should be AGENT=MODEL"),
         (["sub"], "should be AGENT=MODEL"),
         (["../x=toy"], "should be AGENT=MODEL"),
         (["sub=toy", "sub=toy"], "each agent once"),

@@ -129,9 +129,10 @@ def agent_models(config: TrainConfig) -> dict[str, str]:
     out: dict[str, str] = {}
     for given in config.policy.agent_models:
         agent, _, model = given.partition("=")
-        if not re.fullmatch(r"[\w.-]+", agent) or agent in (".", "..") or not model or agent in out:
+        if not re.fullmatch(r"[\w.-]+( [\w.-]+)*", agent) or agent in (".", "..") or not model or agent in out:
             raise UsageError(
-                f"agent_models: {shown(given)} should be AGENT=MODEL, each agent once, with letters, digits, '-', '_', '.'"
+                f"agent_models: {shown(given)} should be AGENT=MODEL, each agent once, with letters, digits, '-', '_', '.' and "
+                "spaces between them"
             )
         out[agent] = model
     if out and not answers(config):

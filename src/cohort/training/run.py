@@ -20,7 +20,7 @@ from cohort.policies.given import GivenModel
 from cohort.rewards.judge import LIMIT
 from cohort.training import checkpoint, toy
 from cohort.training.assembly import assemble, make_trainer
-from cohort.training.build import Setup, prepare
+from cohort.training.build import Setup, agent_models, prepare
 from cohort.training.card import card
 from cohort.training.checks import check_space
 from cohort.training.config import TrainConfig
@@ -53,6 +53,7 @@ from cohort.training.progress import Progress
 from cohort.training.recorder import Recorder, require_wandb
 from cohort.training.result import Result, read_evaluation, summary_of
 from cohort.training.state import Undo, capture, read, restore
+from cohort.training.trace import unheard_agents
 
 NONFINITE_LIMIT = 3
 
@@ -300,7 +301,8 @@ class _Run:
                     self.recorder.metrics(step, metrics)
                 self.undo.begin()
         display.failures(_take(grader.failures))
-        for text in result.warnings:
+        unheard = unheard_agents(agent_models(self.config), result.rollouts) if step == 1 else []
+        for text in [*result.warnings, *unheard]:
             display.log(f"  warning: {text}")
         self._keep_printed(f"step {step}")
         for observer in observers:

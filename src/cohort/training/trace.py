@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -70,4 +70,17 @@ def notices(method: Method, everything: Batch, rollouts: Sequence[Rollout]) -> l
     return [
         f"no prompt of this step has {method.group_size} rollouts with a reward, which '{method.name}' needs to compare: "
         f"nothing was trained on (of {len(rollouts)} rollouts {', '.join([*why, f'{scored} have a reward'])})"
+    ]
+
+
+def unheard_agents(named: Iterable[str], rollouts: Sequence[Rollout]) -> list[str]:
+    """What the user should know of agents that have a model of their own, and spoke in none of the episodes."""
+    spoke = sorted({rollout.agent for rollout in rollouts if rollout.turns})
+    if not spoke:
+        return []
+    there = ", ".join(spoke) if any(spoke) else "no agents in them"
+    return [
+        f"agent_models gives {agent!r} a model, but none of that name spoke in the episodes of this step (there were {there})"
+        for agent in named
+        if agent not in spoke
     ]
