@@ -2,6 +2,7 @@ import torch
 
 from cohort.axes.objective import sequence_log_ratio
 from cohort.recipes.a_star_po import _measure, _start
+from cohort.types import StepInfo
 from tests.golden.runner import make_batch
 
 OUTPUTS = {
@@ -16,7 +17,7 @@ def KIND_advantage(case):
     states = []
     for beta1 in case["config"]["beta1"]:
         start = _start(batch.groups.count, (), scores=None, beta1=beta1)
-        states.append(_measure(batch, start, beta1=beta1))
+        states.append(_measure(batch, start, beta1=beta1, info=StepInfo()))
     first = list(dict.fromkeys(batch["row"].tolist()))
     return {"value": [state["value"][first] for state in states], "all_wrong": states[0]["hopeless"][first]}
 
