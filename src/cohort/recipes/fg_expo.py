@@ -22,7 +22,7 @@ from torch import Tensor
 from cohort.axes.curriculum import draw_weighted
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.groups import group_mean
+from cohort.reductions.groups import by_prompt, group_mean
 from cohort.reductions.kl import k3
 from cohort.types import Batch
 from cohort.types.declare import State, hooks, needs
@@ -69,10 +69,9 @@ def _unseen(size: int, initial_accuracy: float) -> State:
 
 
 def _remember(batch: Batch, state: State, *, ema: float) -> State:
-    accuracy, groups = state["accuracy"].clone(), batch.groups
-    rows = torch.zeros(groups.count, dtype=torch.int64).scatter(0, groups.index.cpu(), batch["row"].cpu())
-    seen = group_mean(batch["accuracy"], groups).cpu().to(accuracy.dtype)
-    accuracy[rows] = (1 - ema) * accuracy[rows] + ema * seen
+    accuracy, prompts = state["accuracy"].clone(), by_prompt(batch)
+    seen = group_mean(batch["accuracy"].cpu(), prompts).to(accuracy.dtype)
+    accuracy[prompts.labels] = (1 - ema) * accuracy[prompts.labels] + ema * seen
     return {"accuracy": accuracy}
 
 

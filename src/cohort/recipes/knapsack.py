@@ -25,7 +25,7 @@ from torch import Tensor
 
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.groups import group_mean
+from cohort.reductions.groups import by_prompt, group_mean
 from cohort.types import Batch
 from cohort.types.declare import State, declare, hooks
 
@@ -90,9 +90,8 @@ def _unseen(size: int) -> State:
 
 
 def _measure(batch: Batch, state: State) -> State:
-    success, groups = state["success"].clone(), batch.groups
-    rows = torch.zeros(groups.count, dtype=torch.int64).scatter(0, groups.index.cpu(), batch["row"].cpu())
-    success[rows] = group_mean(batch["accuracy"], groups).cpu().to(success.dtype)
+    success, prompts = state["success"].clone(), by_prompt(batch)
+    success[prompts.labels] = group_mean(batch["accuracy"].cpu(), prompts).to(success.dtype)
     return {"success": success}
 
 

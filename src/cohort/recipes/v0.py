@@ -28,7 +28,7 @@ from torch import Tensor
 from cohort.axes.budget import best_plan
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.groups import group_mean
+from cohort.reductions.groups import by_prompt, group_mean
 from cohort.signals.features import EMBED, features, prompt_features
 from cohort.signals.predictor import learned, predict, untrained
 from cohort.types import Batch, StepInfo
@@ -66,11 +66,11 @@ def _nothing_known(size: int) -> State:
 
 
 def _learn(batch: Batch, state: State, info: StepInfo, *, context: int, alpha: float, lr: float, updates: int) -> State:
-    groups, rng = batch.groups, torch.Generator().manual_seed((info.seed or 0) * 1_000_003 + info.step)
+    prompts, rng = by_prompt(batch), torch.Generator().manual_seed((info.seed or 0) * 1_000_003 + info.step)
     first = torch.arange(batch.size - 1, -1, -1)
-    place = torch.zeros(groups.count, dtype=torch.int64).scatter(0, groups.index.cpu().flip(0), first)
-    success = group_mean(batch["accuracy"], groups).float().cpu()
-    found, rows = batch["prompt_features"].cpu()[place].float(), batch["row"].cpu()[place]
+    place = torch.zeros(prompts.count, dtype=torch.int64).scatter(0, prompts.index.flip(0), first)
+    success = group_mean(batch["accuracy"].cpu(), prompts).float()
+    found, rows = batch["prompt_features"].cpu()[place].float(), prompts.labels
     known, rates, model = state["features"], state["success"], state["model"]
     if both_kinds(rates):
         model = model or untrained(found.shape[1])

@@ -27,6 +27,7 @@ from torch import Tensor
 from cohort.axes.curriculum import draw_beta, highest
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
+from cohort.reductions.groups import by_prompt, group_sum
 from cohort.types import Batch
 from cohort.types.declare import State, hooks
 
@@ -47,12 +48,10 @@ def _no_counts(size: int) -> State:
 
 
 def _count(batch: Batch, state: State, *, lambda_selected: float, lambda_unselected: float) -> State:
-    # By prompt: the agents of its episodes are groups of their own.
-    rows, index = batch["row"].cpu().unique(return_inverse=True)
-    right = batch["accuracy"].cpu().double()
-    drawn = torch.zeros(len(rows), 2, dtype=torch.float64).index_add(0, index, torch.stack([right, 1 - right], 1))
+    prompts, right = by_prompt(batch), batch["accuracy"].cpu().double()
+    drawn = group_sum(torch.stack([right, 1 - right], 1), prompts)
     counts = lambda_unselected * state["counts"]
-    counts[rows] = lambda_selected * state["counts"][rows] + drawn
+    counts[prompts.labels] = lambda_selected * state["counts"][prompts.labels] + drawn
     return {"counts": counts}
 
 

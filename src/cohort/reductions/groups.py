@@ -8,7 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cohort.types import Groups
+from cohort.types import Batch, Groups
+
+
+def by_prompt(batch: Batch) -> Groups:
+    """The rollouts by the row of the data set that they are of, on the CPU, for what is kept of prompts; `labels` are the rows.
+
+    Agents of an episode are groups of their own, and of one prompt.
+    """
+    rows, index = torch.unique(batch["row"].cpu(), return_inverse=True)
+    return Groups(index, rows)
 
 
 def group_sum(x: Tensor, groups: Groups) -> Tensor:
