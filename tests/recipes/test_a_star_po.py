@@ -77,3 +77,14 @@ def test_stage_two_comes_also_where_a_prompt_has_no_answer_with_a_reward() -> No
     # It is never measured again: the policy is not the reference any more.
     later = _measure(batch.replace(rewards=torch.ones(4).double()), state, beta1=0.0, info=StepInfo(step=2))
     assert _known(batch, None, later, StepInfo(step=3))["optimal_value"].tolist() == [1.0, 0.0, 1.0, 1.0]  # type: ignore[arg-type]
+
+
+def test_an_epoch_goes_on_when_prompts_turn_out_hopeless() -> None:
+    state = {**_start(4, (), scores=None, beta1=0.5), "value": torch.ones(4).double()}
+    rng = torch.Generator().manual_seed(0)
+    first, state = two_stages(state, count=1, rng=rng, info=StepInfo(step=5))
+    state = {**state, "hopeless": torch.tensor([True, True, False, False])}
+    rest, state = two_stages(state, count=3, rng=rng, info=StepInfo(step=6))
+    assert sorted([*first.tolist(), *rest.tolist()]) == [0, 1, 2, 3]
+    following, _ = two_stages(state, count=4, rng=rng, info=StepInfo(step=7))
+    assert sorted(following.tolist()) == [2, 2, 3, 3]

@@ -61,3 +61,12 @@ def test_mastered_prompts_come_no_more_until_there_are_no_others() -> None:
     assert sorted(rows.tolist()) == [0, 0, 2, 2, 3, 3]
     everything = {**after, "mastered": torch.ones(4, dtype=torch.bool)}
     assert offered(everything).tolist() == [0, 1, 2, 3]
+
+
+def test_a_prompt_is_mastered_by_all_its_agents_together() -> None:
+    batch = random_batch(1, groups=(4, 4))
+    right = (batch.groups.index == 1).double()
+    batch = batch.replace(accuracy=right).with_rollouts(row=torch.zeros(8).long())
+    method = registry.method("scale-rl")
+    states = method.bind(method.init(size=1)).on_rollouts(batch, [None] * 8)
+    assert not states["curriculum/unmastered"]["mastered"].any()

@@ -25,11 +25,24 @@ def uniform(state: State, *, count: int, rng: torch.Generator) -> tuple[Tensor, 
     Returns:
         rows [count] int64, and the state (order, position, epoch).
     """
+    return in_epochs(state, torch.arange(state["size"]), count=count, rng=rng)
+
+
+def in_epochs(state: State, offered: Tensor, *, count: int, rng: torch.Generator) -> tuple[Tensor, State]:
+    """Each offered row once an epoch, in an order shuffled anew for each.
+
+    Args:
+        state: with order, position, epoch.
+        offered: rows [n] int64 of the epochs that begin now; one that goes on keeps its own.
+
+    Returns:
+        rows [count] int64, and the state.
+    """
     order, position, epoch = state["order"], state["position"], state["epoch"]
     rows = []
     while count > 0:
         if position == order.numel():
-            order, position, epoch = torch.randperm(state["size"], generator=rng), 0, epoch + 1
+            order, position, epoch = offered[torch.randperm(offered.numel(), generator=rng)], 0, epoch + 1
         taken = order[position : position + count]
         rows.append(taken)
         position, count = position + taken.numel(), count - taken.numel()

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from cohort.axes.curriculum import uniform
+from cohort.axes.curriculum import in_epochs
 from cohort.axes.objective import sequence_log_ratio
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
@@ -43,7 +43,7 @@ def _start(size: int, rows: Sequence[Mapping[str, Any]], *, scores: str | None, 
         known = torch.tensor([float(each) for each in columns.get(scores or "") or [0.0]], dtype=torch.float64)
         value[row], hopeless[row] = optimal_value(known, beta1), bool(known.sum() == 0)
     asked, order = torch.full((size,), -1), torch.empty(0, dtype=torch.int64)
-    return {"value": value, "hopeless": hopeless, "asked": asked, "order": order, "position": 0}
+    return {"value": value, "hopeless": hopeless, "asked": asked, "order": order, "position": 0, "epoch": 0}
 
 
 def _settled(state: State, step: int) -> Tensor:
@@ -85,8 +85,7 @@ def two_stages(
     if len(rows):
         return rows, {**state, "asked": state["asked"].index_fill(0, rows, info.step)}
     hopeful = (~(state["hopeless"] & drop_hopeless & ~state["hopeless"].all())).nonzero()[:, 0]
-    places, new = uniform({**state, "size": len(hopeful), "epoch": 0}, count=count, rng=rng)
-    return hopeful[places], {**state, "order": new["order"], "position": new["position"]}
+    return in_epochs(state, hopeful, count=count, rng=rng)
 
 
 @hooks(init=_start, on_rollouts=_measure)

@@ -26,9 +26,10 @@ from torch import Tensor
 
 from cohort.axes import advantage, filter, surrogate
 from cohort.axes import ratio as ratios
+from cohort.axes.curriculum import in_epochs
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.groups import batch_std, group_mean, group_sum
+from cohort.reductions.groups import batch_std, by_prompt, group_mean, group_sum
 from cohort.types import Batch
 from cohort.types.declare import State, declare, hooks
 
@@ -48,7 +49,8 @@ def prompt_mean(batch: Batch) -> Tensor:
 
 
 def _offered(size: int) -> State:
-    return {"mastered": torch.zeros(size, dtype=torch.bool), "order": torch.empty(0, dtype=torch.int64), "position": 0}
+    order = torch.empty(0, dtype=torch.int64)
+    return {"mastered": torch.zeros(size, dtype=torch.bool), "order": order, "position": 0, "epoch": 0}
 
 
 def mastered(state: State, rows: Tensor, rates: Tensor, *, pass_rate_limit: float) -> Tensor:
@@ -59,10 +61,9 @@ def mastered(state: State, rows: Tensor, rates: Tensor, *, pass_rate_limit: floa
 
 
 def _visit(batch: Batch, state: State, *, pass_rate_limit: float) -> State:
-    groups = batch.groups
-    rows = torch.zeros(groups.count, dtype=torch.int64).scatter(0, groups.index.cpu(), batch["row"].cpu())
-    rates = group_mean(batch["accuracy"], groups).cpu()
-    return {**state, "mastered": mastered(state, rows, rates, pass_rate_limit=pass_rate_limit)}
+    prompts = by_prompt(batch)
+    rates = group_mean(batch["accuracy"].cpu(), prompts)
+    return {**state, "mastered": mastered(state, prompts.labels, rates, pass_rate_limit=pass_rate_limit)}
 
 
 def offered(state: State) -> Tensor:
@@ -74,15 +75,7 @@ def offered(state: State) -> Tensor:
 @hooks(init=_offered, on_rollouts=_visit)
 def unmastered(state: State, *, count: int, rng: torch.Generator, pass_rate_limit: float = 0.9) -> tuple[Tensor, State]:
     """Every prompt that was not mastered once an epoch: rows [count], and the state. Source: arXiv:2510.13786."""
-    order, position, rows = state["order"], state["position"], []
-    while count > 0:
-        if position == order.numel():
-            left = offered(state)
-            order, position = left[torch.randperm(left.numel(), generator=rng)], 0
-        taken = order[position : position + count]
-        rows.append(taken)
-        position, count = position + taken.numel(), count - taken.numel()
-    return torch.cat(rows), {**state, "order": order, "position": position}
+    return in_epochs(state, offered(state), count=count, rng=rng)
 
 
 @recipe(
