@@ -28,7 +28,7 @@ from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.seeds import generator
 from cohort.types import Batch, StepInfo
-from cohort.types.declare import declare, hooks, needs
+from cohort.types.declare import declare, needs
 
 VARIANTS = ("clip-cov", "kl-cov")
 
@@ -50,41 +50,29 @@ def smallest(keys: Tensor, among: Tensor, count: int) -> Tensor:
     return out.view_as(among)
 
 
-def _noise(batch: Batch, info: StepInfo) -> Batch:
-    """`noise` [N, T] by which clip-cov chooses, the same at every update of the step, where the batch has none."""
-    if "noise" in batch:
-        return batch
-    rng = generator(info.seed, info.step, "cov")
-    return batch.with_tokens(noise=torch.rand(batch.mask.shape, generator=rng).to(batch.device))
-
-
 def chosen(
-    batch: Batch, ratio: Tensor, advantages: Tensor, *, variant: str, fraction: float, band: Tensor | None = None
+    batch: Batch,
+    ratio: Tensor,
+    advantages: Tensor,
+    noise: Tensor,
+    *,
+    variant: str,
+    fraction: float,
+    cov_low: float,
+    cov_high: float,
+    low: float,
+    high: float,
 ) -> Tensor:
-    """[N, T] bool: the tokens that are held back.
-
-    Args:
-        band: [N, T] bool, those that may be (clip-cov).
-    """
-    count = max(1, int(fraction * int(batch.mask.sum())))
+    """[N, T] bool: the tokens that are held back; `noise` [N, T] draws them among those of the band (clip-cov)."""
+    cov, count = covariance(batch, advantages), max(1, int(fraction * int(batch.mask.sum())))
     if variant == "kl-cov":
-        return smallest(-covariance(batch, advantages), batch.mask, count)
-    assert band is not None
-    return smallest(batch["noise"], band, count)
-
-
-def within(
-    batch: Batch, ratio: Tensor, advantages: Tensor, *, cov_low: float, cov_high: float, low: float, high: float
-) -> Tensor:
-    """[N, T] bool: own tokens whose covariance lies in the band, and which the clip does not hold already."""
-    cov = covariance(batch, advantages)
+        return smallest(-cov, batch.mask, count)
     held = clipped(ratio, advantages, low, high) > -ratio * advantages
-    return batch.mask & (cov > cov_low) & (cov < cov_high) & ~held
+    return smallest(noise, batch.mask & (cov > cov_low) & (cov < cov_high) & ~held, count)
 
 
-@needs("old_logp", noise=lambda variant: variant == "clip-cov")
-@hooks(on_advantages=_noise)
-@declare(couples=True, provides=("noise",))
+@needs("old_logp")
+@declare(couples=True)
 def covariance_held(
     batch: Batch,
     ratio: Tensor,
@@ -97,16 +85,15 @@ def covariance_held(
     low: float = 0.2,
     high: float = 0.2,
     drift_coef: float = 1.0,
+    info: StepInfo,
 ) -> Tensor:
-    """The clipped loss without the chosen tokens, or the unclipped one with a penalty on them: [N, T].
-
-    Source: arXiv:2505.22617.
-    """
+    """The clipped loss without the chosen tokens, or the unclipped one with a penalty on them: [N, T]. arXiv:2505.22617."""
+    noise = torch.rand(batch.mask.shape, generator=generator(info.seed, info.step, "cov")).to(batch.device)
+    noise = batch["noise"] if "noise" in batch else noise
+    bounds = {"cov_low": cov_low, "cov_high": cov_high, "low": low, "high": high}
+    held = chosen(batch, ratio, advantages, noise, variant=variant, fraction=fraction, **bounds)
     if variant == "kl-cov":
-        held = chosen(batch, ratio, advantages, variant=variant, fraction=fraction)
         return -advantages * ratio + drift_coef * held * (batch.logp - batch.old_logp).abs()
-    band = within(batch, ratio, advantages, cov_low=cov_low, cov_high=cov_high, low=low, high=high)
-    held = chosen(batch, ratio, advantages, variant=variant, fraction=fraction, band=band)
     return clipped(ratio, advantages, low, high).masked_fill(held, 0.0)
 
 

@@ -1,16 +1,16 @@
+import torch
+
 from cohort.axes.ratio import token
-from cohort.recipes.cov import chosen, covariance, within
+from cohort.recipes.cov import chosen, covariance
 
 IGNORE = ("aggregation",)
 
 
 def _chosen(run):
-    batch, hyper = run.trained, run.method.surrogate.all_hyper
-    ratio, gain = token(batch), batch.advantages
-    how = {name: hyper[name] for name in ("variant", "fraction")}
-    bounds = {name: hyper[name] for name in ("cov_low", "cov_high", "low", "high")}
-    band = within(batch, ratio, gain, **bounds) if how["variant"] == "clip-cov" else None
-    return chosen(batch, ratio, gain, band=band, **how)
+    batch, hyper = run.trained, dict(run.method.surrogate.all_hyper)
+    del hyper["drift_coef"]
+    noise = batch["noise"] if "noise" in batch else torch.zeros_like(batch.logp)
+    return chosen(batch, token(batch), batch.advantages, noise, **hyper)
 
 
 OUTPUTS = {"covariance": lambda run: covariance(run.trained, run.trained.advantages), "chosen": _chosen}
