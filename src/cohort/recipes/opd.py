@@ -49,18 +49,16 @@ def distilled(batch: Batch, *, beta: float = 0.5) -> Tensor:
     return distance(batch, beta=beta).sum() / batch.mask.sum().clamp(min=1)
 
 
+def gap(batch: Batch, logp: Tensor, advantage_clamp: float | None) -> Tensor:
+    """teacher_logp - logp, without gradient: [N, T]; a token that the teacher cannot say counts as one it hardly would."""
+    found = (batch["teacher_logp"] - logp.detach()).clamp(min=-1e4)
+    return found if advantage_clamp is None else found.clamp(-advantage_clamp, advantage_clamp)
+
+
 @needs("old_logp", "teacher_logp")
 def agreement(batch: Batch, *, advantage_clamp: float | None = None) -> Tensor:
-    """teacher_logp - old_logp, where old_logp is the policy's before the step: [N, T]."""
-    gain = (batch["teacher_logp"] - batch.old_logp).clamp(min=-1e4)
-    return gain if advantage_clamp is None else gain.clamp(-advantage_clamp, advantage_clamp)
-
-
-@needs("teacher_logp")
-def current(batch: Batch, *, advantage_clamp: float | None) -> Tensor:
-    """teacher_logp - sg[logp]: [N, T]."""
-    gain = (batch["teacher_logp"] - batch.logp.detach()).clamp(min=-1e4)
-    return gain if advantage_clamp is None else gain.clamp(-advantage_clamp, advantage_clamp)
+    """The gap to the policy before the step: [N, T]."""
+    return gap(batch, batch.old_logp, advantage_clamp)
 
 
 @needs("old_logp", "teacher_logp")
@@ -68,7 +66,7 @@ def clipped_agreement(
     batch: Batch, ratio: Tensor, advantages: Tensor, *, low: float, high: float, advantage_clamp: float | None
 ) -> Tensor:
     """The clipped loss of the policy's current distance: [N, T]. Source: verl, distillation."""
-    return surrogate.clipped(ratio, current(batch, advantage_clamp=advantage_clamp), low, high)
+    return surrogate.clipped(ratio, gap(batch, batch.logp, advantage_clamp), low, high)
 
 
 def still_likely(batch: Batch, *, fall_limit: float) -> Tensor:
@@ -88,7 +86,7 @@ def bounded_agreement(
 ) -> Tensor:
     """-keep A rho + drift_coef (logp - old_logp)^2: [N, T]. Source: prime-rl, ref_kl."""
     keep = still_likely(batch, fall_limit=fall_limit).to(ratio.dtype)
-    gain = current(batch, advantage_clamp=advantage_clamp)
+    gain = gap(batch, batch.logp, advantage_clamp)
     return -keep * gain * ratio + drift_coef * (batch.logp - batch.old_logp) ** 2
 
 

@@ -1,6 +1,6 @@
 import torch
 
-from cohort.recipes.opd import current, distance, still_likely
+from cohort.recipes.opd import distance, gap, still_likely
 from tests.golden.runner import make_batch
 
 IGNORE = ("aggregation", "temperature")
@@ -16,7 +16,7 @@ def batch(case):
 
 
 def _advantages(run):
-    gain = current(run.trained, advantage_clamp=run.config["advantage_clamp"])
+    gain = gap(run.trained, run.trained.logp, run.config["advantage_clamp"])
     return torch.where(run.trained.mask, gain, 0.0)
 
 
