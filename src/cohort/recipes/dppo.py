@@ -57,16 +57,14 @@ def topk_divergence(logits: Tensor, ids: Tensor, logp: Tensor, kind: str) -> Ten
 
 
 def _likely(batch: Batch, access: ModelAccess, *, divergence: str, k: int) -> Batch:
-    """`topk_ids`, `topk_logp` [N, T, k] of the policy before the update, a rollout at a time, since logits are wide."""
+    """`topk_ids`, `topk_logp` [N, T, k] of the policy before the update."""
     if not divergence.startswith("topk"):
         return batch
     ids = torch.zeros(*batch.mask.shape, k, dtype=torch.int64, device=batch.device)
     logp = torch.zeros(ids.shape, dtype=batch.dtype, device=batch.device)
-    for i, rollout in enumerate(access.rollouts):
-        if n := len(rollout.tokens):
-            wide = access.log_probs([rollout.context], [rollout.tokens], want=frozenset({"logits"}))["logits"]
-            best = wide[0, :n].float().log_softmax(-1).topk(k, -1)
-            ids[i, :n], logp[i, :n] = best.indices.to(ids.device), best.values.to(logp)
+    for row, logits in access.logits():
+        best = logits.log_softmax(-1).topk(k, -1)
+        ids[row, : len(logits)], logp[row, : len(logits)] = best.indices.to(ids.device), best.values.to(logp)
     return batch.with_tokens(topk_ids=ids, topk_logp=logp)
 
 

@@ -25,7 +25,7 @@ from cohort.axes.critic import token_rewards
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.scan import discounted_sum
-from cohort.types import Batch, Rollout
+from cohort.types import Batch
 from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
 
@@ -36,20 +36,11 @@ def squared_mass(logits: Tensor) -> Tensor:
 
 
 def _score(batch: Batch, access: ModelAccess) -> Batch:
-    """`sum_pi_squared` [N, T] under the policy as it is, a rollout at a time, since logits are wide."""
+    """`sum_pi_squared` [N, T] under the policy as it is."""
     out = torch.zeros(batch.mask.shape, dtype=batch.dtype, device=batch.device)
-    for i, rollout in enumerate(access.rollouts):
-        out[i, : len(rollout.tokens)] = _of_rollout(rollout, access).to(out)
+    for row, logits in access.logits():
+        out[row, : len(logits)] = squared_mass(logits).to(out)
     return batch.with_tokens(sum_pi_squared=out)
-
-
-def _of_rollout(rollout: Rollout, access: ModelAccess) -> Tensor:
-    if not rollout.tokens:
-        return torch.zeros(0)
-    given = ([rollout.context], [rollout.tokens])
-    return squared_mass(
-        access.log_probs(*given, want=frozenset({"logits"}))["logits"][0, : len(rollout.tokens)].float()
-    )
 
 
 def energy(batch: Batch, *, weight_high: float | None) -> Tensor:

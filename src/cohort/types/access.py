@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +114,14 @@ class ModelAccess:
     steps: int = 1
     temperature: float = 1.0
     context_length: int | None = None
+
+    def logits(self) -> Iterator[tuple[int, Tensor]]:
+        """(row of the batch, logits [L, V] in float32 at its L tokens), of each rollout that has some; one at a time, since
+        they are wide."""
+        for row, rollout in enumerate(self.rollouts):
+            if rollout.tokens:
+                found = self.log_probs([rollout.context], [rollout.tokens], want=frozenset({"logits"}))["logits"]
+                yield row, found[0, : len(rollout.tokens)].float()
 
     def column(self, name: str) -> list[Any]:
         """Values of a column of the data set, one for each row of the batch; None where the column is missing."""
