@@ -146,6 +146,8 @@ class Collector:
         rollouts = self._draw(method, requests, seed, waiting)
         for again in range(REDRAWS if self.redraw else 0):
             small = left_small(rollouts, max(1, method.method.group_size))
+            # What earlier steps drew a part of cannot be drawn again.
+            small -= {rollout.prompt.id for rollout in waiting}
             if not small:
                 break
             anew = derive(seed, "again", again)
