@@ -12,7 +12,6 @@ from typing import Any
 from cohort.data.messages import messages_of as checked
 from cohort.data.prompts import LONGEST_TOKEN
 from cohort.environments.base import End, Environment, EnvironmentFailed, Observation, Step
-from cohort.environments.factory import EnvironmentFactory
 from cohort.errors import shown
 from cohort.policies.conversation import Conversation, History, messages_of
 from cohort.rewards.grader import ENVIRONMENT
@@ -378,42 +377,6 @@ class Episode:
         )
 
 
-def begin(
-    factory: EnvironmentFactory, requests: Sequence[Request], limits: Limits = Limits(), history: History = "auto"
-) -> list[Episode]:
-    """An episode for every request; the environments of a prompt are made together."""
-    groups: dict[str, list[int]] = {}
-    for i, request in enumerate(requests):
-        groups.setdefault(request.prompt.id, []).append(i)
-    episodes = [
-        Episode(
-            request,
-            None,
-            factory.names,
-            factory.answers,
-            list(request.history),
-            again=list(request.turns),
-            start=_behind_answers(request) if request.turns else 0,
-            limits=limits,
-            history=history,
-        )
-        for request in requests
-    ]
-    for places in groups.values():
-        prompt = requests[places[0]].prompt
-        try:
-            made = list(factory.make(prompt, len(places)))
-            if len(made) != len(places):
-                raise ValueError(f"{len(made)} environments were made for {len(places)} rollouts")
-        except (Exception, SystemExit) as error:
-            for i in places:
-                episodes[i].fail(why("the environment could not be made", error))
-        else:
-            for i, environment in zip(places, made, strict=True):
-                episodes[i].environment = environment
-    return episodes
-
-
 def name_of(request: Request) -> str:
     """The id of a request's rollout: no two requests of a run have the same seed."""
     return f"{request.seed:016x}"
@@ -445,12 +408,3 @@ def why(what: str, error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{what}: {shown(error, 300)}{place}"
-
-
-def _behind_answers(request: Request) -> int:
-    """Where the turn begins that a request goes on with: behind the environment's last answer, or where a piece begins."""
-    at, start = 0, request.context.last
-    for segment in request.history:
-        at += len(segment)
-        start = max(start, at) if segment.writer == "environment" else start
-    return start

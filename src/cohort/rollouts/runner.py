@@ -27,7 +27,8 @@ from cohort.errors import UsageError
 from cohort.policies.conversation import History
 from cohort.policies.passes import log_probs
 from cohort.rollouts.answers import GRACE, Answered, Answers
-from cohort.rollouts.episode import Episode, EpisodeError, Limits, begin, in_texts, why
+from cohort.rollouts.beginning import begin
+from cohort.rollouts.episode import Episode, EpisodeError, Limits, in_texts, why
 from cohort.types import Request, Rollout, Segment
 from cohort.types.policy import Policy
 from cohort.types.rollout import over_parts
