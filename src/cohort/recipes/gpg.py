@@ -22,18 +22,18 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from cohort.axes import advantage, ratio, surrogate
+from cohort.axes import advantage, filter, ratio, surrogate
 from cohort.axes import aggregation as aggregations
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
-from cohort.reductions.groups import group_flat, group_std
+from cohort.reductions.groups import group_std
 from cohort.types import Batch
 from cohort.types.declare import declare
 
 
 def rescaling(batch: Batch) -> Tensor:
     """alpha, a scalar; 1 where no group has a signal."""
-    some = (~group_flat(batch.rewards, batch.groups))[batch.groups.index].sum().to(batch.dtype)
+    some = filter.mixed_rewards(batch).sum().to(batch.dtype)
     return torch.where(some > 0, batch.size / some.clamp(min=1), torch.ones_like(some))
 
 
@@ -51,7 +51,7 @@ def group_gradient(
 @declare(refill="max_rounds", refill_share="min_valid_fraction")
 def with_signal(batch: Batch, *, min_valid_fraction: float = 0.6, max_rounds: int = 20) -> Tensor:
     """Groups whose rewards differ: [N] bool. Source: arXiv:2504.02546."""
-    return ~group_flat(batch.rewards, batch.groups)[batch.groups.index]
+    return filter.mixed_rewards(batch)
 
 
 @recipe(

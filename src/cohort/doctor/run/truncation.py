@@ -18,6 +18,7 @@ def truncation(record: Record) -> Seen | None:
     Threshold: 10 % over the last steps (a fifth of them, of a short run a quarter), an alarm from 30 %. A rollout that
     is cut is nearly always marked wrong, so that this share of the rewards says nothing about the answers; at 10 % it
     is of the size of the differences that groups of 8 are to show. Healthy runs of the embedded task have none.
+    Where an environment or tools answer, `episodes-cut` says by which limit.
     Meaning: reasoning that may be right is punished for its length, and what the policy learns is to stop early.
     Source: DAPO, arXiv:2503.14476 (overlong rollouts); the share is our choice
     """
