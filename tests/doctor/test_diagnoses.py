@@ -160,8 +160,51 @@ HEALTHY |= {
     ),
 }
 
+SCALED = {
+    "rollouts/age_mean": 1.0,
+    "rollouts/age_max": 1.0,
+    "queue/depth": 3.0,
+    "time/wait_rollouts": 0.1,
+    "time/wait_trainer": 0.3,
+    "engine/workers": 2.0,
+    "engine/restarts": 0.0,
+    "engine/redrawn": 0.0,
+    "mismatch/engine": 2e-7,
+    "mismatch/staleness": 0.01,
+    "ranks/imbalance": 1.1,
+    "ranks/idle": 0.05,
+}
+
+
+def scaled(ahead=1, **metrics):
+    """A healthy run of two ranks and two workers that sample ahead, but for what is given."""
+    given = {name.replace("__", "/"): value for name, value in metrics.items()}
+    courses = {name: line(value, value) for name, value in SCALED.items()}
+    courses |= {name: line(x, x) if isinstance(x, float) else x for name, x in given.items()}
+    return Shape(config={"ahead": ahead, "workers": 2, "prompts_per_step": 12}, metrics=courses)
+
+
+def dies_often(t):
+    return float(int(10 * t))
+
+
+HEALTHY |= {
+    "two ranks and two workers": scaled(),
+    "a worker that died once": scaled(
+        engine__restarts=lambda t: float(t > 0.5), engine__workers=lambda t: 1.0 if 0.5 < t < 0.55 else 2.0
+    ),
+    "two steps ahead, a queue that empties": scaled(2, rollouts__age_mean=1.6, rollouts__age_max=2.0),
+    "staleness that grows with the steps, and stays small": scaled(mismatch__staleness=line(0.002, 0.015)),
+}
+
 
 SICK = {
+    "starved-trainer": scaled(time__wait_rollouts=0.6),
+    "starved-samplers": scaled(time__wait_trainer=0.8),
+    "stale-queue": scaled(3, rollouts__age_mean=2.9, rollouts__age_max=3.0, queue__depth=36.0),
+    "flapping-worker": scaled(engine__restarts=dies_often),
+    "diverging-mismatch": scaled(mismatch__engine=line(1e-7, 2e-3)),
+    "uneven-ranks": scaled(ranks__imbalance=1.7, ranks__idle=0.4),
     "zero-signal": Shape(hardness=0.4),
     "sign-flips": Shape(size=3, groups=24, components={"number": (1.0, verdict), "graded": (3.0, noise)}),
     "small-groups": Shape(size=2, groups=40),
@@ -245,6 +288,29 @@ def test_no_false_alarm_on_healthy_runs(tmp_path):
     # Silence is worth something only where diagnoses were made.
     made = sum(report.made for report in reports.values())
     assert made > 0.85 * len(reports) * len(diagnoses("run")), made
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "severity", "said"),
+    [
+        ("starved-trainer", scaled(time__wait_rollouts=0.3), "note", "30 %"),
+        ("starved-trainer", scaled(time__wait_rollouts=0.7), "warning", "70 %"),
+        ("starved-samplers", scaled(time__wait_trainer=0.6), "note", "60 %"),
+        ("stale-queue", scaled(1, rollouts__age_max=lambda t: 1.0 + (t > 0.9)), "alarm", "older than `ahead`"),
+        ("stale-queue", scaled(2, queue__depth=line(3, 24)), "warning", "groups waited"),
+        ("flapping-worker", scaled(engine__workers=1.0), "alarm", "of 2 workers"),
+        ("flapping-worker", scaled(engine__restarts=3.0, engine__redrawn=40.0), "warning", "40 requests"),
+        ("diverging-mismatch", scaled(mismatch__staleness=line(0.01, 0.06)), "warning", "mismatch/staleness"),
+        ("diverging-mismatch", scaled(mismatch__engine=line(1e-7, 0.3)), "alarm", "mismatch/engine"),
+        ("diverging-mismatch", Shape(metrics={"mismatch": line(0.01, 0.04)}), "warning", "`mismatch` was"),
+        ("uneven-ranks", scaled(ranks__idle=0.25, ranks__imbalance=1.35), "note", "1.35 times"),
+        ("uneven-ranks", scaled(ranks__idle=None, ranks__imbalance=1.7), "warning", "1.70 times"),
+    ],
+)
+def test_what_scale_shows_is_said_with_its_numbers(tmp_path, name, shape, severity, said):
+    found = {finding.name: finding for finding in look(tmp_path / "run", shape).findings}
+    assert found[name].severity == severity
+    assert said in found[name].what + " ".join(each.text for each in found[name].evidence)
 
 
 def test_the_cause_comes_before_its_symptoms(tmp_path):
