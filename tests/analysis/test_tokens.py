@@ -48,7 +48,14 @@ STRINGS = {"prompt", "completion", "kept"}
 
 def arrow(columns: dict[str, list[Any]]) -> pa.Table:
     """With the types that the recorder writes."""
-    lists = {"tokens": pa.int32(), "mask": pa.int8(), "clipped": pa.int8(), "pieces": pa.string()}
+    lists = {
+        "tokens": pa.int32(),
+        "version": pa.int32(),
+        "age": pa.int32(),
+        "mask": pa.int8(),
+        "clipped": pa.int8(),
+        "pieces": pa.string(),
+    }
     out = {}
     for name, values in columns.items():
         nested = any(isinstance(value, list) for value in values)
@@ -144,6 +151,20 @@ def test_each_axis_that_acted_has_its_line_with_the_numbers(run: Run) -> None:
         push == "so the update pushed this token's log-probability up (policy gradient -0.75, 100.0% of the rollout's)"
     )
     assert mismatch == "sampler-trainer mismatch -1.01e-06 nats, rounding"
+
+
+def test_a_token_of_earlier_weights_says_so(tmp_path: Path) -> None:
+    drawn = {"version": [[3, 0, 5], [5], [5]], "age": [[2, 0, 0], [0], [0]]}
+    run = make(tmp_path, {**TABLE, **drawn})
+    found = view(run, 4, 0)
+    assert [(token.get("version"), token.get("age")) for token in found["tokens"]] == [(3, 2), (None, None), (5, 0)]
+    stale, _, fresh = (explain(run, found, i)[-1] for i in range(3))
+    assert stale == "drawn 2 version(s) of the weights before this step; since then it moved by 0 nats"
+    assert fresh == "sampler-trainer mismatch -1.01e-06 nats, rounding"
+    (age,) = [each for each in colourings(found) if each["name"] == "age"]
+    assert (age["kind"], age["low"], age["high"]) == ("sequential", 0, 2)
+    # Of what was left out, ages alone are no numbers of the update.
+    assert "the entropies of its tokens" in view(run, 4, 2)["note"]
 
 
 def test_clipped_pushed_down_not_chosen_and_left_out_are_said(run: Run, tmp_path: Path) -> None:

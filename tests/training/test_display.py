@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 
+import pytest
 from rich.console import Console
 
 from cohort.training.config import make_config
@@ -33,6 +34,18 @@ def test_several_rewards_stand_apart_and_a_single_one_does_not_twice() -> None:
         "accuracy",
         "entropy",
     ]
+
+
+@pytest.mark.parametrize(
+    ("further", "shown"),
+    [
+        ({"engine/workers": 2.0}, {"workers": 2.0}),
+        ({"engine/workers": 2.0, "rollouts/age_mean": 0.9, "engine/restarts": 1.0}, {"age": 0.9}),
+    ],
+)
+def test_of_many_processes_one_number_is_shown(further: dict[str, float], shown: dict[str, float]) -> None:
+    given = {"rewards": ["math"], "verdict": "accuracy", "drawn": True}
+    assert step_values({**METRICS, **further}, **given) == step_values(METRICS, **given) | shown
 
 
 def test_of_stored_completions_loss_and_margin_are_shown() -> None:

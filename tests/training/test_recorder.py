@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,34 @@ def test_rows_of_the_update_find_their_rollouts_and_the_others_say_why_they_were
     assert [row["advantage"] for row in half] == [None, None, None, [8.0] * 4]
     assert [row["old_entropy"] for row in half] == [None, None, [1.0] * 3, [1.0] * 4]
     assert [row["tokens"] for row in half] == [row["tokens"] for row in rows]
+
+
+def test_tokens_of_earlier_weights_have_their_version_and_age_and_a_run_without_any_has_no_such_columns() -> None:
+    result = made(stage=[TRAINED] * 4)
+    assert not {"version", "age"} & set(rollout_table(result).column_names)
+    version = torch.tensor([[5, 0, 0, 0], [5, 5, 0, 0], [3, 5, 5, 0], [3, 4, 0, 5]])
+    mask = result.everything.mask.clone()
+    mask[3, 2] = False
+    own = result.everything.replace(mask=mask).with_tokens(version=version)
+    result = replace(result, everything=own, version=5)
+    rows = rollout_table(result, groups=[0]).to_pylist()
+    assert [row["version"] for row in rows] == [[5], [5, 5], [3, 5, 5], [3, 4, 0, 5]]
+    # What the policy did not draw has no age, and other groups' rollouts have theirs too.
+    assert [row["age"] for row in rows] == [[0], [0, 0], [2, 0, 0], [2, 1, 0, 0]]
+    fresh = replace(result, everything=own.with_tokens(version=torch.full((4, 4), 5)))
+    assert not {"version", "age"} & set(rollout_table(fresh).column_names)
+
+
+def test_rollouts_that_went_on_over_steps_are_stored_with_the_age_of_their_windows(base: dict[str, Any]) -> None:
+    done = run(base, method="t-ppo(window=3)", record="tokens", steps=3)
+    rows = [row for step in (1, 2, 3) for row in table_of(done, step).to_pylist()]
+    ages = {age for row in rows for age in row.get("age") or [] if age}
+    assert ages <= {1, 2}
+    assert 1 in ages
+    for row in rows:
+        for version, age, mask in zip(row.get("version") or [], row.get("age") or [], row["mask"], strict=False):
+            assert age == 0 or mask
+            assert version >= 0
 
 
 def limited(config: TrainConfig, megabytes: float) -> TrainConfig:

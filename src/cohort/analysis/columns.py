@@ -14,6 +14,7 @@ _FLAGS = ("finished", "trained")
 _TEXTS = ("prompt_id", "prompt", "question", "completion", "kept", "end", "error", "opening", "agent", "episode")
 _TURNS = "turns"
 _NUMBERS = ("reward", "accuracy", "shaped_reward", "logp_mean", "entropy_mean", "advantage_mean", "policy_gradient_abs")
+_COUNTS = ("tokens", "version", "age")
 _LISTS = (
     "mask",
     "sampler_logp",
@@ -88,7 +89,11 @@ def _kind(name: str) -> str | None:
     for kind, known in {"integers": _INTEGERS, "true or false": _FLAGS, "texts": _TEXTS, "numbers": _NUMBERS}.items():
         if name in known:
             return kind
-    lists = {"tokens": "lists of integers", "pieces": "lists of texts", **dict.fromkeys(_LISTS, "lists of numbers")}
+    lists = {
+        **dict.fromkeys(_COUNTS, "lists of integers"),
+        "pieces": "lists of texts",
+        **dict.fromkeys(_LISTS, "lists of numbers"),
+    }
     return "numbers" if name.startswith("reward/") else lists.get(name)
 
 

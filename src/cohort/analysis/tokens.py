@@ -20,6 +20,8 @@ from cohort.methods import Method, Stage
 
 # Columns of lists that are not numbers.
 NAMES = {"tokens": "id", "pieces": "piece"}
+# What only a token has that the policy drew.
+DRAWN = ("version", "age")
 View = dict[str, Any]
 Row = Mapping[str, Any]
 
@@ -100,7 +102,7 @@ def _note(columns: Mapping[str, Any], rollout: Row) -> str:
     said = [] if "pieces" in columns else ["the texts of its tokens"]
     if rollout.get("trained") and "policy_gradient" not in columns:
         said.append("what the update made of " + ("them" if said else "its tokens"))
-    elif not columns.keys() - {"tokens", "pieces", "mask", "sampler_logp"}:
+    elif not columns.keys() - {"tokens", "pieces", "mask", "sampler_logp", *DRAWN}:
         said.append("the entropies of " + ("them" if said else "its tokens"))
     return f"The run did not store, of this rollout, {' and '.join(said)} (see record)." if said else ""
 
@@ -108,6 +110,9 @@ def _note(columns: Mapping[str, Any], rollout: Row) -> str:
 def _token(place: int, token: Row) -> dict[str, Any]:
     out = {"index": place, **{NAMES.get(name, name): _plain(value) for name, value in token.items()}}
     out.setdefault("piece", f"<{out.get('id')}>")
+    if out.get("mask") == 0:
+        # No weights drew it.
+        out = {name: value for name, value in out.items() if name not in DRAWN}
     for name, (a, b) in {"reference": ("logp", "ref_logp"), "mismatch": ("old_logp", "sampler_logp")}.items():
         # Before rounding, which would be all that is left of a small difference.
         if out.get(a) is not None and out.get(b) is not None and out.get("mask") != 0:
@@ -179,6 +184,7 @@ COLOURS: Mapping[str, _Colour] = {
     "clipped": _Colour("clipped", "", "binary", "1: it has an advantage, but no gradient"),
     "mask": _Colour("mask", "", "binary", "1: the policy chose it; 0: something else wrote it"),
     "weight": _Colour("aggregation weight", "", "sequential", "what its loss is multiplied with in the sum"),
+    "age": _Colour("age", "versions", "sequential", "from the weights that drew it to those that the step began with"),
     "ref_logp": _Colour("log-probability, reference", "nats", "sequential", "under the reference policy"),
     "reference": _Colour(
         "difference to the reference",
@@ -191,7 +197,7 @@ COLOURS: Mapping[str, _Colour] = {
         "sampler-trainer mismatch",
         "nats",
         "diverging",
-        "log-probability of the trainer less that of the engine, for the same weights; all but rounding is a bug",
+        "log-probability of the trainer less that of the engine; of a token of age 0 all but rounding is a bug",
         least=1e-3,
     ),
 }
@@ -345,7 +351,10 @@ def _lines(why: _Why) -> Iterator[str]:
         for part in (_advantage, _ratio, _loss, _weight, _push, _regularizers):
             yield from part(why)
     if (gap := why.token.get("mismatch")) is not None:
-        yield f"sampler-trainer mismatch {_number(gap)} nats" + (", rounding" if 0 < abs(gap) < 1e-4 else "")
+        if age := why.token.get("age"):
+            yield f"drawn {age} version(s) of the weights before this step; since then it moved by {_number(gap)} nats"
+        else:
+            yield f"sampler-trainer mismatch {_number(gap)} nats" + (", rounding" if 0 < abs(gap) < 1e-4 else "")
 
 
 def _reward(why: _Why) -> Iterator[str]:

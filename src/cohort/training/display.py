@@ -40,6 +40,8 @@ def step_values(metrics: Mapping[str, float], *, rewards: Sequence[str], verdict
     if not drawn:
         named = {"loss": "loss", "margin": "margin"}
     named |= {"kl": "kl"}
+    # Of what many processes show the most telling number: the others are in metrics.jsonl.
+    named |= {"age": "rollouts/age_mean"} if "rollouts/age_mean" in metrics else {"workers": "engine/workers"}
     known = {name: metrics.get(key, math.nan) for name, key in named.items()}
     return {name: value for name, value in known.items() if not math.isnan(value)}
 

@@ -31,6 +31,7 @@ class StepResult:
         batch: those trained on, with their advantages and what the last updates made of them; None if there are none.
         trained: for each row of `batch`, the place of its rollout in `rollouts`.
         warnings: what the user should know of the step.
+        version: of the weights that the step began with.
     """
 
     metrics: dict[str, float]
@@ -39,6 +40,7 @@ class StepResult:
     batch: Batch | None = None
     trained: list[int] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    version: int = 0
 
 
 @dataclass
@@ -130,6 +132,7 @@ class Outcome:
             recorded if recorded.size else None,
             [place[id(rollout)] for rollout in rollouts if id(rollout) in place],
             [*drawn.notes, *notices(self.method.method, everything, drawn.rollouts)],
+            self.method.info.version,
         )
 
 
