@@ -45,6 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pq.write_table(table.set_column(table.column_names.index("pieces"), "pieces", pa.array(pieces)), path)
     write_chat(root / "odd")
     write_episodes(root / "talk")
+    write_many(root / "many")
     shutil.rmtree(write_run(root / "bare", steps=3) / "rollouts")
     return root
 
@@ -71,6 +72,48 @@ def write_episodes(folder: Path) -> None:
     table = table.append_column("turns", pa.array([turns] * table.num_rows))
     ends = ["turns", "failed", *["done"] * (table.num_rows - 2)]
     pq.write_table(table.append_column("end", pa.array(ends)), path)
+
+
+def write_many(folder: Path, steps: int = 12) -> None:
+    """A run of two ranks and two workers that sample up to two versions ahead, of which one dies in step 6."""
+    write_run(folder, steps=steps)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        step = row["step"]
+        shares = {0: 1.0} if step == 1 else {0: 0.25, 1: 0.75} if step == 2 else {0: 0.25, 1: 0.25, 2: 0.5}
+        row |= {f"rollouts/age/{age}": share for age, share in shares.items()}
+        row |= {
+            "rollouts/age_mean": sum(age * share for age, share in shares.items()),
+            "rollouts/age_max": max(shares),
+            "queue/depth": 2 + step % 3,
+            "queue/in_flight": 6 - step % 3,
+            "time/wait_rollouts": 0.1 + 0.05 * (step == 6),
+            "time/wait_trainer": 0.4 - 0.1 * (step == 6),
+            "engine/workers": 1 if step == 6 else 2,
+            "engine/restarts": int(step > 6),
+            "engine/redrawn": 5 * int(step >= 6),
+            "engine/transfer_seconds": 0.02,
+            "engine/transfer_bytes": 2.4e6,
+            "engine/tokens_per_second/ray-0": 900 + 10 * step,
+            "engine/tokens_per_second/ray-1": 0 if step == 6 else 880 + 5 * step,
+            "mismatch/engine": 1e-7,
+            "mismatch/staleness": 0.004 + 0.0005 * step,
+            "ranks/size": 2,
+            "ranks/imbalance": 1.1,
+            "ranks/idle": 0.06,
+        }
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = folder / "rollouts" / "step-000004.parquet"
+    table = pq.read_table(path)
+    masks = table["mask"].to_pylist()
+    ages = [[0 if not chosen else 2 if i < 4 else 1 for i, chosen in enumerate(mask)] for mask in masks]
+    versions = [
+        [0 if not chosen else 3 - age for age, chosen in zip(*each, strict=True)]
+        for each in zip(ages, masks, strict=True)
+    ]
+    for name, values in {"version": versions, "age": ages}.items():
+        table = table.append_column(name, pa.array(values, pa.list_(pa.int32())))
+    pq.write_table(table, path)
 
 
 def write_chat(folder: Path) -> None:
@@ -347,6 +390,45 @@ def test_texts_of_models_are_only_text(visit: Callable[..., Page]) -> None:
         assert "taken" not in page.title()
 
 
+def test_workers_and_ranks_are_shown_where_a_run_has_them(visit: Callable[..., Page]) -> None:
+    page = visit("#/overview?run=many")
+    expect(page.locator(".wide h2")).to_have_text("workers and ranks")
+    page.locator(".wide").scroll_into_view_if_needed()
+    drawn = lines(page, "age of tokens")
+    assert [len(line["x"]) for line in drawn] == [12] * 3
+    # The oldest lies over all: shares up to an age, of which each step's are shown apart.
+    assert [line["y"][3] for line in drawn] == pytest.approx([1.0, 0.5, 0.25])
+    expect(page.locator('[data-metric="age of tokens"] .values b')).to_have_text(
+        ["age 2 0.5", "age 1 0.25", "age 0 0.25"]
+    )
+    assert [line["y"][5] for line in lines(page, "who waits for whom")] == pytest.approx([0.15, 0.3])
+    page.locator('[data-metric="tokens a second"]').scroll_into_view_if_needed()
+    expect(page.locator('[data-metric="tokens a second"] .values b')).to_have_text(["ray-0 1020", "ray-1 940"])
+    titles = page.locator(".wide .title").all_inner_texts()
+    assert len(titles) == 11
+    assert {"queue of groups", "workers", "drawn again", "mismatch in parts", "ranks: waiting"} <= set(titles)
+    # Several runs: each with its own ages, all with their lines in the others; without such metrics there is nothing.
+    page.goto(page.url.split("#")[0] + "#/overview?run=many&run=base")
+    expect(page.locator(".wide .title").first).to_have_text("age of tokens, many")
+    page.goto(page.url.split("#")[0] + "#/overview?run=base")
+    expect(page.locator(".wide .chart")).to_have_count(0)
+    expect(page.locator(".wide h2")).to_have_count(0)
+
+
+def test_a_token_of_earlier_weights_shows_its_version_and_age(visit: Callable[..., Page]) -> None:
+    page = visit("#/tokens?run=many&step=4&row=1&token=2&by=age")
+    expect(page.locator("p.summary")).to_contain_text(
+        "drawn by version 1 to 2 of the weights, up to 2 before the step's"
+    )
+    expect(page.locator('.numbers tr[data-name="age"] td').first).to_have_text("2")
+    expect(page.locator('.numbers tr[data-name="version"] td').first).to_have_text("1")
+    expect(page.locator(".legend")).to_contain_text("age")
+    expect(page.locator(".axes")).to_contain_text("drawn 2 version(s) of the weights before this step")
+    page.goto(page.url.split("#")[0] + "#/tokens?run=base&step=2&row=5")
+    expect(page.locator("p.summary")).to_contain_text("tokens")
+    expect(page.locator("p.summary")).not_to_contain_text("version")
+
+
 def test_what_is_broken_is_said_and_the_rest_shown(visit: Callable[..., Page]) -> None:
     page = visit("#/rollouts?run=broken&step=2")
     expect(page.locator(".list .notice")).to_contain_text("step-000002.parquet cannot be read")
@@ -354,7 +436,7 @@ def test_what_is_broken_is_said_and_the_rest_shown(visit: Callable[..., Page]) -
     expect(page.locator(".rollouts tbody tr")).to_have_count(12)
     page = visit("#/overview?run=nobody")
     expect(page.locator("#banner")).to_contain_text(
-        "no run nobody here. Shown are: bare, base, broken, going, odd, talk."
+        "no run nobody here. Shown are: bare, base, broken, going, many, odd"
     )
     expect(page.locator(".chart").first).to_be_visible()
     expect(page.locator(".runs tr", has_text="broken")).to_contain_text("damaged")

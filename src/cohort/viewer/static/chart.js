@@ -18,9 +18,10 @@ export class Chart {
     this.sizes.observe(this.body);
   }
 
-  /** Lines to draw: drawn at once where the chart is on the screen, otherwise when it comes there. */
+  /** Lines to draw: drawn at once where the chart is on the screen, otherwise when it comes there. A line may have a label, to
+   * be told from others of its run, a colour to fill the space under it with, and `own`: values to be shown in place of y. */
   set(given) {
-    const key = JSON.stringify([given.lines.map((line) => [line.run, line.colour]), given.label, given.smooth > 0]);
+    const key = JSON.stringify([given.lines.map((line) => [line.run, line.label, line.colour]), given.label, given.smooth > 0]);
     if (key !== this.made) this.destroy();
     this.made = key;
     this.given = given;
@@ -52,9 +53,9 @@ export class Chart {
     const grid = { stroke: isDark() ? "#ffffff12" : "#0000000d", width: 1 };
     const axis = { stroke: ink, grid, ticks: { show: false }, font: "11px system-ui, sans-serif" };
     const smooth = this.given.smooth > 0;
-    const series = this.lines.flatMap(({ colour, dash, run, y }) => {
+    const series = this.lines.flatMap(({ colour, dash, run, y, fill: under }) => {
       const alone = y.filter((value) => value !== null && value !== undefined).length < 2;
-      const drawn = { label: run, stroke: colour, width: 1.6, dash, spanGaps: true, points: { show: alone } };
+      const drawn = { label: run, stroke: colour, fill: under, width: 1.6, dash, spanGaps: true, points: { show: alone } };
       return smooth ? [{ ...drawn, stroke: `${colour}40`, width: 1, points: { show: false } }, drawn] : [drawn];
     });
     let pressed = null;
@@ -64,7 +65,7 @@ export class Chart {
         height: HEIGHT,
         legend: { show: false },
         padding: [6, 10, 0, 0],
-        scales: { x: { time: false }, y: { range: (_, low, high) => bounds(low, high) } },
+        scales: { x: { time: false }, y: { range: (_, low, high) => bounds(this.lines.some((line) => line.fill) ? 0 : low, high) } },
         axes: [
           { ...axis, size: 24, gap: 3, incrs: this.given.label === "step" ? WHOLE : undefined, values: (_, ticks) => ticks.map((tick) => short(tick)) },
           { ...axis, size: 46, gap: 4, values: (_, ticks) => ticks.map((tick) => short(tick)) },
@@ -131,7 +132,7 @@ export class Chart {
     fill(
       this.values,
       index === null || index === undefined ? null : h("span.at", {}, num(data[0][index], 4)),
-      this.lines.map((line, i) => h("b", { style: { color: line.colour }, title: line.run }, num(at(data[1 + i * per] || [])))),
+      this.lines.map((line, i) => h("b", { style: { color: line.colour }, title: line.run }, line.label ? h("span.label", {}, line.label, " ") : null, num(at(line.own || data[1 + i * per] || [])))),
     );
   }
 

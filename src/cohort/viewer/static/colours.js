@@ -26,6 +26,12 @@ function tint(end, strength) {
   return `rgba(${r}, ${g}, ${b}, ${(0.72 * Math.min(1, Math.max(0, strength))).toFixed(3)})`;
 }
 
+/** From one end of a diverging scale (0) to the other (1), opaque: ages, from the newest to the oldest. */
+export function between(part) {
+  const { high, low } = ENDS[isDark() ? "dark" : "light"];
+  return `rgb(${high.map((value, i) => Math.round(value + (low[i] - value) * part)).join(",")})`;
+}
+
 /** Where a scale has no colour: the centre, certainty (the upper end of log-probabilities), or nothing. */
 export const base = (scale) => (scale.kind === "diverging" ? scale.center : scale.low < 0 ? scale.high : scale.low);
 

@@ -5,6 +5,7 @@ import { Chart } from "./chart.js";
 import { line } from "./colours.js";
 import { ago, fill, h, later, notice, num, percent, prose } from "./dom.js";
 import { ABOUT, isMain, order } from "./names.js";
+import { panels } from "./scale.js";
 
 const DOCTOR_EVERY = 20000;
 const MOST_SAID = 4;
@@ -17,11 +18,14 @@ const AXES = { step: "step", tokens: "sampled tokens", hours: "hours" };
 
 export function overview(view, root) {
   const places = {};
-  for (const name of ["runs", "notices", "findings", "tools", "charts", "config"]) places[name] = h(`section.${name}`);
+  for (const name of ["runs", "notices", "findings", "tools", "charts", "wide", "config"]) places[name] = h(`section.${name}`);
+  places.wide.classList.add("charts");
   root.append(...Object.values(places));
   // The line is there from the start, so that the curves do not move where he finds nothing.
   fill(places.findings, h("h2", {}, "the doctor's findings", h("span.quiet", {}, "  …")));
   let charts = new Map();
+  let wide = new Map();
+  const every = () => [...charts.values(), ...wide.values()];
   let drawn = "";
   let doctored = "";
   let doctoredAt = 0;
@@ -123,33 +127,36 @@ export function overview(view, root) {
     const exact = names.filter((name) => name.toLowerCase() === wanted);
     const shown = exact.length === 1 && view.state.has("metric") ? [...exact, ...names.filter((name) => name !== exact[0])] : names;
     const x = view.state.get("x") in AXES ? view.state.get("x") : "step";
-    const made = JSON.stringify([shown, document.documentElement.dataset.theme]);
+    const scale = wanted ? [] : panels(runs, data, style);
+    const made = JSON.stringify([shown, scale.map((each) => each.name), document.documentElement.dataset.theme]);
     if (made !== drawn) {
       drawn = made;
-      charts.forEach((chart) => chart.close());
+      every().forEach((chart) => chart.close());
       seen.disconnect();
-      charts = new Map(shown.map((name) => [name, new Chart(name, ABOUT[name] || "", { onzoom, onpick, onhover })]));
+      const chart = (name, about) => new Chart(name, about, { onzoom, onpick, onhover });
+      charts = new Map(shown.map((name) => [name, chart(name, ABOUT[name] || "")]));
+      wide = new Map(scale.map((each) => [each.name, chart(each.name, each.about)]));
+      fill(places.wide, scale.length ? h("h2", {}, "workers and ranks") : null, [...wide.values()].map((each) => each.element));
       fill(
         places.charts,
         shown.length
-          ? [...charts.values()].map((chart) => chart.element)
+          ? [...charts.values()].map((each) => each.element)
           : notice(data.some((each) => each.steps.length) ? "No metric has such a name." : "No step was written yet.", "note"),
       );
-      charts.forEach((chart) => seen.observe(chart.element));
+      every().forEach((chart) => seen.observe(chart.element));
     }
+    const how = { label: AXES[x], smooth: Number(view.state.get("smooth")) || 0, zoom: zoom() };
+    const placed = (line, i) => ({ ...line, steps: data[i].steps, x: along(data[i], x) });
     charts.forEach((chart, name) =>
-      chart.set({
-        lines: runs.map((run, i) => ({ run, ...style(run), steps: data[i].steps, x: along(data[i], x), y: data[i].values[name] })),
-        label: AXES[x],
-        smooth: Number(view.state.get("smooth")) || 0,
-        zoom: zoom(),
-      }),
+      chart.set({ ...how, lines: runs.map((run, i) => placed({ run, ...style(run), y: data[i].values[name] }, i)) }),
     );
+    // Shares that lie over each other are not averaged.
+    for (const each of scale) wide.get(each.name).set({ ...how, lines: each.lines.map((line) => placed(line, line.at)), smooth: each.stacked ? 0 : how.smooth });
   }
 
   const onzoom = (range) => view.set({ zoom: range ? range.map((value) => Number(value.toPrecision(6))).join(",") : null });
   const onpick = (run, step) => view.go(view.link("rollouts", { run, step }));
-  const onhover = (from, x) => charts.forEach((chart) => chart !== from && chart.point(x));
+  const onhover = (from, x) => every().forEach((chart) => chart !== from && chart.point(x));
 
   // doctor and configuration ---------------------------------------------------------------------------------------------
 
@@ -240,7 +247,7 @@ export function overview(view, root) {
     },
     close() {
       seen.disconnect();
-      charts.forEach((chart) => chart.close());
+      every().forEach((chart) => chart.close());
     },
   };
 }

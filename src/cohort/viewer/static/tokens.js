@@ -102,6 +102,7 @@ export function tokens(view, root) {
       own.accuracy === null || own.accuracy === undefined ? "" : ["  ·  ", own.accuracy >= 0.5 ? h("span.right", {}, "✓ correct") : h("span.wrong", {}, "✗ wrong")],
       advantage === null || advantage === undefined ? "" : `  ·  advantage ${signed(advantage)}`,
       `  ·  ${num(own.length ?? found.pieces.length)} tokens`,
+      drawnBy(columns()),
       own.agent ? `  ·  agent ${own.agent}` : "",
       found.turns.length > 1 ? `  ·  ${found.turns.length} turns` : "",
       ENDS[own.end] ? `  ·  ${ENDS[own.end]}` : own.finished === false ? "  ·  cut at the token limit" : "",
@@ -281,6 +282,15 @@ export function tokens(view, root) {
       removeEventListener("resize", resize);
     },
   };
+}
+
+/** Which weights drew it, where these were not the step's own. */
+function drawnBy({ version = [], age = [] }) {
+  const oldest = Math.max(0, ...age);
+  if (!oldest) return "";
+  const versions = version.filter((value) => value !== undefined && value !== null);
+  const [low, high] = [Math.min(...versions), Math.max(...versions)];
+  return `  ·  drawn by version ${low === high ? low : `${low} to ${high}`} of the weights, up to ${oldest} before the step's`;
 }
 
 /** "axis [who fills it]: what it did", in parts; other lines as they are. */
