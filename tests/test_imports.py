@@ -31,10 +31,11 @@ BELOW = {
     "rollouts": "environments engine methods",
     "analysis": "rollouts registry",
     "training": "analysis",
+    "distributed": "training",
     "doctor": "training",
     "viewer": "doctor",
     "experiments": "viewer",
-    "api": "experiments",
+    "api": "experiments distributed",
     "cli": "api catalogue explain",
 }
 

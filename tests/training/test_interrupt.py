@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cohort.training import interrupt, state
+from cohort.training import interrupt, snapshot
 from cohort.training.config import make_config
 from cohort.training.display import Display
 from cohort.training.precision import MasterWeights
@@ -123,7 +123,7 @@ def test_an_end_in_the_middle_of_a_step_leaves_the_step_before_it(
 
 
 def test_of_a_large_model_only_what_is_whole_is_saved(base: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "COPIED_CPU", 0)
+    monkeypatch.setattr(snapshot, "COPIED_CPU", 0)
     real, calls = MasterWeights.step, []
 
     def step(self: MasterWeights) -> None:

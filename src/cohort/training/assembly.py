@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cohort.rollouts.exchange import Exchange
 from cohort.rollouts.sharing import Sharing
 from cohort.rollouts.sources import Auxiliary, Mixed, Replayed, RolloutSource, Stored, Sync
@@ -13,8 +15,11 @@ from cohort.training.loop import Training
 from cohort.training.precision import MasterWeights
 from cohort.training.progress import Progress
 from cohort.training.schedule import factor
-from cohort.training.trainer import LocalTrainer
+from cohort.training.trainer import LocalTrainer, Trainer
 from cohort.types import StepInfo
+
+# A run as it is set up, and its progress -> its trainer.
+MakeTrainer = Callable[[Setup, Progress], Trainer]
 
 
 def make_trainer(setup: Setup, progress: Progress, optimizer: MasterWeights | None = None) -> LocalTrainer:
@@ -36,7 +41,7 @@ def make_trainer(setup: Setup, progress: Progress, optimizer: MasterWeights | No
     )
 
 
-def assemble(setup: Setup, trainer: LocalTrainer | None = None) -> Training:
+def assemble(setup: Setup, trainer: Trainer | None = None) -> Training:
     """The parts of the run's steps.
 
     Args:

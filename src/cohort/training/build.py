@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -140,6 +140,13 @@ def agent_models(config: TrainConfig) -> dict[str, str]:
     if out and config.inference.engine != "native":
         raise UsageError("agent_models needs the embedded engine: vLLM serves one model (--engine native)")
     return out
+
+
+def give_teachers(policy: CausalLM | AgentPolicies, method: Method, config: TrainConfig, log: Log) -> None:
+    """Give each model the other one that it learns from, if the method has it learn from one."""
+    for each in members_of(policy).values():
+        if isinstance(each, CausalLM):
+            give_teacher(each, method, config, log)
 
 
 def load_model(
@@ -332,9 +339,7 @@ def prepare(
         check_columns(method, config, grader, rows[0], rows[1][: config.evaluation.eval_size], rows[2], own=names)
         check_arguments(method, grader, source, eval_source, environments=opened is not None)
         policy = load_policy(config, log, report=report, given=given)
-        for each_policy in members_of(policy).values():
-            if isinstance(each_policy, CausalLM):
-                give_teacher(each_policy, method, config, log)
+        give_teachers(policy, method, config, log)
         prompts = [] if source is None else load_prompts(source, policy.renderer, spec, log=log)
         store: Store | None = None
         if written is not None:
@@ -387,7 +392,20 @@ def corrected(method: Method, config: TrainConfig, collector: Collector, log: Lo
     return replace(method, correction=(use(importance_weight),))
 
 
-def optimizer_of(setup: Setup) -> MasterWeights:
+class Trained(Protocol):
+    """What is trained, and how: a whole `Setup`, or the part of one that takes part in its updates alone."""
+
+    @property
+    def config(self) -> TrainConfig: ...
+
+    @property
+    def method(self) -> Method: ...
+
+    @property
+    def policy(self) -> Policy: ...
+
+
+def optimizer_of(setup: Trained) -> MasterWeights:
     """The method's optimizer over everything that is trained, and the models in the roles that it needs.
 
     They are copies of the policy as the run begins, so this comes before a checkpoint is loaded.

@@ -125,6 +125,7 @@ class Outcome:
         metrics |= {"mismatch": self.mismatch[0] if self.mismatch else unknown, "mismatch_max": progress.mismatch}
         metrics |= {"tokens": progress.tokens, "tokens_trained": progress.trained}
         metrics |= {"lr": self.method.info.lr or 0.0, "skipped_updates": progress.skipped, **clock.times()}
+        metrics |= trainer.metrics()
         return StepResult(
             metrics,
             drawn.rollouts,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from cohort.methods import Method
 from cohort.policies.given import GivenModel
 from cohort.rewards.judge import LIMIT
 from cohort.training import checkpoint, toy
-from cohort.training.assembly import assemble, make_trainer
+from cohort.training.assembly import MakeTrainer, assemble, make_trainer
 from cohort.training.build import Setup, agent_models, prepare
 from cohort.training.card import card
 from cohort.training.checks import check_space
@@ -67,6 +67,8 @@ def train(
     display: Display | None = None,
     given: GivenModel | None = None,
     observers: Sequence[MakeObserver] = (),
+    make: MakeTrainer = make_trainer,
+    opened: Callable[[Path], None] = lambda _: None,
 ) -> Result:
     """Run a training run.
 
@@ -75,6 +77,8 @@ def train(
         resume: continue from the newest whole checkpoint of the run's folder; start afresh where there is none.
         accept_changes: continue also with other data, reward functions, initial weights or settings than before.
         observers: make those who see each step's metrics and may say something, such as the doctor's watch.
+        make: makes the trainer of the run, as it is set up, and of its progress.
+        opened: is told the run's folder as soon as that is known.
 
     Raises:
         UsageError: what was asked cannot be done; nothing was written.
@@ -121,14 +125,23 @@ def train(
             stack.callback(claim.release)
         if resume and found is None:
             display.log(f"{folder} holds no checkpoint to continue from: the run begins at step 1")
-        return _Run(setup, claim, display, inputs, observers).run(found, state, changed)
+        opened(folder)
+        run = _Run(setup, claim, display, inputs, observers, make)
+        stack.callback(run.training.trainer.close)
+        return run.run(found, state, changed)
 
 
 class _Run:
     """A run that goes on in a folder which is claimed for it."""
 
     def __init__(
-        self, setup: Setup, claim: Claim, display: Display, inputs: dict[str, Any], observers: Sequence[MakeObserver]
+        self,
+        setup: Setup,
+        claim: Claim,
+        display: Display,
+        inputs: dict[str, Any],
+        observers: Sequence[MakeObserver],
+        make: MakeTrainer,
     ) -> None:
         self.setup, self.claim, self.display, self.inputs, self.observers = setup, claim, display, inputs, observers
         self.config, self.folder = setup.config, claim.folder
@@ -137,8 +150,7 @@ class _Run:
         rows = [prompt.row for prompt in setup.prompts]
         states = setup.method.init(size=len(rows), steps=self.config.optimisation.steps, rows=rows)
         self.progress = Progress(states=states)
-        trainer = make_trainer(setup, self.progress)
-        self.optimizer, self.training = trainer.optimizer, assemble(setup, trainer)
+        self.training = assemble(setup, make(setup, self.progress))
         self.extra: dict[str, Any] = {"before": None, "best": None, "seconds": 0.0}
         self.interrupt = Interrupt(display.log, hung_up=display.hush)
         setup.stand(0)
@@ -154,7 +166,7 @@ class _Run:
             self._begin()
         else:
             self._take_over(found, state, changed)
-        self.undo = Undo(self.setup.policy, self.optimizer, self.training)
+        self.undo = Undo(self.training)
         with storing(self.folder):
             self.recorder = self._recorder()
         try:
@@ -379,7 +391,7 @@ class _Run:
             with self.interrupt.shield():
                 if self.undo.whole:
                     self.undo.undo()
-                    if not all(bool(param.isfinite().all()) for param in self.optimizer.params):
+                    if not self.training.trainer.finite():
                         raise Diverged("the weights are not finite")
                     where = rescue(self.claim, self.config)
                     written = self._save(where)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +15,6 @@ from cohort.rollouts.sources import restore as restore_source
 from cohort.rollouts.sources import snapshot
 from cohort.training import checkpoint
 from cohort.training.loop import Training
-from cohort.training.precision import MasterWeights
-from cohort.types.policy import Policy
-
-# Most bytes that are copied at every step so that it can be undone, in the processor's memory: little beside a training
-# step on a CPU, where that is the memory that models are short of, and on a GPU, where it is not.
-COPIED_CPU, COPIED_ELSEWHERE = 2**25, 2**30
 
 
 def random_states() -> dict[str, Any]:
@@ -94,68 +87,32 @@ class Undo:
     """What brings the run back to where an unfinished step began.
 
     Until the step's first update all but counters, random states and the source of rollouts is as it was. What an update
-    changes is copied before the first one, where it is small.
-
-    Attributes:
-        whole: False while the weights are between two steps and no copy of them was made.
+    changes the trainer copies before the first one, where it is small.
     """
 
-    def __init__(self, policy: Policy, optimizer: MasterWeights, run: Training) -> None:
-        self.policy, self.optimizer, self.progress, self.source = policy, optimizer, run.progress, run.source
-        values = [p for p in optimizer.params if p.requires_grad]
-        masters = [m for m, p in zip(optimizer.masters, optimizer.params, strict=True) if m is not p]
-        # Weights, float32 copies, and two moments of each.
-        size = sum(p.numel() * p.element_size() for p in [*values, *masters]) + 8 * sum(p.numel() for p in values)
-        size += sum(
-            t.numel() * t.element_size() for model in policy.roles.following() for t in model.state_dict().values()
-        )
-        self._copies = size <= (COPIED_CPU if policy.device.type == "cpu" else COPIED_ELSEWHERE)
-        self._copy: dict[str, Any] | None = None
-        self._updated = False
-        optimizer.before_step = self._before_update
+    def __init__(self, run: Training) -> None:
+        self.trainer, self.progress, self.source = run.trainer, run.progress, run.source
         self.begin()
 
     def begin(self) -> None:
         """A step begins, or is over with all that belongs to it."""
-        self._copy, self._updated = None, False
+        self.trainer.hold()
         self._progress, self._random, self._source = dict(vars(self.progress)), random_states(), snapshot(self.source)
-
-    def _before_update(self) -> None:
-        if self._updated:
-            return
-        if self._copies:
-            roles = {role: _copied(state) for role, state in self.policy.roles.state_dict().items()}
-            weights = [p.detach().to("cpu", copy=True) for p in self.optimizer.params]
-            self._copy = {"roles": roles, "weights": weights, "optimizer": _copied(self.optimizer.state_dict())}
-        self._updated = True
 
     @property
     def whole(self) -> bool:
-        return self._copy is not None or not self._updated or self.progress.step > self._progress["step"]
+        """False while the weights are between two steps and no copy of them was made."""
+        return self.trainer.restorable or self.progress.step > self._progress["step"]
 
-    @torch.no_grad()
     def undo(self) -> None:
         """Bring everything back, or leave it at the step's end where no copy was made and the step came to its end."""
-        if self._updated and self._copy is None:
+        if not self.trainer.restorable:
             return
-        if self._copy is not None:
-            for param, value in zip(self.optimizer.params, self._copy["weights"], strict=True):
-                param.copy_(value)
-            self.policy.roles.load_state_dict(self._copy["roles"])
-            self.optimizer.load_state_dict(self._copy["optimizer"])
+        self.trainer.restore()
         for name, value in self._progress.items():
             setattr(self.progress, name, value)
         set_random_states(self._random)
         restore_source(self.source, self._source)
-
-
-def _copied(state: Any) -> Any:
-    """A state with its tensors copied into the processor's memory."""
-    if isinstance(state, torch.Tensor):
-        return state.detach().to("cpu", copy=True)
-    if isinstance(state, dict):
-        return {key: _copied(value) for key, value in state.items()}
-    return type(state)(map(_copied, state)) if isinstance(state, (list, tuple)) else copy.copy(state)
 
 
 def _first_line(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from cohort.policies.agents import AgentPolicies
 from cohort.policies.passes import attempts, log_probs
 from cohort.training.precision import MasterWeights
 from cohort.training.progress import Progress
+from cohort.training.snapshot import Snapshot
 from cohort.training.update import Gradient, gradient
 from cohort.types import Batch
 from cohort.types.policy import Actions, Policy
@@ -32,9 +33,12 @@ class Trainer(Protocol):
     """Scores rollouts, takes gradients of minibatches, and makes the updates: one process, or many that act as one.
 
     Attributes:
+        progress: of the run; its counts of updates are moved on here.
         done: the gradient of each update since `begin`.
         norms: their norms before clipping.
     """
+
+    progress: Progress
 
     done: list[Gradient]
     norms: list[float]
@@ -103,6 +107,32 @@ class Trainer(Protocol):
         """Take over what `save` wrote and `state_dict` gave."""
         ...
 
+    def hold(self) -> None:
+        """A step begins, or is over with all that belongs to it: `restore` brings weights, models in roles and optimizer
+        back to where they are now, if what the step changes is small enough to be copied."""
+        ...
+
+    @property
+    def restorable(self) -> bool:
+        """True if they are as they were when `hold` was called, or a copy of that was made."""
+        ...
+
+    def restore(self) -> None:
+        """Undo the updates since `hold`, where they are `restorable`."""
+        ...
+
+    def finite(self) -> bool:
+        """True if all weights that are trained are numbers."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """What the trainer itself has to say of a step's updates."""
+        ...
+
+    def close(self) -> None:
+        """The run is over: give back what the trainer took."""
+        ...
+
 
 @dataclass
 class LocalTrainer:
@@ -123,6 +153,9 @@ class LocalTrainer:
     grad_clip: float
     done: list[Gradient] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.snapshot = Snapshot(self.policy, self.optimizer)
 
     @property
     def version(self) -> int:
@@ -169,7 +202,7 @@ class LocalTrainer:
                     on_policy=on_policy,
                 )
         done.version = self.version
-        norm = self._clip()
+        norm = clip(self.policy, self.optimizer, self.grad_clip)
         finite = math.isfinite(norm) and math.isfinite(done.loss)
         if finite:
             optimizer.step()
@@ -183,31 +216,9 @@ class LocalTrainer:
         self.norms.append(norm)
         return done
 
-    def _clip(self) -> float:
-        """Clip the gradients, those of each policy by themselves; the norm of all before."""
-        if not isinstance(self.policy, AgentPolicies):
-            return float(torch.nn.utils.clip_grad_norm_(self.optimizer.params, self.grad_clip))
-        parts = self.policy.clipped_apart()
-        return math.hypot(*(float(torch.nn.utils.clip_grad_norm_(part, self.grad_clip)) for part in parts))
-
     def trust(self, mismatch: tuple[float, float] | None) -> None:
-        """See `Trainer.trust`: no engine but one with a copy of the weights is in question."""
-        engine, mean = self.engine, math.nan if mismatch is None else mismatch[0]
-        if engine.exact or not isinstance(engine, Copying) or math.isnan(mean):
-            return
-        first = self.progress.first_mismatch
-        if first is None:
-            self.progress.first_mismatch = mean
-        elif mean > max(GROWTH * first, ROUNDING[self.policy.dtype in (torch.float32, torch.float64)]):
-            names = engine.not_taken_over()
-            which = (
-                f"it does not take over changes of {', '.join(names)}" if names else "which ones could not be found out"
-            )
-            raise EngineError(
-                f"the engine has drawn with other weights than those that are trained: log-probabilities are {mean:.2g} "
-                f"nats apart on average, at the first step {first:.2g}; {which}. The step is not made. docs/engines.md says "
-                "what may be the reason"
-            )
+        """See `Trainer.trust`."""
+        trust(self.engine, self.progress, self.policy.dtype, mismatch)
 
     def publish(self) -> None:
         """See `Trainer.publish`."""
@@ -227,3 +238,56 @@ class LocalTrainer:
         # Earlier versions called it so.
         self.policy.roles.load_state_dict(state["roles"] if "roles" in state else state["side"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+    def hold(self) -> None:
+        """See `Trainer.hold`."""
+        self.snapshot.begin()
+
+    @property
+    def restorable(self) -> bool:
+        """See `Trainer.restorable`."""
+        return self.snapshot.whole
+
+    def restore(self) -> None:
+        """See `Trainer.restore`."""
+        self.snapshot.restore()
+
+    def finite(self) -> bool:
+        """See `Trainer.finite`."""
+        return all(bool(param.isfinite().all()) for param in self.optimizer.params)
+
+    def metrics(self) -> dict[str, float]:
+        """See `Trainer.metrics`: nothing."""
+        return {}
+
+    def close(self) -> None:
+        """See `Trainer.close`: it has nothing of its own."""
+
+
+def clip(policy: Policy, optimizer: MasterWeights, most: float) -> float:
+    """Clip the gradients, those of each policy by themselves; the norm of all before."""
+    if not isinstance(policy, AgentPolicies):
+        return float(torch.nn.utils.clip_grad_norm_(optimizer.params, most))
+    return math.hypot(*(float(torch.nn.utils.clip_grad_norm_(part, most)) for part in policy.clipped_apart()))
+
+
+def trust(engine: Engine, progress: Progress, dtype: torch.dtype, mismatch: tuple[float, float] | None) -> None:
+    """See `Trainer.trust`: no engine but one with a copy of the weights is in question.
+
+    Args:
+        dtype: of the weights.
+    """
+    mean = math.nan if mismatch is None else mismatch[0]
+    if engine.exact or not isinstance(engine, Copying) or math.isnan(mean):
+        return
+    first = progress.first_mismatch
+    if first is None:
+        progress.first_mismatch = mean
+    elif mean > max(GROWTH * first, ROUNDING[dtype in (torch.float32, torch.float64)]):
+        names = engine.not_taken_over()
+        which = f"it does not take over changes of {', '.join(names)}" if names else "which ones could not be found out"
+        raise EngineError(
+            f"the engine has drawn with other weights than those that are trained: log-probabilities are {mean:.2g} "
+            f"nats apart on average, at the first step {first:.2g}; {which}. The step is not made. docs/engines.md says "
+            "what may be the reason"
+        )

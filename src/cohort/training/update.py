@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -51,6 +51,24 @@ class Gradient:
             whole[rows] = value.detach()
 
 
+class Share(Protocol):
+    """The rows of a minibatch whose passes are made here, where the others are made elsewhere at the same time.
+
+    Attributes:
+        rows: [m] int64, on the CPU.
+    """
+
+    rows: Tensor
+
+    def gather(self, own: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+        """Fields [m, T, ...] of these rows -> of all `count` rows, with what the others have of theirs."""
+        ...
+
+    def missing(self, passes: int) -> int:
+        """Passes to make in addition, since all must make the same number of them."""
+        ...
+
+
 def gradient(
     policy: Policy,
     method: BoundMethod,
@@ -60,6 +78,7 @@ def gradient(
     temperature: float,
     micro_tokens: int,
     on_policy: bool,
+    share: Share | None = None,
 ) -> Gradient:
     """Add the gradient of a minibatch's loss to the policy's parameters.
 
@@ -71,32 +90,71 @@ def gradient(
     Args:
         on_policy: the policy has not moved since the step began; `old_logp` is then `logp` itself, and needs
             no pass of its own.
+        share: the rows whose passes are made here; None makes all. What it gives is then of these rows, the sum over all
+            shares being that of the minibatch; where rollouts are coupled it is of the whole minibatch in every share.
     """
+    couples = method.method.couples
     want = (method.method.needs(loss=True) & SCORED) | {"logp"}
     how: dict[str, Any] = {"width": minibatch.mask.shape[1], "temperature": temperature, "want": want}
-    parts = policy.micro_batches(actions, micro_tokens)
+    if share is None:
+        parts, empty = policy.micro_batches(actions, micro_tokens), 0
+    else:
+        parts = [share.rows[rows] for rows in policy.micro_batches(actions.select(share.rows), micro_tokens)]
+        # Rows without tokens take no pass.
+        empty = share.missing(sum(bool(minibatch.mask[rows.to(minibatch.device)].any()) for rows in parts))
+    if couples and (share is not None or len(parts) > 1):
+        return _coupled(policy, method, minibatch, actions, parts, how, on_policy, share, empty)
     result = Gradient()
-    couples = method.method.couples
-    if len(parts) == 1 or not couples:
-        # Where rollouts are coupled, tokens may be rejected before they are counted: the loss takes its own weights.
-        weight = None if couples else method.weights(minibatch)
-        for rows in parts:
-            here = rows.to(minibatch.device)
-            scored = policy.log_probs(actions.select(rows), **how)
-            part = minibatch.select(here)
-            part = part if weight is None else part.replace(weight=weight[here])
-            part = add_teacher_logits(policy, method.method, part, actions.select(rows), temperature=temperature)
-            loss = method.loss(_with_scores(part, scored, on_policy))
-            fields = {**scored, **_of_tokens(loss, scored["logp"])}
-            if loss.total.requires_grad:
-                loss.total.backward()
-            result.add(loss, minibatch, here, fields)
-        return result
-    leaves = log_probs_of_parts(policy, actions, parts, **how)
+    # Where rollouts are coupled, tokens may be rejected before they are counted: the loss takes its own weights.
+    weight = None if couples else method.weights(minibatch)
+    for number, rows in enumerate([*parts, *[_some_row(minibatch)] * empty]):
+        here = rows.to(minibatch.device)
+        scored = policy.log_probs(actions.select(rows), **how)
+        part = minibatch.select(here)
+        part = part if weight is None else part.replace(weight=weight[here])
+        part = add_teacher_logits(policy, method.method, part, actions.select(rows), temperature=temperature)
+        if number >= len(parts):
+            _nothing(scored).backward()
+            continue
+        loss = method.loss(_with_scores(part, scored, on_policy))
+        fields = {**scored, **_of_tokens(loss, scored["logp"])}
+        if loss.total.requires_grad:
+            loss.total.backward()
+        result.add(loss, minibatch, here, fields)
+    return result
+
+
+def _coupled(
+    policy: Policy,
+    method: BoundMethod,
+    minibatch: Batch,
+    actions: Actions,
+    parts: list[Tensor],
+    how: dict[str, Any],
+    on_policy: bool,
+    share: Share | None,
+    empty: int,
+) -> Gradient:
+    """`gradient` where rollouts are coupled, and one pass does not hold them all.
+
+    Args:
+        empty: passes to make of which nothing is taken.
+    """
+    # A single part is kept for the backward pass.
+    kept = policy.log_probs(actions.select(parts[0]), **how) if len(parts) == 1 and not empty else None
+    if kept is not None:
+        leaves = {name: value.detach().clone() for name, value in kept.items()}
+    else:
+        leaves = log_probs_of_parts(policy, actions, [*parts, *[_some_row(minibatch)] * empty], **how)
+        if share is not None:
+            leaves = {name: value[share.rows.to(value.device)] for name, value in leaves.items()}
+    if share is not None:
+        leaves = share.gather(leaves, minibatch.size)
     leaves = {name: value.requires_grad_() for name, value in leaves.items()}
-    minibatch = add_teacher_logits(policy, method.method, minibatch, actions, temperature=temperature)
+    minibatch = add_teacher_logits(policy, method.method, minibatch, actions, temperature=how["temperature"])
     loss = method.loss(_with_scores(minibatch, leaves, on_policy))
     everything = torch.arange(minibatch.size, device=minibatch.device)
+    result = Gradient()
     result.add(loss, minibatch, everything, {**leaves, **_of_tokens(loss, leaves["logp"])})
     if not loss.total.requires_grad:
         return result
@@ -104,11 +162,23 @@ def gradient(
     # What the loss does not depend on gets no gradient, rather than one of zeros that momentum would act on.
     pulls = {name: pull for name, pull in zip(leaves, pulled, strict=True) if pull is not None}
     for rows in parts:
-        scored = policy.log_probs(actions.select(rows), **how)
+        scored = policy.log_probs(actions.select(rows), **how) if kept is None else kept
         torch.autograd.backward(
             [scored[name] for name in pulls], [pull[rows.to(pull.device)] for pull in pulls.values()]
         )
+    for _ in range(empty):
+        _nothing(policy.log_probs(actions.select(_some_row(minibatch)), **how)).backward()
     return result
+
+
+def _some_row(minibatch: Batch) -> Tensor:
+    """A row [1] int64 that has tokens, on the CPU."""
+    return minibatch.mask.any(1).nonzero()[:1, 0].cpu()
+
+
+def _nothing(scored: Mapping[str, Tensor]) -> Tensor:
+    """0, on the graph of what a pass gave."""
+    return 0.0 * torch.stack([value.sum() for value in scored.values()]).sum()
 
 
 def _with_scores(part: Batch, scored: Mapping[str, Tensor], on_policy: bool) -> Batch:

@@ -1,0 +1,1 @@
+"""Training over many ranks: processes that act as one trainer."""

@@ -1,0 +1,128 @@
+"""What a rank other than the driver does: what the driver tells it, until the run is over."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from cohort import registry
+from cohort.axes.correction import importance_weight
+from cohort.distributed.failing import Failure
+from cohort.distributed.trainer import Rank
+from cohort.distributed.weights import Replicated
+from cohort.distributed.world import World
+from cohort.errors import UsageError
+from cohort.methods import Method, use
+from cohort.policies.agents import AgentPolicies
+from cohort.policies.causal_lm import CausalLM
+from cohort.policies.given import GivenModel
+from cohort.training import toy
+from cohort.training.build import Trained, compile_policy, give_teachers, load_policy, optimizer_of
+from cohort.training.config import TrainConfig
+from cohort.training.interrupt import SIGNALS
+from cohort.types.policy import Policy
+
+
+@dataclass
+class Part:
+    """What a follower has of a run's set-up; see `cohort.training.build.Trained`."""
+
+    config: TrainConfig
+    method: Method
+    policy: CausalLM | AgentPolicies
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What the driver tells when a run begins.
+
+    Attributes:
+        corrected: the method was given importance weights between sampler and trainer.
+        micro_tokens: most tokens of a pass.
+        checksum: of the model's weights.
+    """
+
+    corrected: bool
+    micro_tokens: int
+    checksum: float
+
+
+def checksum(policy: Policy) -> float:
+    """A number that differs where weights do."""
+    with torch.no_grad():
+        return sum(float(p.detach().double().abs().sum()) for p in policy.model.parameters())
+
+
+def rank_of(world: World, trained: Trained, micro_tokens: int) -> Rank:
+    """What a process does of each operation."""
+    config = trained.config
+    weights = Replicated(world, trained.policy, optimizer_of(trained))
+    return Rank(
+        world, weights, trained.method, config.sampling.temperature, micro_tokens, config.optimisation.grad_clip
+    )
+
+
+def take_part(world: World, config: TrainConfig, *, method: Method | None, given: GivenModel | None) -> Any:
+    """Follow the driver to the end of its run, and return what it has told at the end.
+
+    Args:
+        config, method, given: as of `cohort.training.run.train`, the same as the driver's.
+    """
+    with _undisturbed():
+        what, told = world.told()
+        if what == "end":
+            return told
+        failed: Failure | None = None
+        part: Part | None = None
+        try:
+            part = _part(config, method, given, told)
+        except Exception as error:
+            failed = Failure.of(world.rank, error)
+        world.collect(failed)
+        if not world.agree(failed is not None) and part is not None:
+            rank = rank_of(world, part, told.micro_tokens)
+            while (command := world.told())[0] != "end":
+                getattr(rank, command[0])(*command[1])
+            return command[1]
+        return world.told()[1]
+
+
+def _part(config: TrainConfig, method: Method | None, given: GivenModel | None, beginning: Beginning) -> Part:
+    """The part of the set-up that updates take."""
+    config = toy.with_defaults(config)
+    if config.machine.threads:
+        torch.set_num_threads(config.machine.threads)
+    method = method if method is not None else registry.method(config.method)
+    policy = load_policy(config, _silent, given=given)
+    if checksum(policy) != beginning.checksum:
+        raise UsageError(
+            f"the model '{config.policy.model}' has other weights here than in rank 0: all machines need the same files"
+        )
+    give_teachers(policy, method, config, _silent)
+    if beginning.corrected:
+        method = replace(method, correction=(use(importance_weight),))
+    compile_policy(config, policy, _silent)
+    return Part(config, method, policy)
+
+
+def _silent(text: str) -> None:
+    """The driver says it."""
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Leave signals that ask for an end to the driver, which decides when that is."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,0 +1,395 @@
+"""The trainer of many ranks: the driver tells the others each operation, and all do it together.
+
+Every rank holds the small batch and computes the method's functions on it alike. Only passes are dealt: each rank makes those
+over its rows. What they give is gathered where it is needed, and gradients are added up.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cohort.distributed.dealing import deal, lengths_of
+from cohort.distributed.failing import Failure, raise_first
+from cohort.distributed.weights import Weights
+from cohort.distributed.world import World
+from cohort.engine.base import Engine
+from cohort.methods import BoundMethod, Method
+from cohort.methods.axis import LOSS_AXES
+from cohort.methods.stage import parameters
+from cohort.policies.passes import attempts, log_probs
+from cohort.training.progress import Progress
+from cohort.training.trainer import trust
+from cohort.training.update import Gradient, gradient
+from cohort.types import Batch, StepInfo
+from cohort.types.declare import State
+from cohort.types.policy import Actions
+
+
+class Elsewhere(RuntimeError):
+    """Another rank has failed, so that nothing comes of what was begun together; that rank says why."""
+
+
+@dataclass
+class RankShare:
+    """See `cohort.training.update.Share`."""
+
+    world: World
+    rows: Tensor
+    lockstep: bool
+    device: torch.device
+    passes: int = 0
+    gathered: dict[str, Tensor] | None = None
+    over: bool = False
+
+    def gather(self, own: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+        """See Share. Asked again after memory ran out, it gives what it gave: the others do not come a second time.
+
+        Raises:
+            Elsewhere: another rank failed on the way here.
+        """
+        if self.gathered is None:
+            self.over = True
+            given = self.world.exchange({name: (value.shape[1:], value.dtype) for name, value in own.items()})
+            if any(each is None for each in given):
+                raise Elsewhere("another rank failed")
+            known: dict[str, Any] = {name: what for each in given for name, what in each.items()}
+            self.gathered = {}
+            for name in sorted(known):
+                shape, dtype = known[name]
+                whole = torch.zeros(count, *shape, dtype=dtype, device=self.device)
+                if name in own and self.world.speaks:
+                    whole[self.rows.to(whole.device)] = own[name]
+                self.gathered[name] = self.world.sum(whole)
+        return {name: value.clone() for name, value in self.gathered.items()}
+
+    def missing(self, passes: int) -> int:
+        """See Share."""
+        self.passes = passes
+        return self.world.most(passes) - passes if self.lockstep else 0
+
+    def failed(self, couples: bool) -> None:
+        """This rank has failed: if the others wait to gather, they are told."""
+        if couples and not self.over:
+            self.over = True
+            self.world.exchange(None)
+
+
+@dataclass
+class Done:
+    """What a rank tells of its part of an update.
+
+    Attributes:
+        failure: it has failed.
+        seconds: that its passes took; passes: their number; tokens: of its rows.
+    """
+
+    failure: Failure | None = None
+    loss: float = 0.0
+    policy: float = 0.0
+    regularizers: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    passes: int = 0
+    tokens: int = 0
+
+
+@dataclass
+class Rank:
+    """What all ranks do alike, each with its part; the driver calls it after it has told the others to."""
+
+    world: World
+    weights: Weights
+    method: Method
+    temperature: float
+    micro_tokens: int
+    grad_clip: float
+
+    def begin(self, lr: float | None) -> None:
+        """See `Trainer.begin`."""
+        if lr is not None:
+            self.weights.set_lr(lr)
+
+    def _dealt(self, actions: Actions) -> tuple[list[Tensor], list[int]]:
+        """Rows of each share, and tokens of each row."""
+        lengths = lengths_of(actions)
+        return deal(lengths, self.world.data_size), lengths
+
+    def log_probs(
+        self, actions: Actions, want: frozenset[str], width: int, role: str, temperature: float | None
+    ) -> dict[str, Tensor]:
+        """See `Trainer.log_probs`; of the driver. Others get nothing."""
+        shares, _ = self._dealt(actions)
+        rows = shares[self.world.data_rank]
+        found: Any = {}
+        own: Exception | None = None
+        self.weights.ready()
+        try:
+            if len(rows) or self.weights.lockstep:
+                found = log_probs(
+                    self.weights.policy,
+                    actions.select(rows),
+                    width=width,
+                    temperature=self.temperature if temperature is None else temperature,
+                    micro_tokens=self.micro_tokens,
+                    want=want,
+                    role=role,
+                )
+        except Exception as error:
+            if self.weights.lockstep:
+                raise
+            own, found = error, Failure.of(self.world.rank, error)
+        if not self.world.driver:
+            found = {name: value.cpu() for name, value in found.items()} if isinstance(found, dict) else found
+            self.world.collect(found if self.world.speaks or isinstance(found, Failure) else {})
+            return {}
+        given = self.world.collect({})
+        assert given is not None
+        raise_first(given, own)
+        return self._put_together(len(actions), shares, [found, *given[1:]])
+
+    def _put_together(self, count: int, shares: Sequence[Tensor], given: Sequence[Any]) -> dict[str, Tensor]:
+        """Fields of all rows [count, ...] from what each rank has of its share."""
+        device = self.weights.policy.device
+        out: dict[str, Tensor] = {}
+        for rank, fields in enumerate(given):
+            rows = shares[rank // self.world.tensor].to(device)
+            for name, value in fields.items() if rank % self.world.tensor == 0 else ():
+                whole = out.setdefault(name, torch.zeros(count, *value.shape[1:], dtype=value.dtype, device=device))
+                whole[rows] = value.to(device)
+        return out
+
+    def update(
+        self, states: Mapping[str, State], info: StepInfo, batch: Batch, actions: Actions, on_policy: bool, updates: int
+    ) -> tuple[Gradient, float, list[Done]]:
+        """See `Trainer.update`: the gradient, its norm, and what each rank tells.
+
+        Args:
+            updates: that were made before.
+
+        Raises:
+            Exception: a rank failed; nothing was updated.
+        """
+        weights, world, policy = self.weights, self.world, self.weights.policy
+        batch = batch.to(policy.device)
+        couples = self.method.couples
+        shares, lengths = self._dealt(actions)
+        rows = shares[world.data_rank]
+        share = RankShare(world, rows, weights.lockstep, policy.device)
+        made, own, told = Gradient(), None, Done(tokens=sum(lengths[row] for row in rows.tolist()))
+        began = time.perf_counter()
+        weights.ready()
+        try:
+            for attempt in attempts(policy):
+                with attempt:
+                    made = gradient(
+                        policy,
+                        self.method.bind(states, info),
+                        batch,
+                        actions,
+                        temperature=self.temperature,
+                        micro_tokens=self.micro_tokens,
+                        on_policy=on_policy,
+                        share=share,
+                    )
+        except Exception as error:
+            if weights.lockstep:
+                raise
+            share.failed(couples)
+            if not isinstance(error, Elsewhere):
+                own, told.failure = error, Failure.of(world.rank, error)
+        if policy.device.type == "cuda":
+            torch.cuda.synchronize()
+        told.seconds, told.passes = time.perf_counter() - began, share.passes
+        told.loss, told.policy, told.regularizers = made.loss, made.policy, made.regularizers
+        everyone = world.exchange(told)
+        failures = [each.failure for each in everyone if each.failure is not None]
+        if failures:
+            weights.drop()
+            if world.driver:
+                raise_first(failures, own)
+            return made, math.nan, everyone
+        speaking = everyone[:1] if couples else everyone[:: world.tensor]
+        whole = Gradient(loss=sum(each.loss for each in speaking), policy=sum(each.policy for each in speaking))
+        for each in speaking:
+            for name, value in each.regularizers.items():
+                whole.regularizers[name] = whole.regularizers.get(name, 0.0) + value
+        weights.reduce()
+        norm = weights.clip(self.grad_clip)
+        if math.isfinite(norm) and math.isfinite(whole.loss):
+            weights.step(updates + 1)
+        weights.drop()
+        whole.fields = made.fields
+        if not couples:
+            mine = {name: value[rows.to(value.device)] for name, value in made.fields.items()}
+            if not world.driver:
+                world.collect({name: value.cpu() for name, value in mine.items()} if world.speaks else {})
+            else:
+                given = world.collect({})
+                assert given is not None
+                whole.fields = self._put_together(len(actions), shares, [mine, *given[1:]])
+        return whole, norm, everyone
+
+    def publish(self) -> None:
+        """See Weights."""
+        self.weights.publish()
+
+    def save(self, folder: Path) -> None:
+        """See Weights."""
+        self.weights.save(folder)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See Weights."""
+        return self.weights.state_dict()
+
+    def load(self, folder: Path, state: Mapping[str, Any] | None = None) -> None:
+        """See Weights."""
+        self.weights.load(folder, state)
+
+    def hold(self) -> None:
+        """See Weights."""
+        self.weights.hold()
+
+    def restore(self) -> None:
+        """See Weights."""
+        self.weights.restore()
+
+    def finite(self) -> bool:
+        """See Weights."""
+        return self.weights.finite()
+
+
+@dataclass
+class RankedTrainer:
+    """The trainer of many ranks, in the driver; see `cohort.training.trainer.Trainer`.
+
+    Attributes:
+        rank: does this process's part.
+        engine: that rollouts are drawn with.
+    """
+
+    rank: Rank
+    progress: Progress
+    engine: Engine
+    done: list[Gradient] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    told: list[list[Done]] = field(default_factory=list)
+
+    def _all(self, what: str, *given: Any, here: tuple[Any, ...] | None = None) -> Any:
+        """Have every rank do something.
+
+        Args:
+            here: what is given in this process, where that is another.
+        """
+        self.rank.world.tell((what, given))
+        return getattr(self.rank, what)(*(given if here is None else here))
+
+    @property
+    def version(self) -> int:
+        return self.progress.updates
+
+    def begin(self, lr: float | None) -> None:
+        """See Trainer."""
+        self._all("begin", lr)
+        self.done, self.norms, self.told = [], [], []
+
+    def log_probs(
+        self,
+        actions: Actions,
+        want: frozenset[str] = frozenset({"logp"}),
+        *,
+        width: int,
+        role: str = "policy",
+        temperature: float | None = None,
+    ) -> dict[str, Tensor]:
+        """See Trainer."""
+        found: dict[str, Tensor] = self._all("log_probs", actions, want, width, role, temperature)
+        return found
+
+    def update(self, method: BoundMethod, batch: Batch, actions: Actions, *, on_policy: bool) -> Gradient:
+        """See Trainer."""
+        progress = self.progress
+        made: tuple[Gradient, float, list[Done]] = self._all(
+            "update", read_by_loss(method), method.info, batch, actions, on_policy, progress.updates
+        )
+        done, norm, told = made
+        done.version = self.version
+        finite = math.isfinite(norm) and math.isfinite(done.loss)
+        progress.updates += finite
+        progress.in_a_row = 0 if finite else progress.in_a_row + 1
+        progress.skipped += not finite
+        progress.trained += int(batch.mask.sum())
+        self.done.append(done)
+        self.norms.append(norm)
+        self.told.append(told)
+        return done
+
+    def trust(self, mismatch: tuple[float, float] | None) -> None:
+        """See Trainer."""
+        trust(self.engine, self.progress, self.rank.weights.policy.dtype, mismatch)
+
+    def publish(self) -> None:
+        """See Trainer."""
+        self._all("publish")
+        self.engine.sync()
+
+    def save(self, folder: Path) -> None:
+        """See Trainer."""
+        self._all("save", folder)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See Trainer."""
+        found: dict[str, Any] = self._all("state_dict")
+        return found
+
+    def load(self, folder: Path, state: Mapping[str, Any]) -> None:
+        """See Trainer. Other ranks read the checkpoint themselves."""
+        self._all("load", folder, here=(folder, state))
+
+    def hold(self) -> None:
+        """See Trainer."""
+        self._all("hold")
+
+    @property
+    def restorable(self) -> bool:
+        """See Trainer."""
+        return self.rank.weights.restorable
+
+    def restore(self) -> None:
+        """See Trainer."""
+        self._all("restore")
+
+    def finite(self) -> bool:
+        """See Trainer."""
+        found: bool = self._all("finite")
+        return found
+
+    def metrics(self) -> dict[str, float]:
+        """See Trainer: how evenly the ranks worked."""
+        world = self.rank.world
+        if world.size == 1:
+            return {}
+        out: dict[str, float] = {"ranks/size": world.size}
+        if self.told:
+            tokens = [sum(ranks[i].tokens for ranks in self.told) for i in range(0, world.size, world.tensor)]
+            longest = sum(max(each.seconds for each in ranks) for ranks in self.told)
+            spent = sum(each.seconds for ranks in self.told for each in ranks) / world.size
+            out["ranks/passes_max"] = max(each.passes for ranks in self.told for each in ranks)
+            out["ranks/imbalance"] = max(tokens) * len(tokens) / max(1, sum(tokens))
+            out["ranks/idle"] = 1.0 - spent / max(longest, 1e-9)
+        return out
+
+    def close(self) -> None:
+        """See Trainer."""
+
+
+def read_by_loss(method: BoundMethod) -> dict[str, State]:
+    """The states that the loss reads, by key; others may be large, and stay with the driver."""
+    keys = {key for key, axis, stage in method.method.keyed if axis in LOSS_AXES and "state" in parameters(stage.fn)}
+    return {key: state for key, state in method.states.items() if key in keys}
