@@ -177,6 +177,15 @@ class Copying(Protocol):
         ...
 
 
+@runtime_checkable
+class Measured(Protocol):
+    """An engine that has numbers to report."""
+
+    def metrics(self) -> dict[str, float]:
+        """name -> what it did since this was asked last, and how its parts are."""
+        ...
+
+
 def complete(session: Session, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
     """(place of the request, completion) of requests that come all at once, in the order in which they finish."""
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cohort.engine.base import Engine, Sampling
+from cohort.engine.base import Engine, Measured, Sampling
 from cohort.environments import EnvironmentFactory, SingleTurn
 from cohort.methods import BoundMethod
 from cohort.policies.conversation import History
@@ -104,6 +104,10 @@ class Collector:
         """Tokens sampled since the last call."""
         taken, self.sampled_tokens = self.sampled_tokens, 0
         return taken
+
+    def engine_metrics(self) -> dict[str, float]:
+        """What the engine reports of its work since the last call."""
+        return self.engine.metrics() if isinstance(self.engine, Measured) else {}
 
     def states(self, contexts: Sequence[Sequence[int]], *, layer: int = -1) -> list[Tensor]:
         """The policy's hidden states [C, d] of a layer at every token of each context."""

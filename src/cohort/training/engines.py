@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from cohort.engine.agents import AgentEngines
 from cohort.engine.base import Engine, Sampling
 from cohort.engine.native.engine import NativeEngine
+from cohort.engine.pool.blueprint import Blueprint
+from cohort.engine.pool.connection import process
+from cohort.engine.pool.here import copying, here
+from cohort.engine.pool.link import Link
+from cohort.engine.pool.messages import check_sendable
+from cohort.engine.pool.pool import EnginePool
+from cohort.engine.pool.weights import Copies, Files, Shelf
 from cohort.errors import UsageError
 from cohort.methods import Method
 from cohort.policies.agents import AgentPolicies
@@ -22,11 +32,14 @@ def make_engine(
     policy: CausalLM | AgentPolicies,
     sampling: Sampling,
     log: Callable[[str], None] = lambda _: None,
+    *,
+    apart: bool = False,
 ) -> Engine:
     """The engine, ready to draw: what it is missing is found out here, before anything is drawn.
 
     Args:
-        log: is told when a server has to be waited for, now and later.
+        log: is told when a server has to be waited for, now and later, and when a worker is lost.
+        apart: it draws with weights of its own, so that the policy may change while it does.
 
     Raises:
         UsageError: vLLM is not installed, no server answers, or it cannot do what the run needs.
@@ -36,6 +49,8 @@ def make_engine(
         members = {agent: each for agent, each in policy.members.items() if isinstance(each, CausalLM)}
         return AgentEngines({agent: make_engine(config, each, sampling, log) for agent, each in members.items()})
     if asked.engine == "native":
+        if asked.workers > 1 or apart:
+            return native_pool(config, policy, log)
         return NativeEngine(policy, slots=asked.slots, cache_mb=asked.cache_mb)
     from cohort.engine.vllm.engine import Backend, Route, VLLMEngine, check_sampling
     from cohort.engine.vllm.local import Local
@@ -82,6 +97,61 @@ def make_engine(
         else Folder(policy, made, Path(asked.engine_folder) if asked.engine_folder else None)
     )
     return VLLMEngine(policy, made, route)
+
+
+def native_pool(config: TrainConfig, policy: CausalLM, log: Callable[[str], None]) -> EnginePool:
+    """Embedded engines with weights of their own: processes of this machine, or one in a thread of this process.
+
+    Raises:
+        UsageError: one of them cannot be started.
+    """
+    asked = config.inference
+    if asked.workers == 1:
+        make = copying(policy, slots=asked.slots, cache_mb=asked.cache_mb)
+        return started(config, policy, [(here("sampler", make), Copies())], log)
+    blueprint = blueprint_of(config, policy)
+    shelf = Files()
+    members = [(process(f"worker-{i}", blueprint), shelf) for i in range(asked.workers)]
+    return started(config, policy, members, log)
+
+
+def blueprint_of(config: TrainConfig, policy: CausalLM, **how: Any) -> Blueprint:
+    """What another process makes an engine like the run's of."""
+    return Blueprint.of(
+        policy,
+        lora=config.policy.lora,
+        trust_remote_code=config.policy.trust_remote_code,
+        form={
+            "bos": config.policy.bos,
+            "prompt_format": config.dataset.prompt_format,
+            "special_tokens": config.rewards.special_tokens,
+        },
+        slots=config.inference.slots,
+        cache_mb=config.inference.cache_mb,
+        **{"device": str(policy.device), "threads": torch.get_num_threads(), **how},
+    )
+
+
+def started(
+    config: TrainConfig, policy: CausalLM, members: Sequence[tuple[Link, Shelf]], log: Callable[[str], None], **how: Any
+) -> EnginePool:
+    """A pool all of whose members are there."""
+    asked = config.inference
+    pool = EnginePool(
+        policy,
+        members,
+        slots=asked.slots,
+        wait=asked.engine_wait,
+        timeout=asked.engine_timeout,
+        log=log,
+        **{"check": lambda request, sampling: check_sendable(request), **how},
+    )
+    try:
+        pool.start()
+    except BaseException:
+        pool.close()
+        raise
+    return pool
 
 
 def check_engine(config: TrainConfig, method: Method) -> None:

@@ -294,6 +294,7 @@ class _Run:
         step, metrics = progress.step, result.metrics
         setup.stand(step)
         grader = setup.collector.grader
+        metrics |= setup.collector.engine_metrics()
         metrics |= apart(grader.take_metrics(), metrics)
         due = (
             bool(config.evaluation.eval_every)

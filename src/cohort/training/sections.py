@@ -304,6 +304,9 @@ class InferenceConfig(Section):
     engine_url: Annotated[Name | None, Option(MACHINE, "URL")] = Field(
         None, description="address of a vLLM server; without it, vLLM runs in this process"
     )
+    workers: Annotated[Count, Option(MACHINE)] = Field(
+        1, ge=1, le=4096, description="engines that draw; of the embedded one, several run in processes of their own"
+    )
     engine_weights: Literal["folder", "memory"] | None = Field(
         None,
         description="how weights reach vLLM: through a folder, or by CUDA IPC or NCCL; default: what its place allows",

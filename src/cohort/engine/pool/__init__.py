@@ -1,0 +1,1 @@
+"""One engine out of many: in processes, in Ray's actors, behind servers, in this process."""
