@@ -159,7 +159,7 @@ def test_a_token_of_earlier_weights_says_so(tmp_path: Path) -> None:
     found = view(run, 4, 0)
     assert [(token.get("version"), token.get("age")) for token in found["tokens"]] == [(3, 2), (None, None), (5, 0)]
     stale, _, fresh = (explain(run, found, i)[-1] for i in range(3))
-    assert stale == "drawn 2 version(s) of the weights before this step; since then it moved by 0 nats"
+    assert stale == "drawn 2 update(s) before the weights of this step; since then it moved by 0 nats"
     assert fresh == "sampler-trainer mismatch -1.01e-06 nats, rounding"
     (age,) = [each for each in colourings(found) if each["name"] == "age"]
     assert (age["kind"], age["low"], age["high"]) == ("sequential", 0, 2)

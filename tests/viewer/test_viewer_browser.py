@@ -418,12 +418,12 @@ def test_workers_and_ranks_are_shown_where_a_run_has_them(visit: Callable[..., P
 def test_a_token_of_earlier_weights_shows_its_version_and_age(visit: Callable[..., Page]) -> None:
     page = visit("#/tokens?run=many&step=4&row=1&token=2&by=age")
     expect(page.locator("p.summary")).to_contain_text(
-        "drawn by version 1 to 2 of the weights, up to 2 before the step's"
+        "drawn by version 1 to 2 of the weights, up to 2 updates before the step's"
     )
     expect(page.locator('.numbers tr[data-name="age"] td').first).to_have_text("2")
     expect(page.locator('.numbers tr[data-name="version"] td').first).to_have_text("1")
     expect(page.locator(".legend")).to_contain_text("age")
-    expect(page.locator(".axes")).to_contain_text("drawn 2 version(s) of the weights before this step")
+    expect(page.locator(".axes")).to_contain_text("drawn 2 update(s) before the weights of this step")
     page.goto(page.url.split("#")[0] + "#/tokens?run=base&step=2&row=5")
     expect(page.locator("p.summary")).to_contain_text("tokens")
     expect(page.locator("p.summary")).not_to_contain_text("version")

@@ -184,7 +184,7 @@ COLOURS: Mapping[str, _Colour] = {
     "clipped": _Colour("clipped", "", "binary", "1: it has an advantage, but no gradient"),
     "mask": _Colour("mask", "", "binary", "1: the policy chose it; 0: something else wrote it"),
     "weight": _Colour("aggregation weight", "", "sequential", "what its loss is multiplied with in the sum"),
-    "age": _Colour("age", "versions", "sequential", "from the weights that drew it to those that the step began with"),
+    "age": _Colour("age", "updates", "sequential", "from the weights that drew it to those that the step began with"),
     "ref_logp": _Colour("log-probability, reference", "nats", "sequential", "under the reference policy"),
     "reference": _Colour(
         "difference to the reference",
@@ -352,7 +352,7 @@ def _lines(why: _Why) -> Iterator[str]:
             yield from part(why)
     if (gap := why.token.get("mismatch")) is not None:
         if age := why.token.get("age"):
-            yield f"drawn {age} version(s) of the weights before this step; since then it moved by {_number(gap)} nats"
+            yield f"drawn {age} update(s) before the weights of this step; since then it moved by {_number(gap)} nats"
         else:
             yield f"sampler-trainer mismatch {_number(gap)} nats" + (", rounding" if 0 < abs(gap) < 1e-4 else "")
 

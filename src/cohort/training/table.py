@@ -193,7 +193,7 @@ def _lists(result: StepResult, whole: NDArray[np.bool_]) -> dict[str, pa.Array]:
         "old_entropy": _list(everything["old_entropy"], np.where(whole, every, -1), lengths),
         "base_advantage": _list(everything["base_advantage"], np.where(whole & (trained >= 0), every, -1), lengths),
     }
-    if "version" in everything and bool((age := versions_since(everything, result.version)).any()):
+    if "version" in everything and bool((age := updates_since(everything, result.version)).any()):
         columns["version"] = _list(everything["version"], every, lengths, np.int32)
         columns["age"] = _list(age, every, lengths, np.int32)
     update = _of_update(batch)
@@ -204,8 +204,8 @@ def _lists(result: StepResult, whole: NDArray[np.bool_]) -> dict[str, pa.Array]:
     return columns
 
 
-def versions_since(batch: Batch, version: int) -> Tensor:
-    """[N, T] int64: how many versions of the weights lie between those that drew a token and `version`; 0 where the policy
+def updates_since(batch: Batch, version: int) -> Tensor:
+    """[N, T] int64: how many updates lie between the weights that drew a token and `version`; 0 where the policy
     chose nothing."""
     return torch.where(batch.mask, version - batch["version"], 0)
 

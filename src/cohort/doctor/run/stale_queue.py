@@ -28,13 +28,13 @@ def stale_queue(record: Record) -> Seen | None:
     worst = oldest is not None and float(oldest.values.max()) > ahead
     if oldest is not None and worst:
         beyond, most = oldest.steps[oldest.values > ahead], float(oldest.values.max())
-        text = f"tokens up to {most:g} versions old in {len(beyond)} step(s), with ahead = {ahead}"
+        text = f"tokens up to {most:g} steps old in {len(beyond)} step(s), with ahead = {ahead}"
         evidence.append(Evidence(text, (int(beyond[0]),), {"oldest": most}, record.metric("rollouts/age_max")))
     depth = record.series_or_none("queue/depth", at_least=3)
     groups = max(1, int(record.config.get("prompts_per_step") or 1))
     if depth is not None and depth.end >= groups:
         if ahead >= 2 and age.end >= 0.9 * ahead:
-            text = f"{age.end:.2g} versions in the mean in steps {first}-{last}, with ahead = {ahead}"
+            text = f"{age.end:.2g} steps old in the mean in steps {first}-{last}, with ahead = {ahead}"
             evidence.append(Evidence(text, (first, last), {"age": age.end}, record.metric("rollouts/age_mean")))
         if len(depth) >= FEW and depth.rises() and depth.end >= 2 * depth.start:
             text = f"{depth.start:.3g} groups waited at the beginning, {depth.end:.3g} in steps {first}-{last}"

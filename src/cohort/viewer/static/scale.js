@@ -29,7 +29,7 @@ export function panels(runs, data, style) {
     if (ages.length)
       found.push({
         name: runs.length > 1 ? `age of tokens, ${run}` : "age of tokens",
-        about: "shares of the step's tokens by the versions of the weights between drawing and use",
+        about: "shares of the step's tokens by the steps that the weights have moved on between drawing and use",
         lines: stacked(ages.sort((a, b) => a - b), data[i].values).map((each) => ({ ...each, run, at: i })),
         stacked: true,
       });

@@ -290,7 +290,7 @@ function drawnBy({ version = [], age = [] }) {
   if (!oldest) return "";
   const versions = version.filter((value) => value !== undefined && value !== null);
   const [low, high] = [Math.min(...versions), Math.max(...versions)];
-  return `  ·  drawn by version ${low === high ? low : `${low} to ${high}`} of the weights, up to ${oldest} before the step's`;
+  return `  ·  drawn by version ${low === high ? low : `${low} to ${high}`} of the weights, up to ${oldest} update${oldest > 1 ? "s" : ""} before the step's`;
 }
 
 /** "axis [who fills it]: what it did", in parts; other lines as they are. */
