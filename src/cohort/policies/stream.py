@@ -205,9 +205,9 @@ def streamed(base: Any, layout: Layout, *, size: int | None = None) -> Iterator[
     chunks = cut(layout, size or CHUNK)
 
     def wrap(layer: nn.Module, inner: Callable[..., Any]) -> Callable[..., Any]:
-        params = [p for p in layer.parameters() if p.requires_grad]
-
         def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            # Those of now: a layer whose parameters are in parts on several ranks has whole ones only while it is called.
+            params = [p for p in layer.parameters() if p.requires_grad]
             run = _Run(base, inner, params, chunks, hidden_states.shape[1], args, kwargs)
             if not torch.is_grad_enabled():
                 return run.forward(hidden_states)

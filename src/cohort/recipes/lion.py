@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from cohort.axes.optimizer import cut_like, whole
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 
@@ -70,7 +71,10 @@ class Lion(torch.optim.Optimizer):
                 if p.grad is None:
                     continue
                 momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                update = direction(beta1 * momentum + (1 - beta1) * p.grad, kappa=group["kappa"], cut=group["cut"])
+                c, how = beta1 * momentum + (1 - beta1) * p.grad, {"kappa": group["kappa"], "cut": group["cut"]}
+                # A norm of all coordinates takes them all, also where ranks have some each.
+                over_all = group["kappa"] in ("l2", "linf")
+                update = cut_like(direction(whole(c), **how), c) if over_all else direction(c, **how)
                 p.sub_(group["lr"] * (update + group["weight_decay"] * p))
                 momentum.mul_(beta2).add_(p.grad, alpha=1 - beta2)
         return loss

@@ -25,6 +25,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from cohort.axes.optimizer import cut_like
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.seeds import derive
@@ -53,11 +54,11 @@ class StoSignSGD(torch.optim.Optimizer):
 
     @staticmethod
     def noise(p: Tensor, place: int, step: int, seed: int) -> Tensor:
-        """Uniform(-1, 1) of the parameter's shape, the same for the same place, step and seed."""
+        """Uniform(-1, 1) of the parameter's shape, the same for the same place, step and seed, on however many ranks."""
         generator = torch.Generator(device=p.device).manual_seed(derive(seed, "sign", step, place))
         drawn = 2 * torch.rand(p.shape, generator=generator, dtype=p.dtype, device=p.device) - 1
         # Never -1, at which m + G n could be 0 for m = G.
-        return drawn.clamp(min=-1 + torch.finfo(p.dtype).eps)
+        return cut_like(drawn.clamp(min=-1 + torch.finfo(p.dtype).eps), p)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
