@@ -7,6 +7,7 @@ over its rows. What they give is gathered where it is needed, and gradients are 
 from __future__ import annotations
 
 import math
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +19,16 @@ from torch import Tensor
 
 from cohort.distributed.dealing import deal, lengths_of
 from cohort.distributed.failing import Failure, raise_first
+from cohort.distributed.storing import sees
 from cohort.distributed.weights import Weights
 from cohort.distributed.world import World
 from cohort.engine.base import Engine
+from cohort.errors import UsageError
 from cohort.methods import BoundMethod, Method
 from cohort.methods.axis import LOSS_AXES
 from cohort.methods.stage import parameters
 from cohort.policies.passes import attempts, log_probs
+from cohort.training.folder import LOCK
 from cohort.training.progress import Progress
 from cohort.training.trainer import trust
 from cohort.training.update import Gradient, gradient
@@ -240,6 +244,20 @@ class Rank:
         """See Weights."""
         self.weights.publish()
 
+    def reaches(self, folder: Path, claim: str) -> None:
+        """See `Trainer.reaches`.
+
+        Args:
+            claim: what the driver wrote into the folder's lock.
+        """
+        found = self.world.exchange((socket.gethostname(), sees(folder, claim)))
+        blind = [f"rank {rank} on {host}" for rank, (host, seen) in enumerate(found) if not seen]
+        if blind and self.world.driver:
+            raise UsageError(
+                f"{folder} is not what these processes find there: {', '.join(blind[:4])}. All of them write checkpoints into "
+                "it: name a folder with --out on a file system that all machines share"
+            )
+
     def save(self, folder: Path) -> None:
         """See Weights."""
         self.weights.save(folder)
@@ -339,9 +357,13 @@ class RankedTrainer:
         self._all("publish")
         self.engine.sync()
 
+    def reaches(self, folder: Path) -> None:
+        """See Trainer."""
+        self._all("reaches", folder.absolute(), (folder / LOCK).read_text(encoding="utf-8"))
+
     def save(self, folder: Path) -> None:
         """See Trainer."""
-        self._all("save", folder)
+        self._all("save", folder.absolute())
 
     def state_dict(self) -> dict[str, Any]:
         """See Trainer."""
@@ -350,7 +372,7 @@ class RankedTrainer:
 
     def load(self, folder: Path, state: Mapping[str, Any]) -> None:
         """See Trainer. Other ranks read the checkpoint themselves."""
-        self._all("load", folder, here=(folder, state))
+        self._all("load", folder.absolute(), here=(folder, state))
 
     def hold(self) -> None:
         """See Trainer."""

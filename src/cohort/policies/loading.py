@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import re
@@ -14,6 +15,8 @@ import torch
 
 from cohort.errors import UsageError, out_of_memory, shown
 from cohort.files import save_new
+from cohort.policies.roles import has_adapter
+from cohort.policies.shards import below, is_sharded, read, stored
 from cohort.quiet import quiet_libraries
 
 # Names of tensors that a message gives.
@@ -54,6 +57,8 @@ def load_model(name: str, *, dtype: torch.dtype | str, trust_remote_code: bool =
             f"model '{name}': its tokenizer has no vocabulary: put the tokenizer.json (or tokenizer.model) that belongs to the "
             "model into its folder"
         )
+    if is_sharded(Path(name)):
+        return _load_sharded(name, config, dtype=dtype, trust_remote_code=trust_remote_code), tokenizer
     before = logging.get_verbosity()
     try:
         # Its own report of what is missing is a table of many lines.
@@ -78,17 +83,38 @@ def load_model(name: str, *, dtype: torch.dtype | str, trust_remote_code: bool =
     return model, tokenizer
 
 
+def _load_sharded(name: str, config: Any, *, dtype: torch.dtype | str, trust_remote_code: bool) -> Any:
+    """The model of a checkpoint that several processes wrote.
+
+    Raises:
+        UsageError: its weights are not those that its configuration asks for.
+    """
+    from transformers import AutoModelForCausalLM
+
+    kind = dtype if isinstance(dtype, torch.dtype) else stored_dtype(name) or torch.float32
+    try:
+        model = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=trust_remote_code)
+        read(Path(name), below("policy", stored(model)))
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise UsageError(f"model '{name}' cannot be loaded: {_reason(error)}") from error
+    return model.eval()
+
+
 def stored_dtype(name: str) -> torch.dtype | None:
     """The type that a folder's weights are stored in: that of most numbers; None of a model on the hub."""
     from safetensors import safe_open
 
     numbers: dict[torch.dtype, int] = {}
+    sharded = is_sharded(Path(name).expanduser())
     for path in sorted(Path(name).expanduser().glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             for key in file.keys():  # noqa: SIM118 (no mapping)
                 piece = file.get_slice(key)
                 kind = FLOATS.get(piece.get_dtype())
-                if kind is not None:
+                # Beside the policy's, a checkpoint of several processes holds the optimizer's.
+                if kind is not None and not (sharded and not key.startswith("policy.")):
                     numbers[kind] = numbers.get(kind, 0) + math.prod(piece.get_shape())
     return max(numbers, key=lambda kind: numbers[kind]) if numbers else None
 
@@ -109,6 +135,22 @@ def save_as(model: Any, folder: Path, dtype: torch.dtype) -> None:
         json.dumps({**config, key: str(dtype).removeprefix("torch.")}, indent=2, sort_keys=True) + "\n",
         encoding="utf-8",
     )
+
+
+def save_settings(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write what stands beside the weights in a model folder (or an adapter's)."""
+    quiet_libraries()
+    folder.mkdir(parents=True, exist_ok=True)
+    if has_adapter(model):
+        settings = copy.copy(model.peft_config["default"])
+        settings.inference_mode = True
+        settings.save_pretrained(folder)
+    else:
+        model.config.save_pretrained(folder)
+        if model.can_generate():
+            model.generation_config.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
 
 
 def check_name(name: str) -> None:
@@ -268,7 +310,7 @@ def merge_adapter(adapter: Path, out: Path, *, trust_remote_code: bool = False) 
     Raises:
         UsageError: the folder holds no adapter, or its base or its own weights cannot be loaded or are not whole.
     """
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig, PeftModel, get_peft_model
     from transformers import AutoTokenizer
 
     quiet_libraries()
@@ -292,7 +334,13 @@ def merge_adapter(adapter: Path, out: Path, *, trust_remote_code: bool = False) 
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            whole = PeftModel.from_pretrained(model, str(adapter))
+            if is_sharded(adapter):
+                settings = PeftConfig.from_pretrained(str(adapter))
+                settings.inference_mode = False  # which would freeze what is read
+                whole = get_peft_model(model, settings)
+                read(adapter, below("policy", stored(whole)))
+            else:
+                whole = PeftModel.from_pretrained(model, str(adapter))
     except Exception as error:
         if out_of_memory(error):
             raise

@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cohort.files import digest, free_name, sync
 
 MANIFEST = "manifest.json"
 STATE = "state.pt"
+SaveModel = Callable[[Path], Future[Any] | None]
 _ASIDE = re.compile(r"\.tmp-step-[0-9]{6,}")
 
 
@@ -41,25 +43,55 @@ def listed(root: Path) -> list[Path]:
     return [steps[step] for step in sorted(steps)]
 
 
-def write(root: Path, step: int, save_model: Callable[[Path], None], state: dict[str, Any], *, keep: int) -> Path:
-    """Write the checkpoint of a step, unless it stands there whole, and remove all but the newest `keep`.
+def write(root: Path, step: int, save_model: SaveModel, state: dict[str, Any], *, keep: int) -> Path:
+    """Write a checkpoint and wait until it is whole; see `begin`."""
+    return begin(root, step, save_model, state, keep=keep).result()
+
+
+def begin(root: Path, step: int, save_model: SaveModel, state: dict[str, Any], *, keep: int) -> Future[Path]:
+    """Begin to write the checkpoint of a step, unless it stands there whole; then remove all but the newest `keep`.
+
+    Only one may be written at a time.
 
     Args:
         root: folder of the checkpoints.
-        save_model: writes the model into the folder it is given.
-        state: tensors, numbers, texts and containers of them.
+        save_model: writes the model into the folder it is given, or gives what is done when that is written.
+        state: tensors, numbers, texts and containers of them; written before this returns.
+
+    Returns:
+        the checkpoint, when it is whole and in its place.
     """
     root.mkdir(parents=True, exist_ok=True)
     final = folder_of(root, step)
+    whole: Future[Path] = Future()
     if final.exists() and damage(final) is None:
-        return final
+        whole.set_result(final)
+        return whole
     for left in root.glob(".tmp-step-*"):
         if _ASIDE.fullmatch(left.name):
             shutil.rmtree(left)
     aside = root / f".tmp-{final.name}"
     aside.mkdir()
-    save_model(aside / "model")
     torch.save(state, aside / STATE)
+    model = save_model(aside / "model")
+    if not isinstance(model, Future):
+        whole.set_result(_complete(aside, final, step, keep))
+        return whole
+
+    def complete(model: Future[Any]) -> None:
+        try:
+            model.result()
+            whole.set_result(_complete(aside, final, step, keep))
+        except BaseException as error:
+            whole.set_exception(error)
+
+    model.add_done_callback(complete)
+    return whole
+
+
+def _complete(aside: Path, final: Path, step: int, keep: int) -> Path:
+    """Put a checkpoint, all of which is written aside, into its place."""
+    root = final.parent
     files = sorted(p for p in aside.rglob("*") if p.is_file())
     manifest = {str(p.relative_to(aside)): {"sha256": digest(p), "bytes": p.stat().st_size} for p in files}
     (aside / MANIFEST).write_text(json.dumps({"step": step, "files": manifest}, indent=1))

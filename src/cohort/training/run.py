@@ -18,7 +18,7 @@ from cohort.files import save_into, write_atomically
 from cohort.methods import Method
 from cohort.policies.given import GivenModel
 from cohort.rewards.judge import LIMIT
-from cohort.training import checkpoint, toy
+from cohort.training import toy
 from cohort.training.assembly import MakeTrainer, assemble, make_trainer
 from cohort.training.build import Setup, agent_models, prepare
 from cohort.training.card import card
@@ -52,6 +52,7 @@ from cohort.training.outcome import StepResult
 from cohort.training.progress import Progress
 from cohort.training.recorder import Recorder, require_wandb
 from cohort.training.result import Result, read_evaluation, summary_of
+from cohort.training.saving import Saving, tell_saved
 from cohort.training.state import Undo, capture, read, restore
 from cohort.training.trace import unheard_agents
 
@@ -153,6 +154,7 @@ class _Run:
         self.training = assemble(setup, make(setup, self.progress))
         self.extra: dict[str, Any] = {"before": None, "best": None, "seconds": 0.0}
         self.interrupt = Interrupt(display.log, hung_up=display.hush)
+        self.saving = Saving(self.interrupt, self.config.checkpoint.keep)
         setup.stand(0)
         LIMIT.set(self.config.rewards.reward_timeout)
 
@@ -162,6 +164,12 @@ class _Run:
         Args:
             changed: what differs from before, and is accepted.
         """
+        try:
+            self.training.trainer.reaches(self.folder)
+        except UsageError:
+            if self.claim.made:
+                forget(self.claim)
+            raise
         if found is None:
             self._begin()
         else:
@@ -255,9 +263,11 @@ class _Run:
             if self._due():
                 self._save()
                 saved = progress.step
+            self.saving.look()
         display.end()
         if saved != progress.step:
             self._save()
+        self.saving.wait()
         stopped = not finished(config, progress)
         after = None
         if not stopped:
@@ -363,27 +373,18 @@ class _Run:
 
     def _count_time(self) -> None:
         now = time.monotonic()
-        self.extra["seconds"] += now - self.clock
-        self.clock = now
+        self.extra["seconds"], self.clock = self.extra["seconds"] + now - self.clock, now
 
-    def _save(self, folder: Path | None = None) -> Path:
-        """Write a checkpoint."""
-        folder = folder or self.folder
+    def _save(self, folder: Path | None = None) -> None:
+        """Begin to write a checkpoint."""
         self._count_time()
         self.extra["memory"] = max(self.extra.get("memory", 0), peak(self.setup.policy.device))
-        with self.interrupt.shield(), storing(folder):
-            if self.claim.stands:
+        if self.claim.stands:
+            with storing(self.folder):
                 self.recorder.flush()
-            state = capture(self.training, self.extra, self.inputs)
-            written = checkpoint.write(
-                folder / "checkpoints",
-                self.progress.step,
-                self.training.trainer.save,
-                state,
-                keep=self.config.checkpoint.keep,
-            )
+        state = capture(self.training, self.extra, self.inputs)
+        self.saving.begin(folder or self.folder, self.progress.step, self.training.trainer.save, state)
         self.saved_at = time.monotonic()
-        return written
 
     def _rescue(self, error: BaseException) -> None:
         """Save the last whole step, and say on the error where it is."""
@@ -395,7 +396,10 @@ class _Run:
                     if not self.training.trainer.finite():
                         raise Diverged("the weights are not finite")
                     where = rescue(self.claim, self.config)
-                    written = self._save(where)
+                    with suppress(StorageError):
+                        self.saving.wait()  # for the one before
+                    self._save(where)
+                    written = self.saving.wait()
                 else:
                     why = (
                         f"step {self.progress.step + 1} was in the middle of its updates, and no copy is kept of what it "
@@ -405,20 +409,7 @@ class _Run:
             why = "saving was interrupted"
         except Exception as failed:
             why = f"the last whole step could not be saved: {failed}"
-        if written is not None:
-            error.add_note(
-                f"everything up to step {self.progress.step} is saved in {written}; continue with the same command and "
-                f"--resume --out {where}"
-            )
-            return
-        try:
-            left = checkpoint.newest(where / "checkpoints")
-        except OSError:
-            left = None
-        error.add_note(
-            f"{why}; "
-            + (f"the newest checkpoint is {left}, which --resume continues" if left else "there is no checkpoint")
-        )
+        tell_saved(error, written, where, why, self.progress.step)
 
 
 def _first_broken(setup: Setup) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from cohort.errors import EngineError
 from cohort.methods import BoundMethod
 from cohort.policies.agents import AgentPolicies
 from cohort.policies.passes import attempts, log_probs
+from cohort.policies.shards import below, is_sharded, read, read_away, stored
 from cohort.training.precision import MasterWeights
 from cohort.training.progress import Progress
 from cohort.training.snapshot import Snapshot
@@ -95,12 +97,27 @@ class Trainer(Protocol):
         """Have the engine sample with the weights as they are now."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write the weights of the policy."""
+    def reaches(self, folder: Path) -> None:
+        """Every process that writes into a run's folder can.
+
+        Raises:
+            UsageError: one cannot; says which.
+        """
+        ...
+
+    def save(self, folder: Path) -> Future[Any] | None:
+        """Write the weights of the policy as they are now, and what `state_dict` leaves out.
+
+        Returns:
+            None if they are written; otherwise what is done when they are, while the run may go on.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next update depends on in addition to the policy's weights: the optimizer, the models in roles."""
+        """What the next update depends on in addition to the policy's weights: the optimizer, the models in roles.
+
+        Tensors whose values `save` writes are without values (`shards.away`).
+        """
         ...
 
     def load(self, folder: Path, state: Mapping[str, Any]) -> None:
@@ -224,6 +241,9 @@ class LocalTrainer:
         """See `Trainer.publish`."""
         self.engine.sync()
 
+    def reaches(self, folder: Path) -> None:
+        """See `Trainer.reaches`: the process that made the folder."""
+
     def save(self, folder: Path) -> None:
         """See `Trainer.save`."""
         self.policy.save(folder)
@@ -233,8 +253,12 @@ class LocalTrainer:
         return {"optimizer": self.optimizer.state_dict(), "roles": self.policy.roles.state_dict()}
 
     def load(self, folder: Path, state: Mapping[str, Any]) -> None:
-        """See `Trainer.load`."""
-        self.policy.load_weights(folder)
+        """See `Trainer.load`; also of what many processes wrote."""
+        if is_sharded(folder):
+            read(folder, below("policy", stored(self.policy.model)))
+            state = read_away(folder, state)
+        else:
+            self.policy.load_weights(folder)
         # Earlier versions called it so.
         self.policy.roles.load_state_dict(state["roles"] if "roles" in state else state["side"])
         self.optimizer.load_state_dict(state["optimizer"])
