@@ -14,7 +14,7 @@ SOURCE = Path(cohort.__file__).parent
 # Part -> the parts right below it. What lies below these lies below it too.
 BELOW = {
     "files": "errors",
-    "types": "errors",
+    "types": "errors devices",
     "reductions": "types",
     "signals": "reductions",
     "axes": "signals seeds",

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cohort.devices import to_device, to_host
 from cohort.distributed.dealing import deal, lengths_of
 from cohort.distributed.failing import Failure, raise_first
 from cohort.distributed.storing import sees
@@ -70,7 +71,7 @@ class RankShare:
                 shape, dtype = known[name]
                 whole = torch.zeros(count, *shape, dtype=dtype, device=self.device)
                 if name in own and self.world.speaks:
-                    whole[self.rows.to(whole.device)] = own[name]
+                    whole[to_device(self.rows, whole.device)] = own[name]
                 self.gathered[name] = self.world.sum(whole)
         return {name: value.clone() for name, value in self.gathered.items()}
 
@@ -150,7 +151,7 @@ class Rank:
                 raise
             own, found = error, Failure.of(self.world.rank, error)
         if not self.world.driver:
-            found = {name: value.cpu() for name, value in found.items()} if isinstance(found, dict) else found
+            found = dict(zip(found, to_host(*found.values()), strict=True)) if isinstance(found, dict) else found
             self.world.collect(found if self.world.speaks or isinstance(found, Failure) else {})
             return {}
         given = self.world.collect({})
@@ -159,14 +160,14 @@ class Rank:
         return self._put_together(len(actions), shares, [found, *given[1:]])
 
     def _put_together(self, count: int, shares: Sequence[Tensor], given: Sequence[Any]) -> dict[str, Tensor]:
-        """Fields of all rows [count, ...] from what each rank has of its share."""
-        device = self.weights.policy.device
+        """Fields of all rows [count, ...] from what each rank has of its share: wide ones where this rank has its own."""
         out: dict[str, Tensor] = {}
         for rank, fields in enumerate(given):
-            rows = shares[rank // self.world.tensor].to(device)
+            rows = shares[rank // self.world.tensor]
             for name, value in fields.items() if rank % self.world.tensor == 0 else ():
+                device = self.weights.policy.device if value.ndim > 2 else "cpu"
                 whole = out.setdefault(name, torch.zeros(count, *value.shape[1:], dtype=value.dtype, device=device))
-                whole[rows] = value.to(device)
+                whole[to_device(rows, device)] = to_device(value, device)
         return out
 
     def update(
@@ -181,7 +182,6 @@ class Rank:
             Exception: a rank failed; nothing was updated.
         """
         weights, world, policy = self.weights, self.world, self.weights.policy
-        batch = batch.to(policy.device)
         couples = self.method.couples
         shares, lengths = self._dealt(actions)
         rows = shares[world.data_rank]
@@ -208,8 +208,6 @@ class Rank:
             share.failed(couples)
             if not isinstance(error, Elsewhere):
                 own, told.failure = error, Failure.of(world.rank, error)
-        if policy.device.type == "cuda":
-            torch.cuda.synchronize()
         told.seconds, told.passes = time.perf_counter() - began, share.passes
         told.loss, told.policy, told.regularizers = made.loss, made.policy, made.regularizers
         everyone = world.exchange(told)
@@ -231,9 +229,9 @@ class Rank:
         weights.drop()
         whole.fields = made.fields
         if not couples:
-            mine = {name: value[rows.to(value.device)] for name, value in made.fields.items()}
+            mine = {name: value[rows] for name, value in made.fields.items()}
             if not world.driver:
-                world.collect({name: value.cpu() for name, value in mine.items()} if world.speaks else {})
+                world.collect(mine if world.speaks else {})
             else:
                 given = world.collect({})
                 assert given is not None

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cohort.devices import to_device
 from cohort.errors import UsageError
 from cohort.types import Rollout
 from cohort.types.batch import label_of
@@ -242,7 +243,7 @@ class AgentPolicies:
             found = policy.log_probs(actions.parts[k], width=width, temperature=temperature, want=want, role=role)
             for name, value in found.items():
                 whole = out.get(name, value.new_zeros(len(actions), *value.shape[1:]))
-                out[name] = whole.index_put((rows.to(value.device),), value.to(whole.dtype))
+                out[name] = whole.index_put((to_device(rows, value.device),), value.to(whole.dtype))
         return out
 
     def micro_batches(self, actions: Actions, max_tokens: int) -> list[Tensor]:

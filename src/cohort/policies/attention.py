@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from cohort.devices import to_device
+
 NAME = "cohort_shared_prefix"
 # Scores held at once, in numbers: 8 million are 32 MB in float32.
 MOST_SCORES = 8 * 2**20
@@ -92,7 +94,7 @@ class Layout:
         for share in self.shares:
             parts.append(torch.arange(share.length))
             parts += [torch.arange(share.depth, share.depth + count) for count in share.suffixes]
-        return torch.cat(parts).to(self.device)
+        return to_device(torch.cat(parts), self.device)
 
     def suffix_index(self, which: int) -> tuple[Tensor, Tensor]:
         """(index [G, S], there [G, S] bool) of a share's suffix tokens, counted from its first, in padded rows."""
@@ -102,7 +104,7 @@ class Layout:
             start = lengths.cumsum(0) - lengths
             there = place < lengths[:, None]
             index = torch.where(there, start[:, None] + place, torch.zeros_like(place))
-            self._index[which] = (index.to(self.device), there.to(self.device))
+            self._index[which] = (to_device(index, self.device), to_device(there, self.device))
         return self._index[which]
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from cohort.devices import tensor_on, to_device
 from cohort.policies.activations import Compiled, checkpointed, layers_of, return_freed_memory
 from cohort.policies.attention import packed
 from cohort.policies.critic import Critic
@@ -341,7 +342,7 @@ class CausalLM:
     def hidden_states(self, contexts: Sequence[Sequence[int]], *, layer: int = -1) -> list[Tensor]:
         """[C, d] for each context: the hidden states of a layer (as transformers counts them) at its tokens."""
         ids = [torch.tensor(list(context), dtype=torch.int64) for context in contexts]
-        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(self.device)
+        padded = to_device(torch.nn.utils.rnn.pad_sequence(ids, batch_first=True), self.device)
         self.forwards += 1
         states = self.model(input_ids=padded, use_cache=False, output_hidden_states=True).hidden_states[layer]
         return [row[: len(own)] for row, own in zip(states, ids, strict=True)]
@@ -391,7 +392,7 @@ def forward(
             out = base.base_model(**given, position_ids=positions, use_cache=False)
         return out.last_hidden_state[0, row.source], None
     whole = [torch.cat([piece.context, piece.completion]) for piece in sequences.pieces]
-    ids = torch.nn.utils.rnn.pad_sequence(whole, batch_first=True).to(row.ids.device)
+    ids = to_device(torch.nn.utils.rnn.pad_sequence(whole, batch_first=True), row.ids.device)
     given = inputs(base, ids, row, [(step.piece, step.at) for step in row.soft])
     if mode == "padded":
         return base.base_model(**given, use_cache=False).last_hidden_state[row.piece, row.place], None
@@ -410,7 +411,7 @@ def inputs(base: Any, ids: Tensor, row: Packed, places: Sequence[tuple[int, int]
     embed = base.get_input_embeddings()
     out: Tensor = embed(ids)
     found = torch.stack([mixture_of(embed, [soft.step], soft.mixer)[0] for soft in row.soft])
-    first, second = (torch.tensor(each, device=ids.device) for each in zip(*places, strict=True))
+    first, second = (tensor_on(each, ids.device) for each in zip(*places, strict=True))
     return {"inputs_embeds": out.index_put((first, second), found.to(out.dtype))}
 
 

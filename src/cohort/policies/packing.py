@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cohort.devices import to_device
 from cohort.policies.attention import Layout, Range, Share
 from cohort.policies.sequences import Sequences
 from cohort.policies.trees import Node, paths, trees
@@ -98,16 +99,16 @@ def pack(sequences: Sequences, device: torch.device) -> Packed:
         row, which = torch.full_like(column, pieces[i].row), torch.full_like(column, i)
         index.append((row, pieces[i].start + column, which, len(context) - 1 + column))
         tokens.append(completion)
-    rows, columns, which, before = (torch.cat(each).to(device) for each in zip(*index, strict=True))
+    rows, columns, which, before = (to_device(torch.cat(each), device) for each in zip(*index, strict=True))
     return Packed(
-        ids.to(device),
+        to_device(ids, device),
         Layout(tuple(shares), device),
-        torch.cat(source).to(device),
+        to_device(torch.cat(source), device),
         rows,
         columns,
         which,
         before,
-        torch.cat(tokens).to(device),
+        to_device(torch.cat(tokens), device),
         tuple(soft),
     )
 

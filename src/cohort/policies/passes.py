@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from cohort.devices import to_device, to_host
 from cohort.errors import UsageError, out_of_memory
 from cohort.policies.diverging import diverged
 from cohort.types.policy import Actions, Layered, Policy
@@ -29,15 +30,22 @@ def log_probs(
     want: frozenset[str] = frozenset({"logp"}),
     role: str = "policy",
 ) -> dict[str, Tensor]:
-    """A pass without gradient over any number of actions: name -> [n, T]; see `retry_on_oom`.
+    """A pass without gradient over any number of actions; see `retry_on_oom`.
+
+    Returns:
+        name -> [n, T] in the processor's memory, or [n, T, ...] (logits, hidden states) where the policy is.
 
     Raises:
         Diverged: the model's logits are not finite.
     """
     how: dict[str, Any] = {"width": width, "temperature": temperature, "want": want, "role": role}
-    return retry_on_oom(
+    found = retry_on_oom(
         policy, lambda: log_probs_of_parts(policy, actions, policy.micro_batches(actions, micro_tokens), **how)
     )
+    narrow = [name for name, value in found.items() if value.ndim == 2]
+    found |= zip(narrow, to_host(*(found[name] for name in narrow)), strict=True)
+    check_scores(policy, actions, found, role)
+    return found
 
 
 def layers_of(policy: Policy) -> Layered:
@@ -56,15 +64,18 @@ def log_probs_of_parts(policy: Policy, actions: Actions, parts: list[Tensor], **
     """`log_probs` over micro-batches that are known: rows [n] int64 of each."""
     out: dict[str, Tensor] = {}
     for rows in parts:
-        found = policy.log_probs(actions.select(rows), **how)
-        if "logp" in found and bool(found["logp"].isnan().any()):
-            place = found["logp"].isnan().any(1).nonzero()[:1, 0].cpu()
-            where = policy.first_not_finite(actions.select(rows[place]), how.get("role", "policy"))
-            raise diverged(where, "scoring")
-        for name, value in found.items():
+        for name, value in policy.log_probs(actions.select(rows), **how).items():
             whole = out.setdefault(name, value.new_zeros(len(actions), *value.shape[1:]))
-            whole[rows.to(value.device)] = value
+            whole[to_device(rows, value.device)] = value
     return out
+
+
+def check_scores(policy: Policy, actions: Actions, scores: Mapping[str, Tensor], role: str = "policy") -> None:
+    """Raises Diverged where log-probabilities [n, T] of actions are NaN."""
+    if "logp" not in scores or not bool((wrong := scores["logp"].isnan()).any()):
+        return
+    first = wrong.any(1).nonzero()[:1, 0].cpu()
+    raise diverged(policy.first_not_finite(actions.select(first), role), "scoring")
 
 
 def retry_on_oom(policy: Policy, passes: Callable[[], T]) -> T:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cohort.devices import tensor_on, to_device
 from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.critic import Critic
@@ -35,8 +36,8 @@ class ValueModel:
     def _values(self, sequences: Sequence[Sequence[int]]) -> Tensor:
         """[n] of n sequences with at least one token each."""
         ids = [torch.tensor(list(each)[-(self.most or 0) :], dtype=torch.int64) for each in sequences]
-        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(self.device)
-        last = torch.tensor([len(each) - 1 for each in ids], device=self.device)
+        padded = to_device(torch.nn.utils.rnn.pad_sequence(ids, batch_first=True), self.device)
+        last = tensor_on([len(each) - 1 for each in ids], self.device)
         # Right padding: a causal model does not see what stands behind the last token.
         hidden = self.critic.backbone(input_ids=padded, use_cache=False, output_hidden_states=True).hidden_states[-1]
         values: Tensor = self.critic(hidden[torch.arange(len(ids), device=self.device), last])
@@ -66,7 +67,7 @@ class ValueModel:
         for epoch in range(1, epochs + 1):
             total = 0.0
             for rows in torch.randperm(len(sequences), generator=rng).split(AT_ONCE):
-                wanted = torch.tensor([targets[row] for row in rows.tolist()], device=self.device)
+                wanted = tensor_on([targets[row] for row in rows.tolist()], self.device)
                 loss = (self._values([sequences[row] for row in rows.tolist()]) - wanted).square().mean()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)

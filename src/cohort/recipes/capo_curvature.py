@@ -25,6 +25,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from cohort.devices import to_device, to_host
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.moments import Adam, adam_direction, init_moments, row_means, updated_moments
@@ -41,7 +42,7 @@ def last_layer(batch: Batch, access: ModelAccess, *, top_k: int | None = 64) -> 
     contexts, completions = zip(*((r.context, r.tokens) for r in access.rollouts), strict=True)
     # The run's temperature divides hidden states as it does logits.
     hidden = access.log_probs(contexts, completions, want=frozenset({"hidden"}))["hidden"] / access.temperature
-    head, mask = access.head(), batch.mask
+    head, mask = access.head(), to_device(batch.mask, hidden.device)
     count = min(top_k or len(head), len(head))
     best = [(part @ head.T).topk(count) for part in hidden[mask].split(max(1, MOST // len(head)))]
     ids, probs = head.new_zeros(*mask.shape, count, dtype=torch.int64), head.new_zeros(*mask.shape, count)
@@ -54,8 +55,8 @@ def tokens(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """v, pi and ids [M, K], h [M, d] and A [M, 1] of the tokens that the loss is taken on."""
     at = batch.loss_mask.flatten().nonzero()[:, 0]
     probs, ids, h = (batch.picked(name, at) for name in ("gate_probs", "gate_ids", "gate_hidden"))
-    chosen = (ids == batch.picked("token_ids", at)[:, None]).to(probs.dtype)
-    return chosen - probs, probs, ids, h, batch.picked("advantages", at).to(probs.dtype)[:, None]
+    drawn, advantages = (to_device(batch.picked(name, at), h.device)[:, None] for name in ("token_ids", "advantages"))
+    return (ids == drawn).to(probs.dtype) - probs, probs, ids, h, advantages.to(probs.dtype)
 
 
 def shifts(batch: Batch, state: State, *, adam: Adam | None, lr: float) -> tuple[Tensor, Tensor]:
@@ -70,9 +71,9 @@ def shifts(batch: Batch, state: State, *, adam: Adam | None, lr: float) -> tuple
     most = torch.finfo(h.dtype).max
     d, q = (v * u).sum(-1), (probs * u**2).sum(-1) - (probs * u).sum(-1) ** 2
     objective = lr * advantages[:, 0] * (d + lr / 2 * (d**2 - q))
-    none = h.new_zeros(batch.mask.shape)
-    objective = none.masked_scatter(batch.loss_mask, objective.nan_to_num(most, most, -most))
-    return objective, none.masked_scatter(batch.loss_mask, (lr**2 / 2 * d**2).nan_to_num(most, most))
+    objective, policy = to_host(objective.nan_to_num(most, most, -most), (lr**2 / 2 * d**2).nan_to_num(most, most))
+    none = objective.new_zeros(batch.mask.shape)
+    return none.masked_scatter(batch.loss_mask, objective), none.masked_scatter(batch.loss_mask, policy)
 
 
 def judged(

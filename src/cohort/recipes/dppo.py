@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from cohort.axes import aggregation
+from cohort.devices import to_host
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.types import Batch
@@ -62,9 +63,10 @@ def _likely(batch: Batch, access: ModelAccess, *, divergence: str, k: int) -> Ba
         return batch
     ids = torch.zeros(*batch.mask.shape, k, dtype=torch.int64, device=batch.device)
     logp = torch.zeros(ids.shape, dtype=batch.dtype, device=batch.device)
-    for row, logits in access.logits():
-        best = logits.log_softmax(-1).topk(k, -1)
-        ids[row, : len(logits)], logp[row, : len(logits)] = best.indices.to(ids.device), best.values.to(logp)
+    found = {row: logits.log_softmax(-1).topk(k, -1) for row, logits in access.logits()}
+    values, indices = (to_host(*each) for each in zip(*found.values(), strict=True)) if found else ((), ())
+    for row, best, index in zip(found, values, indices, strict=True):
+        ids[row, : len(index)], logp[row, : len(index)] = index, best.to(logp)
     return batch.with_tokens(topk_ids=ids, topk_logp=logp)
 
 

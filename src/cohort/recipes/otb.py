@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from cohort.axes.critic import token_rewards
+from cohort.devices import to_host
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.scan import discounted_sum
@@ -38,8 +39,9 @@ def squared_mass(logits: Tensor) -> Tensor:
 def _score(batch: Batch, access: ModelAccess) -> Batch:
     """`sum_pi_squared` [N, T] under the policy as it is."""
     out = torch.zeros(batch.mask.shape, dtype=batch.dtype, device=batch.device)
-    for row, logits in access.logits():
-        out[row, : len(logits)] = squared_mass(logits).to(out)
+    found = {row: squared_mass(logits) for row, logits in access.logits()}
+    for row, mass in zip(found, to_host(*found.values()), strict=True):
+        out[row, : len(mass)] = mass.to(out)
     return batch.with_tokens(sum_pi_squared=out)
 
 

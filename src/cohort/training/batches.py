@@ -49,8 +49,8 @@ class Batches:
     old_logp: str = "auto"
 
     def of(self, method: BoundMethod, rollouts: Sequence[Rollout]) -> Batch:
-        """Rollouts as tensors on the policy's device."""
-        return make_batch(rollouts, self.rows, extra=sorted(method.method.drawn)).to(self.policy.device)
+        """Rollouts as tensors in the processor's memory, where the method's functions run but for the loss."""
+        return make_batch(rollouts, self.rows, extra=sorted(method.method.drawn))
 
     def scored(self, method: BoundMethod, rollouts: Sequence[Rollout]) -> Batch:
         """The batch of rollouts with rewards, with the fields that the method makes of them."""

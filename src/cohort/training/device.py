@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from cohort.errors import UsageError
+
+# Kind of device -> how many there are here. What else torch has a backend for can be entered: passes and losses ask for a
+# device's kind where kernels differ alone, and take the general way on one that they do not know.
+KINDS: dict[str, Callable[[], int]] = {
+    "cpu": lambda: 1,
+    "cuda": lambda: torch.cuda.device_count() if torch.cuda.is_available() else 0,
+    "mps": lambda: int(torch.backends.mps.is_available()),
+}
+# What torch sees none of.
+CALLED = {"cuda": "GPU", "mps": "Apple GPU"}
 
 
 def pick_device(name: str) -> torch.device:
@@ -14,19 +26,18 @@ def pick_device(name: str) -> torch.device:
         UsageError: there is no such device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if KINDS["cuda"]() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"--device {name}: no such kind of device; use cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda", "mps"):
+    if device.type not in KINDS:
         raise UsageError(f"--device {name}: cohort trains on cpu, cuda, cuda:N and mps")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError(f"--device {name}: torch sees no Apple GPU here; use --device cpu")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"--device {name}: torch sees no GPU here; use --device cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {name}: torch sees {torch.cuda.device_count()} GPUs here, counted from 0")
+    count, called = KINDS[device.type](), CALLED.get(device.type, device.type)
+    if not count:
+        raise UsageError(f"--device {name}: torch sees no {called} here; use --device cpu")
+    if (device.index or 0) >= count:
+        raise UsageError(f"--device {name}: torch sees {count} {called}s here, counted from 0")
     return device
 
 

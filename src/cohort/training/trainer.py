@@ -63,7 +63,8 @@ class Trainer(Protocol):
         role: str = "policy",
         temperature: float | None = None,
     ) -> dict[str, Tensor]:
-        """What a model gives to n rollouts' actions, without gradient: name -> [n, width, ...], right padded.
+        """What a model gives to n rollouts' actions, without gradient, right padded: name -> [n, width] in the processor's
+        memory, or [n, width, ...] (logits, hidden states) where the policy is.
 
         Args:
             want: names, as of `Policy.log_probs`.

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from cohort.devices import to_device, to_host
 from cohort.methods import BoundMethod, Loss, Method
-from cohort.policies.passes import log_probs_of_parts
+from cohort.policies.passes import check_scores, log_probs_of_parts
 from cohort.types import Batch
 from cohort.types.policy import Actions, Policy
 
@@ -19,6 +20,8 @@ SCORED = frozenset({"logp", "entropy", "logits", "hidden", "values"})
 # Fields that take a pass of the teacher over a micro-batch, since they are too large to be kept for a whole step.
 TEACHER = frozenset({"teacher_logits"})
 LOGITS = frozenset({"logits"})
+# Beside regularizers' losses, under names that none of them has.
+TOTAL, POLICY = "/total", "/policy"
 
 
 @dataclass
@@ -37,18 +40,32 @@ class Gradient:
     policy: float = 0.0
     regularizers: dict[str, float] = field(default_factory=dict)
     fields: dict[str, Tensor] = field(default_factory=dict)
+    _losses: list[dict[str, Tensor]] = field(default_factory=list)
 
     def add(self, loss: Loss, minibatch: Batch, rows: Tensor, fields: Mapping[str, Tensor]) -> None:
-        """Count in the loss of some rows of the minibatch, and keep fields [n, T, ...] of them."""
-        self.loss += float(loss.total.detach())
-        self.policy += float(loss.policy.detach())
-        for name, value in loss.regularizers.items():
-            self.regularizers[name] = self.regularizers.get(name, 0.0) + float(value.detach())
+        """Count in the loss of some rows of the minibatch, and keep fields [n, T, ...] of them; `read` comes after the last."""
+        self._losses.append({name: value.detach() for name, value in loss.regularizers.items()})
+        self._losses[-1] |= {TOTAL: loss.total.detach(), POLICY: loss.policy.detach()}
         for name, value in fields.items():
             if value.ndim > 2:
                 continue  # logits and hidden states are too large to be kept
             whole = self.fields.setdefault(name, value.new_zeros(minibatch.mask.shape).detach())
-            whole[rows] = value.detach()
+            whole[to_device(rows, value.device)] = value.detach()
+
+    def read(self) -> Gradient:
+        """The same with all that was added in the processor's memory."""
+        names = [(part, name) for part, losses in enumerate(self._losses) for name in losses]
+        values = to_host(*self.fields.values(), *(self._losses[part][name] for part, name in names))
+        self.fields = dict(zip(self.fields, values, strict=False))
+        for (_, name), value in zip(names, values[len(self.fields) :], strict=True):
+            if name == TOTAL:
+                self.loss += float(value)
+            elif name == POLICY:
+                self.policy += float(value)
+            else:
+                self.regularizers[name] = self.regularizers.get(name, 0.0) + float(value)
+        self._losses = []
+        return self
 
 
 class Share(Protocol):
@@ -88,6 +105,7 @@ def gradient(
     every part in a second pass.
 
     Args:
+        minibatch: in the processor's memory; its parts are brought to the policy's device.
         on_policy: the policy has not moved since the step began; `old_logp` is then `logp` itself, and needs
             no pass of its own.
         share: the rows whose passes are made here; None makes all. What it gives is then of these rows, the sum over all
@@ -101,27 +119,26 @@ def gradient(
     else:
         parts = [share.rows[rows] for rows in policy.micro_batches(actions.select(share.rows), micro_tokens)]
         # Rows without tokens take no pass.
-        empty = share.missing(sum(bool(minibatch.mask[rows.to(minibatch.device)].any()) for rows in parts))
+        empty = share.missing(sum(bool(minibatch.mask[rows].any()) for rows in parts))
     if couples and (share is not None or len(parts) > 1):
         return _coupled(policy, method, minibatch, actions, parts, how, on_policy, share, empty)
     result = Gradient()
     # Where rollouts are coupled, tokens may be rejected before they are counted: the loss takes its own weights.
     weight = None if couples else method.weights(minibatch)
     for number, rows in enumerate([*parts, *[_some_row(minibatch)] * empty]):
-        here = rows.to(minibatch.device)
         scored = policy.log_probs(actions.select(rows), **how)
-        part = minibatch.select(here)
-        part = part if weight is None else part.replace(weight=weight[here])
+        part = minibatch.select(rows)
+        part = part if weight is None else part.replace(weight=weight[rows])
         part = add_teacher_logits(policy, method.method, part, actions.select(rows), temperature=temperature)
         if number >= len(parts):
             _nothing(scored).backward()
             continue
-        loss = method.loss(_with_scores(part, scored, on_policy))
+        loss = method.loss(_with_scores(part.to(policy.device), scored, on_policy))
         fields = {**scored, **_of_tokens(loss, scored["logp"])}
         if loss.total.requires_grad:
             loss.total.backward()
-        result.add(loss, minibatch, here, fields)
-    return result
+        result.add(loss, minibatch, rows, fields)
+    return result.read()
 
 
 def _coupled(
@@ -147,33 +164,33 @@ def _coupled(
     else:
         leaves = log_probs_of_parts(policy, actions, [*parts, *[_some_row(minibatch)] * empty], **how)
         if share is not None:
-            leaves = {name: value[share.rows.to(value.device)] for name, value in leaves.items()}
+            leaves = {name: value[to_device(share.rows, value.device)] for name, value in leaves.items()}
+        check_scores(policy, actions if share is None else actions.select(share.rows), leaves)
     if share is not None:
         leaves = share.gather(leaves, minibatch.size)
     leaves = {name: value.requires_grad_() for name, value in leaves.items()}
     minibatch = add_teacher_logits(policy, method.method, minibatch, actions, temperature=how["temperature"])
-    loss = method.loss(_with_scores(minibatch, leaves, on_policy))
-    everything = torch.arange(minibatch.size, device=minibatch.device)
+    loss = method.loss(_with_scores(minibatch.to(policy.device), leaves, on_policy))
     result = Gradient()
-    result.add(loss, minibatch, everything, {**leaves, **_of_tokens(loss, leaves["logp"])})
+    result.add(loss, minibatch, torch.arange(minibatch.size), {**leaves, **_of_tokens(loss, leaves["logp"])})
     if not loss.total.requires_grad:
-        return result
+        return result.read()
     pulled = torch.autograd.grad(loss.total, list(leaves.values()), allow_unused=True)
     # What the loss does not depend on gets no gradient, rather than one of zeros that momentum would act on.
     pulls = {name: pull for name, pull in zip(leaves, pulled, strict=True) if pull is not None}
     for rows in parts:
         scored = policy.log_probs(actions.select(rows), **how) if kept is None else kept
         torch.autograd.backward(
-            [scored[name] for name in pulls], [pull[rows.to(pull.device)] for pull in pulls.values()]
+            [scored[name] for name in pulls], [pull[to_device(rows, pull.device)] for pull in pulls.values()]
         )
     for _ in range(empty):
         _nothing(policy.log_probs(actions.select(_some_row(minibatch)), **how)).backward()
-    return result
+    return result.read()
 
 
 def _some_row(minibatch: Batch) -> Tensor:
     """A row [1] int64 that has tokens, on the CPU."""
-    return minibatch.mask.any(1).nonzero()[:1, 0].cpu()
+    return minibatch.mask.any(1).nonzero()[:1, 0]
 
 
 def _nothing(scored: Mapping[str, Tensor]) -> Tensor:
@@ -209,7 +226,7 @@ def add_teacher_logits(policy: Policy, method: Method, part: Batch, actions: Act
         how: dict[str, Any] = {"width": part.mask.shape[1], "temperature": temperature, "role": "teacher"}
         with torch.no_grad():
             return part.with_tokens(teacher_logits=policy.log_probs(actions, want=LOGITS, **how)["logits"])
-    contexts = part["teacher_context"].cpu()
+    contexts = part["teacher_context"]
     rows = (contexts[:, 0] >= 0).nonzero()[:, 0]
     own = actions.select(rows).in_contexts([contexts[i][contexts[i] >= 0] for i in rows.tolist()])
     width = part.mask.shape[1]
@@ -218,5 +235,5 @@ def add_teacher_logits(policy: Policy, method: Method, part: Batch, actions: Act
     if rows.numel():
         with torch.no_grad():
             given = policy.log_probs(own, width=width, temperature=temperature, want=LOGITS, role="ema")["logits"]
-        logits[rows.to(logits.device)] = given
+        logits[to_device(rows, logits.device)] = given
     return part.with_tokens(teacher_logits=logits)

@@ -10,6 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from cohort.devices import to_device, to_host
+
 # Read as float32.
 HALVES = (torch.bfloat16, torch.float16)
 
@@ -91,7 +93,9 @@ class Batch:
         turn_rewards [N, T]: what the environment gave a turn, at its last token; 0 elsewhere.
         loss_mask [N, T] bool: tokens that the loss is taken over; `mask` unless a filter or credit function narrows it.
 
-    A batch is never changed in place: `replace`, `with_tokens` and `with_rollouts` return a new one.
+    A batch is never changed in place: `replace`, `with_tokens` and `with_rollouts` return a new one. In a run it lies in the
+    processor's memory, and its minibatches on the policy's device while their loss is taken; wide fields [N, T, ...] may be
+    on the device before that.
     """
 
     def __init__(
@@ -132,7 +136,7 @@ class Batch:
             return self._clean[name]
         if name in self._tokens:
             value = self._tokens[name]
-            keep = self.mask.reshape(self.mask.shape + (1,) * (value.ndim - 2))
+            keep = to_device(self.mask, value.device).reshape(self.mask.shape + (1,) * (value.ndim - 2))
             value = torch.where(keep, value, torch.zeros((), dtype=value.dtype, device=value.device))
         elif name in self._rollouts:
             value = self._rollouts[name]
@@ -150,7 +154,8 @@ class Batch:
     def picked(self, name: str, places: Tensor) -> Tensor:
         """[M, ...] a token field at `places` [M] int64 of the flattened [N T], all of them within the mask: a wide field is
         not copied as a whole for a part of it."""
-        value = self._tokens[name].flatten(0, 1).index_select(0, places)
+        value = self._tokens[name]
+        value = value.flatten(0, 1).index_select(0, to_device(places, value.device))
         return value.float() if value.dtype in HALVES else value
 
     def get(self, name: str) -> Tensor | None:
@@ -294,11 +299,22 @@ class Batch:
         )
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(
-            mask=self.mask.to(device),
-            tokens={k: v.to(device) for k, v in self._tokens.items()},
-            rollouts={k: v.to(device) for k, v in self._rollouts.items()},
-        )
+        """The batch on a device. Its groups go along, since finding them there would have the host wait."""
+        device, held = torch.device(device), [self.mask, *self._tokens.values(), *self._rollouts.values()]
+        if all(value.device == device for value in held):
+            return self
+        if device.type == "cpu":
+            mask, *values = to_host(*held)
+            groups = None
+        else:
+            mask, *values = (to_device(value, device) for value in held)
+            own = (self.groups.index, self.groups.labels) if "group" in self else ()
+            groups = Groups(*(to_device(each, device) for each in own)) if own else None
+        tokens = dict(zip(self._tokens, values, strict=False))
+        made = Batch(mask=mask, tokens=tokens, rollouts=dict(zip(self._rollouts, values[len(tokens) :], strict=True)))
+        if groups is not None:
+            vars(made)["groups"] = groups
+        return made
 
     def items(self) -> Iterator[tuple[str, Tensor]]:
         """Every field by name, as it reads."""

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cohort.devices import tensor_on, to_device
 from cohort.types.soft import Mixer, SoftStep
 
 # Tokens that could be drawn in place of one: ascending token ids (int32) or, where that takes less room, the bits of the
@@ -54,13 +55,11 @@ class Rule:
             tokens: [M] tokens that were drawn; a stop token among them was none that the rule excluded.
         """
         if self.bias:
-            ids = torch.tensor(list(self.bias), device=logits.device)
-            added = torch.tensor(list(self.bias.values()), dtype=logits.dtype, device=logits.device).expand(
-                len(logits), -1
-            )
+            ids = tensor_on(list(self.bias), logits.device)
+            added = tensor_on(list(self.bias.values()), logits.device, logits.dtype).expand(len(logits), -1)
             logits = logits.index_add(1, ids, added if rows is None else added * rows[:, None])
         if self.min_new_tokens > 0 and self.stop_ids:
-            stops = torch.tensor(sorted(self.stop_ids), device=logits.device)
+            stops = tensor_on(sorted(self.stop_ids), logits.device)
             early = column < self.min_new_tokens
             early = early if rows is None else early & rows
             early = early if tokens is None else early & ~torch.isin(tokens, stops)
@@ -191,7 +190,7 @@ class Flat:
         if any(support is not None and support.mixer is not None for support in supports):
             places = zip(row.tolist(), column.tolist(), strict=True)
             soft = [None if (own := supports[i]) is None else own.soft_step(j) for i, j in places]
-        return cls(tuple(rules), torch.tensor(which, device=row.device)[row], column, candidates, soft)
+        return cls(tuple(rules), tensor_on(which, row.device)[row], column, candidates, soft)
 
     def part(self, start: int, stop: int) -> Flat:
         """That of tokens start .. stop - 1."""
@@ -207,7 +206,7 @@ class Flat:
                 mixers.setdefault(step[1], []).append(place)
         for mixer, places in mixers.items():
             steps = [step[0] for place in places if (step := (self.soft or [])[place]) is not None]
-            at = torch.tensor(places, device=logits.device)
+            at = tensor_on(places, logits.device)
             ids, scores = mixed(steps, logits.device)
             own = mixer.logp(logits[at].gather(1, ids), scores)
             logp = logp.index_put((at,), own.to(logp.dtype))
@@ -229,7 +228,7 @@ class Flat:
 
 def mixed(steps: Sequence[SoftStep], device: torch.device | str) -> tuple[Tensor, Tensor]:
     """(ids int64, scores) [n, K] of soft steps of one mixer."""
-    ids, scores = (torch.from_numpy(np.stack(each)).to(device) for each in zip(*steps, strict=True))
+    ids, scores = (to_device(torch.from_numpy(np.stack(each)), device) for each in zip(*steps, strict=True))
     return ids.to(torch.int64), scores
 
 
@@ -251,14 +250,16 @@ def excluded(candidates: Sequence[Candidates | None], vocabulary: int, device: t
     free, listed, packed = ([i for i, kind in enumerate(kinds) if kind is asked] for asked in (None, False, True))
     # Made where the logits are: what travels there is as large as the sets.
     if free:
-        out[torch.tensor(free, device=device)] = False
+        out[tensor_on(free, device)] = False
     if listed:
         sets = [held for i in listed if (held := candidates[i]) is not None]
-        rows = torch.tensor(listed).repeat_interleave(torch.tensor([len(held) for held in sets])).to(device)
-        out[rows, torch.from_numpy(np.concatenate(sets)).to(device, torch.int64)] = False
+        rows = torch.tensor(listed).repeat_interleave(torch.tensor([len(held) for held in sets]))
+        columns = torch.from_numpy(np.concatenate(sets)).to(torch.int64)
+        out[to_device(rows, device), to_device(columns, device)] = False
     if packed:
-        octets = torch.from_numpy(np.stack([held for i in packed if (held := candidates[i]) is not None])).to(device)
+        octets = torch.from_numpy(np.stack([held for i in packed if (held := candidates[i]) is not None]))
+        octets = to_device(octets, device)
         # numpy packs the first of eight into the highest bit.
         bits = octets[:, :, None] >> torch.arange(7, -1, -1, dtype=torch.uint8, device=device) & 1
-        out[torch.tensor(packed, device=device)] = bits.flatten(1)[:, :vocabulary] == 0
+        out[tensor_on(packed, device)] = bits.flatten(1)[:, :vocabulary] == 0
     return out
