@@ -18,9 +18,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_saver import async_save
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
-from cohort.policies.shards import away, below, first_failure, is_sharded, places, read, replaced, stored
+from cohort.axes.optimizer import cut_like
+from cohort.distributed.sharding import load, parts_of
+from cohort.policies.loading import save_settings
+from cohort.policies.shards import away, first_failure, is_sharded, places, read, replaced, weights_of
 from cohort.training.folder import LOCK
 from cohort.training.precision import MasterWeights
 from cohort.types.policy import Policy
@@ -37,11 +40,12 @@ class Store:
     All ranks make one together, and call its methods together but for `state_dict`.
 
     Args:
-        policy: that the ranks hold in parts; its `load_weights` reads what one process wrote.
+        policy: that the ranks hold in parts.
+        replica: a whole one on each rank; it reads what one process wrote.
     """
 
-    def __init__(self, policy: Policy, optimizer: MasterWeights) -> None:
-        self.policy, self.optimizer = policy, optimizer
+    def __init__(self, policy: Policy, optimizer: MasterWeights, replica: Policy) -> None:
+        self.policy, self.optimizer, self.replica = policy, optimizer, replica
         # What is written meanwhile speaks through a group of its own.
         self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
         self._last: Future[None] | None = None
@@ -62,7 +66,10 @@ class Store:
             what is done when every rank has written its own; an OSError says of which rank what failed.
         """
         self.wait()
-        tensors = below("policy", stored(self.policy.model))
+        if dist.get_rank() == 0:
+            first = parts_of(self.policy)[0]
+            save_settings(first.model, first.renderer.tokenizer, folder)
+        tensors = weights_of(self.policy)
         tensors |= {name: value for name, value in places(self._states()) if isinstance(value, DTensor)}
         writer = HuggingFaceStorageWriter(
             str(folder), fqn_to_index_mapping=_files(tensors, dist.get_world_size()), save_distributed=True
@@ -101,17 +108,16 @@ class Store:
         own = dict(places(self._states()))
         found: dict[str, Tensor] = {}
         if is_sharded(folder):
-            found = below("policy", stored(self.policy.model))
+            found = weights_of(self.policy)
         else:
-            self.policy.load_weights(folder)
+            self.replica.load_weights(folder)
+            load(self.policy, self.replica)
 
         def part(name: str, value: Tensor) -> Tensor:
             like = own.get(name, self._followed(name))
             if isinstance(like, DTensor) and like.shape == value.shape:
                 if not value.is_meta:
-                    return distribute_tensor(
-                        value.to(like.device), like.device_mesh, like.placements, src_data_rank=None
-                    )
+                    return cut_like(value, like)
                 found[name] = torch.empty_like(like, dtype=value.dtype)
             elif value.is_meta:
                 found[name] = torch.empty(value.shape, dtype=value.dtype)

@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cohort.policies.agents import members_of
+from cohort.types.policy import Policy
+
 # The name that torch gives to the file of a process.
 FILES = "shard-*-model-*.safetensors"
 
@@ -30,6 +33,14 @@ def stored(model: nn.Module) -> dict[str, Tensor]:
         return trained
     kept = model.state_dict(keep_vars=True)
     return trained | {name: value for name, value in model.named_buffers() if name in kept}
+
+
+def weights_of(policy: Policy) -> dict[str, Tensor]:
+    """What is written of a policy; of one for each of several agents, those of all."""
+    out: dict[str, Tensor] = {}
+    for agent, each in members_of(policy).items():
+        out |= below(f"agents.{agent}" if agent else "policy", stored(each.model))
+    return out
 
 
 def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

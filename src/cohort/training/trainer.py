@@ -17,7 +17,7 @@ from cohort.errors import EngineError
 from cohort.methods import BoundMethod
 from cohort.policies.agents import AgentPolicies
 from cohort.policies.passes import attempts, log_probs
-from cohort.policies.shards import below, is_sharded, read, read_away, stored
+from cohort.policies.shards import is_sharded, read, read_away, weights_of
 from cohort.training.precision import MasterWeights
 from cohort.training.progress import Progress
 from cohort.training.snapshot import Snapshot
@@ -256,7 +256,7 @@ class LocalTrainer:
     def load(self, folder: Path, state: Mapping[str, Any]) -> None:
         """See `Trainer.load`; also of what many processes wrote."""
         if is_sharded(folder):
-            read(folder, below("policy", stored(self.policy.model)))
+            read(folder, weights_of(self.policy))
             state = read_away(folder, state)
         else:
             self.policy.load_weights(folder)
