@@ -37,6 +37,7 @@ BELOW = {
     "experiments": "viewer",
     "api": "experiments distributed",
     "cli": "api catalogue explain",
+    "__main__": "cli",
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cohort.data.load import given_rows
+from cohort.distributed.run import train as run
 from cohort.doctor.watch import observers
 from cohort.errors import UsageError
 from cohort.methods import Method
@@ -18,7 +19,6 @@ from cohort.training.config import FIELDS, keys, make_config
 from cohort.training.display import Display
 from cohort.training.evaluate import Evaluation
 from cohort.training.run import Result
-from cohort.training.run import train as run
 
 if TYPE_CHECKING:
     from cohort.experiments.comparison import Comparison

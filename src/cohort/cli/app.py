@@ -23,6 +23,7 @@ from cohort.cli.sft import sft
 from cohort.cli.sweep import sweep
 from cohort.cli.train import train
 from cohort.cli.view import view
+from cohort.distributed.record import AGAIN, reported
 from cohort.errors import UsageError, out_of_memory
 from cohort.quiet import quiet_command
 
@@ -60,6 +61,11 @@ def main() -> None:
         # A terminal that has no letter for something is no reason to end.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    with reported():
+        _run()
+
+
+def _run() -> None:
     try:
         with renamings_said():
             app()
@@ -67,6 +73,8 @@ def main() -> None:
         _fail(error, 2)
     except Exception as error:
         # Named here rather than imported: their modules need torch.
+        if type(error).__name__ == "RankLost":
+            _fail(error, AGAIN)
         if type(error).__name__ in ("RewardError", "EngineError", "StorageError", "Diverged", "EnvironmentsFailed"):
             _fail(error, 3)
         if out_of_memory(error):

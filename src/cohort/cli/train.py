@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from cohort.analysis.configuration import EMBEDDED
 from cohort.cli.console import log
 from cohort.cli.options import ConfigOption, Options, QuietOption, SetOption, resolved, with_options
+from cohort.distributed.record import leads
 from cohort.errors import UsageError
 from cohort.training.values import DATA, EPISODES, EVALUATION, MACHINE, MODEL, OPTIMISATION, OUTPUT, REWARDS, SAMPLING
 
@@ -47,13 +49,16 @@ def train(
     set_: SetOption = None,
 ) -> None:
     """Post-train a model. Without arguments, or with --example: an embedded model and its task, in about three minutes."""
+    from cohort.distributed.launch import launch, launches
+    from cohort.distributed.run import train as run
     from cohort.doctor.watch import observers
     from cohort.training.display import Display
-    from cohort.training.run import train as run
 
     if example is not None:
         options = {**options, "model": _example(example, options)}
     made = resolved({**options, **({} if method is None else {"method": method})}, config, set_)
+    if launches(made):
+        raise typer.Exit(launch(made, sys.argv[1:], log))
     try:
         result = run(
             made, resume=resume, accept_changes=accept_changes, display=Display(quiet=quiet), observers=observers(made)
@@ -62,6 +67,8 @@ def train(
         for note in getattr(stopped, "__notes__", ()):
             log(f"stopped at once; {note}")
         raise
+    if not leads():
+        return
     if result.stopped:
         log(
             f"stopped after step {result.summary['steps']}; continue with the same command and --resume --out {result.folder}"

@@ -14,6 +14,22 @@ class RankError(RuntimeError):
     """Something failed on another rank in a way that no run can go on from."""
 
 
+class Agreed(Exception):
+    """All ranks know that one of them has failed, and do nothing more of what they did together.
+
+    Attributes:
+        error: to be raised in its place.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class RankLost(RuntimeError):
+    """A rank has ended before the run did; all can be started again, and go on from the newest checkpoint (status 75)."""
+
+
 @dataclass
 class Failure:
     """An error of a rank.
@@ -50,9 +66,13 @@ class Failure:
 
 
 def raise_first(found: Iterable[object], own: BaseException | None = None) -> None:
-    """Raise the error of this rank, or else the first one among what ranks have told."""
+    """Raise the error of this rank, or else the first one among what ranks have told.
+
+    Raises:
+        Agreed: with that error.
+    """
     if own is not None:
-        raise own
+        raise Agreed(own)
     for each in found:
         if isinstance(each, Failure):
-            raise each.raised()
+            raise Agreed(each.raised())

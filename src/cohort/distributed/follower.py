@@ -15,6 +15,7 @@ from cohort import registry
 from cohort.axes.correction import importance_weight
 from cohort.distributed.failing import Failure
 from cohort.distributed.trainer import Rank
+from cohort.distributed.watch import Watch
 from cohort.distributed.weights import Replicated
 from cohort.distributed.world import World
 from cohort.errors import UsageError
@@ -26,6 +27,8 @@ from cohort.training import toy
 from cohort.training.build import Trained, compile_policy, give_teachers, load_policy, optimizer_of
 from cohort.training.config import TrainConfig
 from cohort.training.interrupt import SIGNALS
+from cohort.training.precision import MasterWeights
+from cohort.training.result import Result
 from cohort.types.policy import Policy
 
 
@@ -59,38 +62,52 @@ def checksum(policy: Policy) -> float:
         return sum(float(p.detach().double().abs().sum()) for p in policy.model.parameters())
 
 
-def rank_of(world: World, trained: Trained, micro_tokens: int) -> Rank:
-    """What a process does of each operation."""
+def rank_of(world: World, trained: Trained, micro_tokens: int, optimizer: MasterWeights | None = None) -> Rank:
+    """What a process does of each operation.
+
+    Args:
+        optimizer: that of `optimizer_of`, where it was made before.
+    """
     config = trained.config
-    weights = Replicated(world, trained.policy, optimizer_of(trained))
+    weights = Replicated(world, trained.policy, optimizer or optimizer_of(trained))
     return Rank(
         world, weights, trained.method, config.sampling.temperature, micro_tokens, config.optimisation.grad_clip
     )
 
 
-def take_part(world: World, config: TrainConfig, *, method: Method | None, given: GivenModel | None) -> Any:
-    """Follow the driver to the end of its run, and return what it has told at the end.
+def follow(
+    world: World, watch: Watch, config: TrainConfig, *, method: Method | None, given: GivenModel | None
+) -> Result | None:
+    """Follow the driver to the end of its run, and return what came of that; None if it failed.
 
     Args:
         config, method, given: as of `cohort.training.run.train`, the same as the driver's.
     """
     with _undisturbed():
-        what, told = world.told()
-        if what == "end":
-            return told
-        failed: Failure | None = None
-        part: Part | None = None
         try:
-            part = _part(config, method, given, told)
-        except Exception as error:
-            failed = Failure.of(world.rank, error)
-        world.collect(failed)
-        if not world.agree(failed is not None) and part is not None:
-            rank = rank_of(world, part, told.micro_tokens)
-            while (command := world.told())[0] != "end":
-                getattr(rank, command[0])(*command[1])
-            return command[1]
+            result: Result | None = _follow(world, config, method, given)
+        except RuntimeError as error:
+            raise watch.explain(error) from error
+        return result
+
+
+def _follow(world: World, config: TrainConfig, method: Method | None, given: GivenModel | None) -> Any:
+    what, told = world.told()
+    if what == "end":
+        return told
+    failed: Failure | None = None
+    part: Part | None = None
+    try:
+        part = _part(config, method, given, told)
+    except Exception as error:
+        failed = Failure.of(world.rank, error)
+    world.collect(failed)
+    if world.agree(failed is not None) or part is None:
         return world.told()[1]
+    rank = rank_of(world, part, told.micro_tokens)
+    while (command := world.told())[0] != "end":
+        getattr(rank, command[0])(*command[1])
+    return command[1]
 
 
 def _part(config: TrainConfig, method: Method | None, given: GivenModel | None, beginning: Beginning) -> Part:

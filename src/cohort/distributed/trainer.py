@@ -19,8 +19,9 @@ from torch import Tensor
 
 from cohort.devices import to_device, to_host
 from cohort.distributed.dealing import deal, lengths_of
-from cohort.distributed.failing import Failure, raise_first
+from cohort.distributed.failing import Agreed, Failure, raise_first
 from cohort.distributed.storing import sees
+from cohort.distributed.watch import Watch
 from cohort.distributed.weights import Weights
 from cohort.distributed.world import World
 from cohort.engine.base import Engine
@@ -30,6 +31,7 @@ from cohort.methods.axis import LOSS_AXES
 from cohort.methods.stage import parameters
 from cohort.policies.passes import attempts, log_probs
 from cohort.training.folder import LOCK
+from cohort.training.interrupt import signals_deferred
 from cohort.training.progress import Progress
 from cohort.training.trainer import trust
 from cohort.training.update import Gradient, gradient
@@ -251,9 +253,11 @@ class Rank:
         found = self.world.exchange((socket.gethostname(), sees(folder, claim)))
         blind = [f"rank {rank} on {host}" for rank, (host, seen) in enumerate(found) if not seen]
         if blind and self.world.driver:
-            raise UsageError(
-                f"{folder} is not what these processes find there: {', '.join(blind[:4])}. All of them write checkpoints into "
-                "it: name a folder with --out on a file system that all machines share"
+            raise Agreed(
+                UsageError(
+                    f"{folder} is not what these processes find there: {', '.join(blind[:4])}. All of them write checkpoints "
+                    "into it: name a folder with --out on a file system that all machines share"
+                )
             )
 
     def save(self, folder: Path) -> None:
@@ -287,10 +291,12 @@ class RankedTrainer:
 
     Attributes:
         rank: does this process's part.
+        watch: knows when another process has ended.
         engine: that rollouts are drawn with.
     """
 
     rank: Rank
+    watch: Watch
     progress: Progress
     engine: Engine
     done: list[Gradient] = field(default_factory=list)
@@ -302,9 +308,23 @@ class RankedTrainer:
 
         Args:
             here: what is given in this process, where that is another.
+
+        Raises:
+            RankLost: a process has ended.
         """
-        self.rank.world.tell((what, given))
-        return getattr(self.rank, what)(*(given if here is None else here))
+        self.watch.check()
+        with signals_deferred():
+            self.watch.broken = True
+            try:
+                self.rank.world.tell((what, given))
+                found = getattr(self.rank, what)(*(given if here is None else here))
+            except Agreed as failed:
+                self.watch.broken = False
+                raise failed.error from None
+            except RuntimeError as error:
+                raise self.watch.explain(error) from error
+            self.watch.broken = False
+            return found
 
     @property
     def version(self) -> int:

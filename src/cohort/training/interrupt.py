@@ -83,6 +83,18 @@ def ended_by_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Have signals that come meanwhile handled when what is done here is whole."""
+    came: list[int] = []
+    try:
+        with _handled(SIGNALS, lambda number, _: came.append(number), unless_ignored=SIGNALS):
+            yield
+    finally:
+        for number in came:
+            signal.raise_signal(number)
+
+
+@contextlib.contextmanager
 def _handled(
     numbers: Sequence[signal.Signals],
     handler: Callable[[int, FrameType | None], None],

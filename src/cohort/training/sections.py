@@ -363,6 +363,20 @@ class MachineConfig(Section):
     device: Annotated[Name, Option(MACHINE)] = Field(
         "auto", description="where the model is: auto (a GPU if there is one), cpu, cuda, cuda:N"
     )
+    processes: Annotated[Count, Option(MACHINE)] = Field(
+        1, ge=1, le=4096, description="processes that train together on this machine; torchrun starts those of several"
+    )
+    shard: Annotated[Literal["optimizer", "parameters"], Option(MACHINE)] = Field(
+        "optimizer",
+        description="what each process holds a part of at all times: the optimizer's state, with whole parameters in an "
+        "update; or parameters too",
+    )
+    tensor_parallel: Annotated[Count, Option(MACHINE, "PROCESSES")] = Field(
+        1, ge=1, description="processes that share each sequence, by the model's own plan for that"
+    )
+    restarts: Annotated[Count, Option(MACHINE)] = Field(
+        3, ge=0, description="how often all processes are started again after one has died"
+    )
     threads: Annotated[Count, Option(MACHINE)] = Field(
         0, ge=0, le=1024, description="CPU threads; 0 leaves torch's choice"
     )

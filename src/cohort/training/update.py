@@ -160,14 +160,13 @@ def _coupled(
     # A single part is kept for the backward pass.
     kept = policy.log_probs(actions.select(parts[0]), **how) if len(parts) == 1 and not empty else None
     if kept is not None:
-        leaves = {name: value.detach().clone() for name, value in kept.items()}
+        leaves = {name: _placed(value.detach(), parts[0], minibatch.size) for name, value in kept.items()}
     else:
         leaves = log_probs_of_parts(policy, actions, [*parts, *[_some_row(minibatch)] * empty], **how)
-        if share is not None:
-            leaves = {name: value[to_device(share.rows, value.device)] for name, value in leaves.items()}
-        check_scores(policy, actions if share is None else actions.select(share.rows), leaves)
+        check_scores(policy, actions, leaves)
     if share is not None:
-        leaves = share.gather(leaves, minibatch.size)
+        own = {name: value[to_device(share.rows, value.device)] for name, value in leaves.items()} if parts else {}
+        leaves = share.gather(own, minibatch.size)
     leaves = {name: value.requires_grad_() for name, value in leaves.items()}
     minibatch = add_teacher_logits(policy, method.method, minibatch, actions, temperature=how["temperature"])
     loss = method.loss(_with_scores(minibatch.to(policy.device), leaves, on_policy))
@@ -186,6 +185,11 @@ def _coupled(
     for _ in range(empty):
         _nothing(policy.log_probs(actions.select(_some_row(minibatch)), **how)).backward()
     return result.read()
+
+
+def _placed(value: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Values [m, ...] at their rows [m] of [count, ...]."""
+    return value.new_zeros(count, *value.shape[1:]).index_put((to_device(rows, value.device),), value)
 
 
 def _some_row(minibatch: Batch) -> Tensor:

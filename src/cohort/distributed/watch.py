@@ -1,0 +1,175 @@
+"""Ranks know at once when one of them has ended, and none waits for it."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import pickle
+import secrets
+import selectors
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from cohort.distributed.failing import Failure, RankLost
+from cohort.distributed.record import AGAIN
+from cohort.distributed.world import World
+
+# Seconds in which the main thread can end by itself once a rank is lost, and in which all ranks come together.
+GRACE, MEETING = 20.0, 120.0
+# Seconds of silence after which a machine is asked whether it is still there, and questions without an answer.
+SILENCE, ASKED = 20, 6
+# What a rank says that ends because the run is over.
+BYE = b"bye"
+
+
+class Watch:
+    """A thread of each rank: in the driver it watches all others, in the others the driver, and in each who started it.
+
+    Where one ends before the run does, the main thread has a moment to say so; then the process ends.
+
+    Args:
+        say: tells the user something.
+
+    Attributes:
+        lost: why the run cannot go on.
+        broken: this rank has left an operation of all in its middle, so that nothing more can be done together.
+    """
+
+    def __init__(self, world: World, say: Callable[[str], None] = lambda _: None) -> None:
+        self.world, self.say = world, say
+        self.lost: BaseException | None = None
+        self.broken = False
+        self._over, self._parent = False, os.getppid()
+        self._links = self._meet()
+        self._told = dict.fromkeys(self._links, b"")
+        self._wake, self._woken = socket.socketpair()
+        self._thread = threading.Thread(target=self._watch, name="cohort-watch", daemon=True)
+        self._thread.start()
+
+    def _meet(self) -> dict[socket.socket, int]:
+        """Connections to those who are watched, with their ranks."""
+        world, here = self.world, self.world.local_size == self.world.size
+        if not world.driver:
+            port, key = world.told()
+            link = socket.create_connection(("127.0.0.1" if here else os.environ["MASTER_ADDR"], port), MEETING)
+            link.sendall(key + world.rank.to_bytes(4, "big"))
+            return {_lasting(link): 0}
+        key = secrets.token_bytes(32)
+        found: dict[socket.socket, int] = {}
+        with socket.create_server(("127.0.0.1" if here else "", 0), backlog=world.size) as server:
+            world.tell((server.getsockname()[1], key))
+            until = time.monotonic() + MEETING
+            while len(found) < world.size - 1:
+                server.settimeout(max(0.1, until - time.monotonic()))
+                try:
+                    link, _ = server.accept()
+                except TimeoutError:
+                    missing = {*range(1, world.size)} - {*found.values()}
+                    raise RankLost(f"rank {min(missing)} could not be reached within {MEETING:.0f} s") from None
+                link.settimeout(MEETING)
+                said = link.recv(len(key) + 4, socket.MSG_WAITALL)
+                if hmac.compare_digest(said[: len(key)], key):
+                    found[_lasting(link)] = int.from_bytes(said[len(key) :], "big")
+                else:
+                    link.close()
+        return found
+
+    def check(self) -> None:
+        """Go on only while all are there.
+
+        Raises:
+            RankLost: one is not.
+        """
+        if self.lost is not None:
+            raise self.lost
+        if self.broken:
+            raise RankLost("what all ranks did together was left in its middle")
+
+    def explain(self, error: BaseException, within: float = 2.0) -> BaseException:
+        """What an error of an operation with other ranks comes from: where one has ended, that is known in a moment."""
+        until = time.monotonic() + within
+        while self.lost is None and time.monotonic() < until:
+            time.sleep(0.01)
+        return error if self.lost is None else self.lost
+
+    def close(self, failure: Failure | None = None) -> None:
+        """The run is over, here and elsewhere; or this rank has failed, which those who watch it are told; or one is lost."""
+        self._over = True
+        for link in self._links:
+            with contextlib.suppress(OSError):
+                if not isinstance(self.lost, RankLost) and not self.broken:
+                    link.sendall(BYE if failure is None else pickle.dumps(failure))
+                link.shutdown(socket.SHUT_WR)
+        self._wake.close()
+        self._thread.join()
+
+    # the thread ----------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            for each in [*self._links, self._woken]:
+                selector.register(each, selectors.EVENT_READ, each)
+            while not self._over:
+                for key, _ in selector.select(timeout=1.0):
+                    link: socket.socket = key.data
+                    if link is self._woken:
+                        break
+                    said = _received(link)
+                    if said:
+                        self._told[link] += said
+                        continue
+                    selector.unregister(link)
+                    self._ended(self._links[link], self._told[link])
+                if os.getppid() != self._parent:
+                    self._parent = os.getppid()
+                    self._orphaned()
+
+    def _ended(self, rank: int, said: bytes) -> None:
+        """A rank has ended, with some last words."""
+        if self._over or self.lost is not None or (said == BYE and self.world.driver):
+            return
+        status = AGAIN
+        if said == BYE:
+            # What this rank is in the middle of, the driver has left.
+            status = 0
+        elif said:
+            failure = pickle.loads(said)
+            self.lost, status = failure.raised(), 0
+        else:
+            self.lost = RankLost(f"rank {rank} has ended without a word: it was killed, or its machine is gone")
+            # One of those who are left is enough.
+            if self.world.rank in (0, 1):
+                self.say(str(self.lost))
+        threading.Thread(target=self._end, args=(status,), name="cohort-end", daemon=True).start()
+
+    def _end(self, status: int) -> None:
+        """Whatever the main thread waits for, it does not come."""
+        time.sleep(GRACE if self.world.driver or not status else 0.0)
+        if not self._over:
+            os._exit(status)
+
+    def _orphaned(self) -> None:
+        """Who started this process is gone, and nobody would start it again: the run ends, saved."""
+        if self.world.driver:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _received(link: socket.socket) -> bytes:
+    try:
+        return link.recv(1 << 16)
+    except OSError:
+        return b""
+
+
+def _lasting(link: socket.socket) -> socket.socket:
+    """A connection that waits as long as both ends are there, and knows when the other machine is not."""
+    link.settimeout(None)
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", SILENCE), ("TCP_KEEPINTVL", SILENCE), ("TCP_KEEPCNT", ASKED)):
+        if hasattr(socket, name):
+            link.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return link
