@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cohort.devices import tensor_on, to_device
+from cohort.devices import tensor_on, to_device, to_host
 from cohort.types.soft import Mixer, SoftStep
 
 # Tokens that could be drawn in place of one: ascending token ids (int32) or, where that takes less room, the bits of the
@@ -235,11 +235,12 @@ def mixed(steps: Sequence[SoftStep], device: torch.device | str) -> tuple[Tensor
 def candidate_sets(keep: Tensor) -> list[Candidates]:
     """The sets of tokens that `keep` [B, V] bool holds, one a row."""
     vocabulary = keep.shape[1]
-    count = keep.sum(1)
+    (count,) = to_host(keep.sum(1))
     wide = count * 32 > vocabulary
-    bits = iter(np.packbits(keep[wide].cpu().numpy(), axis=1))
-    ids = keep[~wide].nonzero()[:, 1].to(torch.int32).cpu().numpy()
-    ends = iter(np.split(ids, count[~wide].cumsum(0).cpu().numpy()))
+    many, few = (keep[to_device(rows.nonzero()[:, 0], keep.device)] for rows in (wide, ~wide))
+    held, ids = (each.numpy() for each in to_host(many, few.nonzero()[:, 1].to(torch.int32)))
+    bits = iter(np.packbits(held, axis=1))
+    ends = iter(np.split(ids, count[~wide].cumsum(0).numpy()))
     return [next(bits) if full else next(ends) for full in wide.tolist()]
 
 

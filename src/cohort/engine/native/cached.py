@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from cohort.devices import tensor_on, to_device
 from cohort.engine.base import Completion, Sampling, context_of
 from cohort.engine.native.budget import blocks, rows_within
 from cohort.engine.native.drawing import Drawing
@@ -71,7 +72,7 @@ class CachedDecoder:
         requests = [request for _, request in wave]
         drawing = Drawing(self.policy, requests, self.sampling)
         cache, mask, logits = self._prefill(requests)
-        alive = torch.arange(len(requests), device=logits.device)
+        alive = torch.arange(len(requests))
         while True:
             chosen, ended = drawing.step(logits, alive)
             for row in alive[ended].tolist():
@@ -81,9 +82,9 @@ class CachedDecoder:
             if self.stop is not None and self.stop():
                 yield None
             if bool(ended.any()):
-                kept = (~ended).nonzero()[:, 0]
+                alive, kept = alive[~ended], to_device((~ended).nonzero()[:, 0], mask.device)
                 cache.batch_select_indices(kept)
-                alive, mask, chosen = alive[kept], mask[kept], chosen[kept]
+                mask, chosen = mask[kept], chosen[kept]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
             embed = self.policy.base.get_input_embeddings()
             read = drawing.inputs(alive, chosen, embed)
@@ -103,8 +104,8 @@ class CachedDecoder:
         width = max(len(c) for c in distinct)
         self.encoded += sum(map(len, distinct))
         device = self.policy.device
-        ids = torch.tensor([[0] * (width - len(c)) + list(c) for c in distinct], device=device)
-        mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in distinct], device=device)
+        ids = tensor_on([[0] * (width - len(c)) + list(c) for c in distinct], device)
+        mask = tensor_on([[0] * (width - len(c)) + [1] * len(c) for c in distinct], device)
         cache = DynamicCache(config=self.policy.base.config)
         keep = {"logits_to_keep": 1} if self.policy.keeps_logits else {}
         logits = self.policy.model(
@@ -115,6 +116,6 @@ class CachedDecoder:
             use_cache=True,
             **keep,
         ).logits[:, -1]
-        rows = torch.tensor(index, device=device)
+        rows = tensor_on(index, device)
         cache.batch_select_indices(rows)
         return cache, mask[rows], logits[rows]

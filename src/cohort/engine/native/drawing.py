@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from cohort.devices import to_device, to_host
 from cohort.engine.base import Completion, Sampling, context_of
 from cohort.engine.stopping import StopStrings
 from cohort.engine.truncation import allowed, draw
@@ -118,33 +119,37 @@ class SoftDrawing:
             return token, logp
         count = min(self.mixer.candidates, len(logits))
         best, ids = logits.topk(count)
-        uniforms = self.uniforms[len(self.steps), :count].to(logits).clamp(min=1e-12, max=1 - 1e-7)
-        scores = self.mixer.draw(best, uniforms)
+        uniforms = to_device(self.uniforms[len(self.steps), :count].to(logits.dtype), logits.device).clamp(
+            min=1e-12, max=1 - 1e-7
+        )
+        scores = self.mixer.draw(best, to_device(uniforms, logits.device))
         order = scores.argsort(descending=True, stable=True)
         best, ids, scores = best[order], ids[order], scores[order]
-        self.steps.append(SoftStep(ids.to(torch.int32).cpu().numpy(), scores.float().cpu().numpy()))
+        kept, weights = (each.numpy() for each in to_host(ids.to(torch.int32), scores.float()))
+        self.steps.append(SoftStep(kept, weights))
         end = self.mixer.end
-        self.tail = [*self.tail, int(ids[0])][-max(1, len(end)) :]
+        self.tail = [*self.tail, int(kept[0])][-max(1, len(end)) :]
         self.over = bool(end) and tuple(self.tail) == end
         return ids[0], self.mixer.logp(best, scores.float())
 
 
 class Drawing:
-    """The tokens drawn so far for the requests of a session."""
+    """The tokens drawn so far for the requests of a session; they are kept in the processor's memory, which each step waits
+    for once."""
 
     def __init__(self, policy: CausalLM, requests: Sequence[Request], sampling: Sampling) -> None:
-        self.device = device = policy.device
+        self.device = policy.device
         self.policy, self.sampling = policy, sampling
         self.requests: list[Request] = []
         self.rule = sampling.rule(policy.renderer.stop_ids)
-        self.stops = torch.tensor(sorted(self.rule.stop_ids), dtype=torch.int64, device=device)
-        self.uniforms = torch.empty(0, 0, dtype=torch.float64, device=device)
-        self.limits, self.before, self.which, self.count = torch.empty(4, 0, dtype=torch.int64, device=device)
+        self.stops = torch.tensor(sorted(self.rule.stop_ids), dtype=torch.int64)
+        self.uniforms = torch.empty(0, 0, dtype=torch.float64)
+        self.limits, self.before, self.which, self.count = torch.empty(4, 0, dtype=torch.int64)
         self.processors: list[Processor] = []
-        self.tokens = torch.empty(0, 0, dtype=torch.int64, device=device)
+        self.tokens = torch.empty(0, 0, dtype=torch.int64)
         dtype = torch.float64 if policy.dtype == torch.float64 else torch.float32
-        self.numbers = torch.empty(4, 0, 0, dtype=dtype, device=device)
-        self.finished = torch.empty(0, dtype=torch.bool, device=device)
+        self.numbers = torch.empty(4, 0, 0, dtype=dtype)
+        self.finished = torch.empty(0, dtype=torch.bool)
         self.candidates: list[list[Candidates]] = []
         # Of requests whose steps are soft.
         self.soft: list[SoftDrawing | None] = []
@@ -159,7 +164,7 @@ class Drawing:
         # One uniform number a token from the request's own stream: independent of what else is in the batch.
         streams = [np.random.Generator(np.random.Philox(request.seed)).random(most) for request in requests]
         # A request that is drawn already needs none beyond its own limit.
-        new = torch.from_numpy(np.stack(streams)).to(self.device) if streams else self.uniforms.new_empty(0, most)
+        new = torch.from_numpy(np.stack(streams)) if streams else self.uniforms.new_empty(0, most)
         self.uniforms = torch.cat([pad(self.uniforms, (0, wider)), new])
         self.tokens = pad(self.tokens, (0, wider, 0, more))
         self.numbers = pad(self.numbers, (0, wider, 0, more))
@@ -171,37 +176,40 @@ class Drawing:
             which.append(-1 if processor is None else self.processors.index(processor))
         limits, before = [r.max_new_tokens for r in requests], [len(r.prefix) for r in requests]
         for name, values in (("limits", limits), ("before", before), ("which", which)):
-            setattr(
-                self,
-                name,
-                torch.cat([getattr(self, name), torch.tensor(values, dtype=torch.int64, device=self.device)]),
-            )
+            setattr(self, name, torch.cat([getattr(self, name), torch.tensor(values, dtype=torch.int64)]))
         self.candidates += [[] for _ in requests]
         self.soft += [SoftDrawing(request, most) if request.mixer is not None else None for request in requests]
         if self.strings is not None:
             self.strings.add_requests(more)
 
     def step(self, logits: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw the next token of the requests [B] `owner` from logits [B, V]: (tokens [B], [B] bool: that was the last)."""
+        """Draw the next token of the requests [B] `owner` from logits [B, V].
+
+        Returns:
+            tokens [B] where the logits are; [B] bool, in the processor's memory as `owner` is: that was the last.
+        """
         count = self.count[owner]
         column = self.before[owner] + count
+        uniforms, place = (to_device(each, self.device) for each in (self.uniforms[owner, count], column))
         factors = functools.partial(self._factors, owner) if self.processors else None
-        drawn = pick(logits, self.uniforms[owner, count], self.sampling, rule=self.rule, column=column, factors=factors)
+        drawn = pick(logits, uniforms, self.sampling, rule=self.rule, column=place, factors=factors)
         if any(self.soft):
-            drawn = self._soften(drawn, logits, column, owner)
-        self.tokens[owner, count] = drawn.token
-        self.numbers[:, owner, count] = torch.stack([drawn.logp, drawn.sampled_logp, drawn.entropy, drawn.policy_logp])
+            drawn = self._soften(drawn, logits, place, owner)
+        numbers = torch.stack([drawn.logp, drawn.sampled_logp, drawn.entropy, drawn.policy_logp])
+        token, numbers = to_host(drawn.token, numbers)
+        self.tokens[owner, count] = token
+        self.numbers[:, owner, count] = numbers
         self.count[owner] = count + 1
         # What is not a number ends at once (see `completion`): nothing that could follow would be of use.
-        stopped = torch.isin(drawn.token, self.stops) | drawn.logp.isnan()
+        stopped = torch.isin(token, self.stops) | numbers[0].isnan()
         places = owner.tolist() if drawn.candidates is not None or self.strings is not None else []
         if drawn.candidates is not None:
             for place, candidates in zip(places, candidate_sets(drawn.candidates), strict=True):
                 self.candidates[place].append(candidates)
         if self.strings is not None:
             late = (column >= self.sampling.min_new_tokens).tolist()
-            ends = [self.strings.add(*each) for each in zip(places, drawn.token.tolist(), late, strict=True)]
-            stopped = stopped | torch.tensor(ends, device=stopped.device)
+            ends = [self.strings.add(*each) for each in zip(places, token.tolist(), late, strict=True)]
+            stopped = stopped | torch.tensor(ends)
         self.finished[owner] = stopped
         return drawn.token, stopped | (count + 1 >= self.limits[owner])
 
@@ -232,9 +240,9 @@ class Drawing:
 
     def _factors(self, owner: Tensor, entropy: Tensor) -> Tensor:
         """[B] what the processors of the requests [B] `owner` multiply the temperature by; NaN where there is none."""
-        out = torch.full_like(entropy, torch.nan)
+        out, which = torch.full_like(entropy, torch.nan), to_device(self.which[owner], entropy.device)
         for i, processor in enumerate(self.processors):
-            out = torch.where(self.which[owner] == i, processor.factor(entropy), out)
+            out = torch.where(which == i, processor.factor(entropy), out)
         return out
 
     def completion(self, place: int) -> Completion:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from cohort.devices import to_device
+
 
 class Grid(NamedTuple):
     """B rows of M contexts, g of the context that has most.
@@ -28,18 +30,19 @@ class Grid(NamedTuple):
     by_row: Tensor
 
     @classmethod
-    def of(cls, home: Tensor, contexts: int, heads: int) -> Grid:
-        """Of the context [B] of each row, and K, the number of key heads."""
+    def of(cls, home: Tensor, contexts: int, heads: int, device: torch.device | str = "cpu") -> Grid:
+        """On a device, of the context [B] of each row (in the processor's memory), and K, the number of key heads."""
         order = torch.argsort(home, stable=True)
         size = torch.bincount(home, minlength=contexts)
         starts = pad(size.cumsum(0), (1, 0))
         widest = int(size.max())
-        column = torch.arange(widest, device=home.device)
+        column = torch.arange(widest)
         rows = order[(starts[:-1, None] + column).clamp(max=len(order) - 1)]
         rows = torch.where(column < size[:, None], rows, torch.zeros_like(rows))
         place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=home.device)
-        head = torch.arange(heads, device=home.device)
+        place[order] = torch.arange(len(order))
+        head = torch.arange(heads)
         by_context = rows[:, None] * heads + head[:, None]
         by_row = (home[:, None] * heads + head) * widest + (place - starts[home])[:, None]
-        return cls(rows, order, place, starts.int(), by_context.flatten(), by_row.flatten())
+        found = (rows, order, place, starts.int(), by_context.flatten(), by_row.flatten())
+        return cls(*(to_device(each, device) for each in found))

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
+from cohort.devices import to_device
 from cohort.engine.native.keys import Held, Layers, plan
 from cohort.engine.native.reading import LINE, NOTHING, Caches, Reader, Reading, Shared
 
@@ -20,7 +21,8 @@ class Prefixes:
 
     Attributes:
         contexts: their token ids.
-        stacked: by layer keys and values [M, K, P, D] of all contexts, right padded; lengths: [M] their tokens.
+        stacked: by layer keys and values [M, K, P, D] of all contexts, right padded; lengths: [M] their tokens; sizes: the
+            same in the processor's memory.
         following: of each context the logits [V] of the token that follows it.
         read: tokens that have been read, those of whole contexts that were known before not counted.
     """
@@ -29,7 +31,8 @@ class Prefixes:
         self.reader, self.device, self.tokens_first = reader, device, tokens_first
         self.contexts: list[tuple[int, ...]] = []
         self.stacked: list[tuple[Tensor, Tensor]] = []
-        self.lengths = torch.empty(0, dtype=torch.int64, device=device)
+        self.sizes = torch.empty(0, dtype=torch.int64)
+        self.lengths = to_device(self.sizes, device)
         self.following: dict[tuple[int, ...], Tensor] = {}
         self.read = 0
         # Of each context, by layer its keys and values [K, P, D].
@@ -45,7 +48,7 @@ class Prefixes:
     @property
     def shared(self) -> Shared:
         """The contexts as what sequences of their own follow."""
-        return Shared(self.lengths.tolist(), self.stacked)
+        return Shared(self.sizes.tolist(), self.stacked)
 
     def keep(self, needed: Collection[tuple[int, ...]]) -> dict[int, int]:
         """Drop the contexts that are not needed. Old place -> new place of those that stay, or {} if all do."""
@@ -87,7 +90,8 @@ class Prefixes:
         """Put the contexts side by side."""
         self._stale = False
         lengths = [len(context) for context in self.contexts]
-        self.lengths = torch.tensor(lengths, dtype=torch.int64, device=self.device)
+        self.sizes = torch.tensor(lengths, dtype=torch.int64)
+        self.lengths = to_device(self.sizes, self.device)
         self.stacked = []
         for layers in zip(*self._layers, strict=True):
             whole = self.blank(layers[0][0], len(lengths), max(lengths))
@@ -103,7 +107,7 @@ class Prefixes:
 
     def empty(self) -> None:
         """Have all contexts hold no token: each row holds its own from now on, and no further context comes."""
-        self.lengths = torch.zeros_like(self.lengths)
+        self.sizes, self.lengths = torch.zeros_like(self.sizes), torch.zeros_like(self.lengths)
         self._layers = []
         self.stacked = [(keys[:, :, :0].clone(), values[:, :, :0].clone()) for keys, values in self.stacked]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
+from cohort.devices import tensor_on, to_device
 from cohort.policies.attention import causal
 
 NAME = "cohort_read"
@@ -96,12 +97,11 @@ class ModelReader:
 
     def _pass(self, readings: Sequence[Reading], own: Caches, shared: Shared) -> Tensor:
         fresh = [each.tokens[each.known :] for each in readings]
-        ids = torch.tensor([token for tokens in fresh for token in tokens], device=self.device)
-        ends = torch.tensor([len(tokens) for tokens in fresh], device=self.device).cumsum(0) - 1
+        ids = tensor_on([token for tokens in fresh for token in tokens], self.device)
+        ends = to_device(torch.tensor([len(tokens) for tokens in fresh]).cumsum(0) - 1, self.device)
         begins = [shared.lengths[each.home] + each.known for each in readings]
-        positions = torch.cat(
-            [torch.arange(at, at + len(tokens)) for at, tokens in zip(begins, fresh, strict=True)]
-        ).to(self.device)
+        places = [torch.arange(at, at + len(tokens)) for at, tokens in zip(begins, fresh, strict=True)]
+        positions = to_device(torch.cat(places), self.device)
         before = self.base.config._attn_implementation
         token = _pass.set((self, readings, own, shared))
         self.base.set_attn_implementation(NAME)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from cohort.devices import to_device
 from cohort.engine.base import Completion, Sampling
 from cohort.engine.native.attending import decoding
 from cohort.engine.native.budget import blocks, rows_within
@@ -74,9 +75,11 @@ class SharedDecoder:
         self.behind: list[tuple[int, ...]] = []
         self.waiting: list[int] = []
         self.rows, self.room, self.most_own, self.most_tokens = 0, 0.0, 0, 0
-        # Of each row: its request, the tokens drawn so far, its context's place among the stored ones, the last token.
-        self.owner, self.count, self.home, self.last = (
-            torch.empty(0, dtype=torch.int64, device=self.device) for _ in range(4)
+        # Of each row, in the processor's memory: its request, the tokens drawn so far, and its context's place among the stored
+        # ones. Steps read the last two where the model is, and the last token.
+        self.owner, self.counts, self.homes = (torch.empty(0, dtype=torch.int64) for _ in range(3))
+        self.count, self.home, self.last = (
+            to_device(each, self.device) for each in (self.counts, self.homes, self.owner)
         )
         # Whether rows have come or gone since the last step, and how they lie, where a step asks for that.
         self.moved = True
@@ -85,8 +88,8 @@ class SharedDecoder:
         self.own: list[tuple[Tensor, Tensor]] = []
         # Own tokens that a step reads of every row (as many as one has drawn, or has room for); whether all have as many.
         self.longest, self.level = 0, True
-        self.everyone = self.owner
-        # Rows that have not ended; None if that is all.
+        self.everyone = self.last
+        # Rows that have not ended, in the processor's memory; None if that is all.
         self.live: Tensor | None = None
         self.graphs = graphs
         self.flash = flash if flash is not None and flash.works else None
@@ -190,16 +193,15 @@ class SharedDecoder:
         self.kept.fit(self.slots, self.room, needed)
         place = self.prefixes.keep(needed | self.kept.contexts)
         if place:
-            self.home = torch.tensor([place[i] for i in self.home.tolist()], dtype=torch.int64, device=self.device)
+            self.homes = torch.tensor([place[i] for i in self.homes.tolist()], dtype=torch.int64)
         self.prefixes.add(list(fresh), self.kept.held(self.prefixes))
-        home = torch.tensor([self.prefixes.contexts.index(self.contexts[i]) for i in chosen], device=self.device)
         before = len(self.owner)
-        owner = torch.tensor(chosen, device=self.device)
-        self.owner = torch.cat([self.owner, owner])
-        self.count = torch.cat([self.count, torch.tensor([len(self.behind[i]) for i in chosen], device=self.device)])
-        self.last = torch.cat([self.last, torch.zeros_like(owner)])
-        self.home = torch.cat([self.home, home])
-        self.moved = True
+        self.owner = torch.cat([self.owner, torch.tensor(chosen)])
+        self.counts = torch.cat([self.counts, torch.tensor([len(self.behind[i]) for i in chosen])])
+        home = [self.prefixes.contexts.index(self.contexts[i]) for i in chosen]
+        self.homes = torch.cat([self.homes, torch.tensor(home)])
+        self.last = torch.cat([self.last, self.last.new_zeros(len(chosen))])
+        self._moved()
         logits = [self.prefixes.following[self.contexts[i]] for i in chosen]
         rows = [self._row(before + at) for at, i in enumerate(chosen) if self.behind[i]]
         if rows:
@@ -210,19 +212,27 @@ class SharedDecoder:
 
     def _row(self, row: int) -> Row:
         """A row with what stands behind its context already."""
-        place, count = int(self.owner[row]), int(self.count[row]) - len(self.behind[int(self.owner[row])])
+        place, count = int(self.owner[row]), int(self.counts[row]) - len(self.behind[int(self.owner[row])])
         drawn = self.drawing.tokens[place, : max(0, count - 1)].tolist()
-        return Row(self.contexts[place], (*self.behind[place], *drawn), row, int(self.home[row]))
+        return Row(self.contexts[place], (*self.behind[place], *drawn), row, int(self.homes[row]))
+
+    def _moved(self) -> None:
+        """Rows have come or gone."""
+        self.moved = True
+        self.count, self.home = to_device(self.counts, self.device), to_device(self.homes, self.device)
 
     def _take(self, logits: Tensor, start: int = 0) -> list[tuple[int, Completion]]:
         """Draw the next token of the rows from `start` on, and let go of those that end."""
         rows: slice | Tensor = slice(start, None)
+        there = rows
         if self.live is not None:
-            rows, logits = self.live, logits[self.live]
+            rows, there = self.live, to_device(self.live, self.device)
+            logits = logits[there]
         owner = self.owner[rows]
         token, ended = self.drawing.step(logits, owner)
-        self.count[rows] += 1
-        self.last[rows] = token
+        self.counts[rows] += 1
+        self.count.copy_(self.counts, non_blocking=True)  # on a CPU they are one
+        self.last[there] = token
         if not bool(ended.any()):
             return []
         finished = owner[ended].tolist()
@@ -231,7 +241,7 @@ class SharedDecoder:
         if self.graphs is None or self.moved:
             self._leave(ended.nonzero()[:, 0] + start)
         else:
-            self.live = (self.everyone if self.live is None else self.live)[~ended]
+            self.live = (torch.arange(len(self.owner)) if self.live is None else self.live)[~ended]
             if 2 * len(self.live) <= len(self.owner):
                 self._sweep()
         return [(place, self.drawing.completion(place)) for place in finished]
@@ -246,7 +256,7 @@ class SharedDecoder:
     def _sweep(self) -> None:
         """Free the rows that ended and stayed."""
         if self.live is not None:
-            gone = torch.ones(len(self.owner), dtype=torch.bool, device=self.device)
+            gone = torch.ones(len(self.owner), dtype=torch.bool)
             gone[self.live] = False
             self.live = None
             self._leave(gone.nonzero()[:, 0])
@@ -254,25 +264,27 @@ class SharedDecoder:
     def _leave(self, gone: Tensor) -> None:
         """Free rows: the last rows move to their places."""
         size = len(self.owner) - len(gone)
-        staying = torch.ones(len(self.owner), dtype=torch.bool, device=self.device)
+        staying = torch.ones(len(self.owner), dtype=torch.bool)
         staying[gone] = False
         target = gone[gone < size]
         source = staying[size:].nonzero()[:, 0] + size
-        for name in ("owner", "count", "home", "last"):
+        for name in ("owner", "counts", "homes"):
             field = getattr(self, name)
             field[target] = field[source]
             setattr(self, name, field[:size])
+        self.last[to_device(target, self.device)] = self.last[to_device(source, self.device)]
+        self.last = self.last[:size]
         if self.own:
             # Rows that have just come in may have no room yet: they have nothing to take along.
             held = source < self.own[0][0].shape[0]
-            target, source = target[held], source[held]
+            target, source = (to_device(each[held], self.device) for each in (target, source))
         for keys, values in self.own:
             keys[target], values[target] = keys[source], values[source]
-        self.moved = True
+        self._moved()
 
     def _used(self) -> set[tuple[int, ...]]:
         """Contexts of the rows that are being decoded."""
-        return {self.prefixes.contexts[i] for i in set(self.home.tolist())}
+        return {self.prefixes.contexts[i] for i in set(self.homes.tolist())}
 
     # a step --------------------------------------------------------------------------------------------------------
 
@@ -301,8 +313,8 @@ class SharedDecoder:
 
     def _grow(self) -> None:
         """Room for one more token of every row."""
-        self.longest = int(self.count.max())
-        self.level = self.graphs is None and not self.fused and bool((self.count == self.longest).all())
+        self.longest = int(self.counts.max())
+        self.level = self.graphs is None and not self.fused and bool((self.counts == self.longest).all())
         needed = self.longest + LINE - 1 if self.fused else self.longest
         had, capacity = (self.own[0][0].shape[0], self.own[0][0].shape[2]) if self.own else (0, 0)
         rows = had if had and had >= len(self.owner) else max(self.rows, len(self.owner))
@@ -325,23 +337,25 @@ class SharedDecoder:
         self.everyone = torch.arange(len(self.owner), device=self.device)
         if self.fused:
             return
-        copies = int(self.prefixes.lengths[self.home].sum())
+        copies = int(self.prefixes.sizes[self.homes].sum())
         if self.graphs is None and not (self.waiting or self.open) and 0 < copies <= min(FEW_TOKENS, self.room):
             self._part()
-        self.grid = Grid.of(self.home, len(self.prefixes.contexts), self.prefixes.stacked[0][0].shape[1])
+        heads = self.prefixes.stacked[0][0].shape[1]
+        self.grid = Grid.of(self.homes, len(self.prefixes.contexts), heads, self.device)
 
     def _part(self) -> None:
         """Have each row hold its context itself, as the first of its own tokens; contexts are empty from then on."""
         self._grow()
-        lengths = self.prefixes.lengths[self.home].tolist()
+        lengths = self.prefixes.sizes[self.homes].tolist()
         capacity = blocks(max(lengths) + self.longest)
         for layer, pairs in enumerate(zip(self.prefixes.stacked, self.own, strict=True)):
             self.own[layer] = self.prefixes.blank(pairs[0][0][0], len(lengths), capacity)
             for rows, stored, own in zip(self.own[layer], *pairs, strict=True):
-                for row, (home, length) in enumerate(zip(self.home.tolist(), lengths, strict=True)):
+                for row, (home, length) in enumerate(zip(self.homes.tolist(), lengths, strict=True)):
                     rows[row, :, :length] = stored[home, :, :length]
                     rows[row, :, length : length + self.longest] = own[row, :, : self.longest]
-        self.count = self.count + self.prefixes.lengths[self.home]
+        self.counts = self.counts + self.prefixes.sizes[self.homes]
+        self.count = to_device(self.counts, self.device)
         self.prefixes.empty()
 
     def attend(
@@ -417,7 +431,7 @@ class SharedDecoder:
         length, most = int(self.prefixes.stacked[0][0].shape[2]), self.longest
         lengths = self.prefixes.lengths[self.home][:, None]
         narrow = self._narrow(window)
-        if self.level and not narrow and bool((self.prefixes.lengths == length).all()):
+        if self.level and not narrow and bool((self.prefixes.sizes == length).all()):
             return None
         far = torch.arange(length, device=self.device)[None]
         near = torch.arange(most, device=self.device)[None]
