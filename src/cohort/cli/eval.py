@@ -120,7 +120,9 @@ def eval_(
         values = dict(layer.values)
         if values.get("eval_data"):
             values["data"], limit = values["eval_data"], limit or values.get("eval_size")
-        kept = {k: v for k, v in values.items() if k not in OF_TRAINING and not k.startswith(("engine", "worker"))}
+        kept = {
+            k: v for k, v in values.items() if k not in OF_TRAINING and not k.startswith(("engine", "worker", "ray_"))
+        }
         stored = [type(layer)(kept, layer.written)]
     made = make_config(*stored, given, named)
     if made.dataset.data is None and model not in EMBEDDED and not answers(made):

@@ -54,7 +54,7 @@ def _evaluation_config(folder: Path, config: TrainConfig, data: Any) -> TrainCon
     values = {
         key: value
         for key, value in config.given().items()
-        if key not in left_out and not key.startswith(("engine", "worker", "checkpoint."))
+        if key not in left_out and not key.startswith(("engine", "worker", "ray_", "checkpoint."))
     }
     if data is not config.evaluation.eval_data:
         row = load_rows(data, seed=0)[0]

@@ -137,8 +137,11 @@ def agent_models(config: TrainConfig) -> dict[str, str]:
         out[agent] = model
     if out and not answers(config):
         raise UsageError("agent_models gives agents of an environment their own models: name one with --environment")
-    if out and config.inference.engine != "native":
-        raise UsageError("agent_models needs the embedded engine: vLLM serves one model (--engine native)")
+    if out and (config.inference.engine != "native" or config.inference.workers > 1):
+        raise UsageError(
+            "agent_models needs the embedded engine in this process: elsewhere one model is drawn with "
+            "(--engine native, without --workers)"
+        )
     return out
 
 
@@ -306,9 +309,9 @@ def prepare(
     check_teacher(method, config)
     check_options(config)
     agent_models(config)
-    if given is not None and config.inference.engine != "native":
+    if given is not None and (config.inference.engine == "vllm" or config.inference.worker_engine == "vllm"):
         raise UsageError(
-            f"--engine {config.inference.engine} loads the model itself: give --model a folder, not an object"
+            f"engine={config.inference.engine} loads the model itself, as vLLM does: give --model a folder, not an object"
         )
     if config.dataset.data is None and config.dataset.pairs is None and not answers(config):
         raise UsageError("no data was given: --data takes a file, a hub id or reasoning_gym:TASK?...")

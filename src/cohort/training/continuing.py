@@ -40,7 +40,7 @@ RESUMABLE = frozenset(
         "environment_processes",
     }
     | {"engine_url", "engine_folder", "engine_weights", "engine_memory", "engine_timeout", "engine_wait"}
-    | {"workers"}
+    | {"workers", "ray_address"}
 )
 # Keys without which what a checkpoint holds fits no longer.
 FIXED = frozenset({"method", "model", "lora", "device", "dtype"})

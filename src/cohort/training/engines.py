@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cohort.engine.agents import AgentEngines
-from cohort.engine.base import Engine, Sampling
+from cohort.engine.base import Copying, Engine, Sampling
 from cohort.engine.native.engine import NativeEngine
 from cohort.engine.pool.blueprint import Blueprint
 from cohort.engine.pool.connection import process
@@ -17,12 +17,18 @@ from cohort.engine.pool.here import copying, here
 from cohort.engine.pool.link import Link
 from cohort.engine.pool.messages import check_sendable
 from cohort.engine.pool.pool import EnginePool
-from cohort.engine.pool.weights import Copies, Files, Shelf
+from cohort.engine.pool.weights import Copies, Elsewhere, Files, Shelf
 from cohort.errors import UsageError
 from cohort.methods import Method
 from cohort.policies.agents import AgentPolicies
 from cohort.policies.causal_lm import CausalLM
 from cohort.training.config import TrainConfig
+from cohort.types import Request
+
+if TYPE_CHECKING:
+    from cohort.engine.vllm.engine import VLLMEngine
+    from cohort.engine.vllm.local import Local
+    from cohort.engine.vllm.server import Server
 
 HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -42,39 +48,48 @@ def make_engine(
         apart: it draws with weights of its own, so that the policy may change while it does.
 
     Raises:
-        UsageError: vLLM is not installed, no server answers, or it cannot do what the run needs.
+        UsageError: vLLM or Ray is not installed, no server answers, a worker cannot be started, or one of them cannot do what
+            the run needs.
     """
     asked = config.inference
     if isinstance(policy, AgentPolicies):
         members = {agent: each for agent, each in policy.members.items() if isinstance(each, CausalLM)}
-        return AgentEngines({agent: make_engine(config, each, sampling, log) for agent, each in members.items()})
+        made = {agent: make_engine(config, each, sampling, log, apart=apart) for agent, each in members.items()}
+        return AgentEngines(made)
+    if asked.engine == "vllm" or asked.worker_engine == "vllm" or asked.engine_url:
+        from cohort.engine.vllm.params import check_sampling
+
+        check_sampling(sampling)
+    if asked.engine == "ray":
+        return ray_pool(config, policy, sampling, log)
     if asked.engine == "native":
         if asked.workers > 1 or apart:
             return native_pool(config, policy, log)
         return NativeEngine(policy, slots=asked.slots, cache_mb=asked.cache_mb)
-    from cohort.engine.vllm.engine import Backend, Route, VLLMEngine, check_sampling
-    from cohort.engine.vllm.local import Local
+    if apart or len(asked.engine_url) > 1:
+        return vllm_pool(config, policy, sampling, log, apart=apart)
+    return vllm_engine(config, policy, sampling, log)
+
+
+def vllm_engine(config: TrainConfig, policy: CausalLM, sampling: Sampling, log: Callable[[str], None]) -> VLLMEngine:
+    """vLLM in this process, or a server of it, that is sent the policy's weights as they are.
+
+    Raises:
+        UsageError: as `make_engine`.
+    """
+    from cohort.engine.vllm.engine import Route, VLLMEngine
     from cohort.engine.vllm.server import Server
     from cohort.engine.vllm.weights import Folder, Memory
 
-    check_sampling(sampling)
+    asked = config.inference
     cuda = policy.device.type == "cuda"
     backend: Local | Server
-    if asked.engine_url is None:
+    if not asked.engine_url:
         shared = not policy.is_adapter and (asked.engine_weights == "memory" or (asked.engine_weights is None and cuda))
-        backend = Local(
-            policy,
-            memory=asked.engine_memory,
-            slots=asked.slots,
-            masked=sampling.truncated,
-            shared=shared,
-            rank=config.policy.lora,
-            seed=config.seed,
-            trust_remote_code=config.policy.trust_remote_code,
-        )
+        backend = local_vllm(config, policy, sampling, shared=shared)
     else:
         backend = Server(
-            asked.engine_url,
+            asked.engine_url[0],
             concurrency=asked.slots,
             timeout=asked.engine_timeout,
             wait=asked.engine_wait,
@@ -84,19 +99,45 @@ def make_engine(
         shared = not policy.is_adapter and (
             asked.engine_weights == "memory" or (asked.engine_weights is None and cuda and backend.transfer() == "nccl")
         )
-        if not shared and asked.engine_folder is None and backend.host not in HERE:
-            raise UsageError(
-                f"{backend.place} may run on another machine: name a folder that both see with engine_folder, through "
-                "which weights can pass"
-            )
+        if not shared:
+            check_folder(config, backend)
         backend.check(policy.name, adapters=policy.is_adapter, folder=not (policy.is_adapter or shared))
-    made: Backend = backend
-    route: Route = (
-        Memory(policy, backend)
-        if shared
-        else Folder(policy, made, Path(asked.engine_folder) if asked.engine_folder else None)
+    route: Route = Memory(policy, backend) if shared else Folder(policy, backend, folder_of(config))
+    return VLLMEngine(policy, backend, route)
+
+
+def local_vllm(config: TrainConfig, policy: CausalLM, sampling: Sampling, *, shared: bool) -> Local:
+    """vLLM in this process; `shared`: weights will come through CUDA IPC."""
+    from cohort.engine.vllm.local import Local
+
+    return Local(
+        policy,
+        memory=config.inference.engine_memory,
+        slots=config.inference.slots,
+        masked=sampling.truncated,
+        shared=shared,
+        rank=config.policy.lora,
+        seed=config.seed,
+        trust_remote_code=config.policy.trust_remote_code,
     )
-    return VLLMEngine(policy, made, route)
+
+
+def check_folder(config: TrainConfig, server: Server) -> None:
+    """A server sees the folder through which weights pass.
+
+    Raises:
+        UsageError: it may not.
+    """
+    if config.inference.engine_folder is None and server.host not in HERE:
+        raise UsageError(
+            f"{server.place} may run on another machine: name a folder that both see with engine_folder, through which "
+            "weights can pass"
+        )
+
+
+def folder_of(config: TrainConfig) -> Path | None:
+    """Where weights pass, if that is said."""
+    return Path(config.inference.engine_folder) if config.inference.engine_folder else None
 
 
 def native_pool(config: TrainConfig, policy: CausalLM, log: Callable[[str], None]) -> EnginePool:
@@ -109,10 +150,116 @@ def native_pool(config: TrainConfig, policy: CausalLM, log: Callable[[str], None
     if asked.workers == 1:
         make = copying(policy, slots=asked.slots, cache_mb=asked.cache_mb)
         return started(config, policy, [(here("sampler", make), Copies())], log)
-    blueprint = blueprint_of(config, policy)
+    blueprint = blueprint_of(config, policy, threads=max(1, torch.get_num_threads() // asked.workers))
     shelf = Files()
-    members = [(process(f"worker-{i}", blueprint), shelf) for i in range(asked.workers)]
-    return started(config, policy, members, log)
+    return started(config, policy, [(process(f"worker-{i}", blueprint), shelf) for i in range(asked.workers)], log)
+
+
+def vllm_pool(
+    config: TrainConfig, policy: CausalLM, sampling: Sampling, log: Callable[[str], None], *, apart: bool
+) -> EnginePool:
+    """vLLM's servers, or vLLM in this process, with weights as they were published.
+
+    Args:
+        apart: the policy may change while something is drawn.
+
+    Raises:
+        UsageError: as `make_engine`.
+    """
+    from cohort.engine.pool.servers import Copy, local
+    from cohort.engine.vllm.params import check_request
+    from cohort.engine.vllm.weights import Checkpoints
+
+    if apart and config.inference.engine_weights == "memory":
+        raise UsageError(
+            "engine_weights=memory sends the weights as they are, which may be in the middle of an update when they are drawn "
+            "with ahead: use engine_weights=folder"
+        )
+    if config.inference.engine_url:
+        members, copies = server_members(config, policy, sampling, apart=apart)
+    else:
+        copy = Copy(policy)
+        link = local("vllm", copy, lambda: local_vllm(config, policy, sampling, shared=False))
+        members, copies = [(link, Checkpoints())], [copy]
+    check = lambda request, sampling: check_request(request)  # noqa: E731
+    return started(config, policy, members, log, exact=False, check=check, copies=copies)
+
+
+def server_members(
+    config: TrainConfig, policy: CausalLM, sampling: Sampling, *, apart: bool = False
+) -> tuple[list[tuple[Link, Shelf]], list[Copying]]:
+    """A member for each server that is named, and their copies of the weights."""
+    from cohort.engine.pool.servers import Asked, Copy, server
+    from cohort.engine.vllm.server import Server
+    from cohort.engine.vllm.weights import Checkpoints
+
+    asked = config.inference
+    how = {"memory": True, "folder": False}.get(asked.engine_weights or "")
+    memory = False if apart or (how is None and policy.device.type != "cuda") else how
+    shelf = Checkpoints(folder_of(config)) if memory is not True else Elsewhere()
+    members: list[tuple[Link, Shelf]] = []
+    copies: list[Copying] = []
+    for url in asked.engine_url:
+        if memory is not True:
+            check_folder(config, Server(url))
+        copy = Copy(policy)
+        members.append(
+            (
+                server(
+                    f"server-{len(members)}",
+                    copy,
+                    Asked(url, asked.slots, asked.engine_timeout, sampling.truncated, memory),
+                ),
+                shelf,
+            )
+        )
+        copies.append(copy)
+    return members, copies
+
+
+def ray_pool(config: TrainConfig, policy: CausalLM, sampling: Sampling, log: Callable[[str], None]) -> EnginePool:
+    """Engines in Ray's actors, and the vLLM servers that are named beside.
+
+    Raises:
+        UsageError: as `make_engine`.
+    """
+    from cohort.engine.pool.ray import Cluster, Store, actor
+    from cohort.engine.vllm.params import check_request
+
+    asked, workers = config.inference, config.inference.workers
+    drawn_by_vllm = asked.worker_engine == "vllm"
+    cluster = Cluster(asked.ray_address, workers=workers)
+    try:
+        # A GPU each, or the shares that there are.
+        gpus = min(1.0, cluster.has("GPU") / workers)
+        vllm = {"memory": asked.engine_memory, "masked": sampling.truncated, "seed": config.seed}
+        blueprint = blueprint_of(
+            config,
+            policy,
+            # vLLM has the GPU; the policy beside it only holds the weights.
+            device="cuda" if gpus and not drawn_by_vllm else "cpu",
+            threads=max(1, torch.get_num_threads() // (1 if asked.ray_address else workers)),
+            vllm=vllm if drawn_by_vllm else None,
+        )
+        store = Store(cluster)
+        members: list[tuple[Link, Shelf]] = [
+            (actor(f"ray-{i}", cluster, blueprint, gpus=gpus), store) for i in range(workers)
+        ]
+        servers, copies = server_members(config, policy, sampling) if asked.engine_url else ([], [])
+        native = not (drawn_by_vllm or servers)
+
+        def check(request: Request, sampling: Sampling) -> None:
+            if native:
+                check_sendable(request)
+            else:
+                check_request(request)
+
+        # Of a cluster that grows, some may come later.
+        how = {"exact": native, "check": check, "copies": copies, "after": cluster.close}
+        return started(config, policy, members + servers, log, least=1 if asked.ray_address else None, **how)
+    except BaseException:
+        cluster.close()
+        raise
 
 
 def blueprint_of(config: TrainConfig, policy: CausalLM, **how: Any) -> Blueprint:
@@ -128,14 +275,20 @@ def blueprint_of(config: TrainConfig, policy: CausalLM, **how: Any) -> Blueprint
         },
         slots=config.inference.slots,
         cache_mb=config.inference.cache_mb,
-        **{"device": str(policy.device), "threads": torch.get_num_threads(), **how},
+        **{"device": str(policy.device), **how},
     )
 
 
 def started(
-    config: TrainConfig, policy: CausalLM, members: Sequence[tuple[Link, Shelf]], log: Callable[[str], None], **how: Any
+    config: TrainConfig,
+    policy: CausalLM,
+    members: Sequence[tuple[Link, Shelf]],
+    log: Callable[[str], None],
+    *,
+    least: int | None = None,
+    **how: Any,
 ) -> EnginePool:
-    """A pool all of whose members are there."""
+    """A pool of which so many members are there; None: all."""
     asked = config.inference
     pool = EnginePool(
         policy,
@@ -147,7 +300,7 @@ def started(
         **{"check": lambda request, sampling: check_sendable(request), **how},
     )
     try:
-        pool.start()
+        pool.start(least)
     except BaseException:
         pool.close()
         raise
@@ -161,11 +314,18 @@ def check_engine(config: TrainConfig, method: Method) -> None:
         UsageError: they do not, or it cannot.
     """
     asked = config.inference
-    if asked.engine == "native":
-        if asked.engine_url is not None:
-            raise UsageError("--engine-url names a vLLM server: say --engine vllm too")
-        return
-    if method.stage("sampling").declared.processes:
+    if asked.engine == "native" and asked.engine_url:
+        raise UsageError("--engine-url names a vLLM server: say --engine vllm too")
+    if asked.engine != "ray" and (asked.worker_engine != "native" or asked.ray_address is not None):
+        key = "worker_engine" if asked.worker_engine != "native" else "ray_address"
+        raise UsageError(f"{key} is of workers that Ray places: say --engine ray too")
+    if asked.engine == "vllm" and asked.workers > 1:
+        raise UsageError(
+            "--workers counts engines that cohort starts: name each vLLM server with --engine-url, or say --engine ray "
+            "--worker-engine vllm"
+        )
+    by_vllm = asked.engine == "vllm" or asked.worker_engine == "vllm" or bool(asked.engine_url)
+    if by_vllm and method.stage("sampling").declared.processes:
         raise UsageError(
             f"'{method.name}' draws every token at a temperature of its own, or as a mixture, which vLLM cannot: "
             "use --engine native"

@@ -47,6 +47,11 @@ def one_or_many(value: Any) -> Any:
     return [value] if alone else value
 
 
+def urls(value: Any) -> Any:
+    """Addresses, as a list; an older run's may be one text, or none at all."""
+    return [] if value is None else one_or_many(value)
+
+
 def of_rewards(value: list[Any]) -> list[Any]:
     """Each is a reward."""
     for each in value:
@@ -298,14 +303,20 @@ class SharingConfig(Section):
 class InferenceConfig(Section):
     """The engine that draws them."""
 
-    engine: Annotated[Literal["native", "vllm"], Option(MACHINE)] = Field(
-        "native", description="what draws: the embedded engine, or vLLM"
-    )
-    engine_url: Annotated[Name | None, Option(MACHINE, "URL")] = Field(
-        None, description="address of a vLLM server; without it, vLLM runs in this process"
+    engine: Annotated[Literal["native", "vllm", "ray"], Option(MACHINE)] = Field(
+        "native", description="what draws: the embedded engine, vLLM, or workers that Ray places"
     )
     workers: Annotated[Count, Option(MACHINE)] = Field(
-        1, ge=1, le=4096, description="engines that draw; of the embedded one, several run in processes of their own"
+        1, ge=1, le=4096, description="engines that draw: Ray's actors, or processes with the embedded engine"
+    )
+    worker_engine: Annotated[Literal["native", "vllm"], Option(MACHINE)] = Field(
+        "native", description="what draws in Ray's actors"
+    )
+    ray_address: Annotated[Name | None, Option(MACHINE, "ADDRESS")] = Field(
+        None, description="Ray cluster to join (auto: the one of this machine); without it, one is started here"
+    )
+    engine_url: Annotated[list[Name], BeforeValidator(urls), Option(MACHINE, "URL")] = Field(
+        default_factory=list, description="address of a vLLM server; without it, vLLM runs in this process"
     )
     engine_weights: Literal["folder", "memory"] | None = Field(
         None,
@@ -315,7 +326,7 @@ class InferenceConfig(Section):
     engine_memory: Number = Field(0.4, gt=0, lt=1, description="share of the GPU's memory for a vLLM in this process")
     engine_timeout: Number = Field(600.0, gt=0, le=1e6, description="seconds that a vLLM server may take for a rollout")
     engine_wait: Number = Field(
-        300.0, ge=0, le=1e6, description="seconds that a vLLM server which cannot be reached is waited for"
+        300.0, ge=0, le=1e6, description="seconds that servers and workers which cannot be reached are waited for"
     )
     slots: Count = Field(128, ge=1, description="rollouts decoded at once")
     cache_mb: Number | None = Field(

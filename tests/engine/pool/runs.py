@@ -58,7 +58,7 @@ def numbers(result: Result) -> list[dict[str, float]]:
     ]
 
 
-def when_dealt(monkeypatch: pytest.MonkeyPatch, session: int, do: Callable[[], None]) -> threading.Event:
+def when_dealt(monkeypatch: pytest.MonkeyPatch, session: int, do: Callable[[PoolSession], None]) -> threading.Event:
     """Do something when a session of a pool, counted from 0, has just given its requests to members; set when it is done."""
     done = threading.Event()
     before = PoolSession._deal
@@ -68,7 +68,7 @@ def when_dealt(monkeypatch: pytest.MonkeyPatch, session: int, do: Callable[[], N
         before(self)
         if pending and self.id == session and not done.is_set():
             done.set()
-            do()
+            do(self)
 
     monkeypatch.setattr(PoolSession, "_deal", dealt)
     return done

@@ -14,7 +14,7 @@ from cohort.engine.pool.blueprint import Blueprint
 from cohort.engine.pool.connection import process
 from cohort.engine.pool.pool import EnginePool
 from cohort.engine.pool.weights import MEMORY, Files
-from cohort.errors import EngineError
+from cohort.errors import UsageError
 from cohort.training.run import Result
 from tests.engine.pool import runs
 from tests.helpers import tiny_policy
@@ -41,7 +41,7 @@ def test_a_run_in_which_a_worker_is_killed_has_the_numbers_of_one_process(
     folder: Path, alone: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = set(MEMORY.glob("cohort-weights-*"))
-    killed = runs.when_dealt(monkeypatch, 1, lambda: os.kill(workers()[0], signal.SIGKILL))
+    killed = runs.when_dealt(monkeypatch, 1, lambda _: os.kill(workers()[0], signal.SIGKILL))
     result = runs.run(runs.base(folder, tmp_path / "run"), workers=2)
     assert killed.is_set()
     assert runs.numbers(result) == runs.numbers(alone)
@@ -56,7 +56,9 @@ def test_a_run_in_which_a_worker_is_killed_has_the_numbers_of_one_process(
 def test_the_last_words_of_a_process_that_cannot_start_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", broken_python)
     pool = EnginePool(tiny_policy(), [(process("worker-0", Blueprint.of(tiny_policy())), Files())], wait=2.0)
-    with pytest.raises(EngineError, match=r"could not be started: worker-0.*last words were: out of order"):
+    with pytest.raises(
+        UsageError, match=r"not there after 2 s \(engine_wait\): worker-0 \(.*last words were: out of order"
+    ):
         pool.start()
     pool.close()
 

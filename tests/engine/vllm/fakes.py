@@ -60,6 +60,15 @@ class SamplingParams:
         assert not (self.stop and not self.detokenize)
 
 
+LOADING = threading.Lock()
+
+
+def loaded(folder: str) -> CausalLM:
+    """The model of a folder; transformers loads no two in two threads."""
+    with LOADING:
+        return CausalLM.load(folder, device=torch.device("cpu"), dtype=torch.float32)
+
+
 class Model:
     """What vLLM holds: weights, adapters, and a prefix cache that belongs to some of the weights.
 
@@ -80,7 +89,7 @@ class Model:
 
     def start(self) -> None:
         """As it comes up: the weights that it was started with, and no adapters."""
-        self.policy = CausalLM.load(self.folder, device=torch.device("cpu"), dtype=torch.float32)
+        self.policy = loaded(self.folder)
         self.adapters: dict[str, CausalLM] = {}
         self.cached: Any = None
         self.version = 0
@@ -92,7 +101,8 @@ class Model:
             state = self.policy.model.state_dict()
             kept = {n: v.clone() for n, v in state.items() if self.stuck and re.search(self.stuck, n)}
             if not self.deaf:
-                self.policy.load_weights(Path(path))
+                with LOADING:
+                    self.policy.load_weights(Path(path))
             self.policy.model.load_state_dict(kept, strict=False)
             self.version += 1
 
@@ -104,7 +114,7 @@ class Model:
     def adopt(self, name: str, path: str) -> None:
         with self.lock:
             self.calls.append(("adopt", name))
-            whole = CausalLM.load(self.folder, device=torch.device("cpu"), dtype=torch.float32)
+            whole = loaded(self.folder)
             whole.roles.models["policy"] = PeftModel.from_pretrained(whole.model, path).eval()
             self.adapters[name] = whole
 

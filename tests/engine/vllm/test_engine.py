@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from cohort import registry
 from cohort.engine.base import Engine, Sampling
 from cohort.engine.native.engine import NativeEngine
-from cohort.engine.vllm.engine import VLLMEngine, kinds, parameters
+from cohort.engine.vllm.engine import VLLMEngine, kinds
+from cohort.engine.vllm.params import parameters
 from cohort.engine.vllm.server import Server
 from cohort.engine.vllm.weights import Folder
 from cohort.errors import EngineError, UsageError

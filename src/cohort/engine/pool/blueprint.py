@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from cohort.engine.base import Engine
 from cohort.engine.native.engine import NativeEngine
 from cohort.engine.pool.host import EngineHost
 from cohort.engine.pool.weights import take_over
 from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.loading import check_name
+
+# transformers loads no two models at once in two threads: what it patches meanwhile is of the whole process.
+LOADING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Blueprint:
         lora: rank of low-rank adapters; 0 for none.
         slots, cache_mb: as for `NativeEngine`.
         threads: of the processor that passes take; 0 leaves torch's choice.
+        vllm: arguments of `cohort.engine.vllm.local.Local`, where vLLM draws; the policy then only holds the weights for it.
     """
 
     name: str
@@ -43,6 +49,7 @@ class Blueprint:
     slots: int = 128
     cache_mb: float | None = None
     threads: int = 0
+    vllm: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, policy: CausalLM, *, lora: int = 0, **how: Any) -> Blueprint:
@@ -78,19 +85,30 @@ class Blueprint:
         if self.given is not None:
             model, tokenizer = pickle.loads(self.given)
             return CausalLM(model.to(self.device), tokenizer, name=self.name, **self.form)
-        policy = CausalLM.load(
-            self.name,
-            device=torch.device(self.device),
-            dtype=self.dtype,
-            trust_remote_code=self.trust_remote_code,
-            **self.form,
-        )
+        with LOADING:
+            policy = CausalLM.load(
+                self.name,
+                device=torch.device(self.device),
+                dtype=self.dtype,
+                trust_remote_code=self.trust_remote_code,
+                **self.form,
+            )
         if self.lora:
             policy.add_lora(self.lora)
         return policy
 
     def host(self) -> EngineHost:
-        """An embedded engine over a policy of its own."""
+        """An engine over a policy of its own."""
         policy = self.policy()
-        engine = NativeEngine(policy, slots=self.slots, cache_mb=self.cache_mb)
+        if self.vllm is None:
+            engine: Engine = NativeEngine(policy, slots=self.slots, cache_mb=self.cache_mb)
+        else:
+            from cohort.engine.vllm.engine import VLLMEngine
+            from cohort.engine.vllm.local import Local
+            from cohort.engine.vllm.weights import Folder
+
+            backend = Local(
+                policy, slots=self.slots, rank=self.lora, trust_remote_code=self.trust_remote_code, **self.vllm
+            )
+            engine = VLLMEngine(policy, backend, Folder(policy, backend))
         return EngineHost(engine, lambda weights: take_over(policy, weights))

@@ -69,14 +69,38 @@ class _Channel:
         self.poll, self.receive, self.send = queues.poll, queues.receive, queues.say
 
 
-class _Wire:
+class QueueWire:
+    """A Wire to a host that draws in a thread of this process."""
+
     def __init__(self, queues: Queues, thread: threading.Thread) -> None:
-        self.send, self.receive, self._queues, self._thread = queues.send, queues.replies, queues, thread
+        self._queues, self._thread = queues, thread
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """See Wire."""
+        self._queues.send(commands)
+
+    def receive(self, seconds: float) -> Sequence[Reply]:
+        """See Wire."""
+        return self._queues.replies(seconds)
 
     def close(self, *, kindly: bool) -> None:
+        """See Wire."""
         self._queues.hang_up()
         if kindly:
             self._thread.join(5.0)
+
+
+def serve_queues(queues: Queues, make: Callable[[], EngineHost], name: str) -> threading.Thread:
+    """A thread in which a host draws for the pool at the other end; see `serve`."""
+
+    def live() -> None:
+        with contextlib.suppress(Exception):  # the pool was told
+            serve(_Channel(queues), make)
+        queues.hang_up()
+
+    thread = threading.Thread(target=live, daemon=True, name=f"cohort-host-{name}")
+    thread.start()
+    return thread
 
 
 def here(name: str, make: Callable[[], EngineHost]) -> Link:
@@ -86,17 +110,9 @@ def here(name: str, make: Callable[[], EngineHost]) -> Link:
         make: makes its host; called again after it failed.
     """
 
-    def reach(closing: threading.Event) -> _Wire:
+    def reach(closing: threading.Event) -> QueueWire:
         queues = Queues()
-
-        def live() -> None:
-            with contextlib.suppress(Exception):  # the pool was told
-                serve(_Channel(queues), make)
-            queues.hang_up()
-
-        thread = threading.Thread(target=live, daemon=True, name=f"cohort-host-{name}")
-        thread.start()
-        return _Wire(queues, thread)
+        return QueueWire(queues, serve_queues(queues, make, name))
 
     return Link(name, reach)
 

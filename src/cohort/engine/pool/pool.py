@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cohort.engine.base import Completion, Sampling, complete
+from cohort.engine.base import Completion, Copying, Sampling, complete
 from cohort.engine.pool.link import Link
 from cohort.engine.pool.messages import Close, Done, Drop, Failed, Joined, Loaded, Lost, Offer, Open, Reply
 from cohort.engine.pool.session import PoolSession
 from cohort.engine.pool.weights import Shelf
-from cohort.errors import EngineError
+from cohort.errors import EngineError, UsageError
 from cohort.types import Request
 
 
@@ -32,7 +32,7 @@ class Member:
         shelf: where it fetches weights.
         alive: it can be told something; since: when that became so, or ceased to be, on the clock of `time.monotonic`.
         lost: times that it was lost after it had joined; why: the last reason.
-        final: it will not come back.
+        final: it will not come back; refused: it could not be reached before it had ever joined.
         told: versions that it knows of, and sessions that it has open.
         tickets: those of its requests -> the session and the number there.
         cost: most tokens that it still has to draw.
@@ -49,6 +49,7 @@ class Member:
     why: str = ""
     error: Exception | None = None
     final: bool = False
+    refused: bool = False
     versions: set[int] = field(default_factory=set)
     sessions: set[int] = field(default_factory=set)
     tickets: dict[int, tuple[PoolSession, int]] = field(default_factory=dict)
@@ -73,6 +74,8 @@ class EnginePool:
         wait: seconds without a member after which drawing fails, and that starting may take.
         timeout: seconds that a member may take for a completion before it counts as lost.
         check: refuses what members cannot draw, before any is drawn.
+        copies: members' copies of the weights, as far as it can be found out from here what does not reach them.
+        after: called when the pool is closed and all have been left.
         log: is told who is lost and who is back.
     """
 
@@ -86,10 +89,12 @@ class EnginePool:
         wait: float = 300.0,
         timeout: float = 600.0,
         check: Callable[[Request, Sampling], None] = lambda request, sampling: None,
+        copies: Sequence[Copying] = (),
+        after: Callable[[], None] = lambda: None,
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.policy, self.exact, self.slots, self.wait, self.timeout = policy, exact, slots, wait, timeout
-        self.check, self.log = check, log
+        self.check, self.copies, self.after, self.log = check, copies, after, log
         self.lock = threading.RLock()
         self.members = [Member(link, shelf) for link, shelf in members]
         self.version = 0
@@ -106,25 +111,24 @@ class EnginePool:
 
     # members -------------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Reach all members.
+    def start(self, least: int | None = None) -> None:
+        """Reach the members, and wait until so many are there; None: all.
 
         Raises:
-            UsageError: one refuses to start, and says why.
-            EngineError: one did not come within `wait` seconds.
+            UsageError: one refuses to start, or did not come within `wait` seconds; says why.
         """
         for member in self.members:
             member.link.start(lambda reply, member=member: self._hear(member, reply))  # type: ignore[misc]
         deadline = time.monotonic() + self.wait
         with self._changed:
-            while not all(member.joined for member in self.members):
+            while sum(member.joined > 0 for member in self.members) < (least or len(self.members)):
                 for member in self.members:
                     if member.error is not None:
                         raise member.error
                 left = deadline - time.monotonic()
                 late = [member for member in self.members if not member.joined]
                 if left <= 0 or all(member.final for member in late):
-                    raise EngineError(self._obituary("could not be started"))
+                    raise UsageError(f"not there after {self.wait:.0f} s (engine_wait): {self._gone()}")
                 self._changed.wait(min(left, 1.0))
 
     def add(self, link: Link, shelf: Shelf) -> None:
@@ -142,10 +146,12 @@ class EnginePool:
                 return
             match reply:
                 case Joined():
+                    if member.alive:  # it has started anew before anyone noticed
+                        said = self._lose(member, Lost("it has started anew"))
                     member.alive, member.since, member.why = True, time.monotonic(), ""
                     member.versions, member.sessions = set(), set()
                     member.joined += 1
-                    if member.joined > 1:
+                    if member.joined > 1 and not said:
                         said = f"{member.name} is there again"
                 case Lost():
                     said = self._lose(member, reply)
@@ -182,8 +188,15 @@ class EnginePool:
     def _lose(self, member: Member, lost: Lost) -> str:
         """A member is lost; what to say of it."""
         member.why, member.error, member.final = lost.why, lost.error, lost.final
+        if lost.error is not None and not member.joined:  # what it was started for cannot be
+            for session in self._open.values():
+                session.fail(lost.error)
         if not member.alive:
-            return ""
+            first, member.refused = not (member.joined or member.refused), True
+            waits = first and not lost.final
+            return (
+                f"{member.name}: {lost.why}: waiting for it, {self.wait:.0f} s at most (engine_wait)" if waits else ""
+            )
         member.alive, member.since = False, time.monotonic()
         member.lost += 1
         left = [self.release(member, ticket) for ticket in list(member.tickets)]
@@ -215,11 +228,14 @@ class EnginePool:
                 waited = "" if now - since <= self.wait else f" for {self.wait:.0f} s (engine_wait)"
                 raise EngineError(self._obituary(f"no worker is there{waited}"))
 
+    def _gone(self) -> str:
+        gone = [f"{each.name} ({each.why or 'no answer'})" for each in self.members if not each.alive]
+        return "; ".join(gone)
+
     def _obituary(self, what: str) -> str:
         """Who is gone, how, and what to do."""
-        gone = [f"{each.name} ({each.why or 'no answer'})" for each in self.members if not each.alive]
         return (
-            f"{what}: {'; '.join(gone)}. Look at what the workers wrote last, bring them back and continue with --resume; "
+            f"{what}: {self._gone()}. Look at what the workers wrote last, bring them back and continue with --resume; "
             "engine_wait is the time that is waited for them"
         )
 
@@ -263,6 +279,14 @@ class EnginePool:
                 if member.alive and version in member.versions:
                     member.versions.discard(version)
                     member.link.send(Drop(version))
+
+    def not_taken_over(self) -> list[str]:
+        """See Copying: what does not reach some member; [] while something is drawn."""
+        with self.lock:
+            if self._open:
+                return []
+        found = dict.fromkeys(name for copy in self.copies for name in copy.not_taken_over())
+        return list(found)
 
     # drawing -------------------------------------------------------------------------------------------------------
 
@@ -359,3 +383,4 @@ class EnginePool:
             member.link.close()
         for shelf in {id(each.shelf): each.shelf for each in self.members}.values():
             shelf.close()
+        self.after()

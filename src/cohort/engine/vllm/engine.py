@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from cohort.engine.base import Completion, Sampling, complete, context_of
+from cohort.engine.vllm.params import check_request, parameters
 from cohort.errors import EngineError, UsageError
 from cohort.types import Request
 from cohort.types.policy import Policy
@@ -164,13 +165,14 @@ class VLLMEngine:
         policy: its weights are what is drawn with.
         backend: where vLLM runs.
         route: how the weights get there.
+        known: that vLLM holds this model was seen before.
     """
 
     exact = False
 
-    def __init__(self, policy: Served, backend: Backend, route: Route) -> None:
+    def __init__(self, policy: Served, backend: Backend, route: Route, *, known: bool = False) -> None:
         self.policy, self.backend, self.route = policy, backend, route
-        self._current = self._known = False
+        self._current, self._known = False, known
         backend.lost = route.again
 
     def sync(self) -> None:
@@ -244,12 +246,7 @@ class VLLMEngine:
             UsageError: vLLM cannot draw it.
         """
         backend = self.backend
-        if request.processor is not None:
-            raise UsageError(
-                "the method draws every token at a temperature of its own, which vLLM cannot: use --engine native"
-            )
-        if request.mixer is not None:
-            raise UsageError("the method draws soft steps, which vLLM cannot: use --engine native")
+        check_request(request)
         tokens = context_of(request)
         if backend.longest is not None and len(tokens) + request.max_new_tokens > backend.longest:
             raise UsageError(
@@ -380,62 +377,3 @@ def drawn(backend: Backend, order: Order) -> Answer:
         return draws.next()[1]
     finally:
         draws.close()
-
-
-def parameters(
-    sampling: Sampling, stop_ids: frozenset[int], *, seed: int, count: int, masked: bool = False
-) -> dict[str, Any]:
-    """Arguments of vLLM's `SamplingParams`.
-
-    Everything that changes the distribution is said: a server fills in from the model's generation configuration what a
-    request leaves out, a repetition penalty for example.
-
-    Args:
-        masked: vLLM reports the tokens that truncation kept, and then takes no request without top-k, not even a greedy one.
-    """
-    greedy = sampling.greedy
-    one = greedy and masked
-    out: dict[str, Any] = {
-        "n": 1,
-        "seed": seed,
-        "max_tokens": count,
-        "logprobs": 0,
-        "temperature": 1.0 if one else sampling.temperature,
-        "top_p": 1.0 if greedy else sampling.top_p,
-        "top_k": 1 if one else -1 if greedy or sampling.top_k == 0 else sampling.top_k,
-        "min_p": 0.0 if greedy else sampling.min_p,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        # The stop tokens are those of the run, whatever the model's generation configuration says.
-        "ignore_eos": True,
-        "stop_token_ids": sorted(stop_ids),
-    }
-    if sampling.stop:
-        out["stop"] = list(sampling.stop)
-    if sampling.logit_bias:
-        out["logit_bias"] = dict(sampling.logit_bias)
-    return out
-
-
-def check_sampling(sampling: Sampling) -> None:
-    """vLLM can draw so and report what the trainer needs to know of it.
-
-    Raises:
-        UsageError: it cannot.
-    """
-    if sampling.truncated and sampling.top_k == 0:
-        raise UsageError(
-            "vLLM reports which tokens top-p and min-p kept only where top-k bounds their number, and without that the "
-            "trainer could not score what was drawn: set top_k too (1000 is as good as none), or use --engine native"
-        )
-    if any(not -100.0 <= bias <= 100.0 for bias in sampling.logit_bias.values()):
-        raise UsageError("vLLM takes a logit bias from -100 to 100: bring logit_bias within, or use --engine native")
-
-
-def plain(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters as JSON takes them: its keys are texts."""
-    out = dict(params)
-    if "logit_bias" in out:
-        out["logit_bias"] = {str(token): bias for token, bias in out["logit_bias"].items()}
-    return out

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from cohort.engine.vllm.engine import Answer, Order, drawn, plain
+from cohort.engine.vllm.engine import Answer, Order, drawn
+from cohort.engine.vllm.params import plain
 from cohort.errors import EngineError, UsageError
 
 # Statuses after which the same request may succeed; those of a proxy before a server that is not there.
@@ -30,6 +31,8 @@ AWAY = frozenset({502, 503, 504})
 LONGEST_PAUSE = 5.0
 # Seconds between two looks at whether to wait on.
 POLL = 0.02
+# Seconds that a server may take to say that it is there.
+PROBE = 5.0
 START = (
     "VLLM_SERVER_DEV_MODE=1 VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve MODEL --logprobs-mode processed_logprobs"
 )
@@ -101,6 +104,21 @@ class Server:
     def close(self) -> None:
         self._closed.set()
         self._http.close()
+
+    def probe(self) -> None:
+        """See whether it is there; one that is too busy to say so is.
+
+        Raises:
+            EngineError: it cannot be reached.
+        """
+        try:
+            response = self._http.get("/v1/models", timeout=PROBE)
+        except (httpx2.ReadTimeout, httpx2.WriteTimeout, httpx2.PoolTimeout):
+            return
+        except (httpx2.TransportError, RuntimeError) as error:  # the latter of a client that was closed
+            raise EngineError(f"{self.place} could not be reached: {error or type(error).__name__}") from error
+        if response.status_code in AWAY:
+            raise EngineError(f"{self.place} is not there: its proxy answers {response.status_code}")
 
     # before the first draw -----------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import shutil
 import socket
 import tempfile
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,17 +20,34 @@ from cohort.engine.vllm.server import Server
 from cohort.errors import EngineError, UsageError
 
 
-class Folder:
-    """A Route: weights, or the adapter of a LoRA run, as safetensors in a folder that both sides see.
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights of a version in a folder that vLLM sees.
 
-    Every version has a folder of its own, since vLLM's caches go by path and name.
+    Attributes:
+        name: that no other has, as vLLM's caches go by it.
+        folder: of safetensors; of a LoRA run, with the adapter alone.
+        adapter: it is one.
+    """
+
+    name: str
+    folder: str
+    adapter: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of the weights."""
+        return sum(path.stat().st_size for path in Path(self.folder).glob("*.safetensors"))
+
+
+class Checkpoints:
+    """Folders with weights, a version each, since vLLM's caches go by path and name.
 
     Args:
         parent: of the folders; None takes one in memory where there is such, which lasts as long as the run.
     """
 
-    def __init__(self, policy: Served, backend: Backend, parent: Path | None = None) -> None:
-        self.policy, self.backend = policy, backend
+    def __init__(self, parent: Path | None = None) -> None:
         memory = Path("/dev/shm")
         place = parent if parent is not None else memory if memory.is_dir() else None
         if parent is not None:
@@ -37,36 +55,80 @@ class Folder:
         self._folder = Path(tempfile.mkdtemp(prefix="cohort-weights-", dir=place))
         # A server may run as another user.
         self._folder.chmod(0o755)
-        self._run, self._version = uuid.uuid4().hex[:8], 0
+        self._run = uuid.uuid4().hex[:8]
 
-    def _at(self, version: int) -> tuple[str, Path]:
-        return f"cohort-{self._run}-{version}", self._folder / f"version-{version}"
+    def _at(self, version: int) -> Path:
+        return self._folder / f"version-{version}"
+
+    def put(self, version: int, policy: Served) -> Checkpoint:
+        """The weights as they are now.
+
+        Raises:
+            OSError: there is no room for them.
+        """
+        folder = self._at(version)
+        policy.model.save_pretrained(folder, state_dict=_with_both_ends(policy))
+        return Checkpoint(f"cohort-{self._run}-{version}", str(folder), policy.is_adapter)
+
+    def drop(self, version: int) -> None:
+        """Nobody reads a version any more."""
+        shutil.rmtree(self._at(version), ignore_errors=True)
+
+    def close(self) -> None:
+        """Take all away."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Folder:
+    """A Route: weights, or the adapter of a LoRA run, as safetensors in a folder that both sides see.
+
+    Args:
+        parent: of the folders, as for `Checkpoints`.
+
+    Attributes:
+        given: weights that are to be taken over in place of the policy's as they are; None for those.
+    """
+
+    def __init__(self, policy: Served, backend: Backend, parent: Path | None = None) -> None:
+        self.policy, self.backend, self._parent = policy, backend, parent
+        self.given: Checkpoint | None = None
+        self._held: Checkpoint | None = None
+        self._checkpoints: Checkpoints | None = None
+        self._version = 0
 
     def send(self) -> None:
         """See Route.send."""
-        (old, old_folder), (new, folder) = self._at(self._version), self._at(self._version + 1)
+        before, own = self._held, self.given is None
+        version = self._version + own
         try:
-            self.policy.model.save_pretrained(folder, state_dict=_with_both_ends(self.policy))
+            new = self.given or self._own().put(version, self.policy)
         except OSError as error:
-            raise EngineError(f"the weights for vLLM cannot be written to {folder}: {error}") from error
-        if self.policy.is_adapter:
-            self.backend.adopt(new, str(folder), old if self._version else None)
-        else:
-            self.backend.load(str(folder))
-        self._version += 1
-        shutil.rmtree(old_folder, ignore_errors=True)
+            raise EngineError(f"the weights for vLLM cannot be written: {error}") from error
+        self._take(new, None if before is None else before.name)
+        self._held = new
+        if own:
+            self._own().drop(self._version)
+            self._version = version
 
     def again(self) -> None:
         """See Route.again."""
-        name, folder = self._at(self._version)
-        if self.policy.is_adapter:
-            self.backend.adopt(name, str(folder), None)
-        else:
-            self.backend.load(str(folder))
+        if self._held is not None:
+            self._take(self._held, None)
 
     def close(self) -> None:
         """See Route.close."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._checkpoints is not None:
+            self._checkpoints.close()
+
+    def _own(self) -> Checkpoints:
+        self._checkpoints = self._checkpoints or Checkpoints(self._parent)
+        return self._checkpoints
+
+    def _take(self, new: Checkpoint, replaces: str | None) -> None:
+        if new.adapter:
+            self.backend.adopt(new.name, new.folder, replaces if replaces != new.name else None)
+        else:
+            self.backend.load(new.folder)
 
 
 def _with_both_ends(policy: Served) -> dict[str, torch.Tensor] | None:
