@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +62,22 @@ def test_an_example_that_there_is_not_and_one_beside_a_model_are_refused() -> No
         status, _, err = cohort_command("train", *options)
         assert status == 2
         assert said in " ".join(err.split())
+
+
+def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the warm start, here a few steps, to the problems held out; tests/training/test_learning.py has the whole of it."""
+    monkeypatch.setenv("COHORT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(toy_tools, "DEMONSTRATIONS", toy_tools.DEMONSTRATIONS.replace("size=6000", "size=100"))
+    example = toy.EXAMPLES["toy-tools"]
+    monkeypatch.setitem(
+        toy.EXAMPLES, "toy-tools", replace(example, warm_start={**example.warm_start, "steps": 6, "warmup": 2})
+    )
+    small = ("--prompts-per-step", "4", "--group-size", "4", "--max-new-tokens", "48", "--set", "eval_size=4")
+    out = tmp_path / "run"
+    status, said, err = cohort_command("train", "--example", "tools", "--steps", "2", *small, "--out", str(out))
+    assert status == 0, err
+    assert "unseen problems" in said
+    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["rollouts/sampled"] for row in metrics] == [16.0, 16.0]
+    assert all(row["tools/calls_mean"] >= 0 and row["episode/failed"] == 0 for row in metrics)
+    assert json.loads((out / "summary.json").read_text())["steps"] == 2
