@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.command import run
+
 SUMS = '{"prompt": "1+1=", "answer": "2"}\n{"prompt": "1+2=", "answer": "3"}\n'
 TINY = ["--steps", "1", "--prompts-per-step", "2", "--group-size", "2", "--max-new-tokens", "4", "--device", "cpu"]
 
@@ -57,12 +59,19 @@ def test_whoever_reads_may_stop_reading(arguments):
     assert "Exception ignored" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["explain", b"\xff"], ["train", b"da\xffpo"], ["train", "--out", b"\xff"]])
-def test_bytes_that_are_no_text_are_refused(arguments):
-    done = command(*arguments)
-    assert done.returncode == 2
+def test_bytes_that_are_no_text_are_refused():
+    done = command("explain", b"\xff")
+    assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.startswith(b"cohort: ")
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["train", b"da\xffpo"], ["train", "--out", b"\xff"]])
+def test_bytes_that_are_no_text_are_refused_where_more_is_loaded(arguments):
+    status, _, err = run(*map(os.fsdecode, arguments))
+    assert status == 2
+    assert err.startswith("cohort: ")
+    assert err.count("\n") == 1
 
 
 def test_a_run_prints_its_own_lines_and_none_of_the_libraries(tmp_path: Path, model_folder):
