@@ -120,6 +120,13 @@ BAD = {
         says=["old already holds something", "--out", "--resume"],
     ),
     "unknown device": Bad("--device", "gpu", says=["--device gpu: no such kind of device; use cpu, cuda or cuda:N"]),
+    "no process": Bad("--processes", "0", says=["--processes 0: Input should be greater than or equal to 1"]),
+    "uneven groups of processes": Bad(
+        "--processes", "3", "--tensor-parallel", "2", says=["3 processes cannot be dealt into groups of 2"]
+    ),
+    "groups of one process": Bad(
+        "--tensor-parallel", "2", says=["cuts a model over several processes: say --processes"]
+    ),
     "missing model": Bad(model="absent", says=["model 'absent': no such folder, and no hub id"]),
     "no tokenizer": Bad(
         model="made",

@@ -156,7 +156,7 @@ def main(root: Path, report: Path, names: list[str]) -> None:
             if not world.driver:
                 with prepared(root, name, dtype) as (setup, optimizer, _):
                     rank = rank_of(world, setup, setup.micro_tokens, optimizer)
-                    while (command := world.told())[0] != "end":
+                    while (command := watch.told())[0] != "end":
                         getattr(rank, command[0])(*command[1])
                 continue
             began = time.monotonic()
@@ -166,7 +166,7 @@ def main(root: Path, report: Path, names: list[str]) -> None:
                 row |= compared(one, made(world, watch, root, name, dtype, steps))
             except Exception:
                 row["error"] = traceback.format_exc()
-            world.tell(("end", None))
+            watch.tell(("end", None))
             row["seconds"] = time.monotonic() - began
             with report.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -23,7 +24,7 @@ from cohort.cli.sft import sft
 from cohort.cli.sweep import sweep
 from cohort.cli.train import train
 from cohort.cli.view import view
-from cohort.distributed.record import AGAIN, reported
+from cohort.distributed.record import AGAIN, in_ranks, leads, reported
 from cohort.errors import UsageError, out_of_memory
 from cohort.quiet import quiet_command
 
@@ -46,11 +47,18 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    if in_ranks() and os.environ["WORLD_SIZE"] != "1" and context.invoked_subcommand != "train":
+        if leads():
+            raise UsageError(
+                f"torchrun has started `cohort {context.invoked_subcommand}` in several processes, which it has no use for: "
+                "`cohort train` alone works over many"
+            )
+        raise typer.Exit
 
 
 def main() -> None:

@@ -49,8 +49,8 @@ TargetOption = Annotated[
     ),
 ]
 OutOption = Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the comparison.", rich_help_panel=OUTPUT)]
-# Keys that are each run's own.
-OWN = ("method", "seed", "out")
+# Keys that are each run's own, and those that many processes need.
+OWN = ("method", "seed", "out", "processes", "shard", "tensor_parallel", "restarts")
 
 of_runs = with_options(
     MODEL,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from cohort import registry
 from cohort.axes.correction import importance_weight
 from cohort.distributed.failing import Failure
+from cohort.distributed.record import say_of_rank
 from cohort.distributed.trainer import Rank
 from cohort.distributed.watch import Watch
 from cohort.distributed.weights import Replicated
@@ -85,14 +87,14 @@ def follow(
     """
     with _undisturbed():
         try:
-            result: Result | None = _follow(world, config, method, given)
+            result: Result | None = _follow(world, watch, config, method, given)
         except RuntimeError as error:
             raise watch.explain(error) from error
         return result
 
 
-def _follow(world: World, config: TrainConfig, method: Method | None, given: GivenModel | None) -> Any:
-    what, told = world.told()
+def _follow(world: World, watch: Watch, config: TrainConfig, method: Method | None, given: GivenModel | None) -> Any:
+    what, told = watch.told()
     if what == "end":
         return told
     failed: Failure | None = None
@@ -103,9 +105,9 @@ def _follow(world: World, config: TrainConfig, method: Method | None, given: Giv
         failed = Failure.of(world.rank, error)
     world.collect(failed)
     if world.agree(failed is not None) or part is None:
-        return world.told()[1]
+        return watch.told()[1]
     rank = rank_of(world, part, told.micro_tokens)
-    while (command := world.told())[0] != "end":
+    while (command := watch.told())[0] != "end":
         getattr(rank, command[0])(*command[1])
     return command[1]
 
@@ -134,12 +136,15 @@ def _silent(text: str) -> None:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Leave signals that ask for an end to the driver, which decides when that is."""
+    """Leave signals that ask for an end to the driver, which decides when that is; and say whose warnings are."""
+    usual = warnings.showwarning
+    warnings.showwarning = lambda message, *_, **__: say_of_rank(f"warning: {message}")
     before = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     try:
         yield
     finally:
+        warnings.showwarning = usual
         for number, old in before.items():
             signal.signal(number, old)

@@ -7,6 +7,7 @@ not there, is not to be tried again; and what goes on, goes on in the folder tha
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -78,13 +79,19 @@ def reported() -> Iterator[None]:
     if driver and attempt != "0" and isinstance(over := Record().read().get("status"), int):
         sys.exit(over)  # it was said
     status = 0
-    try:
-        yield
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        status = 1
+    with contextlib.ExitStack() as aside:
+        if not driver:
+            # What all find out, the driver says.
+            aside.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            aside.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        try:
+            yield
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException as error:
+            say_of_rank("".join(traceback.format_exception(error)))
+            # It has failed alone, or the driver would know, and say so.
+            status = 1 if driver else AGAIN
     if driver and status != AGAIN:
         Record().write(status=status)
     for stream in (sys.stdout, sys.stderr):
@@ -94,3 +101,10 @@ def reported() -> Iterator[None]:
         # Operations with a process that is gone may never end.
         os._exit(AGAIN)
     sys.exit(0 if launched() or not driver else status)
+
+
+def say_of_rank(text: str) -> None:
+    """Lines on standard error, of which it is said whose they are where that is not the driver."""
+    before = "" if leads() else f"rank {os.environ['RANK']}: "
+    with contextlib.suppress(OSError, ValueError):
+        print("\n".join(before + line for line in text.rstrip().splitlines()), file=sys.__stderr__, flush=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from cohort import registry
 from cohort.distributed.failing import Agreed, Failure, RankLost, raise_first
 from cohort.distributed.follower import Beginning, checksum, follow, rank_of
-from cohort.distributed.record import AGAIN, Record, in_ranks, launched
+from cohort.distributed.record import AGAIN, Record, in_ranks, launched, say_of_rank
 from cohort.distributed.trainer import RankedTrainer
 from cohort.distributed.watch import Watch
 from cohort.distributed.world import World
@@ -97,7 +97,7 @@ def train(
             record.clear()
         finally:
             if watch.lost is None and not watch.broken:
-                world.tell(("end", result))
+                watch.tell(("end", result))
         return result
 
 
@@ -133,7 +133,7 @@ def check_ranks(config: TrainConfig) -> None:
 def _joined(world: World, config: TrainConfig, display: Display) -> Iterator[Watch]:
     """The processes have come together, and know if one ends."""
     # Nobody else may say what all find out.
-    say = display.log if world.driver else lambda text: print(f"rank {world.rank}: {text}", file=sys.stderr)
+    say = display.log if world.driver else say_of_rank
     with ended_by_signals():
         try:
             world.open(config.machine.device, config.machine.tensor_parallel)
@@ -141,6 +141,8 @@ def _joined(world: World, config: TrainConfig, display: Display) -> Iterator[Wat
             if world.driver:
                 raise
             sys.exit(0)
+        except RuntimeError as error:
+            raise RankLost(f"the processes did not come together ({error})") from error
         watch = Watch(world, say)
         failure: Failure | None = None
         try:
@@ -168,7 +170,7 @@ def _begin(world: World, watch: Watch, method: Method | None, setup: Setup, prog
     watch.check()
     asked = method if method is not None else registry.method(setup.config.method)
     corrected = setup.method.correction != asked.correction
-    world.tell(("begin", Beginning(corrected, setup.micro_tokens, checksum(setup.policy))))
+    watch.tell(("begin", Beginning(corrected, setup.micro_tokens, checksum(setup.policy))))
     failures = world.collect(None) or []
     if world.agree(any(each is not None for each in failures)):
         try:

@@ -316,7 +316,7 @@ class RankedTrainer:
         with signals_deferred():
             self.watch.broken = True
             try:
-                self.rank.world.tell((what, given))
+                self.watch.tell((what, given))
                 found = getattr(self.rank, what)(*(given if here is None else here))
             except Agreed as failed:
                 self.watch.broken = False

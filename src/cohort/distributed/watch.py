@@ -13,17 +13,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from cohort.distributed.failing import Failure, RankLost
 from cohort.distributed.record import AGAIN
 from cohort.distributed.world import World
 
-# Seconds in which the main thread can end by itself once a rank is lost, and in which all ranks come together.
-GRACE, MEETING = 20.0, 120.0
+# Seconds in which the main thread can end by itself: the driver's once a rank is lost, and another's once the driver has
+# ended; and in which all ranks come together.
+GRACE, LEAVE, MEETING = 20.0, 5.0, 120.0
 # Seconds of silence after which a machine is asked whether it is still there, and questions without an answer.
 SILENCE, ASKED = 20, 6
-# What a rank says that ends because the run is over.
-BYE = b"bye"
+# What a rank says that ends because the run is over, and what the driver says that is about to tell something.
+BYE, CALL = b"bye", b"!"
 
 
 class Watch:
@@ -43,6 +45,7 @@ class Watch:
         self.world, self.say = world, say
         self.lost: BaseException | None = None
         self.broken = False
+        self._calls = threading.Semaphore(0)
         self._over, self._parent = False, os.getppid()
         self._links = self._meet()
         self._told = dict.fromkeys(self._links, b"")
@@ -77,6 +80,18 @@ class Watch:
                 else:
                     link.close()
         return found
+
+    def tell(self, what: Any) -> None:
+        """Tell all other ranks something. For the driver."""
+        for link in self._links:
+            with contextlib.suppress(OSError):
+                link.sendall(CALL)
+        self.world.tell(what)
+
+    def told(self) -> Any:
+        """What the driver tells next, however long that takes. For the others."""
+        self._calls.acquire()
+        return self.world.told()
 
     def check(self) -> None:
         """Go on only while all are there.
@@ -120,13 +135,20 @@ class Watch:
                         break
                     said = _received(link)
                     if said:
-                        self._told[link] += said
+                        self._hear(link, said)
                         continue
                     selector.unregister(link)
                     self._ended(self._links[link], self._told[link])
                 if os.getppid() != self._parent:
                     self._parent = os.getppid()
                     self._orphaned()
+
+    def _hear(self, link: socket.socket, said: bytes) -> None:
+        # Calls come before last words, and these hold anything.
+        while said.startswith(CALL) and not self.world.driver and not self._told[link]:
+            self._calls.release()
+            said = said[len(CALL) :]
+        self._told[link] += said
 
     def _ended(self, rank: int, said: bytes) -> None:
         """A rank has ended, with some last words."""
@@ -141,15 +163,17 @@ class Watch:
             self.lost, status = failure.raised(), 0
         else:
             self.lost = RankLost(f"rank {rank} has ended without a word: it was killed, or its machine is gone")
-            # One of those who are left is enough.
-            if self.world.rank in (0, 1):
+            # One of those who are left is enough, and the driver says it when it ends.
+            if self.world.rank == 1:
                 self.say(str(self.lost))
         threading.Thread(target=self._end, args=(status,), name="cohort-end", daemon=True).start()
 
     def _end(self, status: int) -> None:
         """Whatever the main thread waits for, it does not come."""
-        time.sleep(GRACE if self.world.driver or not status else 0.0)
+        time.sleep(GRACE if self.world.driver else 0.0 if status else LEAVE)
         if not self._over:
+            if self.world.driver:
+                self.say(f"{self.lost}; the run ends without more ado")
             os._exit(status)
 
     def _orphaned(self) -> None:

@@ -17,9 +17,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from cohort.errors import UsageError
 
-# How long ranks wait for each other within one operation; and for the driver's next command, which may take any time.
+# How long ranks wait for each other in one operation.
 LIMIT = datetime.timedelta(minutes=30)
-PATIENCE = datetime.timedelta(days=365)
 
 
 @dataclass
@@ -43,7 +42,6 @@ class World:
     tensor: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     mesh: DeviceMesh | None = None
-    _talk: Any = None
     _data: Any = None
 
     @classmethod
@@ -106,11 +104,18 @@ class World:
                 raise UsageError(f"{self.local_size} processes were asked for on a machine with {count} GPUs: one each")
             torch.cuda.set_device(self.local_rank)
             self.device = torch.device("cuda", self.local_rank)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=LIMIT)
-        self._talk = dist.new_group(backend="gloo", timeout=PATIENCE)
+        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+        dist.init_process_group(backend, store=self._store(), rank=self.rank, world_size=self.size, timeout=LIMIT)
         self._data = dist.new_group(backend="gloo", timeout=LIMIT)
         kind = "cuda" if cuda else "cpu"
         self.mesh = init_device_mesh(kind, (self.data_size, tensor), mesh_dim_names=("data", "tensor"))
+
+    def _store(self) -> Any:
+        """Where processes find each other. torchrun's own outlives an attempt, with the addresses that stand in it."""
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        hosts = self.driver and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        store = dist.TCPStore(host, port, self.size, hosts, LIMIT, multi_tenant=True)  # type: ignore[attr-defined]
+        return dist.PrefixStore(f"cohort/{self.attempt}", store)  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Leave the other processes."""
@@ -120,15 +125,15 @@ class World:
     # commands ------------------------------------------------------------------------------------------------------
 
     def tell(self, what: Any) -> None:
-        """Tell all other ranks something; tensors reach them on the CPU. For the driver."""
+        """Tell all other ranks something, which they are about to ask for; tensors reach them on the CPU. For the driver."""
         file = io.BytesIO()
         _Packing(file).dump(what)
-        dist.broadcast_object_list([file.getvalue()], src=0, group=self._talk)
+        dist.broadcast_object_list([file.getvalue()], src=0, group=self._data)
 
     def told(self) -> Any:
-        """What the driver tells next, however long that takes. For the others."""
+        """What the driver tells. For the others."""
         held: list[Any] = [None]
-        dist.broadcast_object_list(held, src=0, group=self._talk)
+        dist.broadcast_object_list(held, src=0, group=self._data)
         return pickle.loads(held[0])
 
     # together ------------------------------------------------------------------------------------------------------

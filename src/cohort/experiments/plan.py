@@ -35,6 +35,8 @@ SAMPLES = 16
 PLAN = "compare.json"
 # Keys that are each run's own; the plan is about the others.
 OWN = ("method", "seed", "out")
+# Keys of a run of many processes, which runs that are compared are not.
+RANKS = ("processes", "shard", "tensor_parallel", "restarts")
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,11 @@ def make_plan(
     own = sorted(set(options) & set(OWN))
     if own:
         raise UsageError(f"{', '.join(own)} differs from run to run and cannot be set for all")
+    ranks = sorted(set(options) & set(RANKS))
+    if ranks:
+        raise UsageError(
+            f"{', '.join(ranks)}: runs that are compared have one process each, so that they have the same time; leave it out"
+        )
     methods = [arm.made if arm.made is not None else registry.method(arm.method) for arm in arms]
     given = {**defaults, **options, **({} if tokens is None else {"max_tokens_sampled": tokens})}
     config = toy.with_defaults(make_config(given))
