@@ -31,6 +31,6 @@ def run_on_ranks(module: str, folder: Path, *arguments: str, ranks: int = 2) -> 
 
 
 def _tail(text: Any) -> str:
+    """What a process failed of, without the notes of those that failed since it did and of torchrun."""
     said = "" if text is None else text.decode() if isinstance(text, bytes) else str(text)
-    # torchrun says at length that a process has failed; what it failed of stands before that.
-    return said.partition("torch/distributed/elastic/multiprocessing/api.py")[0][-6000:]
+    return said[max(0, said.find("Traceback")) :][:6000]

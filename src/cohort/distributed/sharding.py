@@ -20,7 +20,6 @@ A sequence stands on one rank as a whole: there is no context parallelism, and i
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -111,14 +110,13 @@ class Sharded:
             module.unshard()
 
     def rest(self) -> None:
-        """Give whole parameters back."""
-        for module in self._parts():
-            module.reshard()
-
-    def reset(self) -> None:
-        """Give whole parameters back, and forget what passes have left, after one that was not finished."""
+        """Give whole parameters back, whatever has become of passes."""
         assert isinstance(self.root, FSDPModule)
         self.root.reset_iter_state()
+
+    def drop(self) -> None:
+        """Give whole parameters back, and forget gradients."""
+        self.rest()
         self.touched.clear()
         for parameter in [*self._whole, *self.model.parameters()]:
             parameter.grad = None
@@ -161,8 +159,8 @@ class Sharded:
 class ShardedLM(CausalLM):
     """A CausalLM of which every rank holds a part; see `cohort.types.policy.Policy`.
 
-    Passes are made in the contexts `scoring` and `updating`, which all ranks open and close together. Outside of them
-    parameters, gradients and the models in roles are in parts: what an optimizer, clipping and `roles.move` work on.
+    Passes are made after `ready`, to `rest`; or after `ready_to_update`, to `reduce`. Before and after them parameters,
+    gradients and the models in roles are in parts: what an optimizer, clipping and `roles.move` work on.
 
     Args:
         whole: the policy, the same on every rank and with the models in all roles that it is to have. Its modules are cut in
@@ -201,7 +199,9 @@ class ShardedLM(CausalLM):
             made = functools.partial(self._beside_nothing, made, how)
         for shard in self._used(role, want):
             made = functools.partial(shard.root, made)
-        return made()
+        # FSDP takes a derivative by what a module gives for the beginning of a backward pass through it. Here it may be one of
+        # the loss alone.
+        return {name: value.view_as(value) for name, value in made().items()}
 
     def _beside_nothing(self, made: Callable[[], dict[str, Tensor]], how: dict[str, Any]) -> dict[str, Tensor]:
         """What rows without a token give, on the graph of a pass that calls what those of other ranks call."""
@@ -234,49 +234,45 @@ class ShardedLM(CausalLM):
         if torch.is_grad_enabled():
             torch.stack([value.sum() for value in found.values()]).sum().mul(0.0).backward()
 
+    def first_not_finite(self, actions: Actions, role: str = "policy") -> str | None:
+        """See CausalLM. In the way "parameters" it is not found out: other ranks do not take part in the pass for it."""
+        return None if self.way == "parameters" else super().first_not_finite(actions, role)
+
     # where parameters are ------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def scoring(self, role: str, want: frozenset[str] = frozenset({"logp"})) -> Iterator[None]:
-        """Passes of a role without gradient."""
-        with self._there(self._used(role, want)):
-            yield
+    def ready(self, role: str, want: frozenset[str]) -> None:
+        """Passes of a role without gradient are about to be made; all ranks call it."""
+        self._gather(self._used(role, want))
 
-    @contextlib.contextmanager
-    def updating(self, roles: Iterable[str] = ("ema", "teacher")) -> Iterator[None]:
-        """Passes whose gradients are then added up (`reduce`), of what is trained and of further roles."""
-        wanted = {"policy", *roles, *(role for role, rule in self.roles.rules.items() if rule.trained)}
-        with self._there([shard for role, shard in self.shards.items() if role in wanted]):
-            yield
+    def ready_to_update(self) -> None:
+        """Passes with gradient are about to be made, of the policy and what is trained beside it; without one, of its slow
+        copy and of its teacher. All ranks call it."""
+        roles = {"policy", "ema", "teacher", *self._trained}
+        self._gather([shard for role, shard in self.shards.items() if role in roles])
 
-    @contextlib.contextmanager
-    def _there(self, used: list[Sharded]) -> Iterator[None]:
-        if self.way == "optimizer":
-            for shard in used:
-                shard.gather()
-        try:
-            yield
-        except BaseException:
-            for shard in used:
-                shard.reset()
-            raise
-        for shard in used:
-            shard.rest()
+    def _gather(self, used: list[Sharded]) -> None:
+        for shard in used if self.way == "optimizer" else ():
+            shard.gather()
+
+    @property
+    def _trained(self) -> list[str]:
+        return [role for role in self.shards if role == "policy" or self.roles.rules[role].trained]
 
     def reduce(self) -> None:
-        """Add the gradients of all ranks' passes up; all ranks call it, in `updating`, which then ends with no further pass."""
-        for role, shard in self.shards.items():
-            if role == "policy" or self.roles.rules[role].trained:
-                shard.reduce()
+        """Passes are over: add the gradients of all ranks up; all ranks call it."""
+        for role in self._trained:
+            self.shards[role].reduce()
+        self.rest()
 
-    def again(self, roles: Iterable[str] = ("ema", "teacher")) -> None:
-        """Begin `updating` anew after a pass that failed; all ranks call it."""
-        wanted = {"policy", *roles, *(role for role, rule in self.roles.rules.items() if rule.trained)}
-        for role, shard in self.shards.items():
-            if role in wanted:
-                shard.reset()
-                if self.way == "optimizer":
-                    shard.gather()
+    def rest(self) -> None:
+        """Passes are over, or have failed: hold parts alone."""
+        for shard in self.shards.values():
+            shard.rest()
+
+    def drop(self) -> None:
+        """Forget gradients, also of passes that were not finished."""
+        for shard in self.shards.values():
+            shard.drop()
 
     # files ---------------------------------------------------------------------------------------------------------
 
@@ -289,15 +285,15 @@ class ShardedLM(CausalLM):
         raise RuntimeError("this policy is in parts: publish it to a whole one, and save that")
 
     def load_weights(self, folder: Path) -> None:
-        """Not here: a whole policy loads them, and `fill` takes them over.
+        """Not here: a whole policy loads them, and `load` takes them over.
 
         Raises:
             RuntimeError: always.
         """
-        raise RuntimeError("this policy is in parts: load a whole one, and fill this one from it")
+        raise RuntimeError("this policy is in parts: load a whole one, and take its weights over")
 
 
-def twin(policy: Policy, device: torch.device | str = "cpu") -> Policy:
+def twin(policy: Policy, device: torch.device | str = "cpu") -> CausalLM | AgentPolicies:
     """The same language model with weights of its own, on a device, for `shard` to cut.
 
     Models in roles that the policy was given (a teacher) go to the twin, and the policy has them no more.
@@ -313,6 +309,8 @@ def twin(policy: Policy, device: torch.device | str = "cpu") -> Policy:
         raise UsageError(
             f"{type(policy).__name__} is no language model of transformers, and is trained in one process: leave processes out"
         )
+    # Found by trying, which is best done where the model is.
+    _ = policy.forward_mode
     # A parameter's copy is made on its device at once; a model of the size of a device would not fit there twice.
     copies: dict[int, Any] = {
         id(tensor): nn.Parameter(tensor.detach().to(device, copy=True), requires_grad=tensor.requires_grad)
@@ -327,7 +325,7 @@ def twin(policy: Policy, device: torch.device | str = "cpu") -> Policy:
     return out
 
 
-def shard(policy: Policy, mesh: DeviceMesh, way: Way = "optimizer") -> Policy:
+def shard(policy: Policy, mesh: DeviceMesh, way: Way = "optimizer") -> CausalLM | AgentPolicies:
     """A policy that is whole on every rank, with the models in its roles, as one that is in parts.
 
     Args:
@@ -353,6 +351,11 @@ def shard(policy: Policy, mesh: DeviceMesh, way: Way = "optimizer") -> Policy:
 def parts_of(policy: Policy) -> list[ShardedLM]:
     """The language models in parts that a policy is made of."""
     return [each for each in members_of(policy).values() if isinstance(each, ShardedLM)]
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor; all of one that is whole."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def gather(model: nn.Module, *, trained: bool = False) -> Iterator[tuple[str, Tensor]]:

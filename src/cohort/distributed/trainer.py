@@ -10,6 +10,7 @@ import math
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,22 +137,30 @@ class Rank:
         rows = shares[self.world.data_rank]
         found: Any = {}
         own: Exception | None = None
-        self.weights.ready()
+        mine, weights = actions.select(rows), self.weights
+        missing = 0
+        if weights.lockstep:
+            passes = len(weights.policy.micro_batches(mine, self.micro_tokens))
+            missing = self.world.most(passes) - passes
+        weights.ready(role, want)
         try:
-            if len(rows) or self.weights.lockstep:
+            if len(rows):
                 found = log_probs(
-                    self.weights.policy,
-                    actions.select(rows),
+                    weights.policy,
+                    mine,
                     width=width,
                     temperature=self.temperature if temperature is None else temperature,
                     micro_tokens=self.micro_tokens,
                     want=want,
                     role=role,
                 )
+            weights.idle(missing, role, want)
         except Exception as error:
-            if self.weights.lockstep:
+            if weights.lockstep:
                 raise
             own, found = error, Failure.of(self.world.rank, error)
+        finally:
+            weights.rest()
         if not self.world.driver:
             found = dict(zip(found, to_host(*found.values()), strict=True)) if isinstance(found, dict) else found
             self.world.collect(found if self.world.speaks or isinstance(found, Failure) else {})
@@ -190,7 +199,7 @@ class Rank:
         share = RankShare(world, rows, weights.lockstep, policy.device)
         made, own, told = Gradient(), None, Done(tokens=sum(lengths[row] for row in rows.tolist()))
         began = time.perf_counter()
-        weights.ready()
+        weights.ready_to_update()
         try:
             for attempt in attempts(policy):
                 with attempt:
@@ -260,9 +269,9 @@ class Rank:
                 )
             )
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> Future[Any] | None:
         """See Weights."""
-        self.weights.save(folder)
+        return self.weights.save(folder)
 
     def state_dict(self) -> dict[str, Any]:
         """See Weights."""
@@ -379,9 +388,10 @@ class RankedTrainer:
         """See Trainer."""
         self._all("reaches", folder.absolute(), (folder / LOCK).read_text(encoding="utf-8"))
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> Future[Any] | None:
         """See Trainer."""
-        self._all("save", folder.absolute())
+        written: Future[Any] | None = self._all("save", folder.absolute())
+        return written
 
     def state_dict(self) -> dict[str, Any]:
         """See Trainer."""

@@ -413,8 +413,13 @@ def optimizer_of(setup: Trained) -> MasterWeights:
 
     They are copies of the policy as the run begins, so this comes before a checkpoint is loaded.
     """
+    make_roles(setup.policy, setup.method, seed=setup.config.seed)
+    return optimizer_over(setup)
+
+
+def optimizer_over(setup: Trained) -> MasterWeights:
+    """The method's optimizer over everything that is trained, with the models in roles as they are."""
     config, method, policy = setup.config, setup.method, setup.policy
-    make_roles(policy, method, seed=config.seed)
     stage = method.stage("optimizer")
     # The run's weight decay, unless the method sets its own.
     decay = {} if "weight_decay" in stage.hyper else {"weight_decay": config.optimisation.weight_decay}

@@ -73,9 +73,11 @@ class Share(Protocol):
 
     Attributes:
         rows: [m] int64, on the CPU.
+        lockstep: a pass waits for one of every other share, forward and backward.
     """
 
     rows: Tensor
+    lockstep: bool
 
     def gather(self, own: dict[str, Tensor], count: int) -> dict[str, Tensor]:
         """Fields [m, T, ...] of these rows -> of all `count` rows, with what the others have of theirs."""
@@ -111,15 +113,14 @@ def gradient(
         share: the rows whose passes are made here; None makes all. What it gives is then of these rows, the sum over all
             shares being that of the minibatch; where rollouts are coupled it is of the whole minibatch in every share.
     """
-    couples = method.method.couples
+    couples, lockstep = method.method.couples, share is not None and share.lockstep
     want = (method.method.needs(loss=True) & SCORED) | {"logp"}
     how: dict[str, Any] = {"width": minibatch.mask.shape[1], "temperature": temperature, "want": want}
     if share is None:
         parts, empty = policy.micro_batches(actions, micro_tokens), 0
     else:
         parts = [share.rows[rows] for rows in policy.micro_batches(actions.select(share.rows), micro_tokens)]
-        # Rows without tokens take no pass.
-        empty = share.missing(sum(bool(minibatch.mask[rows].any()) for rows in parts))
+        empty = share.missing(len(parts))
     if couples and (share is not None or len(parts) > 1):
         return _coupled(policy, method, minibatch, actions, parts, how, on_policy, share, empty)
     result = Gradient()
@@ -129,7 +130,8 @@ def gradient(
         scored = policy.log_probs(actions.select(rows), **how)
         part = minibatch.select(rows)
         part = part if weight is None else part.replace(weight=weight[rows])
-        part = add_teacher_logits(policy, method.method, part, actions.select(rows), temperature=temperature)
+        own = actions.select(rows)
+        part = add_teacher_logits(policy, method.method, part, own, temperature=temperature, lockstep=lockstep)
         if number >= len(parts):
             _nothing(scored).backward()
             continue
@@ -137,6 +139,8 @@ def gradient(
         fields = {**scored, **_of_tokens(loss, scored["logp"])}
         if loss.total.requires_grad:
             loss.total.backward()
+        elif lockstep:
+            _nothing(scored).backward()
         result.add(loss, minibatch, rows, fields)
     return result.read()
 
@@ -157,8 +161,9 @@ def _coupled(
     Args:
         empty: passes to make of which nothing is taken.
     """
-    # A single part is kept for the backward pass.
-    kept = policy.log_probs(actions.select(parts[0]), **how) if len(parts) == 1 and not empty else None
+    # A single part is kept for the backward pass, unless others have several and wait for the pass that makes it again.
+    lockstep = share is not None and share.lockstep
+    kept = policy.log_probs(actions.select(parts[0]), **how) if len(parts) == 1 and not lockstep else None
     if kept is not None:
         leaves = {name: _placed(value.detach(), parts[0], minibatch.size) for name, value in kept.items()}
     else:
@@ -168,7 +173,8 @@ def _coupled(
         own = {name: value[to_device(share.rows, value.device)] for name, value in leaves.items()} if parts else {}
         leaves = share.gather(own, minibatch.size)
     leaves = {name: value.requires_grad_() for name, value in leaves.items()}
-    minibatch = add_teacher_logits(policy, method.method, minibatch, actions, temperature=how["temperature"])
+    heat = how["temperature"]
+    minibatch = add_teacher_logits(policy, method.method, minibatch, actions, temperature=heat, lockstep=lockstep)
     loss = method.loss(_with_scores(minibatch.to(policy.device), leaves, on_policy))
     result = Gradient()
     result.add(loss, minibatch, torch.arange(minibatch.size), {**leaves, **_of_tokens(loss, leaves["logp"])})
@@ -218,11 +224,16 @@ def _of_tokens(loss: Loss, logp: Tensor) -> dict[str, Tensor]:
     return {name: value.expand_as(push) for name, value in found.items() if value is not None}
 
 
-def add_teacher_logits(policy: Policy, method: Method, part: Batch, actions: Actions, *, temperature: float) -> Batch:
+def add_teacher_logits(
+    policy: Policy, method: Method, part: Batch, actions: Actions, *, temperature: float, lockstep: bool = False
+) -> Batch:
     """The rows with `teacher_logits` [n, T, V], if the method reads them, without gradient.
 
     They are the policy's slow copy's in the context of the field `teacher_context` [n, C] (token ids, then -1; a row of -1
     has no teacher and gets zeros), or without such a field another model's, in the rollout's own context.
+
+    Args:
+        lockstep: a pass is made in any case, since others wait for it.
     """
     if not method.needs(loss=True) & TEACHER:
         return part
@@ -236,7 +247,7 @@ def add_teacher_logits(policy: Policy, method: Method, part: Batch, actions: Act
     width = part.mask.shape[1]
     dtype = torch.float64 if policy.dtype == torch.float64 else torch.float32
     logits = torch.zeros(part.size, width, policy.vocabulary, dtype=dtype, device=policy.device)
-    if rows.numel():
+    if rows.numel() or lockstep:
         with torch.no_grad():
             given = policy.log_probs(own, width=width, temperature=temperature, want=LOGITS, role="ema")["logits"]
         logits[to_device(rows, logits.device)] = given
