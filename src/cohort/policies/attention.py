@@ -32,6 +32,8 @@ QUERY_BLOCK = 256
 COPIED = 2
 # Places of a row, from the first on up to before the second.
 Range = tuple[int, int]
+# Rows and columns [n] int64 of a table.
+Places = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Layout:
 
     shares: tuple[Share, ...]
     device: torch.device
-    _index: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False, repr=False)
+    _index: dict[int, tuple[Tensor, Places]] = field(default_factory=dict, compare=False, repr=False)
 
     def positions(self) -> Tensor:
         """[N] position of every token: a suffix goes on where its prefix ends."""
@@ -96,15 +98,19 @@ class Layout:
             parts += [torch.arange(share.depth, share.depth + count) for count in share.suffixes]
         return to_device(torch.cat(parts), self.device)
 
-    def suffix_index(self, which: int) -> tuple[Tensor, Tensor]:
-        """(index [G, S], there [G, S] bool) of a share's suffix tokens, counted from its first, in padded rows."""
+    def suffix_index(self, which: int) -> tuple[Tensor, Places]:
+        """(index [G, S], places) of a share's suffix tokens, counted from its first, in padded rows: which token stands where,
+        and the rows and columns [n] where the n tokens do. A mask would say the same, but the device would have the host wait
+        to count what it holds."""
         if which not in self._index:
             lengths = torch.tensor(self.shares[which].suffixes)
             place = torch.arange(max(1, int(lengths.max())))
             start = lengths.cumsum(0) - lengths
             there = place < lengths[:, None]
             index = torch.where(there, start[:, None] + place, torch.zeros_like(place))
-            self._index[which] = (to_device(index, self.device), to_device(there, self.device))
+            row, column = there.nonzero().unbind(1)
+            index, row, column = (to_device(each, self.device) for each in (index, row, column))
+            self._index[which] = index, (row, column)
         return self._index[which]
 
 
@@ -261,7 +267,7 @@ def _suffixes(
     k: Tensor,
     v: Tensor,
     index: Tensor,
-    there: Tensor,
+    places: Places,
     scale: float,
     softcap: float | None,
     window: int | None,
@@ -270,23 +276,23 @@ def _suffixes(
 
     Args:
         q: [K, R, n, D] of all suffixes one after the other; k_prefix, v_prefix: [K, P, D]; k, v: [K, n, D].
-        index, there: [G, S], see Layout.suffix_index.
+        index, places: see Layout.suffix_index.
     """
     heads = q.shape[0]
     count, longest = index.shape
     length = k_prefix.shape[1]
     in_suffix = torch.arange(longest, device=q.device)
-    positions = in_suffix.expand(count, longest)[there]
+    row, column = places
     before = torch.arange(-length, 0, device=q.device)
-    first, first_mass = _Attend.apply(q, k_prefix, v_prefix, positions, before, scale, softcap, window, False)
+    first, first_mass = _Attend.apply(q, k_prefix, v_prefix, column, before, scale, softcap, window, False)
 
     def rows(x: Tensor) -> Tensor:
         """[G K, ..., S, D] of [K, ..., n, D]."""
         return x[..., index.flatten(), :].unflatten(-2, (count, longest)).movedim(-3, 0).flatten(0, 1)
 
     second, second_mass = _Attend.apply(rows(q), rows(k), rows(v), in_suffix, in_suffix, scale, softcap, window, True)
-    second = second.unflatten(0, (count, heads)).permute(1, 2, 0, 3, 4)[:, :, there]
-    second_mass = second_mass.unflatten(0, (count, heads)).permute(1, 2, 0, 3)[:, :, there]
+    second = second.unflatten(0, (count, heads)).permute(1, 2, 0, 3, 4)[:, :, row, column]
+    second_mass = second_mass.unflatten(0, (count, heads)).permute(1, 2, 0, 3)[:, :, row, column]
     share = torch.sigmoid(first_mass - second_mass)[..., None]
     return share * first + (1 - share) * second
 

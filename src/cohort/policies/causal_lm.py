@@ -143,7 +143,7 @@ class CausalLM:
         if self.is_adapter:
             from peft import load_peft_weights, set_peft_model_state_dict
 
-            set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device=str(self.device)))
+            set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device="cpu"))
         else:
             stored = type(self.model).from_pretrained(folder, dtype=self.dtype, use_safetensors=True)
             self.model.load_state_dict(stored.state_dict())

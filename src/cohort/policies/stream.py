@@ -154,8 +154,7 @@ def stream_attention(
         if len(piece.suffixes) == 1 and softcap is None:
             parts.append(_continued(own_q, *before, k, v, scale, window))
         else:
-            index, there = piece.grid.suffix_index(0)
-            parts.append(_suffixes(own_q, *before, k, v, index, there, scale, softcap, window))
+            parts.append(_suffixes(own_q, *before, k, v, *piece.grid.suffix_index(0), scale, softcap, window))
     return torch.cat(parts, 2).flatten(0, 1).transpose(0, 1)[None], None
 
 
