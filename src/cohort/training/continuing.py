@@ -59,7 +59,7 @@ def check_same_run(folder: Path, config: TrainConfig, *, accept: bool = False) -
     Raises:
         UsageError: names the keys that differ.
     """
-    stored, now = {**TrainConfig().plain(), **stored_config(folder)}, config.plain()
+    stored, now = (_drawn(each) for each in ({**TrainConfig().plain(), **stored_config(folder)}, config.plain()))
     allowed = RESUMABLE | ({"steps"} if config.optimisation.schedule == "constant" else set())
     differing = [k for k in now if k not in allowed and stored[k] != now[k]]
     fixed = [k for k in differing if k in FIXED or (k in ("data", "pairs") and (stored[k] is None) != (now[k] is None))]
@@ -68,6 +68,13 @@ def check_same_run(folder: Path, config: TrainConfig, *, accept: bool = False) -
         return [f"{k} was {stored[k]!r}, is {now[k]!r}" for k in differing]
     way = "name another folder with --out" + ("" if fixed else ", or go on with the changes: --resume --accept-changes")
     raise UsageError(f"{folder} holds a run with another configuration: {', '.join(what)}; {way}")
+
+
+def _drawn(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration of which the engine says what computes, and not where: numbers do not depend on that."""
+    vllm = "vllm" in (values["engine"], values["worker_engine"])
+    rest = {key: value for key, value in values.items() if key != "worker_engine"}
+    return rest | {"engine": "vllm" if vllm else "native"}
 
 
 def check_same_inputs(

@@ -15,6 +15,8 @@ from cohort.engine.pool.connection import process
 from cohort.engine.pool.pool import EnginePool
 from cohort.engine.pool.weights import MEMORY, Files
 from cohort.errors import UsageError
+from cohort.training.config import make_config
+from cohort.training.continuing import check_same_run
 from cohort.training.run import Result
 from tests.engine.pool import runs
 from tests.helpers import tiny_policy
@@ -51,6 +53,15 @@ def test_a_run_in_which_a_worker_is_killed_has_the_numbers_of_one_process(
     assert result.model is not None
     assert workers() == []
     assert set(MEMORY.glob("cohort-weights-*")) <= before
+
+
+def test_a_run_may_go_on_with_other_workers_but_not_with_other_arithmetic(folder: Path, alone: Result) -> None:
+    values = {**runs.base(folder, alone.folder), "data": runs.ROWS}
+    for more in ({"workers": 3}, {"engine": "ray", "workers": 2, "ray_address": "auto"}):
+        assert check_same_run(alone.folder, make_config(values, more)) == []
+    for more in ({"engine": "vllm"}, {"engine": "ray", "worker_engine": "vllm"}):
+        with pytest.raises(UsageError, match="engine \\(was 'native', now 'vllm'\\)"):
+            check_same_run(alone.folder, make_config(values, more))
 
 
 def test_the_last_words_of_a_process_that_cannot_start_are_said(monkeypatch: pytest.MonkeyPatch) -> None:

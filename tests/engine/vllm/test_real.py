@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +25,11 @@ from cohort.engine.vllm.server import Server
 from cohort.engine.vllm.weights import Folder
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.passes import log_probs
+from cohort.rollouts.collect import Collector
+from cohort.training import build, engines
+from cohort.training.config import make_config
+from cohort.training.display import Display
+from cohort.training.run import train
 from tests.engine.vllm.test_engine import free_port
 from tests.helpers import prompt_of, request_of
 from tests.model_folders import tokenizer_of
@@ -48,40 +58,61 @@ def model(out: Path, *, tied: bool) -> Path:
     return out
 
 
-@contextmanager
-def serving(folder: Path, log: Path) -> Iterator[str]:
-    """The URL of a server of the model, which may still be starting."""
-    port = free_port()
-    here = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    switches = {
-        "VLLM_SERVER_DEV_MODE": "1",
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_NO_USAGE_STATS": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    options = "--logprobs-mode processed_logprobs --dtype float32 --enforce-eager --max-model-len 256 --max-num-seqs 16"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [
-                *(str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--port", str(port)),
-                *(*options.split(), "--enable-lora", "--max-lora-rank", "8"),
-            ],
-            env={**here, **switches},
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
+class Real:
+    """A server of a model at a port of its own, which may be killed and started again.
+
+    Attributes:
+        url: of it; it may still be starting.
+    """
+
+    def __init__(self, folder: Path, log: Path) -> None:
+        self.folder, self.log, self.port = folder, log, free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        here = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        switches = {
+            "VLLM_SERVER_DEV_MODE": "1",
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_NO_USAGE_STATS": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        options = "--logprobs-mode processed_logprobs --dtype float32 --enforce-eager --max-model-len 256"
+        with self.log.open("a") as out:
+            self.process = subprocess.Popen(
+                [
+                    *(str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--model", str(self.folder)),
+                    *("--port", str(self.port), *options.split(), "--max-num-seqs", "16"),
+                    *("--enable-lora", "--max-lora-rank", "8"),
+                ],
+                env={**here, **switches},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def kill(self, how: int = signal.SIGKILL) -> None:
+        """End it with all its processes."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, how)
         try:
-            process.wait(20)
+            self.process.wait(20)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@contextmanager
+def serving(folder: Path, log: Path) -> Iterator[Real]:
+    """A server of the model, which may still be starting."""
+    server = Real(folder, log)
+    try:
+        yield server
+    finally:
+        server.kill(signal.SIGTERM)
 
 
 def mismatch(engine: VLLMEngine, policy: CausalLM) -> float:
@@ -102,22 +133,25 @@ def mismatch(engine: VLLMEngine, policy: CausalLM) -> float:
 def test_every_update_reaches_a_real_server(tmp_path: Path, tied: bool) -> None:
     """An adapter and then whole weights, three updates of each."""
     folder = model(tmp_path / "model", tied=tied)
-    with serving(folder, tmp_path / "server.log") as url:
+    with serving(folder, tmp_path / "server.log") as server:
         for rank in (4, 0):
             policy = CausalLM.load(str(folder), device=torch.device("cpu"), dtype=torch.float32)
             if rank:
                 policy.add_lora(rank)
-            backend = Server(url, log=print)
+            backend = Server(server.url, log=print)
             backend.check(policy.name, adapters=policy.is_adapter, folder=not policy.is_adapter)
             engine = VLLMEngine(policy, backend, Folder(policy, backend))
             assert mismatch(engine, policy) < 1e-5
+            found = []
             for _ in range(3):
                 with torch.no_grad():
                     for parameter in policy.trainable():
                         parameter.add_(0.05 * torch.randn_like(parameter))
                 assert mismatch(engine, policy) > 1e-4  # of the weights before
                 engine.sync()
-                assert mismatch(engine, policy) < 1e-5
+                found.append(mismatch(engine, policy))
+            print(f"tied {tied}, rank {rank}: mismatch {', '.join(f'{each:.1e}' for each in found)}")
+            assert max(found) < 1e-5
             engine.close()
 
 
@@ -126,8 +160,8 @@ def test_a_tied_output_layer_that_does_not_follow_is_found_out(tmp_path: Path, m
     monkeypatch.setattr(weights, "_with_both_ends", lambda policy: None)
     folder = model(tmp_path / "model", tied=True)
     policy = CausalLM.load(str(folder), device=torch.device("cpu"), dtype=torch.float32)
-    with serving(folder, tmp_path / "server.log") as url:
-        backend = Server(url, log=print)
+    with serving(folder, tmp_path / "server.log") as server:
+        backend = Server(server.url, log=print)
         backend.check(policy.name, adapters=False, folder=True)
         engine = VLLMEngine(policy, backend, Folder(policy, backend))
         assert mismatch(engine, policy) < 1e-5
@@ -138,3 +172,59 @@ def test_a_tied_output_layer_that_does_not_follow_is_found_out(tmp_path: Path, m
         assert mismatch(engine, policy) > 1e-4
         assert engine.not_taken_over() == ["model.embed_tokens.weight"]
         engine.close()
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_run_outlives_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
+    """It is killed in the middle of a step, and started again a minute later with the weights that it had at first.
+
+    Args:
+        apart: weights pass as those of many workers do.
+    """
+    folder = model(tmp_path / "model", tied=True)
+    monkeypatch.setattr(build, "make_engine", functools.partial(engines.make_engine, apart=apart))
+    steps, back = 6, threading.Event()
+    with serving(folder, tmp_path / "server.log") as server:
+
+        def anew() -> None:
+            time.sleep(60)
+            server.start()
+            back.set()
+
+        before, turns = Collector.generate, [0]
+
+        def generate(self: Collector, *given: Any, **how: Any) -> Any:
+            turns[0] += 1
+            if turns[0] == 3:
+                # Requests of this step are on their way when it goes.
+                threading.Timer(0.05, server.kill).start()
+                threading.Thread(target=anew, daemon=True).start()
+            return before(self, *given, **how)
+
+        monkeypatch.setattr(Collector, "generate", generate)
+        config = make_config(
+            {
+                "model": str(folder),
+                "data": [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(4) for b in range(4)],
+                "reward": ["format:[0-4]", "0.5*length"],
+                "steps": steps,
+                "prompts_per_step": 4,
+                "group_size": 4,
+                "max_new_tokens": 64,
+                "lr": 1e-3,
+                "engine": "vllm",
+                "engine_url": server.url,
+                "engine_wait": 600,
+                "tensorboard": False,
+                "out": str(tmp_path / "run"),
+            }
+        )
+        result = train(config, display=Display(quiet=True))
+    assert back.is_set()
+    assert len(result.metrics) == steps
+    found = [step["mismatch"] for step in result.metrics]
+    print(f"apart {apart}: mismatch {', '.join(f'{each:.1e}' for each in found)}")
+    assert max(found) < 1e-5
+    if apart:
+        assert result.metrics[-1]["engine/restarts"] == 1
+        assert result.metrics[-1]["engine/redrawn"] >= 1
