@@ -28,7 +28,7 @@ from tests.cli.command import run as cohort_command
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 # What a run writes, and what stands for a file of the reader's.
-OTHERS = ("runs/", "path/", "checkpoints/", "rollouts/step", "final/", "best/", "attempt-1/")
+OTHERS = ("runs/", "path/", "ahead/", "checkpoints/", "rollouts/step", "final/", "best/", "attempt-1/")
 
 
 def generator() -> ModuleType:

@@ -20,6 +20,7 @@ import torch
 
 import cohort.cli
 from cohort.engine.native import drawing
+from cohort.rollouts import journal
 from cohort.training import checkpoint, precision
 from cohort.training import run as module
 
@@ -27,6 +28,7 @@ CALLS: dict[str, tuple[Any, str, bool]] = {
     "sampling": (drawing, "pick", False),
     "update": (precision.MasterWeights, "step", True),
     "state written": (torch, "save", True),
+    "journal": (journal.Journal, "_write", True),
     "before the rename": (checkpoint, "sync", False),
 }
 FILES = [(os, name) for name in ("fsync", "rename", "replace", "unlink", "mkdir", "rmdir")] + [(torch, "save")]

@@ -67,6 +67,8 @@ SETUPS: dict[str, tuple[str, list[str]]] = {
             *("--set", "logit_bias={1: 4.0}"),
         ],
     ),
+    "ahead": ("dapo+fg-expo", ["--ahead", "2", "--set", "optimisation.updates=2"]),
+    "windows ahead": ("t-ppo(window=3)", ["--ahead", "1"]),
     "checkpoints by time": ("fg-expo", ["--set", "checkpoint.minutes=0.0001", "--set", "checkpoint.every=100"]),
 }
 
@@ -167,7 +169,7 @@ def assert_same(whole: Path, other: Path) -> None:
 
 
 def untimed(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in row.items() if not k.startswith("time/")}
+    return {k: v for k, v in row.items() if not k.startswith(("time/", "queue/"))}
 
 
 def curves(folder: Path) -> dict[tuple[str, int], float]:
@@ -178,7 +180,7 @@ def curves(folder: Path) -> dict[tuple[str, int], float]:
     for file in sorted((folder / "tensorboard").iterdir(), key=lambda p: p.stat().st_mtime):
         events = EventAccumulator(str(file)).Reload()
         for tag in events.Tags()["scalars"]:
-            if not tag.startswith("time/"):
+            if not tag.startswith(("time/", "queue/")):
                 values |= {(tag, event.step): event.value for event in events.Scalars(tag)}
     return values
 
@@ -199,6 +201,11 @@ def test_a_run_of_episodes_that_is_killed_leaves_the_same(tmp_path: Path, model_
     assert all(min(row["episode/done"], row["episode/out_of_turns"]) > 0 for row in steps)
 
 
+def test_a_run_that_samples_ahead_and_is_killed_leaves_the_same(tmp_path: Path, model_folder: Path) -> None:
+    # Between two lines of the journal.
+    assert killed(tmp_path, model_folder, "ahead", [["call", "journal", 7]]) == 1
+
+
 @pytest.mark.slow
 def test_a_run_that_is_killed_at_every_kind_of_moment_leaves_the_same(tmp_path: Path, model_folder: Path) -> None:
     # One run is killed again and again, each time at another kind of moment, until it is left alone.
@@ -210,6 +217,12 @@ def test_a_run_that_is_killed_at_every_kind_of_moment_leaves_the_same(tmp_path: 
         ["call", "update", 2],
     ]
     assert killed(tmp_path, model_folder, "states", moments) == len(moments)
+
+
+@pytest.mark.slow
+def test_a_run_that_samples_windows_ahead_is_killed_at_every_kind_of_moment(tmp_path: Path, model_folder: Path) -> None:
+    moments: list[list[Any]] = [["call", "sampling", 20], ["call", "update", 2], ["call", "state written", 1]]
+    assert killed(tmp_path, model_folder, "windows ahead", moments) == len(moments)
 
 
 @pytest.mark.slow

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from cohort.reductions.groups import token_mean, token_sum
 from cohort.types import Batch
-from cohort.types.declare import needs
+from cohort.types.declare import declare, needs
+
+NO_RATIO = "it leaves out what drew the rollouts, so that without a correction they must be the updated policy's own"
 
 
 @needs("old_logp")
@@ -76,6 +78,7 @@ def sequence_product(batch: Batch) -> Tensor:
     return token_sum(batch.logp - batch.old_logp, batch.mask)[:, None].expand_as(batch.logp).exp()
 
 
+@declare(on_policy=NO_RATIO)
 def none(batch: Batch) -> Tensor:
     """No importance ratio: 1 at every token, for losses in which logp itself stands.
 
@@ -85,6 +88,7 @@ def none(batch: Batch) -> Tensor:
     return torch.ones_like(batch.logp)
 
 
+@declare(on_policy=NO_RATIO)
 def on_policy(batch: Batch) -> Tensor:
     """exp(logp - sg[logp]): the value 1 with the gradient of logp, REINFORCE written as a ratio.
 

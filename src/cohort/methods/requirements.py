@@ -120,6 +120,15 @@ class Requirements(ABC):
         """True if the method can learn from stored completions."""
         return any(stage.declared.offline for _, stage in self.stages())
 
+    def on_policy(self, *, corrected: bool) -> list[tuple[str, str, str]]:
+        """(method that it came with, function, why) of what needs rollouts that the weights which are updated drew.
+
+        Args:
+            corrected: token losses are weighted from the policy that drew to the one that is trained.
+        """
+        asked = [stage for axis, stage in self.stages() if axis != "ratio" or not corrected]
+        return [(stage.source, stage.name, stage.declared.on_policy) for stage in asked if stage.declared.on_policy]
+
     @property
     def waits(self) -> bool:
         """True if its sampling may leave rollouts that go on in a later step."""

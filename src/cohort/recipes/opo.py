@@ -28,7 +28,7 @@ def baseline(batch: Batch) -> Tensor:
     return group_sum(length * batch.rewards, batch.groups) / group_sum(length, batch.groups).clamp(min=1)
 
 
-@declare(group_size=2)
+@declare(group_size=2, on_policy="its baseline is the best one for gradients that are exactly on policy")
 def length_weighted(batch: Batch) -> Tensor:
     """r_i - b_g: [N]; exactly 0 in a group of equal rewards. Source: arXiv:2505.23585."""
     flat = group_flat(batch.rewards, batch.groups)[batch.groups.index]

@@ -29,7 +29,7 @@ from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.groups import group_size, group_sum, token_mean
 from cohort.types import Batch, Rollout
-from cohort.types.declare import State, hooks
+from cohort.types.declare import State, declare, hooks
 from cohort.types.replay import Replay, pack_step, unpack
 
 
@@ -84,6 +84,7 @@ def _keep(batch: Batch, state: State, rollouts: list[Rollout]) -> State:
     return {**state, "previous": pack_step(batch, rollouts), "judged": None}
 
 
+@declare(on_policy="a step's rewards judge the update before it, which older rollouts have not seen")
 @hooks(init=_empty, on_rollouts=_judge, replay=_replay, on_step_end=_keep)
 def retrospect(batch: Batch, advantages: Tensor) -> Tensor:
     """Advantages as they are; the hooks look back. Source: arXiv:2604.00860."""

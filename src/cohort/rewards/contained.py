@@ -3,30 +3,67 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 # Seconds after which what swallowed the first notice is told again.
 AGAIN = 1.0
 
 
 class Late(BaseException):
-    """The time is up. No Exception, so that a function that tries again whatever happens does not catch it."""
+    """The time is up. No Exception, so that a function that tries again whatever happens does not catch it.
+
+    Attributes:
+        stack: where the function was, as text; empty where the traceback says so.
+    """
+
+    stack: str = ""
+
+
+def in_time(seconds: float, call: Callable[[], T]) -> T:
+    """What a function gives.
+
+    In the main thread the system's alarm ends it, also where it waits for a server. In another it is called in a thread of its
+    own, which is given up with what it waits for.
+
+    Raises:
+        Late: it has not ended when the time is up.
+    """
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
+        with _alarm(seconds):
+            return call()
+    done: Future[T] = Future()
+
+    def answer() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:  # whatever it is, whoever waits raises it
+            done.set_exception(error)
+
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(answer,), name="judge", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not done.done():
+        late, frame = Late(), sys._current_frames().get(thread.ident or 0)
+        late.stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+        raise late
+    return done.result()
 
 
 @contextlib.contextmanager
-def in_time(seconds: float) -> Iterator[None]:
-    """Raise Late in what runs inside once the time is up, as the system's alarm: it also ends waiting for a server.
-
-    The main thread alone can be told; in another there is no limit.
-    """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        yield
-        return
+def _alarm(seconds: float) -> Iterator[None]:
+    """Raise Late in what runs inside, in the main thread, once the time is up."""
 
     def late(*_: Any) -> None:
         raise Late

@@ -10,6 +10,7 @@ takes longer than a reward function may (`reward_timeout`), or that would end th
 from __future__ import annotations
 
 import inspect
+import threading
 import traceback
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -31,6 +32,7 @@ from cohort.types.access import Judge
 
 # Seconds that a judge may take for a batch; a run sets its own.
 LIMIT: ContextVar[float] = ContextVar("limit", default=60.0)
+_ASKING = threading.RLock()
 
 
 @cache
@@ -65,8 +67,9 @@ def ask(judge: Judge, prompts: Sequence[Prompt], **texts: Sequence[str]) -> list
         "prompts": [prompt.source for prompt in prompts],
         **{k: list(v) for k, v in texts.items()},
     }
-    try:
-        with in_time(LIMIT.get()), staying():
+
+    def judged() -> list[Any]:
+        with staying():
             args, named = bound(interface(function), given)
             verdicts = function(*args, **named)
             if inspect.isawaitable(verdicts):
@@ -78,11 +81,16 @@ def ask(judge: Judge, prompts: Sequence[Prompt], **texts: Sequence[str]) -> list
                     f"the judge {_name(judge)} returned {type(verdicts).__name__}, not a list of verdicts"
                 )
             # What has no end is not waited for.
-            verdicts = list(islice(verdicts, len(prompts) + 1))
+            return list(islice(verdicts, len(prompts) + 1))
+
+    try:
+        # One at a time: rollouts that are drawn ahead of training are judged in a thread of their own.
+        with _ASKING:
+            verdicts = in_time(LIMIT.get(), judged)
     except RewardError:
         raise
     except Late as error:
-        trace = "".join(traceback.format_exception(error))[-TRACEBACK:]
+        trace = (error.stack or "".join(traceback.format_exception(error)))[-TRACEBACK:]
         raise RewardError(
             f"the judge {_name(judge)} gave no verdicts for {len(prompts)} questions within {LIMIT.get():g} s: raise "
             f"reward_timeout, or have it answer faster; it was here:\n{trace.rstrip()}"

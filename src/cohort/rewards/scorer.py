@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -74,6 +75,8 @@ class Scorer:
             raise UsageError(f"on_reward_error is '{on_error}', but must be one of {', '.join(ON_ERROR)}")
         self.specs, self.timeout, self.on_error = list(specs), timeout, on_error
         self.printed = Printed()
+        # Rollouts that are drawn ahead of training are scored in a thread of their own.
+        self._calling = threading.Lock()
         self.interfaces: list[Interface] = []
         self._worker: Worker | None = None
         self._functions: Functions | None = None
@@ -242,12 +245,13 @@ class Scorer:
         taken = [k for k in batch.given if any(f.names(k) if k in batch.extra else f.takes(k) for f in found)]
         if self._functions is not None:
             # Standard output is for results, here as in a worker.
-            with contextlib.redirect_stdout(sys.stderr):
+            with self._calling, contextlib.redirect_stdout(sys.stderr):
                 return self._functions.call(rewards, lambda: batch.copies(taken), batch.rows, replace(batch.state))
         assert self._worker is not None
         columns = {name: batch.sent(name) for name in taken}
         try:
-            return self._worker.call(rewards, columns, batch.rows, batch.state, self.timeout)
+            with self._calling:
+                return self._worker.call(rewards, columns, batch.rows, batch.state, self.timeout)
         except Failed as error:
             failure = {"error": str(error), "traceback": error.said, "late": error.late, "ended": True}
             return [failure] * len(rewards)

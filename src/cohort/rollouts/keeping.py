@@ -12,8 +12,8 @@ from cohort.types.support import Support
 
 # What says how a rollout came out, as it is.
 OUTCOME = (
-    *("status", "text", "id", "error", "components", "reward", "accuracy", "failed", "fields"),
-    *("episode", "end", "opening", "waits"),
+    *("status", "text", "id", "error", "components", "reward", "accuracy", "failed", "fields", "logged"),
+    *("episode", "end", "opening", "waits", "auxiliary"),
 )
 
 
@@ -28,6 +28,7 @@ def stored(rollout: Rollout) -> dict[str, Any]:
         "parent": request.parent,
         "agent": request.agent,
         "meta": dict(request.meta),
+        "history": len(request.history),
         "max_new_tokens": request.max_new_tokens,
         "segments": [
             {
@@ -67,6 +68,7 @@ def restored(state: Mapping[str, Any], prompt: Prompt) -> Rollout:
         state["seed"],
         state["max_new_tokens"],
         environment_seed=state["environment_seed"],
+        history=segments[: state.get("history", 0)],
         parent=state["parent"],
         agent=state.get("agent", ""),
         meta=state.get("meta", {}),

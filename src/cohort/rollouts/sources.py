@@ -50,6 +50,8 @@ class Drawn:
             the step is measured and recorded by.
         metrics: name -> what the source reports for the log.
         notes: what the user should know.
+        mismatch: mean and largest difference between the engine's log-probabilities and the trainer's for the weights that
+            drew, where a source knows it; None leaves it to the first pass over rollouts that the step's own weights drew.
         scored_batch: all `rollouts` with a reward as a batch with the fields of `on_scored`, where a filter needed it already;
             None where it is still to be made.
     """
@@ -63,6 +65,7 @@ class Drawn:
     scored_batch: Batch | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    mismatch: tuple[float, float] | None = None
 
     @property
     def scored(self) -> list[Rollout]:
@@ -329,6 +332,7 @@ class Mixed:
                 else None,
                 metrics={**whole.metrics, **drawn.metrics},
                 notes=[*whole.notes, *drawn.notes],
+                mismatch=drawn.mismatch or whole.mismatch,
             )
         return whole
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cohort.rollouts.collect import Collector
 from cohort.rollouts.exchange import Exchange
+from cohort.rollouts.journal import Journal
 from cohort.rollouts.sharing import Sharing
-from cohort.rollouts.sources import Auxiliary, Mixed, Replayed, RolloutSource, Stored, Sync
+from cohort.rollouts.sources import Auxiliary, Mixed, Reader, Replayed, RolloutSource, Stored, Sync
 from cohort.rollouts.windows import Rolling
+from cohort.training.ahead import ahead_of
 from cohort.training.batches import Batches
 from cohort.training.build import Setup, optimizer_of
 from cohort.training.clock import Clock
@@ -41,11 +44,12 @@ def make_trainer(setup: Setup, progress: Progress, optimizer: MasterWeights | No
     )
 
 
-def assemble(setup: Setup, trainer: Trainer | None = None) -> Training:
+def assemble(setup: Setup, trainer: Trainer | None = None, journal: Journal | None = None) -> Training:
     """The parts of the run's steps.
 
     Args:
         trainer: with the run's progress; None makes one that begins.
+        journal: of rollouts that are drawn ahead of training; None keeps none.
     """
     config, policy, collector = setup.config, setup.policy, setup.collector
     if trainer is None:
@@ -65,9 +69,7 @@ def assemble(setup: Setup, trainer: Trainer | None = None) -> Training:
         config.optimisation.old_logp,
     )
 
-    def info(step: int) -> StepInfo:
-        # Reward functions know of the step, too.
-        setup.stand(step)
+    def planned(step: int) -> StepInfo:
         lr = config.optimisation.lr * factor(
             step + 1,
             config.optimisation.steps,
@@ -85,15 +87,26 @@ def assemble(setup: Setup, trainer: Trainer | None = None) -> Training:
             version=trainer.version,
         )
 
+    def info(step: int) -> StepInfo:
+        # Reward functions know of the step, too.
+        setup.stand(step)
+        return planned(step)
+
+    source = source_of(setup, batches, planned, journal)
+
+    def sampling() -> float:
+        # Of what is drawn elsewhere, a step takes the time that it waited.
+        return collector.seconds["sample"] + (setup.ahead.waited if setup.ahead is not None else 0.0)
+
     def clock() -> Clock:
         compiled, setup.compile_seconds = setup.compile_seconds, 0.0
         before = {"time/compile": compiled} if compiled else {}
         idle = None if collector.environments is None else lambda: collector.seconds["idle"]
-        return Clock(lambda: collector.seconds["sample"], lambda: collector.grader.seconds["reward"], before, idle)
+        return Clock(sampling, lambda: collector.grader.seconds["reward"], before, idle)
 
     return Training(
         setup.method,
-        source_of(setup, batches),
+        source,
         trainer,
         batches,
         progress,
@@ -123,13 +136,28 @@ def sharing_of(setup: Setup, source: RolloutSource, place: str) -> Sharing:
     )
 
 
-def source_of(setup: Setup, batches: Batches) -> RolloutSource:
-    """The source of the run's rollouts."""
+def source_of(
+    setup: Setup, batches: Batches, info: Callable[[int], StepInfo], journal: Journal | None = None
+) -> RolloutSource:
+    """The source of the run's rollouts.
+
+    Args:
+        info: steps completed -> `StepInfo` of the next step.
+        journal: see `assemble`.
+    """
     config = setup.config
-    how = (setup.prompts, batches, config.sampling.prompts_per_step, config.sampling.group_size)
+    how = (config.sampling.prompts_per_step, config.sampling.group_size)
     if setup.offline is not None:
-        return Stored(setup.method, setup.offline, *how)
-    source: RolloutSource = (Rolling if setup.method.waits else Sync)(setup.method, setup.collector, *how)
+        return Stored(setup.method, setup.offline, setup.prompts, batches, *how)
+
+    def sampled(collector: Collector, reader: Reader) -> Sync:
+        return (Rolling if setup.method.waits else Sync)(setup.method, collector, setup.prompts, reader, *how)
+
+    source: RolloutSource
+    if config.inference.ahead:
+        source = setup.ahead = ahead_of(setup, batches, sampled, info, journal)
+    else:
+        source = sampled(setup.collector, batches)
     if config.optimisation.replay_groups:
         prompts = {prompt.id: prompt for prompt in setup.prompts}
         source = Replayed(source, config.optimisation.replay_groups, config.optimisation.replay_size, prompts)

@@ -15,7 +15,7 @@ from cohort.rewards.judge import ask
 from cohort.rollouts.batching import make_batch
 from cohort.training.merging import fill_missing_fields
 from cohort.training.progress import Progress
-from cohort.training.trainer import Trainer
+from cohort.training.trainer import Scorer
 from cohort.types import Batch, Message, Rollout, StepInfo
 from cohort.types.access import ModelAccess
 from cohort.types.policy import Policy
@@ -40,7 +40,7 @@ class Batches:
     """
 
     policy: Policy
-    trainer: Trainer
+    trainer: Scorer
     engine: Engine
     progress: Progress
     rows: Mapping[str, int]

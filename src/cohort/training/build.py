@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from cohort import registry
 from cohort.axes.correction import importance_weight
 from cohort.data.pairs import load_pairs, read_pairs
 from cohort.data.prompts import PromptSpec, check_source, load_prompts, read_source, typed
+from cohort.engine.detached import Detached
 from cohort.environments.factory import EnvironmentFactory
 from cohort.errors import UsageError, shown
 from cohort.methods import Method, use
@@ -22,13 +23,24 @@ from cohort.policies.agents import AgentPolicies, members_of
 from cohort.policies.causal_lm import LARGE_PASS, CausalLM
 from cohort.policies.compiling import compile_layers
 from cohort.policies.given import GivenModel
+from cohort.policies.replica import replica
+from cohort.rewards.calling import TrainerState
 from cohort.rewards.grader import Grader
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import parse
+from cohort.rollouts.ahead import Ahead
 from cohort.rollouts.collect import Collector
 from cohort.rollouts.store import LABEL, Store
 from cohort.training import toy
-from cohort.training.checks import Log, check_arguments, check_columns, check_method, check_options, log_inapplicable
+from cohort.training.checks import (
+    Log,
+    check_arguments,
+    check_columns,
+    check_method,
+    check_options,
+    corrects,
+    log_inapplicable,
+)
 from cohort.training.config import TrainConfig
 from cohort.training.device import pick_device, pick_dtype
 from cohort.training.engines import make_engine, reads_entropies
@@ -56,6 +68,7 @@ class Setup:
         pairs: stored completions that are trained on with the step's rollouts, for methods that learn from both.
         offline: stored completions that take their place: nothing is sampled but for evaluations.
         compile_seconds: what compiling the layers took, until it stands in a step's metrics.
+        ahead: draws rollouts ahead of training, where that is asked for.
     """
 
     config: TrainConfig
@@ -67,6 +80,7 @@ class Setup:
     pairs: Store | None = None
     offline: Store | None = None
     compile_seconds: float = 0.0
+    ahead: Ahead | None = None
 
     @property
     def micro_tokens(self) -> int:
@@ -93,15 +107,33 @@ class Setup:
         """prompt id -> row of the data set."""
         return {prompt.id: row for row, prompt in enumerate(self.prompts)}
 
-    def stand(self, step: int) -> None:
-        """Let reward functions know how many steps are completed."""
-        config = self.config
-        self.collector.grader.state.stand(
+    def stand(self, step: int, state: TrainerState | None = None) -> None:
+        """Let reward functions know how many steps are completed.
+
+        Args:
+            state: theirs; None is the run's.
+        """
+        config, state = self.config, state or self.collector.grader.state
+        state.stand(
             step, config.optimisation.steps, per_step=config.sampling.prompts_per_step, prompts=len(self.prompts)
         )
 
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Nothing is drawn for training inside, and the engine has the weights of now."""
+        with nullcontext() if self.ahead is None else self.ahead.drawer.resting():
+            yield
+
+    def stop(self) -> None:
+        """Draw no more ahead of training."""
+        if self.ahead is not None:
+            self.ahead.close()
+
     def close(self) -> None:
+        self.stop()
         self.collector.close()
+        # What it may have waited for has ended now.
+        self.stop()
 
 
 def load_policy(
@@ -245,9 +277,16 @@ def make_collector(
     *,
     log: Log = lambda _: None,
 ) -> Collector:
-    """Policy, engine, grader and what answers the policy, put together for sampling; `log` as of `make_engine`."""
+    """Policy, engine, grader and what answers the policy, put together for sampling; `log` as of `make_engine`.
+
+    Where sampling runs ahead of training, policy and engine are apart from those that are trained.
+    """
     sampling = make_sampling(config, policy.renderer, policy.vocabulary)
+    if config.inference.ahead:
+        policy = replica(policy)
     engine = make_engine(config, policy, sampling, log)
+    if config.inference.ahead:
+        engine = Detached(engine, policy)
     return Collector(
         policy,
         engine,
@@ -380,14 +419,13 @@ def prepare(
 def corrected(method: Method, config: TrainConfig, collector: Collector, log: Log) -> Method:
     """The method with importance weights between sampler and trainer, where the engine is not exact or rollouts are stale,
     the method corrects nothing itself, and its loss is one that weights can multiply."""
-    exact = collector.engine.exact and not config.optimisation.replay_groups
-    # The ratio itself is then taken against the sampler.
-    bypass = config.optimisation.old_logp == "sampler" or "sampler_logp" in method.needs(loss=True)
-    if config.optimisation.correction == "off" or exact or bypass or method.correction or method.objective is not None:
+    exact = collector.engine.exact and not (config.optimisation.replay_groups or config.inference.ahead)
+    if exact or method.correction or not corrects(method, config):
         return method
     why = "the engine's log-probabilities are not the trainer's"
     if collector.engine.exact:
-        why = "replayed rollouts were drawn by an earlier policy"
+        kind = "replayed rollouts" if config.optimisation.replay_groups else "rollouts drawn ahead of training"
+        why = f"{kind} are an earlier policy's"
     log(
         f"{why}: token losses are weighted by exp(trainer - sampler), at most 2 (rollout-correction; --set correction=off "
         "leaves it out)"

@@ -30,6 +30,8 @@ from cohort.types.policy import Policy
 Log = Callable[[str], None]
 # Fields that the loop can compute when a method declares them.
 COMPUTED = SCORED | TEACHER | EARLY
+# Fields that take the model of a role which is trained, or moves.
+MOVING = frozenset({"old_values", "target_values"})
 TASK_ONLY = "the reward 'task' is the verifier of reasoning_gym data; for other data use number or math"
 
 
@@ -78,6 +80,7 @@ def check_method(method: Method, config: TrainConfig) -> None:
         )
     check_pairs(method, config)
     check_engine(config, method)
+    check_ahead(method, config)
     if config.sampling.group_size < method.group_size and not is_offline(config):
         raise UsageError(
             f"group_size is {config.sampling.group_size}, but '{method.name}' compares rollouts of a prompt with each other: "
@@ -109,6 +112,39 @@ def check_method(method: Method, config: TrainConfig) -> None:
     late = method.needs(loss=True) - given - COMPUTED - method.provides
     for name in sorted(early | late):
         raise UsageError(f"'{method.name}' needs the field '{name}' of every rollout, which nothing here provides")
+
+
+def corrects(method: Method, config: TrainConfig) -> bool:
+    """Token losses are weighted from the policy that drew to the one that is trained, where the two differ: the method does
+    it, or the run's own correction can."""
+    # The ratio itself is then taken against the sampler.
+    bypass = config.optimisation.old_logp == "sampler" or "sampler_logp" in method.needs(loss=True)
+    default = config.optimisation.correction != "off" and not bypass and method.objective is None
+    return bool(method.correction) or default
+
+
+def check_ahead(method: Method, config: TrainConfig) -> None:
+    """Sampling can run as far ahead as is asked for.
+
+    Raises:
+        UsageError: it cannot; says what stands in the way.
+    """
+    asked = config.inference
+    if not asked.ahead:
+        return
+    if is_offline(config):
+        raise UsageError("--ahead samples ahead of training, but with --pairs alone nothing is sampled: leave it out")
+    for source, name, why in method.on_policy(corrected=corrects(method, config)):
+        raise UsageError(
+            f"'{source or method.name}' ({name}) needs on-policy rollouts: {why}. With --ahead {asked.ahead} those of a step "
+            f"are up to {asked.ahead} steps old: leave --ahead out, or take another method"
+        )
+    early = sorted(method.needs(loss=False) & EARLY & MOVING)
+    if method.refill_rounds > 1 and early:
+        raise UsageError(
+            f"a filter of '{method.name}' that samples prompts again reads {', '.join(early)} of models which training moves: "
+            "it cannot run ahead of it. Leave --ahead out"
+        )
 
 
 def check_arguments(method: Method, grader: Grader, *sources: Source | None, environments: bool = False) -> None:

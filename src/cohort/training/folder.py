@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from cohort.analysis.configuration import RENAMED, flat
 from cohort.errors import StorageError, UsageError
 from cohort.files import free_name
+from cohort.rollouts.journal import JOURNAL
 from cohort.training.checkpoint import damage, listed, newest
 from cohort.training.config import TrainConfig
 from cohort.training.reading import read_yaml
@@ -36,6 +37,7 @@ OWN = (
     "final",
     "evaluation",
     "checkpoints",
+    JOURNAL,
     "rewards.log",
     "environments.log",
     METRICS,

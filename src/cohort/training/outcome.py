@@ -79,7 +79,8 @@ class Outcome:
         everything = scored if scored.size == len(rollouts) else batches.of(method, rollouts)
         place = {id(rollout): row for row, rollout in enumerate(rollouts)}
         chosen = torch.tensor([place[id(rollout)] for rollout in compared], dtype=torch.int64)
-        return cls(method, drawn, with_outcomes(method, everything, prepared, chosen), dict(prepared.metrics))
+        outcomes = with_outcomes(method, everything, prepared, chosen)
+        return cls(method, drawn, outcomes, dict(prepared.metrics), drawn.mismatch)
 
     def compare(self, done: Gradient, batch: Batch, rows: Tensor) -> None:
         """Compare engine and trainer in the step's first pass over rollouts that its own weights drew.
@@ -117,14 +118,14 @@ class Outcome:
             everything = everything.select(torch.arange(len(drawn.rollouts), device=everything.device))
             own = torch.tensor([id(rollout) in place for rollout in rollouts], dtype=torch.bool, device=batch.device)
             recorded = batch.select(own)
-        metrics = (
-            measured(everything, drawn.rollouts, batch, trainer.done, trainer.norms) | self.metrics | drawn.metrics
-        )
+        metrics = measured(everything, drawn.rollouts, batch, trainer.done, trainer.norms) | self.metrics
         # Where a replay has moved the weights before the first pass there is nothing to compare with.
         unknown = math.nan if rollouts else 0.0
         metrics |= {"mismatch": self.mismatch[0] if self.mismatch else unknown, "mismatch_max": progress.mismatch}
         metrics |= {"tokens": progress.tokens, "tokens_trained": progress.trained}
-        metrics |= {"lr": self.method.info.lr or 0.0, "skipped_updates": progress.skipped, **clock.times()}
+        metrics |= {"lr": self.method.info.lr or 0.0, "skipped_updates": progress.skipped}
+        # What was drawn elsewhere has times of its own.
+        metrics |= clock.times() | drawn.metrics
         metrics |= trainer.metrics()
         return StepResult(
             metrics,

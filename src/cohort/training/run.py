@@ -18,6 +18,7 @@ from cohort.files import save_into, write_atomically
 from cohort.methods import Method
 from cohort.policies.given import GivenModel
 from cohort.rewards.judge import LIMIT
+from cohort.rollouts.journal import JOURNAL, Journal
 from cohort.training import toy
 from cohort.training.assembly import MakeTrainer, assemble, make_trainer
 from cohort.training.build import Setup, agent_models, prepare
@@ -151,7 +152,7 @@ class _Run:
         rows = [prompt.row for prompt in setup.prompts]
         states = setup.method.init(size=len(rows), steps=self.config.optimisation.steps, rows=rows)
         self.progress = Progress(states=states)
-        self.training = assemble(setup, make(setup, self.progress))
+        self.training = assemble(setup, make(setup, self.progress), Journal(self.folder / JOURNAL))
         self.extra: dict[str, Any] = {"before": None, "best": None, "seconds": 0.0}
         self.interrupt = Interrupt(display.log, hung_up=display.hush)
         self.saving = Saving(self.interrupt, self.config.checkpoint.keep)
@@ -192,6 +193,7 @@ class _Run:
             self._rescue(error)
             raise
         finally:
+            self.setup.stop()
             self.display.end()
             with suppress(Exception):
                 # Of a step that was not finished.
@@ -355,7 +357,8 @@ class _Run:
 
     def _evaluate_between(self, metrics: dict[str, float]) -> None:
         setup, step, extra = self.setup, self.progress.step, self.extra
-        evaluation = evaluate_prompts(greedy(setup.collector), setup.eval_prompts, seed=self.config.seed)
+        with setup.resting():
+            evaluation = evaluate_prompts(greedy(setup.collector), setup.eval_prompts, seed=self.config.seed)
         setup.collector.take_tokens()
         metrics["eval/accuracy"] = evaluation.accuracy
         logged = setup.collector.grader.take_metrics()
@@ -436,7 +439,8 @@ def _take(messages: list[str]) -> list[str]:
 
 
 def _evaluate(setup: Setup, display: Display, when: str) -> Evaluation:
-    evaluation = evaluate_prompts(greedy(setup.collector), setup.eval_prompts, seed=setup.config.seed)
+    with setup.resting():
+        evaluation = evaluate_prompts(greedy(setup.collector), setup.eval_prompts, seed=setup.config.seed)
     setup.collector.grader.take_metrics()
     low, high = evaluation.intervals.get("pass@1", (math.nan, math.nan))
     known = "" if math.isnan(low) else f" [{low:.1%}, {high:.1%}]"

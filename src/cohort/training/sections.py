@@ -328,6 +328,9 @@ class InferenceConfig(Section):
     engine_wait: Number = Field(
         300.0, ge=0, le=1e6, description="seconds that servers and workers which cannot be reached are waited for"
     )
+    ahead: Annotated[Count, Option(MACHINE, "STEPS")] = Field(
+        0, ge=0, le=64, description="steps that sampling may run ahead of training; 0: they take turns"
+    )
     slots: Count = Field(128, ge=1, description="rollouts decoded at once")
     cache_mb: Number | None = Field(
         None, gt=0, le=1e9, description="most megabytes of keys and values while sampling; none sets no bound"

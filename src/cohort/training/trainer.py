@@ -31,27 +31,12 @@ GROWTH = 20.0
 ROUNDING = (0.05, 1e-4)
 
 
-class Trainer(Protocol):
-    """Scores rollouts, takes gradients of minibatches, and makes the updates: one process, or many that act as one.
-
-    Attributes:
-        progress: of the run; its counts of updates are moved on here.
-        done: the gradient of each update since `begin`.
-        norms: their norms before clipping.
-    """
-
-    progress: Progress
-
-    done: list[Gradient]
-    norms: list[float]
+class Scorer(Protocol):
+    """Scores rollouts with weights of a known version."""
 
     @property
     def version(self) -> int:
         """The version of the weights: the number of updates that were made before."""
-        ...
-
-    def begin(self, lr: float | None) -> None:
-        """Begin a step's updates, at a learning rate; None leaves the rate as it is."""
         ...
 
     def log_probs(
@@ -71,6 +56,25 @@ class Trainer(Protocol):
             role: of the model.
             temperature: None takes the run's.
         """
+        ...
+
+
+class Trainer(Scorer, Protocol):
+    """Scores rollouts, takes gradients of minibatches, and makes the updates: one process, or many that act as one.
+
+    Attributes:
+        progress: of the run; its counts of updates are moved on here.
+        done: the gradient of each update since `begin`.
+        norms: their norms before clipping.
+    """
+
+    progress: Progress
+
+    done: list[Gradient]
+    norms: list[float]
+
+    def begin(self, lr: float | None) -> None:
+        """Begin a step's updates, at a learning rate; None leaves the rate as it is."""
         ...
 
     def update(self, method: BoundMethod, batch: Batch, actions: Actions, *, on_policy: bool) -> Gradient:

@@ -44,6 +44,8 @@ class Declaration:
         refill_share: (filters that refill) name of the hyperparameter with the share of a step's groups that suffices. What it
             removes then fills the step up, and is trained on.
         offline: True if it can learn from stored completions, as a file of pairs holds them.
+        on_policy: why it needs rollouts of the very weights that it updates, and is wrong for older ones; empty if it does not.
+            For what a ratio leaves out, the weights of a correction make up.
         teacher: True if it needs a slowly moving copy of the policy; its hyperparameters `teacher_decay` and
             `teacher_every` say how slowly.
         columns: hyperparameters that name a column of the data set, which every row must have.
@@ -70,6 +72,7 @@ class Declaration:
     refill: str | None = None
     refill_share: str | None = None
     offline: bool = False
+    on_policy: str = ""
     teacher: bool = False
     columns: tuple[str, ...] = ()
     sparse_columns: tuple[str, ...] = ()
@@ -136,6 +139,7 @@ def declare(
     refill: str | None = None,
     refill_share: str | None = None,
     offline: bool | None = None,
+    on_policy: str | None = None,
     teacher: bool | None = None,
     columns: tuple[str, ...] | None = None,
     sparse_columns: tuple[str, ...] | None = None,
@@ -154,6 +158,7 @@ def declare(
         "refill": refill,
         "refill_share": refill_share,
         "offline": offline,
+        "on_policy": on_policy,
         "teacher": teacher,
         "columns": columns,
         "sparse_columns": sparse_columns,
