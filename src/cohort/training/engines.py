@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,13 +147,18 @@ def native_pool(config: TrainConfig, policy: CausalLM, log: Callable[[str], None
     Raises:
         UsageError: one of them cannot be started.
     """
-    asked = config.inference
+    asked, cuda = config.inference, policy.device.type == "cuda"
     if asked.workers == 1:
         make = copying(policy, slots=asked.slots, cache_mb=asked.cache_mb)
         return started(config, policy, [(here("sampler", make), Copies())], log)
-    blueprint = blueprint_of(config, policy, threads=max(1, torch.get_num_threads() // asked.workers))
-    shelf = Files()
-    return started(config, policy, [(process(f"worker-{i}", blueprint), shelf) for i in range(asked.workers)], log)
+    shelf, threads = Files(), max(1, torch.get_num_threads() // asked.workers)
+    blueprint = blueprint_of(config, policy, device="cpu", threads=threads)
+    members: list[tuple[Link, Shelf]] = []
+    for i in range(asked.workers):
+        # On GPUs in turn, the trainer's own last.
+        gpu = f"cuda:{((policy.device.index or 0) + 1 + i) % torch.cuda.device_count()}" if cuda else "cpu"
+        members.append((process(f"worker-{i}", replace(blueprint, device=gpu)), shelf))
+    return started(config, policy, members, log)
 
 
 def vllm_pool(
@@ -275,7 +281,7 @@ def blueprint_of(config: TrainConfig, policy: CausalLM, **how: Any) -> Blueprint
         },
         slots=config.inference.slots,
         cache_mb=config.inference.cache_mb,
-        **{"device": str(policy.device), **how},
+        **how,
     )
 
 

@@ -109,3 +109,10 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'cohort-rl\[ray\]'"):
         Cluster(None, workers=1)
+
+
+def test_an_address_without_a_cluster_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    for address, says in (("127.0.0.1:9", "no Ray cluster answers at 127.0.0.1:9"), ("here", "write it as in")):
+        with pytest.raises(UsageError, match=says):
+            Cluster(address, workers=1)

@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -35,6 +36,8 @@ from cohort.policies.causal_lm import CausalLM
 HOLD = 5.0
 # Seconds that an actor may take to be placed and started before the reason is looked for.
 PLACING = 30.0
+# Seconds that a cluster may take to answer.
+ANSWERING = 10.0
 
 
 # What Ray writes beside a run, and sends to its makers: it is told before it is imported.
@@ -74,6 +77,8 @@ class Cluster:
         self._joined = self.ray.is_initialized()
         if self._joined:
             return
+        if address is not None:
+            _check_address(address)
         how: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address is None:
             if folder is None:
@@ -107,6 +112,25 @@ class Cluster:
                 self.ray.shutdown()
         if self._own_folder is not None:
             shutil.rmtree(self._own_folder, ignore_errors=True)
+
+
+def _check_address(address: str) -> None:
+    """Something answers at the address of a cluster: Ray would look for it for minutes.
+
+    Raises:
+        UsageError: nothing does.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not colon or not port.isdecimal():
+        raise UsageError(
+            f"--ray-address {address}: write it as in 10.0.0.1:6379, or auto for a cluster of this machine"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWERING).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"no Ray cluster answers at {address}: {error}; `ray start --head` begins one") from error
 
 
 class Host:
