@@ -73,14 +73,14 @@ SETUPS: dict[str, tuple[str, list[str]]] = {
 }
 
 
-def command(where: Path, model: Path, name: str, out: str) -> list[str]:
+def command(where: Path, model: Path, method: str, more: list[str], out: str) -> list[str]:
+    """A run of seven steps; `more` are further options."""
     for file, rows in (("rows.jsonl", ROWS[:20]), ("held.jsonl", ROWS[20:26]), ("pairs.jsonl", PAIRS)):
         (where / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
     (where / "reward.py").write_text(USER)
     (where / "world.py").write_text(WORLD)
-    method, more = SETUPS[name]
-    data = ["--pairs", "pairs.jsonl"] if name == "pairs" else ["--data", "rows.jsonl"]
-    reward = [] if name in ("pairs", "user's reward") else ["--reward", "format:[0-4]"]
+    data = ["--pairs", "pairs.jsonl"] if method == "dpo" else ["--data", "rows.jsonl"]
+    reward = [] if method == "dpo" or "--reward" in more else ["--reward", "format:[0-4]"]
     return [
         "train",
         method,
@@ -116,8 +116,8 @@ def command(where: Path, model: Path, name: str, out: str) -> list[str]:
 def killed(where: Path, model: Path, name: str, moments: list[list[Any]]) -> int:
     """Kill a run at the moments, resume it to its end, and compare; how often it was killed."""
     job = {
-        "whole": command(where, model, name, "whole"),
-        "killed": [*command(where, model, name, "KILLED"), "--resume"],
+        "whole": command(where, model, *SETUPS[name], "whole"),
+        "killed": [*command(where, model, *SETUPS[name], "KILLED"), "--resume"],
         "moments": moments,
     }
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
@@ -169,7 +169,7 @@ def assert_same(whole: Path, other: Path) -> None:
 
 
 def untimed(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in row.items() if not k.startswith(("time/", "queue/"))}
+    return {k: v for k, v in row.items() if not k.startswith(("time/", "queue/")) and k != "ranks/idle"}
 
 
 def curves(folder: Path) -> dict[tuple[str, int], float]:

@@ -134,35 +134,42 @@ def _joined(world: World, config: TrainConfig, display: Display) -> Iterator[Wat
     """The processes have come together, and know if one ends."""
     # Nobody else may say what all find out.
     say = display.log if world.driver else say_of_rank
-    with ended_by_signals():
-        try:
-            world.open(config.machine.device, config.machine.tensor_parallel)
-        except UsageError:
-            if world.driver:
-                raise
-            sys.exit(0)
-        except RuntimeError as error:
-            raise RankLost(f"the processes did not come together ({error})") from error
-        watch = Watch(world, say)
-        failure: Failure | None = None
-        try:
-            yield watch
-        except SystemExit:
-            raise
-        except RankLost:
-            if not world.driver:
-                os._exit(AGAIN)
-            raise
-        except BaseException as error:
-            failure = Failure.of(world.rank, error)
-            if not world.driver:
-                # The driver says it, and decides what becomes of the run.
+    watch: Watch | None = None
+    try:
+        with ended_by_signals():
+            try:
+                world.open(config.machine.device, config.machine.tensor_parallel)
+            except UsageError:
+                if world.driver:
+                    raise
                 sys.exit(0)
-            raise
-        finally:
-            watch.close(failure)
-            if watch.lost is None:
-                world.close()
+            except RuntimeError as error:
+                raise RankLost(f"the processes did not come together ({error})") from error
+            watch = Watch(world, say)
+            failure: Failure | None = None
+            try:
+                yield watch
+            except (SystemExit, RankLost):
+                raise
+            except BaseException as error:
+                failure = Failure.of(world.rank, error)
+                if not world.driver:
+                    # The driver says it, and decides what becomes of the run.
+                    sys.exit(0)
+                raise
+            finally:
+                watch.close(failure)
+                if watch.lost is None:
+                    world.close()
+    except RankLost:
+        if not world.driver:
+            os._exit(AGAIN)
+        raise
+    except KeyboardInterrupt:
+        if watch is not None and isinstance(watch.lost, RankLost):
+            # torchrun asks those who are left to end, so as to start all again.
+            raise watch.lost from None
+        raise
 
 
 def _begin(world: World, watch: Watch, method: Method | None, setup: Setup, progress: Progress) -> RankedTrainer:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from cohort.distributed.meeting import met
 from cohort.errors import UsageError
 
 # How long ranks wait for each other in one operation.
@@ -105,17 +106,12 @@ class World:
             torch.cuda.set_device(self.local_rank)
             self.device = torch.device("cuda", self.local_rank)
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-        dist.init_process_group(backend, store=self._store(), rank=self.rank, world_size=self.size, timeout=LIMIT)
+        store, before = met(self.rank, self.size, LIMIT)
+        self.attempt = max(self.attempt, before)
+        dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=LIMIT)
         self._data = dist.new_group(backend="gloo", timeout=LIMIT)
         kind = "cuda" if cuda else "cpu"
         self.mesh = init_device_mesh(kind, (self.data_size, tensor), mesh_dim_names=("data", "tensor"))
-
-    def _store(self) -> Any:
-        """Where processes find each other. torchrun's own outlives an attempt, with the addresses that stand in it."""
-        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        hosts = self.driver and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        store = dist.TCPStore(host, port, self.size, hosts, LIMIT, multi_tenant=True)  # type: ignore[attr-defined]
-        return dist.PrefixStore(f"cohort/{self.attempt}", store)  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Leave the other processes."""
