@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from cohort.axes.optimizer import whole
+from cohort.distributed.drawing import draw_on_all, serve_draws
 from cohort.distributed.follower import rank_of
 from cohort.distributed.parts import InParts
 from cohort.distributed.trainer import Rank, RankedTrainer
@@ -48,6 +49,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "fewer rows than ranks": ("spo-single-stream", {"prompts_per_step": 1, "group_size": 1}),
     "thoughts": ("grpo", {"thought": True}),
     "a composition": ("dapo+gdpo+sage", {}),
+    "drawn on all ranks": ("grpo", {"prompts_per_step": 6}),
     "parameters in parts": ("grpo(kl_beta=0.1)", {"shard": "parameters", "micro_tokens": 30}),
     "parameters in parts, coupled": ("disco", {"shard": "parameters", "micro_tokens": 30}),
     "parameters in parts, fewer rows than ranks": (
@@ -61,6 +63,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "parameters in parts, a critic": ("ppo", {"shard": "parameters", "activations": "stream"}),
     "parameters in parts, some with a teacher": ("sdpo", {"shard": "parameters", "micro_tokens": 30}),
 }
+# Cases in which all ranks draw rollouts, rather than the driver.
+DRAWN = ("drawn on all ranks",)
 
 
 @contextmanager
@@ -109,6 +113,8 @@ def made(
         if world is not None and watch is not None:
             rank, optimizer = begun(world, setup)
             policy = rank.weights.policy
+            if name in DRAWN:
+                setup.collector.engine = draw_on_all(world, watch, setup)
             trainer: Any = RankedTrainer(rank, watch, progress, setup.collector.engine)
         else:
             trainer = make_trainer(setup, progress, optimizer)
@@ -138,6 +144,8 @@ def follow(world: World, watch: Watch, root: Path, name: str, dtype: torch.dtype
     """Do what the driver does in `made`."""
     with prepared(root, name, dtype) as (setup, _, _):
         rank, optimizer = begun(world, setup)
+        if name in DRAWN:
+            serve_draws(world, watch, setup)
         gradients = kept_gradients(optimizer)
         while (command := watch.told())[0] != "end":
             getattr(rank, command[0])(*command[1])

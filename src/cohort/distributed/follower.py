@@ -14,6 +14,7 @@ import torch
 
 from cohort import registry
 from cohort.axes.correction import importance_weight
+from cohort.distributed.drawing import serve_draws
 from cohort.distributed.failing import Failure
 from cohort.distributed.parts import InParts, Part
 from cohort.distributed.record import say_of_rank
@@ -37,11 +38,13 @@ class Beginning:
 
     Attributes:
         corrected: the method was given importance weights between sampler and trainer.
+        draws: all ranks draw rollouts.
         micro_tokens: most tokens of a pass.
         checksum: of the model's weights.
     """
 
     corrected: bool
+    draws: bool
     micro_tokens: int
     checksum: float
 
@@ -91,6 +94,8 @@ def _follow(world: World, watch: Watch, config: TrainConfig, method: Method | No
     if world.agree(failed is not None) or part is None:
         return watch.told()[1]
     rank = rank_of(world, part, told.micro_tokens)
+    if told.draws:
+        serve_draws(world, watch, part)
     while (command := watch.told())[0] != "end":
         getattr(rank, command[0])(*command[1])
     return command[1]

@@ -93,7 +93,10 @@ def reported() -> Iterator[None]:
             # It has failed alone, or the driver would know, and say so.
             status = 1 if driver else AGAIN
     if driver and status != AGAIN:
-        Record().write(status=status)
+        if launched() or (status and attempt != os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
+            Record().write(status=status)
+        else:
+            Record().clear()  # nobody will read it
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cohort import registry
+from cohort.distributed.drawing import draw_on_all, draws_on_all
 from cohort.distributed.failing import Agreed, Failure, RankLost, raise_first
 from cohort.distributed.follower import Beginning, checksum, follow, rank_of
 from cohort.distributed.record import AGAIN, Record, in_ranks, launched, say_of_rank
@@ -177,11 +178,15 @@ def _begin(world: World, watch: Watch, method: Method | None, setup: Setup, prog
     watch.check()
     asked = method if method is not None else registry.method(setup.config.method)
     corrected = setup.method.correction != asked.correction
-    watch.tell(("begin", Beginning(corrected, setup.micro_tokens, checksum(setup.policy))))
+    everywhere = draws_on_all(world, setup.collector.engine, setup.policy)
+    watch.tell(("begin", Beginning(corrected, everywhere, setup.micro_tokens, checksum(setup.policy))))
     failures = world.collect(None) or []
     if world.agree(any(each is not None for each in failures)):
         try:
             raise_first(failures)
         except Agreed as failed:
             raise failed.error from None
-    return RankedTrainer(rank_of(world, setup, setup.micro_tokens), watch, progress, setup.collector.engine)
+    rank = rank_of(world, setup, setup.micro_tokens)
+    if everywhere:
+        setup.collector.engine = draw_on_all(world, watch, setup)
+    return RankedTrainer(rank, watch, progress, setup.collector.engine)
