@@ -2,7 +2,8 @@
 
     torchrun --nproc-per-node 2 -m tests.distributed.steps_on_ranks FOLDER REPORT CASE...
 
-A case is a method, or another name of `CASES`. The driver writes into the report, for each case, what differs.
+A case is a method, or another name of `CASES`, with the precision that it is computed in behind it, as in grpo:float64. The
+driver writes into the report, for each case, what differs.
 """
 
 from __future__ import annotations
@@ -202,18 +203,20 @@ def main(root: Path, report: Path, names: list[str]) -> None:
     world = World.from_environment()
     world.open("cpu")
     watch = Watch(world)
-    for name in names:
-        for dtype, steps in ((torch.float64, 2), (torch.float32, 1)):
-            if not world.driver:
-                follow(world, watch, root, name, dtype)
-                continue
-            began = time.monotonic()
-            row: dict[str, Any] = {"case": name, "dtype": str(dtype)}
-            one = made(None, None, root, name, dtype, steps)
-            row |= compared(one, made(world, watch, root, name, dtype, steps))
-            row["seconds"] = time.monotonic() - began
-            with report.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+    for case in names:
+        name, _, precision = case.rpartition(":")
+        # What is rounded to float32 goes apart from the first update on.
+        dtype, steps = getattr(torch, precision), 2 if precision == "float64" else 1
+        if not world.driver:
+            follow(world, watch, root, name, dtype)
+            continue
+        began = time.monotonic()
+        row: dict[str, Any] = {"case": name, "dtype": precision}
+        one = made(None, None, root, name, dtype, steps)
+        row |= compared(one, made(world, watch, root, name, dtype, steps))
+        row["seconds"] = time.monotonic() - began
+        with report.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
     watch.close()
     world.close()
 
