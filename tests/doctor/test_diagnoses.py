@@ -193,6 +193,10 @@ HEALTHY |= {
     "a worker that died once": scaled(
         engine__restarts=lambda t: float(t > 0.5), engine__workers=lambda t: 1.0 if 0.5 < t < 0.55 else 2.0
     ),
+    "one step ahead, samplers that are faster": scaled(queue__depth=lambda t: 12.0 * (t > 0)),
+    "two steps ahead, no faster than the trainer": scaled(
+        2, rollouts__age_mean=2.0, rollouts__age_max=2.0, queue__depth=14.0
+    ),
     "two steps ahead, a queue that empties": scaled(2, rollouts__age_mean=1.6, rollouts__age_max=2.0),
     "staleness that grows with the steps, and stays small": scaled(mismatch__staleness=line(0.002, 0.015)),
 }
@@ -297,12 +301,18 @@ def test_no_false_alarm_on_healthy_runs(tmp_path):
         ("starved-trainer", scaled(time__wait_rollouts=0.7), "warning", "70 %"),
         ("starved-samplers", scaled(time__wait_trainer=0.6), "note", "60 %"),
         ("stale-queue", scaled(1, rollouts__age_max=lambda t: 1.0 + (t > 0.9)), "alarm", "older than `ahead`"),
-        ("stale-queue", scaled(2, queue__depth=line(3, 24)), "warning", "groups waited"),
+        (
+            "stale-queue",
+            scaled(2, rollouts__age_mean=2.0, rollouts__age_max=2.0, queue__depth=24.0),
+            "warning",
+            "24 groups were finished when a step of 12 began",
+        ),
         ("flapping-worker", scaled(engine__workers=1.0), "alarm", "of 2 workers"),
         ("flapping-worker", scaled(engine__restarts=3.0, engine__redrawn=40.0), "warning", "40 requests"),
         ("diverging-mismatch", scaled(mismatch__staleness=line(0.01, 0.06)), "warning", "mismatch/staleness"),
         ("diverging-mismatch", scaled(mismatch__engine=line(1e-7, 0.3)), "alarm", "mismatch/engine"),
         ("diverging-mismatch", Shape(metrics={"mismatch": line(0.01, 0.04)}), "warning", "`mismatch` was"),
+        ("staleness", replace(scaled(), spread=0.5), "warning", "and rollouts that are 1 steps old"),
         ("uneven-ranks", scaled(ranks__idle=0.25, ranks__imbalance=1.35), "note", "1.35 times"),
         ("uneven-ranks", scaled(ranks__idle=None, ranks__imbalance=1.7), "warning", "1.70 times"),
     ],

@@ -39,6 +39,8 @@ def staleness(record: Record) -> Seen | None:
         return None
     updates = int(record.config.get("updates") or 1) * int(record.config.get("epochs") or 1)
     text = f"mean KL of {distance:.3g} nats a token in steps {steps[0]}-{steps[-1]}, with {updates} update(s) a step"
+    if (age := record.series_or_none("rollouts/age_mean")) is not None:
+        text += f" and rollouts that are {age.end:.2g} steps old"
     return Seen(
         "alarm" if distance >= 0.2 else "warning",
         f"updates are {distance:.2g} nats a token away from the policy that sampled",

@@ -9,7 +9,7 @@ from cohort.doctor.record import Record
 
 @diagnosis(
     Try("spend fewer passes on a step's rollouts", settings=("updates", "epochs")),
-    Try("move machines from sampling to training, or use fewer of them", settings=("engine", "engine_url")),
+    Try("move machines from sampling to training, or use fewer of them", settings=("workers", "processes")),
     Try("draw larger groups, which the samplers have time for", settings=("group_size",)),
 )
 def starved_samplers(record: Record) -> Seen | None:

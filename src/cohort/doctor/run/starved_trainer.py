@@ -8,7 +8,7 @@ from cohort.doctor.record import Record
 
 
 @diagnosis(
-    Try("sample on more workers, or servers", settings=("engine", "engine_url")),
+    Try("sample on more workers, or servers", settings=("workers", "engine", "engine_url")),
     Try("draw fewer tokens a step", settings=("max_new_tokens", "group_size", "prompts_per_step")),
     Try("give slow environments more processes", settings=("environment_processes",)),
 )
