@@ -14,11 +14,10 @@ from cohort.engine.base import Copying, Engine, Sampling
 from cohort.engine.native.engine import NativeEngine
 from cohort.engine.pool.blueprint import Blueprint
 from cohort.engine.pool.connection import process
-from cohort.engine.pool.here import copying, here
 from cohort.engine.pool.link import Link
 from cohort.engine.pool.messages import check_sendable
 from cohort.engine.pool.pool import EnginePool
-from cohort.engine.pool.weights import Copies, Elsewhere, Files, Shelf
+from cohort.engine.pool.weights import Elsewhere, Files, Shelf
 from cohort.errors import UsageError
 from cohort.methods import Method
 from cohort.policies.agents import AgentPolicies
@@ -39,14 +38,11 @@ def make_engine(
     policy: CausalLM | AgentPolicies,
     sampling: Sampling,
     log: Callable[[str], None] = lambda _: None,
-    *,
-    apart: bool = False,
 ) -> Engine:
     """The engine, ready to draw: what it is missing is found out here, before anything is drawn.
 
     Args:
         log: is told when a server has to be waited for, now and later, and when a worker is lost.
-        apart: it draws with weights of its own, so that the policy may change while it does.
 
     Raises:
         UsageError: vLLM or Ray is not installed, no server answers, a worker cannot be started, or one of them cannot do what
@@ -55,7 +51,7 @@ def make_engine(
     asked = config.inference
     if isinstance(policy, AgentPolicies):
         members = {agent: each for agent, each in policy.members.items() if isinstance(each, CausalLM)}
-        made = {agent: make_engine(config, each, sampling, log, apart=apart) for agent, each in members.items()}
+        made = {agent: make_engine(config, each, sampling, log) for agent, each in members.items()}
         return AgentEngines(made)
     if asked.engine == "vllm" or asked.worker_engine == "vllm" or asked.engine_url:
         from cohort.engine.vllm.params import check_sampling
@@ -64,11 +60,11 @@ def make_engine(
     if asked.engine == "ray":
         return ray_pool(config, policy, sampling, log)
     if asked.engine == "native":
-        if asked.workers > 1 or apart:
+        if asked.workers > 1:
             return native_pool(config, policy, log)
         return NativeEngine(policy, slots=asked.slots, cache_mb=asked.cache_mb)
-    if apart or len(asked.engine_url) > 1:
-        return vllm_pool(config, policy, sampling, log, apart=apart)
+    if len(asked.engine_url) > 1:
+        return vllm_pool(config, policy, sampling, log)
     return vllm_engine(config, policy, sampling, log)
 
 
@@ -142,15 +138,12 @@ def folder_of(config: TrainConfig) -> Path | None:
 
 
 def native_pool(config: TrainConfig, policy: CausalLM, log: Callable[[str], None]) -> EnginePool:
-    """Embedded engines with weights of their own: processes of this machine, or one in a thread of this process.
+    """Embedded engines in processes of this machine.
 
     Raises:
         UsageError: one of them cannot be started.
     """
     asked, cuda = config.inference, policy.device.type == "cuda"
-    if asked.workers == 1:
-        make = copying(policy, slots=asked.slots, cache_mb=asked.cache_mb)
-        return started(config, policy, [(here("sampler", make), Copies())], log)
     shelf, threads = Files(), max(1, torch.get_num_threads() // asked.workers)
     blueprint = blueprint_of(config, policy, device="cpu", threads=threads)
     members: list[tuple[Link, Shelf]] = []
@@ -161,38 +154,21 @@ def native_pool(config: TrainConfig, policy: CausalLM, log: Callable[[str], None
     return started(config, policy, members, log)
 
 
-def vllm_pool(
-    config: TrainConfig, policy: CausalLM, sampling: Sampling, log: Callable[[str], None], *, apart: bool
-) -> EnginePool:
-    """vLLM's servers, or vLLM in this process, with weights as they were published.
-
-    Args:
-        apart: the policy may change while something is drawn.
+def vllm_pool(config: TrainConfig, policy: CausalLM, sampling: Sampling, log: Callable[[str], None]) -> EnginePool:
+    """vLLM's servers.
 
     Raises:
         UsageError: as `make_engine`.
     """
-    from cohort.engine.pool.servers import Copy, local
     from cohort.engine.vllm.params import check_request
-    from cohort.engine.vllm.weights import Checkpoints
 
-    if apart and config.inference.engine_weights == "memory":
-        raise UsageError(
-            "engine_weights=memory sends the weights as they are, which may be in the middle of an update when they are drawn "
-            "with ahead: use engine_weights=folder"
-        )
-    if config.inference.engine_url:
-        members, copies = server_members(config, policy, sampling, apart=apart)
-    else:
-        copy = Copy(policy)
-        link = local("vllm", copy, lambda: local_vllm(config, policy, sampling, shared=False))
-        members, copies = [(link, Checkpoints())], [copy]
+    members, copies = server_members(config, policy, sampling)
     check = lambda request, sampling: check_request(request)  # noqa: E731
     return started(config, policy, members, log, exact=False, check=check, copies=copies)
 
 
 def server_members(
-    config: TrainConfig, policy: CausalLM, sampling: Sampling, *, apart: bool = False
+    config: TrainConfig, policy: CausalLM, sampling: Sampling
 ) -> tuple[list[tuple[Link, Shelf]], list[Copying]]:
     """A member for each server that is named, and their copies of the weights."""
     from cohort.engine.pool.servers import Asked, Copy, server
@@ -201,7 +177,7 @@ def server_members(
 
     asked = config.inference
     how = {"memory": True, "folder": False}.get(asked.engine_weights or "")
-    memory = False if apart or (how is None and policy.device.type != "cuda") else how
+    memory = False if how is None and policy.device.type != "cuda" else how
     shelf = Checkpoints(folder_of(config)) if memory is not True else Elsewhere()
     members: list[tuple[Link, Shelf]] = []
     copies: list[Copying] = []

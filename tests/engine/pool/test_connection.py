@@ -18,7 +18,7 @@ from cohort.engine.base import Sampling
 from cohort.engine.native.engine import NativeEngine
 from cohort.engine.pool.blueprint import Blueprint
 from cohort.engine.pool.connection import connected, serve_connection
-from cohort.engine.pool.here import copying, here
+from cohort.engine.pool.here import here
 from cohort.engine.pool.host import EngineHost
 from cohort.engine.pool.pool import EnginePool
 from cohort.engine.pool.weights import Elsewhere, Files
@@ -27,6 +27,7 @@ from cohort.policies.causal_lm import CausalLM
 from cohort.signals.entropy import EntropyTemperature
 from cohort.types import Request, Segment
 from cohort.types.soft import Mixer
+from tests.engine.pool.hosts import copying
 from tests.engine.pool.test_pool import alone, equal, shaken, some
 from tests.engine.vllm.fake_module import FakeModule
 from tests.helpers import prompt_of, request_of, tiny_policy
@@ -39,7 +40,7 @@ def ranks(policy: CausalLM, count: int, *, shared: bool = False) -> Iterator[tup
     Args:
         shared: they draw from the policy itself, as ranks do from their replicas.
     """
-    make = copying(policy, slots=8, cache_mb=None)
+    make = copying(policy)
     if shared:
         make = lambda: EngineHost(NativeEngine(policy, slots=8), lambda weights: 0)  # noqa: E731
     ends = [Pipe() for _ in range(count)]

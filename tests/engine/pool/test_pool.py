@@ -17,16 +17,17 @@ from hypothesis import strategies as st
 from cohort.engine.base import Completion, Sampling
 from cohort.engine.native.engine import NativeEngine
 from cohort.engine.pool.blueprint import Blueprint
-from cohort.engine.pool.here import copying, here
+from cohort.engine.pool.here import here
 from cohort.engine.pool.host import EngineHost
 from cohort.engine.pool.link import Link
 from cohort.engine.pool.messages import Joined, Offer, Reply, check_sendable
 from cohort.engine.pool.pool import EnginePool
 from cohort.engine.pool.session import DEATHS
-from cohort.engine.pool.weights import Copied, Copies, Files, changing
+from cohort.engine.pool.weights import Files, changing
 from cohort.errors import EngineError, UsageError
 from cohort.policies.causal_lm import CausalLM
 from cohort.types import Request, Segment
+from tests.engine.pool.hosts import Copied, Copies, copying
 from tests.helpers import prompt_of, request_of, tiny_policy
 
 SAMPLING = Sampling(temperature=0.9)
@@ -54,7 +55,7 @@ class Mortal(EngineHost):
 @contextmanager
 def pool_of(policy: CausalLM, lives: list[list[int | None]], **how: Any) -> Iterator[EnginePool]:
     """A pool of hosts here; `lives`: of each, the completions after which it dies once, None for never."""
-    make = copying(policy, slots=8, cache_mb=None)
+    make = copying(policy)
 
     def mortal(own: list[int | None]) -> Callable[[], EngineHost]:
         def made() -> EngineHost:
@@ -212,7 +213,7 @@ def test_adapters_alone_travel(policy: CausalLM) -> None:
 
 
 def test_a_request_that_kills_whoever_draws_it_is_found_out(policy: CausalLM) -> None:
-    make = copying(policy, slots=8, cache_mb=None)
+    make = copying(policy)
 
     class Poisoned(EngineHost):
         def submit(self, session: int, ticket: int, request: Request) -> None:
@@ -233,7 +234,7 @@ def test_a_request_that_kills_whoever_draws_it_is_found_out(policy: CausalLM) ->
 
 
 def test_where_no_member_is_left_the_error_says_who_went_and_how(policy: CausalLM) -> None:
-    make = copying(policy, slots=8, cache_mb=None)
+    make = copying(policy)
     gone = threading.Event()
 
     def made() -> EngineHost:
@@ -270,7 +271,7 @@ def test_what_members_refuse_is_raised_as_it_is(policy: CausalLM) -> None:
             raise UsageError("no such tokens")
 
     def made() -> EngineHost:
-        host = copying(policy, slots=8, cache_mb=None)()
+        host = copying(policy)()
         return Refusing(host.engine, host.take_over)
 
     pool = EnginePool(policy, [(here("host", made), Copies())], wait=10.0)
@@ -290,21 +291,34 @@ def test_what_members_refuse_is_raised_as_it_is(policy: CausalLM) -> None:
 
 def test_one_that_comes_later_takes_its_share(policy: CausalLM) -> None:
     requests = some(policy, 24)
-    make, shelf = copying(policy, slots=8, cache_mb=None), Copies()
-    pool = EnginePool(policy, [(here("first", make), shelf)], wait=10.0, slots=4)
-    pool.start()
+    make, shelf, there = copying(policy), Copies(), threading.Event()
+    second = here("second", make)
+    reach = second._reach
+
+    def late(closing: threading.Event) -> Any:
+        if not there.is_set():
+            raise OSError("its machine is not there yet")
+        return reach(closing)
+
+    said: list[str] = []
+    members = [(here("first", make), shelf), (Link("second", late), shelf)]
+    pool = EnginePool(policy, members, wait=10.0, slots=4, log=said.append)
+    pool.start(least=1)
     shaken(policy)
     pool.sync()
     session = pool.session(SAMPLING)
     for request in requests:
         session.submit(request)
     found = dict([session.next()])
-    pool.add(here("second", make), shelf)
+    there.set()
+    deadline = time.monotonic() + 10
+    while pool.metrics()["engine/workers"] < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
     found.update(session.next() for _ in range(23))
     assert equal(found, alone(policy, requests))
-    metrics = pool.metrics()
-    assert metrics["engine/workers"] == 2
-    assert {"engine/tokens_per_second/first", "engine/tokens_per_second/second"} <= set(metrics)
+    assert pool.members[1].drawn > 0
+    assert pool.metrics()["engine/workers"] == 2
+    assert said == ["second: its machine is not there yet: waiting for it, 10 s at most (engine_wait)"]
     pool.close()
 
 
@@ -328,7 +342,7 @@ def test_waiting_is_left_off_where_there_is_something_else_to_do(policy: CausalL
 
 
 def test_weights_of_another_model_are_refused(policy: CausalLM) -> None:
-    host = copying(policy, slots=8, cache_mb=None)()
+    host = copying(policy)()
     other = {name: value[..., :1] for name, value in changing(policy).items()}
     host.do(Offer(0, Copied(other)))
     host.open(0, SAMPLING, 0)
@@ -360,7 +374,7 @@ def test_one_that_gives_no_sign_of_life_is_left(policy: CausalLM) -> None:
     said: list[str] = []
     silent = Link("silent", lambda closing: Silent(), silence=0.3)
     stuck = Link("stuck", lambda closing: Silent(), silence=None)
-    ways = [(silent, Copies()), (stuck, Copies()), (here("well", copying(policy, slots=8, cache_mb=None)), Copies())]
+    ways = [(silent, Copies()), (stuck, Copies()), (here("well", copying(policy)), Copies())]
     pool = EnginePool(policy, ways, wait=10.0, timeout=0.6, log=said.append)
     pool.start()
     requests = some(policy)
@@ -396,7 +410,7 @@ def test_what_a_worker_cannot_be_made_of_is_said(policy: CausalLM, tmp_path: Pat
 
 def test_no_room_for_weights_is_found_out_when_next_something_is_drawn(policy: CausalLM, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    make = copying(policy, slots=8, cache_mb=None)
+    make = copying(policy)
     pool = EnginePool(policy, [(here("host", make), Files(tmp_path / "file"))], wait=10.0)
     pool.start()
     pool.sync()

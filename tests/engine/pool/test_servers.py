@@ -22,7 +22,6 @@ from cohort.policies.causal_lm import CausalLM
 from cohort.training.config import make_config
 from cohort.training.engines import make_engine
 from tests.engine.pool import runs
-from tests.engine.vllm.fake_module import FakeModule
 from tests.engine.vllm.fakes import FakeServer, Model, serving
 from tests.helpers import prompt_of, request_of
 
@@ -168,26 +167,6 @@ def test_servers_that_are_never_there_are_named_before_anything_is_made(folder: 
         there.dev = False
         with pytest.raises(UsageError, match="VLLM_SERVER_DEV_MODE"):
             runs.run(runs.base(folder, tmp_path / "run"), engine="vllm", engine_url=[there.url, there.url])
-
-
-def test_vllm_in_this_process_can_have_weights_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it must where the policy changes while something is drawn."""
-    FakeModule(monkeypatch)
-    policy = policy_of(folder)
-    config = make_config(runs.base(folder, Path("unused")), {"engine": "vllm", "engine_wait": 10.0})
-    pool = make_engine(config, policy, Sampling(), apart=True)
-    assert isinstance(pool, EnginePool)
-    before = {name: each.clone() for name, each in policy.model.state_dict().items()}
-    assert apart(pool, policy) < 1e-5
-    shaken(policy)
-    old = policy_of(folder)
-    old.model.load_state_dict(before)
-    assert apart(pool, old) < 1e-5
-    pool.sync()
-    assert apart(pool, policy) < 1e-5
-    pool.close()
-    with pytest.raises(UsageError, match="engine_weights=memory"):
-        make_engine(make_config(config.given(), {"engine_weights": "memory"}), policy, Sampling(), apart=True)
 
 
 def test_options_that_do_not_go_together_are_refused(folder: Path, tmp_path: Path) -> None:

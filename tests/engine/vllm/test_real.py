@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import signal
 import subprocess
@@ -174,15 +173,16 @@ def test_a_tied_output_layer_that_does_not_follow_is_found_out(tmp_path: Path, m
         engine.close()
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_a_run_outlives_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
+@pytest.mark.parametrize("pool", [False, True])
+def test_a_run_outlives_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool: bool) -> None:
     """It is killed in the middle of a step, and started again a minute later with the weights that it had at first.
 
     Args:
-        apart: weights pass as those of many workers do.
+        pool: it is drawn with as one of several would be.
     """
     folder = model(tmp_path / "model", tied=True)
-    monkeypatch.setattr(build, "make_engine", functools.partial(engines.make_engine, apart=apart))
+    if pool:
+        monkeypatch.setattr(build, "make_engine", engines.vllm_pool)
     steps, back = 6, threading.Event()
     with serving(folder, tmp_path / "server.log") as server:
 
@@ -223,8 +223,8 @@ def test_a_run_outlives_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert back.is_set()
     assert len(result.metrics) == steps
     found = [step["mismatch"] for step in result.metrics]
-    print(f"apart {apart}: mismatch {', '.join(f'{each:.1e}' for each in found)}")
+    print(f"pool {pool}: mismatch {', '.join(f'{each:.1e}' for each in found)}")
     assert max(found) < 1e-5
-    if apart:
+    if pool:
         assert result.metrics[-1]["engine/restarts"] == 1
         assert result.metrics[-1]["engine/redrawn"] >= 1

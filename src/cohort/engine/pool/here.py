@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import threading
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
-from cohort.engine.native.engine import NativeEngine
 from cohort.engine.pool.host import EngineHost, serve
 from cohort.engine.pool.link import Link
 from cohort.engine.pool.messages import Command, Reply
-from cohort.engine.pool.weights import take_over
-from cohort.policies.causal_lm import CausalLM
 
 
 class Queues:
@@ -115,14 +111,3 @@ def here(name: str, make: Callable[[], EngineHost]) -> Link:
         return QueueWire(queues, serve_queues(queues, make, name))
 
     return Link(name, reach)
-
-
-def copying(policy: CausalLM, *, slots: int, cache_mb: float | None) -> Callable[[], EngineHost]:
-    """Makes hosts of embedded engines, each over a copy of a policy: the policy may change while they draw."""
-
-    def make() -> EngineHost:
-        own = CausalLM(copy.deepcopy(policy.model), name=policy.name)
-        own.renderer = copy.deepcopy(policy.renderer)
-        return EngineHost(NativeEngine(own, slots=slots, cache_mb=cache_mb), lambda weights: take_over(own, weights))
-
-    return make

@@ -131,13 +131,6 @@ class EnginePool:
                     raise UsageError(f"not there after {self.wait:.0f} s (engine_wait): {self._gone()}")
                 self._changed.wait(min(left, 1.0))
 
-    def add(self, link: Link, shelf: Shelf) -> None:
-        """A further member, which draws as soon as it is there."""
-        member = Member(link, shelf)
-        with self.lock:
-            self.members.append(member)
-        link.start(lambda reply: self._hear(member, reply))
-
     def _hear(self, member: Member, reply: Reply) -> None:
         """What a member says, in its link's thread."""
         said = ""

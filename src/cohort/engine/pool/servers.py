@@ -1,6 +1,6 @@
-"""Members of a pool that draw with vLLM: behind servers, or in this process.
+"""Members of a pool that are vLLM's servers.
 
-Each has an engine of its own here, and a thread that speaks to it. The weights of a version are written once, and each vLLM
+Each has an engine of its own here, and a thread that speaks to it. The weights of a version are written once, and each server
 reads them when it is to draw with them.
 """
 
@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cohort.engine.pool.here import Queues, QueueWire, here, serve_queues
+from cohort.engine.pool.here import Queues, QueueWire, serve_queues
 from cohort.engine.pool.host import EngineHost
 from cohort.engine.pool.link import Link
 from cohort.engine.pool.messages import Reply
 from cohort.engine.vllm.engine import Served, VLLMEngine
-from cohort.engine.vllm.local import Local
 from cohort.engine.vllm.server import START, Server
 from cohort.engine.vllm.weights import Checkpoint, Folder, Memory
 from cohort.errors import EngineError, UsageError
@@ -37,7 +36,7 @@ class Copy:
         self.policy = policy
         self.engine: VLLMEngine | None = None
 
-    def host(self, backend: Server | Local, *, memory: bool = False) -> EngineHost:
+    def host(self, backend: Server, *, memory: bool = False) -> EngineHost:
         """A host of a vLLM that may hold any weights.
 
         Args:
@@ -132,19 +131,3 @@ class _ServerWire(QueueWire):
             self._backend.probe()
             self._looked = time.monotonic()
         return super().receive(seconds)
-
-
-def local(name: str, copy: Copy, make: Callable[[], Local], *, memory: bool = False) -> Link:
-    """A member that is vLLM in this process, which cannot be made a second time.
-
-    Args:
-        memory: as for `Copy.host`.
-    """
-    left: list[Local] = [make()]
-
-    def host() -> EngineHost:
-        if not left:
-            raise UsageError("vLLM in this process has failed: continue with --resume, or draw with a server")
-        return copy.host(left.pop(), memory=memory)
-
-    return here(name, host)

@@ -79,31 +79,6 @@ def take_over(policy: CausalLM, weights: Weights) -> int:
 
 
 @dataclass(frozen=True)
-class Copied:
-    """Weights in this process."""
-
-    tensors: Mapping[str, Tensor]
-
-    def fetch(self) -> Mapping[str, Tensor]:
-        """See Weights."""
-        return self.tensors
-
-
-class Copies:
-    """A Shelf in this process."""
-
-    def put(self, version: int, policy: CausalLM) -> Copied:
-        """See Shelf."""
-        return Copied({name: each.clone() for name, each in changing(policy).items()})
-
-    def drop(self, version: int) -> None:
-        """See Shelf: the last who knows of it lets it go."""
-
-    def close(self) -> None:
-        """See Shelf."""
-
-
-@dataclass(frozen=True)
 class InFile:
     """Weights in a file that others see under the same path."""
 
