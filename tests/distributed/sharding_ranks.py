@@ -34,6 +34,20 @@ OPTIMIZERS = {
     **{f"lion-{kappa}": f"lion(kappa='{kappa}', cut=0.001)" for kappa in ("l2", "huber", "l1_trunc", "linf")},
 }
 
+# Ranks that compute each layer together; not everything of transformers' own computes in float64.
+TENSOR: list[dict[str, Any]] = [
+    {"way": "optimizer", "lora": False, "activations": "keep", "critic": "", "kind": "qwen3", "float64": True},
+    {"way": "parameters", "lora": False, "activations": "stream", "critic": "model", "kind": "qwen3", "float64": True},
+    {
+        "way": "parameters",
+        "lora": False,
+        "activations": "checkpoint",
+        "critic": "head",
+        "kind": "gemma2",
+        "float64": False,
+    },
+]
+
 
 def chosen(everything: bool) -> list[dict[str, Any]]:
     """Cases whose gradients are compared; not everything: each value of each with each way."""
@@ -93,9 +107,9 @@ def made(
     return in_float64(policy) if float64 else policy
 
 
-def passes(policy: ShardedLM, actions: Sequences, rank: int, want: frozenset[str]) -> int:
+def passes(policy: ShardedLM, mesh: DeviceMesh, actions: Sequences, want: frozenset[str]) -> int:
     """This rank's forward and backward passes over its rows, and the sum of all ranks' gradients."""
-    rows = torch.tensor(ROWS[rank])
+    rows = torch.tensor(ROWS[mesh.get_local_rank("data")] if mesh["data"].size() > 1 else [*range(8)])
     parts = policy.micro_batches(actions.select(rows), 40)
     most = torch.tensor(len(parts))
     dist.all_reduce(most, dist.ReduceOp.MAX)
@@ -125,7 +139,6 @@ def furthest(one: CausalLM, two: CausalLM, of: Callable[[Tensor], Tensor | None]
 
 
 def gradients(mesh: DeviceMesh, *, way: str, **how: Any) -> dict[str, Any]:
-    rank = dist.get_rank()
     one, two = made(**how), shard(made(**how), mesh, way)  # type: ignore[arg-type]
     assert isinstance(two, ShardedLM)
     actions = some_actions(one)
@@ -136,7 +149,7 @@ def gradients(mesh: DeviceMesh, *, way: str, **how: Any) -> dict[str, Any]:
         scored = two.log_probs(actions, width=WIDTH, role="reference")["logp"]
         right = one.log_probs(actions, width=WIDTH, role="reference")["logp"]
     two.rest()
-    count = passes(two, actions, rank, want)
+    count = passes(two, mesh, actions, want)
     return {
         "gradient": furthest(one, two, lambda p: p.grad),
         "reference": float((scored - right).abs().max()),
@@ -167,7 +180,7 @@ def steps(mesh: DeviceMesh, *, method: str, way: str) -> dict[str, Any]:
     norms = []
     for update in range(1, 4):
         loss_of(one.log_probs(actions, width=WIDTH, want=want), torch.arange(8)).backward()
-        passes(two, actions, dist.get_rank(), want)
+        passes(two, mesh, actions, want)
         norms += [float(torch.nn.utils.clip_grad_norm_(first.params, 1.0)), clip(second.params, 1.0)]
         for each, policy in ((first, one), (second, two)):
             each.step()
@@ -195,7 +208,7 @@ def half(mesh: DeviceMesh, *, way: str) -> dict[str, Any]:
     before = [master.detach().full_tensor() for master in optimizer.masters]
     actions = some_actions(two)
     for _ in range(2):
-        passes(two, actions, dist.get_rank(), frozenset({"logp", "entropy"}))
+        passes(two, mesh, actions, frozenset({"logp", "entropy"}))
         optimizer.step()
         optimizer.zero_grad()
     after = [master.detach().full_tensor() for master in optimizer.masters]
@@ -263,6 +276,12 @@ def main(folder: Path, everything: bool) -> None:
         ways = ("optimizer", "parameters") if name in ("adamw", "stosignsgd") else ("optimizer",)
         for way in ways:
             cases[f"steps {name} {way}"] = lambda method=method, way=way: steps(mesh, method=method, way=way)
+    together = init_device_mesh("cpu", (1, 2), mesh_dim_names=("data", "tensor"))
+    for case in TENSOR:
+        cases[f"tensor {name_of(case)}"] = lambda case=case: gradients(together, **case)
+    cases["tensor steps"] = lambda: steps(together, method="grpo", way="optimizer")
+    cases["tensor noise"] = lambda: steps(together, method="stosignsgd", way="parameters")
+    cases["tensor published"] = lambda: published(together, lora=False)
     for way in ("optimizer", "parameters"):
         cases[f"half {way}"] = lambda way=way: half(mesh, way=way)
     cases["again"] = lambda: again(mesh)

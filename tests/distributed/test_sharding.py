@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from cohort.distributed.sharding import shard, twin
+from cohort.distributed.tensor_parallel import check
 from cohort.errors import UsageError
 from tests.distributed.launching import run_on_ranks
-from tests.distributed.sharding_ranks import OPTIMIZERS, chosen, name_of
+from tests.distributed.sharding_ranks import OPTIMIZERS, TENSOR, chosen, name_of
 from tests.helpers import tiny_policy
 
 Report = dict[str, list[dict[str, Any]]]
@@ -51,6 +52,34 @@ def test_three_updates_are_those_of_one_process(report: Report, name: str) -> No
             assert rank["weights"] <= 1e-9
             norms = rank["norms"]
             assert norms[1::2] == pytest.approx(norms[::2], rel=1e-12)
+
+
+@pytest.mark.parametrize("case", TENSOR, ids=name_of)
+def test_ranks_that_share_layers_give_the_gradient_of_one_process(report: Report, case: dict[str, Any]) -> None:
+    for rank in report[f"tensor {name_of(case)}"]:
+        assert rank["gradient"] <= (1e-9 if case["float64"] else 2e-6)
+        assert rank["reference"] <= (1e-9 if case["float64"] else 2e-5)
+
+
+def test_ranks_that_share_layers_make_the_updates_of_one_process(report: Report) -> None:
+    for rank in [*report["tensor steps"], *report["tensor noise"]]:
+        assert rank["weights"] <= 1e-9
+        assert rank["norms"][1::2] == pytest.approx(rank["norms"][::2], rel=1e-12)
+        assert 0.45 <= rank["state"] <= 0.55
+    assert all(rank["published"] and rank["loaded"] for rank in report["tensor published"])
+
+
+def test_what_ranks_cannot_share_is_refused() -> None:
+    check(tiny_policy().model, 2)
+    adapters = tiny_policy()
+    adapters.add_lora(2)
+    for model, size, why in (
+        (tiny_policy("gpt2").model, 2, "transformers has no plan"),
+        (tiny_policy().model, 4, "cannot share evenly"),
+        (adapters.model, 2, "adapters"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            check(model, size, "tiny")
 
 
 def test_a_rank_holds_half_of_the_optimizers_state(report: Report) -> None:

@@ -26,7 +26,11 @@ def adamw(
     tensors = [p for group in groups for p in (group["params"] if isinstance(group, dict) else [group])]
     # One pass over memory for each parameter, where torch has it.
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in tensors)
-    return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=fused)
+    how: dict[str, Any] = {"fused": fused}
+    # Parameters that are cut over different ranks cannot be passed over together.
+    if len({getattr(p, "device_mesh", None) for p in tensors}) > 1:
+        how = {"foreach": False}
+    return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, **how)
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -39,7 +43,15 @@ def cut_like(tensor: Tensor, like: Tensor) -> Tensor:
     """A whole tensor, which every rank has, in such parts as another of its shape; itself, if that is whole."""
     if not hasattr(like, "full_tensor"):
         return tensor
-    from torch.distributed.tensor import DTensor, distribute_tensor
+    from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
     assert isinstance(like, DTensor)
-    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
+    mesh, part = like.device_mesh, tensor
+    # The last dimension of the mesh cuts first, and those before it what that leaves.
+    for at in reversed(range(mesh.ndim)):
+        cut = getattr(like.placements[at], "dim", None)
+        if cut is not None:
+            own = mesh if mesh.mesh_dim_names is None else mesh[mesh.mesh_dim_names[at]]
+            part = distribute_tensor(part, own, [Shard(cut)], src_data_rank=None).to_local()
+    shape, stride = like.shape, like.stride()
+    return DTensor.from_local(part, mesh, like.placements, run_check=False, shape=shape, stride=stride)

@@ -43,7 +43,7 @@ class InParts:
 
     def __init__(self, world: World, trained: Trained, way: Way) -> None:
         assert world.mesh is not None
-        self.world, self.replica, self.lockstep = world, trained.policy, way == "parameters"
+        self.world, self.replica, self.lockstep = world, trained.policy, way == "parameters" or world.tensor > 1
         own = Part(trained.config, trained.method, twin(trained.policy))
         make_roles(own.policy, own.method, seed=own.config.seed)
         own.policy = shard(own.policy, world.mesh, way)

@@ -31,10 +31,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Partial
+from torch.distributed.tensor import DTensor, Partial, Shard
 from torch.nn.utils import get_total_norm
 
 from cohort.axes.optimizer import cut_like, whole
+from cohort.distributed.tensor_parallel import check, parallelize
 from cohort.errors import UsageError
 from cohort.policies.activations import layers_of
 from cohort.policies.agents import AgentPolicies, members_of
@@ -64,7 +65,7 @@ class Root(nn.Module):
 
 
 class Sharded:
-    """The module of a role, cut over the ranks of a mesh's dimension "data".
+    """The module of a role, cut over the ranks of a mesh's dimension "data", and what its plan cuts over those of "tensor".
 
     Attributes:
         touched: names of parameters that this rank's backward passes have reached.
@@ -72,9 +73,14 @@ class Sharded:
 
     def __init__(self, model: nn.Module, mesh: DeviceMesh, way: Way) -> None:
         self.mesh, self.way, self.model = mesh["data"], way, model
+        self._tensor = mesh["tensor"]
         whole = way == "optimizer"
-        self.root = Root(model)
         backbone = model.backbone if isinstance(model, Critic) else model
+        self._partial: set[str] = set()
+        if self._tensor.size() > 1 and backbone is not None:
+            prefix = "backbone." if isinstance(model, Critic) else ""
+            self._partial = {prefix + name for name in parallelize(backbone, self._tensor)}
+        self.root = Root(model)
         layers = [] if backbone is None else layers_of(base_of(backbone))
         for module in [*layers, self.root]:
             dtypes = {p.dtype for p in module.parameters() if p.requires_grad}
@@ -140,20 +146,35 @@ class Sharded:
             for name, parameter in self.model.named_parameters():
                 if name not in reached:
                     parameter.grad = None
+            self._complete()
             return
         own: dict[str, Tensor] = {}
         for name, parameter in self.model.named_parameters():
             if name in reached:
                 own[name] = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                if isinstance(parameter, DTensor):
+                    own[name] = own[name].redistribute(placements=parameter.placements)  # type: ignore[attr-defined]
             parameter.grad = None
         self.rest()
         for name, parameter in self.model.named_parameters():
             if name in reached:
-                grad, like = own.pop(name), parameter.data
-                assert isinstance(like, DTensor)
-                wide = grad.float() if grad.dtype in HALF else grad
-                sums = DTensor.from_local(wide, self.mesh, [Partial()], run_check=False)
-                parameter.grad = sums.redistribute(placements=like.placements).to(parameter.dtype)
+                parameter.grad = self._reduced(local(own.pop(name)), parameter.data)
+        self._complete()
+
+    def _reduced(self, grad: Tensor, like: Tensor) -> Tensor:
+        """The sum over ranks of what each has as the gradient of a whole parameter, in parts as that is at rest."""
+        assert isinstance(like, DTensor)
+        wide = grad.float() if grad.dtype in HALF else grad
+        sums = DTensor.from_local(wide, self.mesh, [Partial()], run_check=False).redistribute(placements=[Shard(0)])
+        part = sums.to_local().to(like.dtype)
+        shape, stride = like.shape, like.stride()
+        return DTensor.from_local(part, like.device_mesh, like.placements, run_check=False, shape=shape, stride=stride)
+
+    def _complete(self) -> None:
+        """Add up over the ranks that compute layers together what each has from its own heads alone."""
+        for name, parameter in self.model.named_parameters():
+            if name in self._partial and parameter.grad is not None:
+                dist.all_reduce(local(parameter.grad), group=self._tensor.get_group())
 
 
 class ShardedLM(CausalLM):
@@ -165,7 +186,7 @@ class ShardedLM(CausalLM):
     Args:
         whole: the policy, the same on every rank and with the models in all roles that it is to have. Its modules are cut in
             place, and it can be used no more.
-        mesh: with a dimension "data".
+        mesh: with the dimensions "data" and "tensor".
         way: see the module.
 
     Attributes:
@@ -196,19 +217,19 @@ class ShardedLM(CausalLM):
         how: dict[str, Any] = {"temperature": temperature, "want": want, "role": role}
         made = functools.partial(super().log_probs, actions, width=width, **how)
         if not any(map(len, actions.completion)):  # type: ignore[attr-defined]
-            made = functools.partial(self._beside_nothing, made, how)
+            made = functools.partial(self._nothing, len(actions), width, **how)
         for shard in self._used(role, want):
             made = functools.partial(shard.root, made)
         # FSDP takes a derivative by what a module gives for the beginning of a backward pass through it. Here it may be one of
         # the loss alone.
         return {name: value.view_as(value) for name, value in made().items()}
 
-    def _beside_nothing(self, made: Callable[[], dict[str, Tensor]], how: dict[str, Any]) -> dict[str, Tensor]:
+    def _nothing(self, count: int, width: int, **how: Any) -> dict[str, Tensor]:
         """What rows without a token give, on the graph of a pass that calls what those of other ranks call."""
-        with torch.no_grad():
-            found = made()
         some = super().log_probs(self.actions_after([(2, 3)], [(4,)]), width=1, **how)
-        return {name: value + 0.0 * some[name].sum() for name, value in found.items()}
+        return {
+            name: value.new_zeros(count, width, *value.shape[2:]) + 0.0 * value.sum() for name, value in some.items()
+        }
 
     def _used(self, role: str, want: frozenset[str]) -> list[Sharded]:
         """What a pass takes parameters of."""
@@ -330,7 +351,7 @@ def shard(policy: Policy, mesh: DeviceMesh, way: Way = "optimizer") -> CausalLM 
 
     Args:
         policy: a `CausalLM`, or several for agents; of no use afterwards.
-        mesh: with a dimension "data".
+        mesh: with the dimensions "data" and "tensor".
 
     Raises:
         UsageError: it cannot be cut, or not in this way.
@@ -345,6 +366,13 @@ def shard(policy: Policy, mesh: DeviceMesh, way: Way = "optimizer") -> CausalLM 
         return AgentPolicies(shard(policy.shared, mesh, way), own)
     if not isinstance(policy, CausalLM):
         raise UsageError(f"{type(policy).__name__} is no language model of transformers, and cannot be cut over ranks")
+    if mesh["tensor"].size() > 1:
+        for model in policy.roles.models.values():
+            backbone = model.backbone if isinstance(model, Critic) else model
+            if backbone is not None:
+                check(backbone, mesh["tensor"].size(), policy.name)
+        # What is compiled is a layer of one rank's.
+        policy.compiled = None
     return ShardedLM(policy, mesh, way)
 
 
