@@ -159,13 +159,7 @@ def trainer(policy: Any, lr: float = 1e-6) -> Callable[[Any, Any], None]:
 
     def update(batch: Any, sequences: Any) -> None:
         gradient(
-            policy,
-            bound,
-            batch.to(policy.device),
-            sequences,
-            temperature=1.0,
-            micro_tokens=pass_tokens(method, policy),
-            on_policy=True,
+            policy, bound, batch, sequences, temperature=1.0, micro_tokens=pass_tokens(method, policy), on_policy=True
         )
         torch.nn.utils.clip_grad_norm_(optimizer.params, 1.0)
         optimizer.step()
