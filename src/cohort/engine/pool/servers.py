@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cohort.engine.pool.here import Queues, QueueWire, serve_queues
 from cohort.engine.pool.host import EngineHost
 from cohort.engine.pool.link import Link
-from cohort.engine.pool.messages import Reply
+from cohort.engine.pool.messages import Beat, Reply
 from cohort.engine.vllm.engine import Served, VLLMEngine
 from cohort.engine.vllm.server import START, Server
 from cohort.engine.vllm.weights import Checkpoint, Folder, Memory
@@ -119,15 +119,18 @@ def server(name: str, copy: Copy, asked: Asked) -> Link:
 
 
 class _ServerWire(QueueWire):
-    """Also looks whether the server is there while nothing is drawn: one that was started anew holds other weights."""
+    """Also looks whether the server is there where nothing was heard of it: one that was started anew holds other weights."""
 
     def __init__(self, queues: Queues, thread: threading.Thread, backend: Server) -> None:
         super().__init__(queues, thread)
-        self._backend, self._looked = backend, time.monotonic()
+        self._backend, self._heard = backend, time.monotonic()
 
     def receive(self, seconds: float) -> Sequence[Reply]:
         """See Wire."""
-        if time.monotonic() - self._looked > APART:
+        replies = super().receive(seconds)
+        if any(not isinstance(reply, Beat) for reply in replies):
+            self._heard = time.monotonic()
+        elif time.monotonic() - self._heard > APART:
             self._backend.probe()
-            self._looked = time.monotonic()
-        return super().receive(seconds)
+            self._heard = time.monotonic()
+        return replies

@@ -90,9 +90,10 @@ class Server:
             )
         self.host = parts.hostname
         key = os.environ.get("VLLM_API_KEY")
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx2.Client(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers=self._headers,
             timeout=httpx2.Timeout(timeout, connect=10.0),
             limits=httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
         )
@@ -112,10 +113,11 @@ class Server:
             EngineError: it cannot be reached.
         """
         try:
-            response = self._http.get("/v1/models", timeout=PROBE)
-        except (httpx2.ReadTimeout, httpx2.WriteTimeout, httpx2.PoolTimeout):
+            # By a connection of its own: all others may be busy with draws.
+            response = httpx2.get(f"{self.url}/v1/models", headers=self._headers, timeout=PROBE)
+        except (httpx2.ReadTimeout, httpx2.WriteTimeout):
             return
-        except (httpx2.TransportError, RuntimeError) as error:  # the latter of a client that was closed
+        except httpx2.TransportError as error:
             raise EngineError(f"{self.place} could not be reached: {error or type(error).__name__}") from error
         if response.status_code in AWAY:
             raise EngineError(f"{self.place} is not there: its proxy answers {response.status_code}")
