@@ -16,7 +16,12 @@ from cohort import registry
 from tests import micro
 from tests.distributed.steps_on_ranks import CASES
 
-TRAINABLE = [name for name in registry.names() if not registry.method(name).requires]
+# Ranks that probe do so along directions of their own, and are not one process: see test_probing.py.
+TRAINABLE = [
+    name
+    for name in registry.names()
+    if not registry.method(name).requires and not registry.method(name).stage("optimizer").declared.probes
+]
 # Of each kind one: a surrogate with a reference, a critic, wide logits of a slow copy, another optimizer, an auxiliary loss,
 # rollouts that wait, replays.
 CHOSEN = ["grpo", "ppo", "sdpo", "stosignsgd", "expo-explain", "t-ppo", "r2vpo"]

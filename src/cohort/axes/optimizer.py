@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import struct
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -55,3 +57,43 @@ def cut_like(tensor: Tensor, like: Tensor) -> Tensor:
             part = distribute_tensor(part, own, [Shard(cut)], src_data_rank=None).to_local()
     shape, stride = like.shape, like.stride()
     return DTensor.from_local(part, mesh, like.placements, run_check=False, shape=shape, stride=stride)
+
+
+def quantised(value: float, scale: float, cap: int) -> tuple[int, int]:
+    """(sign, power) of a finite number; of 0 the sign is 0, and the power the smallest."""
+    if value == 0:
+        return 0, -cap
+    return (1 if value > 0 else -1), max(-cap, min(cap, round(scale * math.log(abs(value)))))
+
+
+def restored(sign: int, power: int, scale: float) -> float:
+    """The number that (sign, power) stand for."""
+    return sign * math.exp(power / scale)
+
+
+def encode(values: Sequence[float], scale: float, cap: int) -> bytes:
+    """A code for each number: 0, the powers of positive ones, those of negative ones, and one for what is not finite."""
+    codes = []
+    for value in values:
+        sign, power = quantised(value, scale, cap) if math.isfinite(value) else (2, 0)
+        first = {0: cap, 1: cap + 1, -1: 3 * cap + 2, 2: 4 * cap + 3}[sign]
+        codes.append(first + power)
+    return struct.pack(f"<{len(codes)}{_form(cap)}", *codes)
+
+
+def decode(codes: bytes, scale: float, cap: int) -> list[float]:
+    """The numbers that `encode` has left of some; NaN for one that was not finite."""
+    out = []
+    for (code,) in struct.iter_unpack(f"<{_form(cap)}", codes):
+        if code > 4 * cap + 2:
+            out.append(math.nan)
+        elif code > 2 * cap + 1:
+            out.append(restored(-1, code - 3 * cap - 2, scale))
+        else:
+            out.append(restored(1, code - cap - 1, scale) if code else 0.0)
+    return out
+
+
+def _form(cap: int) -> str:
+    """Of a code: zero, 2 cap + 1 powers with two signs, and what is not finite."""
+    return "B" if 4 * cap + 4 <= 256 else "H"

@@ -20,6 +20,8 @@ from cohort.distributed.parts import InParts, Part
 from cohort.distributed.record import say_of_rank
 from cohort.distributed.trainer import Rank
 from cohort.distributed.watch import Watch
+from cohort.distributed.weights import Weights
+from cohort.distributed.whole import Whole
 from cohort.distributed.world import World
 from cohort.errors import UsageError
 from cohort.methods import Method, use
@@ -58,7 +60,8 @@ def checksum(policy: Policy) -> float:
 def rank_of(world: World, trained: Trained, micro_tokens: int) -> Rank:
     """What a process does of each operation."""
     config = trained.config
-    weights = InParts(world, trained, config.machine.shard)
+    probes = trained.method.stage("optimizer").declared.probes
+    weights: Weights = Whole(world, trained) if probes else InParts(world, trained, config.machine.shard)
     return Rank(
         world, weights, trained.method, config.sampling.temperature, micro_tokens, config.optimisation.grad_clip
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,16 @@ import torch
 from cohort.distributed.sharding import Way, clip, local, parts_of, publish, shard, twin
 from cohort.distributed.storing import Store
 from cohort.distributed.world import World
-from cohort.methods import Method
+from cohort.methods import BoundMethod, Method
 from cohort.policies.agents import AgentPolicies
 from cohort.policies.causal_lm import CausalLM
 from cohort.training.build import Trained, make_roles, optimizer_over
 from cohort.training.checkpoint import read_state
 from cohort.training.config import TrainConfig
 from cohort.training.snapshot import Snapshot
-from cohort.types.policy import Policy
+from cohort.training.update import Gradient, gradient
+from cohort.types import Batch
+from cohort.types.policy import Actions, Policy
 
 
 @dataclass
@@ -79,7 +81,11 @@ class InParts:
         for part in parts_of(self.policy):
             part.rest()
 
-    def reduce(self) -> None:
+    def made(self, method: BoundMethod, batch: Batch, actions: Actions, **how: Any) -> tuple[Gradient, bytes]:
+        """See Weights: the gradients are all."""
+        return gradient(self.policy, method, batch, actions, **how), b""
+
+    def reduce(self, found: Sequence[bytes]) -> None:
         """See Weights."""
         for part in parts_of(self.policy):
             part.reduce()

@@ -130,6 +130,20 @@ def check_ranks(config: TrainConfig) -> None:
         )
 
 
+def check_whole(config: TrainConfig) -> None:
+    """Weights are not cut that every rank moves along directions of its own.
+
+    Raises:
+        UsageError: they are to be.
+    """
+    machine = config.machine
+    if machine.shard == "parameters" or machine.tensor_parallel > 1:
+        raise UsageError(
+            f"{config.method} has each rank move weights of its own, which are whole: leave shard=parameters and "
+            "tensor_parallel out"
+        )
+
+
 @contextlib.contextmanager
 def _joined(world: World, config: TrainConfig, display: Display) -> Iterator[Watch]:
     """The processes have come together, and know if one ends."""
@@ -177,6 +191,8 @@ def _begin(world: World, watch: Watch, method: Method | None, setup: Setup, prog
     """The trainer of a run that is set up, once all others have what they need for their parts."""
     watch.check()
     asked = method if method is not None else registry.method(setup.config.method)
+    if asked.stage("optimizer").declared.probes:
+        check_whole(setup.config)
     corrected = setup.method.correction != asked.correction
     everywhere = draws_on_all(world, setup.collector.engine, setup.policy)
     watch.tell(("begin", Beginning(corrected, everywhere, setup.micro_tokens, checksum(setup.policy))))

@@ -35,7 +35,7 @@ from cohort.training.folder import LOCK
 from cohort.training.interrupt import signals_deferred
 from cohort.training.progress import Progress
 from cohort.training.trainer import trust
-from cohort.training.update import Gradient, gradient
+from cohort.training.update import Gradient
 from cohort.types import Batch, StepInfo
 from cohort.types.declare import State
 from cohort.types.policy import Actions
@@ -97,6 +97,7 @@ class Done:
     Attributes:
         failure: it has failed.
         seconds: that its passes took; passes: their number; tokens: of its rows.
+        found: see `Weights.made`.
     """
 
     failure: Failure | None = None
@@ -106,6 +107,7 @@ class Done:
     seconds: float = 0.0
     passes: int = 0
     tokens: int = 0
+    found: bytes = b""
 
 
 @dataclass
@@ -203,8 +205,7 @@ class Rank:
         try:
             for attempt in attempts(policy):
                 with attempt:
-                    made = gradient(
-                        policy,
+                    made, told.found = weights.made(
                         self.method.bind(states, info),
                         batch,
                         actions,
@@ -233,7 +234,7 @@ class Rank:
         for each in speaking:
             for name, value in each.regularizers.items():
                 whole.regularizers[name] = whole.regularizers.get(name, 0.0) + value
-        weights.reduce()
+        weights.reduce([each.found for each in everyone[:: world.tensor]])
         norm = weights.clip(self.grad_clip)
         if math.isfinite(norm) and math.isfinite(whole.loss):
             weights.step(updates + 1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
 
-from cohort.types.policy import Policy
+from cohort.methods import BoundMethod
+from cohort.training.update import Gradient, Share
+from cohort.types import Batch
+from cohort.types.policy import Actions, Policy
 
 
 class Weights(Protocol):
@@ -42,8 +45,26 @@ class Weights(Protocol):
         """Passes without gradient are over, or have failed."""
         ...
 
-    def reduce(self) -> None:
-        """Passes with gradient are over: add the gradients up over ranks."""
+    def made(
+        self,
+        method: BoundMethod,
+        batch: Batch,
+        actions: Actions,
+        *,
+        temperature: float,
+        micro_tokens: int,
+        on_policy: bool,
+        share: Share,
+    ) -> tuple[Gradient, bytes]:
+        """See `cohort.training.update.gradient`; and what other ranks must know to `reduce`."""
+        ...
+
+    def reduce(self, found: Sequence[bytes]) -> None:
+        """Passes with gradient are over: add the gradients up over ranks.
+
+        Args:
+            found: what each share of the rows has `made` for the others.
+        """
         ...
 
     def clip(self, most: float) -> float:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from cohort.types.probing import Probing
+
 
 class MasterWeights:
     """An optimizer over float32 copies of half-precision parameters.
@@ -60,6 +62,38 @@ class MasterWeights:
             if master is not param:
                 param.copy_(master)
                 master.grad = None
+
+    @property
+    def probing(self) -> Probing | None:
+        """The optimizer, if it asks for losses in place of gradients."""
+        return self.inner if isinstance(self.inner, Probing) else None
+
+    def probe(self, loss: Callable[[], float], machine: int) -> bytes:
+        """See Probing."""
+        assert self.probing is not None
+
+        def here() -> float:
+            self._round()
+            return loss()
+
+        try:
+            return self.probing.probe(here, machine)
+        finally:
+            self._round()
+
+    def apply(self, told: Sequence[bytes], most: float) -> None:
+        """See Probing."""
+        assert self.probing is not None
+        self.before_step()
+        self.probing.apply(told, most)
+        self._round()
+
+    @torch.no_grad()
+    def _round(self) -> None:
+        """Take the copies over."""
+        for param, master in zip(self.params, self.masters, strict=True):
+            if master is not param:
+                param.copy_(master)
 
     def zero_grad(self) -> None:
         for param in self.params:

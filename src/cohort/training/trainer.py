@@ -19,6 +19,7 @@ from cohort.policies.agents import AgentPolicies
 from cohort.policies.passes import attempts, log_probs
 from cohort.policies.shards import is_sharded, read, read_away, weights_of
 from cohort.training.precision import MasterWeights
+from cohort.training.probing import probed
 from cohort.training.progress import Progress
 from cohort.training.snapshot import Snapshot
 from cohort.training.update import Gradient, gradient
@@ -212,22 +213,22 @@ class LocalTrainer:
     def update(self, method: BoundMethod, batch: Batch, actions: Actions, *, on_policy: bool) -> Gradient:
         """See `Trainer.update`; skipped and counted where loss or gradient is not finite."""
         optimizer, progress = self.optimizer, self.progress
+        how: dict[str, Any] = {"temperature": self.temperature, "micro_tokens": self.micro_tokens}
+        probing, found = optimizer.probing, b""
         for attempt in attempts(self.policy):
             with attempt:
-                done = gradient(
-                    self.policy,
-                    method,
-                    batch,
-                    actions,
-                    temperature=self.temperature,
-                    micro_tokens=self.micro_tokens,
-                    on_policy=on_policy,
-                )
+                if probing:
+                    done, found = probed(self.policy, method, batch, actions, optimizer, on_policy=on_policy, **how)
+                else:
+                    done = gradient(self.policy, method, batch, actions, on_policy=on_policy, **how)
         done.version = self.version
-        norm = clip(self.policy, self.optimizer, self.grad_clip)
+        norm = probing.norm([found]) if probing else clip(self.policy, self.optimizer, self.grad_clip)
         finite = math.isfinite(norm) and math.isfinite(done.loss)
         if finite:
-            optimizer.step()
+            if probing:
+                optimizer.apply([found], self.grad_clip)
+            else:
+                optimizer.step()
             progress.updates += 1
             self.policy.roles.move(progress.updates)
         optimizer.zero_grad()

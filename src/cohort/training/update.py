@@ -135,8 +135,8 @@ def gradient(
         if number >= len(parts):
             _nothing(scored).backward()
             continue
-        loss = method.loss(_with_scores(part.to(policy.device), scored, on_policy))
-        fields = {**scored, **_of_tokens(loss, scored["logp"])}
+        loss = method.loss(with_scores(part.to(policy.device), scored, on_policy))
+        fields = {**scored, **of_tokens(loss, scored["logp"])}
         if loss.total.requires_grad:
             loss.total.backward()
         elif lockstep:
@@ -175,9 +175,9 @@ def _coupled(
     leaves = {name: value.requires_grad_() for name, value in leaves.items()}
     heat = how["temperature"]
     minibatch = add_teacher_logits(policy, method.method, minibatch, actions, temperature=heat, lockstep=lockstep)
-    loss = method.loss(_with_scores(minibatch.to(policy.device), leaves, on_policy))
+    loss = method.loss(with_scores(minibatch.to(policy.device), leaves, on_policy))
     result = Gradient()
-    result.add(loss, minibatch, torch.arange(minibatch.size), {**leaves, **_of_tokens(loss, leaves["logp"])})
+    result.add(loss, minibatch, torch.arange(minibatch.size), {**leaves, **of_tokens(loss, leaves["logp"])})
     if not loss.total.requires_grad:
         return result.read()
     pulled = torch.autograd.grad(loss.total, list(leaves.values()), allow_unused=True)
@@ -208,12 +208,13 @@ def _nothing(scored: Mapping[str, Tensor]) -> Tensor:
     return 0.0 * torch.stack([value.sum() for value in scored.values()]).sum()
 
 
-def _with_scores(part: Batch, scored: Mapping[str, Tensor], on_policy: bool) -> Batch:
+def with_scores(part: Batch, scored: Mapping[str, Tensor], on_policy: bool) -> Batch:
+    """The rows with what a pass of the policy gives to them."""
     part = part.with_tokens(**scored)
     return part.replace(old_logp=scored["logp"].detach()) if on_policy else part
 
 
-def _of_tokens(loss: Loss, logp: Tensor) -> dict[str, Tensor]:
+def of_tokens(loss: Loss, logp: Tensor) -> dict[str, Tensor]:
     """What the loss made of the tokens [n, T], by the names of the batch's fields; `policy_gradient` is the derivative of
     its policy part with respect to logp."""
     push = torch.zeros_like(logp)

@@ -53,6 +53,7 @@ class Declaration:
         components: hyperparameters that name a reward of the run (with weight 0 if it should not count by itself).
         functions: hyperparameters that name a function of the user's, as path.py:function -> how it is called, and what
             it returns. It is optional where the parameter has a default.
+        probes: (optimizer) True if it asks for losses in place of gradients (see `cohort.types.probing`).
         provides: fields that its `on_scored` hook adds, or that sampling or guidance puts into `Rollout.fields`.
     """
 
@@ -71,6 +72,7 @@ class Declaration:
     waits: bool = False
     refill: str | None = None
     refill_share: str | None = None
+    probes: bool = False
     offline: bool = False
     on_policy: str = ""
     teacher: bool = False
@@ -138,6 +140,7 @@ def declare(
     waits: bool | None = None,
     refill: str | None = None,
     refill_share: str | None = None,
+    probes: bool | None = None,
     offline: bool | None = None,
     on_policy: str | None = None,
     teacher: bool | None = None,
@@ -157,6 +160,7 @@ def declare(
         "waits": waits,
         "refill": refill,
         "refill_share": refill_share,
+        "probes": probes,
         "offline": offline,
         "on_policy": on_policy,
         "teacher": teacher,
