@@ -93,8 +93,12 @@ class Cluster:
             self.ray.init(**how)
         except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
             self.close()
-            where = "Ray cannot be started on this machine" if address is None else f"no Ray cluster at {address}"
-            raise UsageError(f"{where}: {_first_line(error)}") from error
+            if address is None:
+                raise UsageError(f"Ray cannot be started on this machine: {_first_line(error)}") from error
+            raise UsageError(
+                f"the Ray cluster at {address} cannot be joined: {_first_line(error)}. It must be of this version of Ray "
+                f"({self.ray.__version__}) and Python, and where it asks for a token, RAY_AUTH_MODE and RAY_AUTH_TOKEN must be set"
+            ) from error
 
     def has(self, what: str) -> float:
         """Of a resource, as Ray calls it, what the cluster has in all."""
