@@ -96,8 +96,8 @@ class Cluster:
             if address is None:
                 raise UsageError(f"Ray cannot be started on this machine: {_first_line(error)}") from error
             raise UsageError(
-                f"the Ray cluster at {address} cannot be joined: {_first_line(error)}. It must be of this version of Ray "
-                f"({self.ray.__version__}) and Python, and where it asks for a token, RAY_AUTH_MODE and RAY_AUTH_TOKEN must be set"
+                f"the Ray cluster at {address} cannot be joined: {_first_line(error)}. It must be of the same Ray "
+                f"({self.ray.__version__}) and Python; where it asks for a token, set RAY_AUTH_MODE and RAY_AUTH_TOKEN"
             ) from error
 
     def has(self, what: str) -> float:
