@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from cohort import registry
+from cohort.engine import detached
+from cohort.engine.native.engine import NativeSession
 from cohort.environments import EnvironmentFactory, Step
 from cohort.errors import UsageError
 from cohort.rewards import judge
@@ -311,3 +313,36 @@ def test_a_second_signal_does_not_wait_for_what_is_drawn(base: dict[str, Any], t
     thread.join()
     assert time.monotonic() - began < 15
     assert [p.name for p in (Path(base["out"]) / "checkpoints").iterdir()] == ["step-000001"]
+
+
+def test_rollouts_in_flight_go_on_with_newer_weights_and_say_which(
+    base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detached, "CHUNK", 2)
+    real = NativeSession.next_unless
+
+    def slow(self: NativeSession, stop: Any) -> Any:
+        time.sleep(0.02)
+        return real(self, stop)
+
+    monkeypatch.setattr(NativeSession, "next_unless", slow)
+    seen: list[set[int]] = []
+    step = module.one_step
+
+    def one_step(training: Any) -> Any:
+        result = step(training)
+        drew = [[s.version for s in r.segments if s.writer == "policy" and len(s)] for r in result.rollouts]
+        assert all(each == sorted(each) for each in drew)
+        seen.extend(map(set, drew))
+        return result
+
+    monkeypatch.setattr(module, "one_step", one_step)
+    result = run(base, ahead=1, in_flight="continue", steps=6, max_new_tokens=16, logit_bias={1: -100.0})
+    assert any(len(versions) > 1 for versions in seen)
+    assert all(row["rollouts/age_max"] <= 1 for row in result.metrics)
+    assert any(0 < row["rollouts/age/0"] < 1 for row in result.metrics[1:])
+
+
+def test_what_goes_on_needs_someone_to_be_ahead_and_no_stop_strings(base: dict[str, Any]) -> None:
+    refused(base, "takes --ahead 1 or more", ahead=0, in_flight="continue")
+    refused(base, "a stop string can lie across two", in_flight="continue", stop=["."])

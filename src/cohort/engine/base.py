@@ -83,6 +83,8 @@ class Completion:
         stop: the stop string that ended it; None if none did.
         soft: the soft steps among its tokens (the heaviest candidate of each), None for a discrete one; None if the request
             has no mixer. Their log-probabilities are log densities.
+        parts: (version of the weights, what was drawn with them), in their order, where the weights changed while it was drawn;
+            empty where they did not.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -94,12 +96,14 @@ class Completion:
     policy_logp: list[float] | None = None
     stop: str | None = None
     soft: list[SoftStep | None] | None = None
+    parts: Sequence[tuple[int, Completion]] = ()
 
 
 class Session(Protocol):
     """Requests that are drawn together, while others still come in: a rollout's next turn, for one.
 
-    The weights must not change while it is open. The same request with the same seed gives the same tokens whatever else
+    The weights must not change while it is open; where they do (`cohort.engine.detached`), a completion says which of its
+    tokens were drawn with which. The same request with the same seed gives the same tokens whatever else
     is drawn beside it, and whenever it comes (on a CPU in float32).
 
     A request may go on from one that has ended: its history is that one's, what was drawn, and what others said since. An

@@ -154,6 +154,11 @@ class Ahead:
         metrics |= {"time/wait_rollouts": waited, **self._ages(drawn.rollouts, info.step)}
         return replace(drawn, states=laid_over(states, ready.handed), metrics={**drawn.metrics, **metrics})
 
+    def newest(self) -> Order | None:
+        """What has the newest weights of all that is still to be drawn, or is being drawn."""
+        with self._changed:
+            return self._orders[-1] if self._orders else None
+
     def _from(self, step: int) -> dict[int, Ready]:
         return {at: ready for at, ready in self._ready.items() if at >= step}
 

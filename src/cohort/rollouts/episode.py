@@ -200,9 +200,9 @@ class Episode:
             return False
         return self.segments[-1].writer == "policy" and self.actions[-1] in stops
 
-    def drawn(self, segment: Segment, text: str, finished: bool, renderer: Renderer) -> None:
+    def drawn(self, segments: Sequence[Segment], text: str, finished: bool, renderer: Renderer) -> None:
         """Take what was drawn for the policy's turn; see `say`."""
-        self.segments.append(segment)
+        self.segments.extend(segments)
         self.say(text, finished, renderer)
 
     def say(self, text: str, finished: bool, renderer: Renderer) -> None:

@@ -173,13 +173,15 @@ class _Run:
         self.last[id(episode)] = number
         tokens = episode.actions[episode.start :]
         text = self.runner.text([*tokens, *completion.tokens], completion.finished, completion.stop)
-        episode.drawn(self._segment(completion, episode.request.mixer), text, completion.finished, self.renderer)
+        parts = completion.parts or [(self.runner.version, completion)]
+        segments = [self._segment(part, episode.request.mixer, version) for version, part in parts]
+        episode.drawn(segments, text, completion.finished, self.renderer)
         if episode.status is None:
             self._ask(episode, "step", episode.said)
         else:
             self._end(episode)
 
-    def _segment(self, completion: Completion, mixer: Mixer | None) -> Segment:
+    def _segment(self, completion: Completion, mixer: Mixer | None, version: int) -> Segment:
         logp = completion.sampled_logp if completion.policy_logp is None else completion.policy_logp
         sets: list[Candidates | None] | None = None if completion.candidates is None else [*completion.candidates]
         return Segment(
@@ -189,7 +191,7 @@ class _Run:
             support=None
             if self.rule.free and sets is None and mixer is None
             else Support(self.rule, sets, completion.soft, mixer),
-            version=self.runner.version,
+            version=version,
         )
 
     # environments --------------------------------------------------------------------------------------------------

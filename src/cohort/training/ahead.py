@@ -86,13 +86,16 @@ class CopyDrawer:
     def resting(self) -> Iterator[None]:
         """See Drawer."""
         with self.engine.drawing:
-            self.engine.take_over(self.weights())
+            self.engine.take_over(self.engine.version, self.weights())
             yield
 
     def draw(self, order: Order) -> tuple[Drawn, dict[str, Any]]:
         """See Drawer."""
         with self.engine.drawing:
-            self.engine.take_over(order.weights)
+            self.engine.take_over(order.info.version, order.weights)
+            if self.engine.newer is not None and (newer := self.engine.newer()) is not None:
+                self.engine.take_over(*newer)
+                order = replace(order, info=replace(order.info, version=newer[0]))
             return self._draw(order)
 
     def _draw(self, order: Order) -> tuple[Drawn, dict[str, Any]]:
@@ -106,11 +109,13 @@ class CopyDrawer:
         times = {"time/sample": collector.seconds["sample"], "time/reward": grader.seconds["reward"]}
         if collector.environments is not None:
             times["time/idle"] = collector.seconds["idle"]
+        # They may have gone on with newer weights.
+        self.scorer.version = self.engine.version
         aside = {
-            "version": order.info.version,
+            "version": self.engine.version,
             "metrics": dict(grader.metrics),
             "failures": list(grader.failures),
-            "logp": self._scores(self.scorer.policy, _compared(drawn)),
+            "logp": self._scores(self.scorer.policy, _compared(drawn, self.engine.version)),
         }
         grader.metrics.clear()
         grader.failures.clear()
@@ -123,7 +128,7 @@ class CopyDrawer:
         grader.failures.extend(aside["failures"])
         for name, values in aside["metrics"].items():
             grader.metrics.setdefault(name, []).extend(values)
-        rollouts = _compared(drawn)
+        rollouts = _compared(drawn, aside["version"])
         if not rollouts or aside["version"] == version:
             return drawn
         known, then = _of_policy(rollouts), aside["logp"]
@@ -147,10 +152,16 @@ class CopyDrawer:
         return scorer.log_probs(policy.actions(rollouts), width=width)["logp"].cpu()
 
 
-def _compared(drawn: Drawn) -> list[Rollout]:
-    """Some of the rollouts that are trained on: of one group, that they share their prompt."""
-    groups = grouped(rollout for rollout in drawn.chosen if rollout.tokens)
+def _compared(drawn: Drawn, version: int) -> list[Rollout]:
+    """Some of the rollouts that are trained on and that weights of this version drew alone: of one group, which shares its
+    prompt."""
+    groups = grouped(rollout for rollout in drawn.chosen if _drew(version, rollout))
     return list(groups[0].rollouts[:COMPARED]) if groups else []
+
+
+def _drew(version: int, rollout: Rollout) -> bool:
+    own = [segment.version for segment in rollout.segments if segment.writer == "policy" and len(segment)]
+    return bool(own) and all(each == version for each in own)
 
 
 def _of_policy(rollouts: Sequence[Rollout]) -> Tensor:
@@ -194,7 +205,7 @@ def ahead_of(
     scorer = CopyScorer(policy, config.sampling.temperature, setup.micro_tokens)
     reader = replace(batches, policy=policy, trainer=scorer)
     drawer = CopyDrawer(setup, engine, scorer, collector, source(collector, reader))
-    return Ahead(
+    ahead = Ahead(
         drawer,
         config.inference.ahead,
         info,
@@ -203,3 +214,12 @@ def ahead_of(
         {prompt.id: prompt for prompt in setup.prompts},
         journal,
     )
+
+    def newer() -> tuple[int, Sequence[Tensor]] | None:
+        order = ahead.newest()
+        known = order is None or order.info.version <= engine.version
+        return None if order is None or known else (order.info.version, order.weights)
+
+    if config.inference.in_flight == "continue":
+        engine.newer = newer
+    return ahead

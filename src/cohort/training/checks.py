@@ -131,7 +131,17 @@ def check_ahead(method: Method, config: TrainConfig) -> None:
     """
     asked = config.inference
     if not asked.ahead:
+        if asked.in_flight != "finish":
+            raise UsageError(
+                f"in_flight = {asked.in_flight} says what becomes of rollouts that are drawn while the weights change, which "
+                "takes --ahead 1 or more"
+            )
         return
+    if asked.in_flight == "continue" and config.sampling.stop:
+        raise UsageError(
+            "in_flight = continue draws rollouts piece by piece, and a stop string can lie across two of them: leave stop out, "
+            "or let rollouts finish (in_flight = finish)"
+        )
     if is_offline(config):
         raise UsageError("--ahead samples ahead of training, but with --pairs alone nothing is sampled: leave it out")
     for source, name, why in method.on_policy(corrected=corrects(method, config)):

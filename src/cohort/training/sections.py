@@ -331,6 +331,10 @@ class InferenceConfig(Section):
     ahead: Annotated[Count, Option(MACHINE, "STEPS")] = Field(
         0, ge=0, le=64, description="steps that sampling may run ahead of training; 0: they take turns"
     )
+    in_flight: Literal["finish", "continue"] = Field(
+        "finish",
+        description="rollouts that are drawn while the weights change: end with those they began with, or go on with new ones",
+    )
     slots: Count = Field(128, ge=1, description="rollouts decoded at once")
     cache_mb: Number | None = Field(
         None, gt=0, le=1e9, description="most megabytes of keys and values while sampling; none sets no bound"
