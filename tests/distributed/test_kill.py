@@ -88,6 +88,34 @@ def test_kills_of_either_rank_at_drawn_moments(tmp_path: Path, model: Path, name
     killed(tmp_path, model, name, drawn(name, 6))
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["updates", "adapters"])
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, model: Path, name: str) -> None:
+    method, more = SETUPS[name]
+    # First, then.
+    counts = {"one": (1, 1), "two, then one": (2, 1), "one, then two": (1, 2)}
+    rows = {}
+    for out, processes in counts.items():
+        for steps, count, resume in ((2, processes[0], []), (4, processes[1], ["--resume"])):
+            arguments = [*command(tmp_path, model, method, more, out), "--steps", str(steps), *resume]
+            done = subprocess.run(
+                [sys.executable, "-m", "cohort", *arguments, "--processes", str(count)],
+                env=environment(),
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+            )
+            assert done.returncode == 0, done.stderr[-3000:]
+        rows[out] = [json.loads(line) for line in (tmp_path / out / "metrics.jsonl").read_text().splitlines()]
+    for out in list(counts)[1:]:
+        assert [row["ranks/size"] for row in rows[out] if "ranks/size" in row] == [2, 2]
+        for own, other in zip(rows["one"], rows[out], strict=True):
+            # The terms of a loss are of the size of an advantage, and cancel.
+            assert other["loss"] == pytest.approx(own["loss"], rel=1e-6, abs=1e-7)
+            assert other["grad_norm"] == pytest.approx(own["grad_norm"], rel=1e-6)
+
+
 def children(pid: int) -> list[int]:
     """Processes that a process has started, and those that they have."""
     found = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -46,6 +46,8 @@ class World:
         right = str(self.digit) in message["content"]
         return Step(f"{self.left}", 1.0 if right else -0.1, {"guesses": 1.0}, done=right or not self.left)
 """
+# Metrics that time has its part in.
+TIMED = ("time/", "queue/", "ranks/idle", "engine/tokens_per_second/", "engine/transfer_seconds")
 # Method and further options of what is killed.
 SETUPS: dict[str, tuple[str, list[str]]] = {
     "full": ("grpo", []),
@@ -169,7 +171,7 @@ def assert_same(whole: Path, other: Path) -> None:
 
 
 def untimed(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in row.items() if not k.startswith(("time/", "queue/")) and k != "ranks/idle"}
+    return {k: v for k, v in row.items() if not k.startswith(TIMED)}
 
 
 def curves(folder: Path) -> dict[tuple[str, int], float]:

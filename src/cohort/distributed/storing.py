@@ -30,8 +30,8 @@ from cohort.types.policy import Policy
 
 # How long ranks wait for each other's files, and for a folder to be seen on a shared file system.
 PATIENCE, VISIBLE = datetime.timedelta(hours=2), 15.0
-# Most bytes of a rank in one file: a file is put together in memory.
-FILE_BYTES = 2**30
+# Most bytes of a rank in one file: each is put together in memory, in which time the run stands still.
+FILE_BYTES = 2**28
 
 
 class Store:
