@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Of a whole script, in seconds: a hang is a failure, and says so.
-LIMIT = 240
+# Of a whole script, in seconds, and of one with every combination: a hang is a failure, and says so.
+LIMIT, LONG = 240, 1800
 
 
-def run_on_ranks(module: str, folder: Path, *arguments: str, ranks: int = 2) -> dict[str, Any]:
+def run_on_ranks(module: str, folder: Path, *arguments: str, ranks: int = 2, limit: int = LIMIT) -> dict[str, Any]:
     """What a module's `report` (below) has written, name -> value, once torchrun has run it on this many processes.
 
     Raises:
@@ -23,9 +23,9 @@ def run_on_ranks(module: str, folder: Path, *arguments: str, ranks: int = 2) -> 
     command += ["-m", module, str(folder), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment, check=False)
     except subprocess.TimeoutExpired as error:
-        raise AssertionError(f"{module} did not end within {LIMIT} s: {_tail(error.stderr)}") from error
+        raise AssertionError(f"{module} did not end within {limit} s: {_tail(error.stderr)}") from error
     assert done.returncode == 0, _tail(done.stderr)
     return json.loads((folder / "report.json").read_text())
 

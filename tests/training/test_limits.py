@@ -15,6 +15,7 @@ from cohort.errors import UsageError
 from cohort.files import save_new
 from cohort.training import limits
 from cohort.training.config import make_config
+from tests.helpers import tiny_policy
 from tests.training.test_run import run
 
 
@@ -97,3 +98,16 @@ def test_a_new_folder_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written: Directory not empty"):
         save_new(tmp_path / "model", lambda aside: aside.mkdir())
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_layers_that_processes_cannot_share_are_refused() -> None:
+    limits.check_shared(tiny_policy().model, 2)
+    adapters = tiny_policy()
+    adapters.add_lora(2)
+    for model, size, why in (
+        (tiny_policy("gpt2").model, 2, "transformers has no plan"),
+        (tiny_policy().model, 4, "cannot share evenly"),
+        (adapters.model, 2, "adapters"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            limits.check_shared(model, size, "tiny")

@@ -118,15 +118,20 @@ def check_one(config: TrainConfig) -> None:
 
 
 def check_ranks(config: TrainConfig) -> None:
-    """torchrun alone says how many processes there are.
+    """torchrun alone says how many processes there are, and their passes can go together as they are asked to.
 
     Raises:
-        UsageError: the configuration does as well.
+        UsageError: the configuration says how many as well, or they cannot.
     """
     if config.machine.processes > 1 and not launched():
         raise UsageError(
             f"--processes {config.machine.processes} would have each process that torchrun has started start others: leave it "
             "out, --nproc-per-node says how many there are"
+        )
+    if config.policy.agent_models and (config.machine.shard == "parameters" or config.machine.tensor_parallel > 1):
+        raise UsageError(
+            "shard: parameters and tensor_parallel have all processes make the same passes, and agents with models of their "
+            "own have each their own number of them: set shard to optimizer and tensor_parallel to 1, or leave agent_models out"
         )
 
 

@@ -15,7 +15,8 @@ depends on has no gradient, as in one process, rather than one of zeros, which m
 
 Experts of a mixture are cut as every other parameter is, and each rank computes all of them: there is no expert parallelism.
 A sequence stands on one rank as a whole: there is no context parallelism, and its length is bounded by a rank's memory
-(`activations` "stream" holds least).
+(`activations` "stream" holds least). Ranks can compute each layer together, over the mesh's dimension "tensor": see
+tensor_parallel.py.
 """
 
 from __future__ import annotations
@@ -35,13 +36,14 @@ from torch.distributed.tensor import DTensor, Partial, Shard
 from torch.nn.utils import get_total_norm
 
 from cohort.axes.optimizer import cut_like, whole
-from cohort.distributed.tensor_parallel import check, parallelize
+from cohort.distributed.tensor_parallel import parallelize
 from cohort.errors import UsageError
 from cohort.policies.activations import layers_of
 from cohort.policies.agents import AgentPolicies, members_of
 from cohort.policies.causal_lm import CausalLM, base_of
 from cohort.policies.critic import Critic
 from cohort.policies.roles import Roles
+from cohort.training.limits import check_shared
 from cohort.types.policy import Actions, Policy
 
 T = TypeVar("T")
@@ -357,11 +359,6 @@ def shard(policy: Policy, mesh: DeviceMesh, way: Way = "optimizer") -> CausalLM 
         UsageError: it cannot be cut, or not in this way.
     """
     if isinstance(policy, AgentPolicies):
-        if way == "parameters":
-            raise UsageError(
-                "shard: parameters makes all ranks take the same passes, and agents with models of their own have each their "
-                "own number of them: set shard to optimizer, or leave agent_models out"
-            )
         own = {agent: shard(each, mesh, way) for agent, each in policy.members.items() if agent}
         return AgentPolicies(shard(policy.shared, mesh, way), own)
     if not isinstance(policy, CausalLM):
@@ -370,7 +367,7 @@ def shard(policy: Policy, mesh: DeviceMesh, way: Way = "optimizer") -> CausalLM 
         for model in policy.roles.models.values():
             backbone = model.backbone if isinstance(model, Critic) else model
             if backbone is not None:
-                check(backbone, mesh["tensor"].size(), policy.name)
+                check_shared(backbone, mesh["tensor"].size(), policy.name)
         # What is compiled is a layer of one rank's.
         policy.compiled = None
     return ShardedLM(policy, mesh, way)

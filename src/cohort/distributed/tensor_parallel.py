@@ -10,38 +10,11 @@ from typing import Any
 
 from torch.distributed.device_mesh import DeviceMesh
 from transformers.distributed.parallel_utils import replace_layer_number_by_wildcard
-from transformers.distributed.tensor_parallel import apply_tensor_parallelism, get_kv_heads_per_rank
-
-from cohort.errors import UsageError
-from cohort.policies.roles import has_adapter
+from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
 # The style of a part that every rank has whole, but takes a gradient from its own heads alone. transformers adds such gradients
 # up after each pass, and with them what earlier passes have left there.
 PARTIAL, WHOLE = "replicated_with_grad_allreduce", "replicate"
-
-
-def check(model: Any, size: int, name: str = "") -> None:
-    """Whether a model can be computed by so many ranks together.
-
-    Raises:
-        UsageError: it cannot.
-    """
-    told = f"tensor_parallel {size}: {name or 'the model'}"
-    if has_adapter(model):
-        raise UsageError(f"{told} is trained by adapters, which transformers has no plan for: leave --lora or it out")
-    if not getattr(model, "tp_plan", None):
-        raise UsageError(
-            f"{told} is a {type(model).__name__}, for which transformers has no plan: leave tensor_parallel out; "
-            "shard: parameters also takes less memory"
-        )
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    keys = getattr(config, "num_key_value_heads", None) or heads
-    if heads % size or get_kv_heads_per_rank(model.tp_plan, keys, size) is None:
-        raise UsageError(
-            f"{told} has {heads} attention heads and {keys} of keys, which {size} ranks cannot share evenly: take a divisor "
-            "of both"
-        )
 
 
 def parallelize(model: Any, mesh: DeviceMesh) -> set[str]:

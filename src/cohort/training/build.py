@@ -45,7 +45,7 @@ from cohort.training.config import TrainConfig
 from cohort.training.device import pick_device, pick_dtype
 from cohort.training.engines import make_engine, reads_entropies
 from cohort.training.episodes import Opened, answers, data_of, limits_of, open_environment
-from cohort.training.limits import check_rank, check_sizes
+from cohort.training.limits import check_rank, check_shared, check_sizes
 from cohort.training.offline import check_labels, is_offline
 from cohort.training.precision import MasterWeights
 from cohort.training.sampling import make_sampling
@@ -207,6 +207,8 @@ def load_model(
         check_rank(policy.model, config.policy.lora, policy.name or "the model")
         torch.manual_seed(config.seed)
         policy.add_lora(config.policy.lora)
+    if config.machine.tensor_parallel > 1:
+        check_shared(policy.model, config.machine.tensor_parallel, policy.name)
     policy.use_activations(config.machine.activations, log)
     return policy
 

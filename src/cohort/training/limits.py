@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from cohort.errors import UsageError
+from cohort.policies.roles import has_adapter
 from cohort.training.config import TrainConfig
 from cohort.training.memory import total
 from cohort.training.offline import is_offline
@@ -64,4 +65,31 @@ def check_rank(model: Any, rank: int, name: str) -> None:
         raise UsageError(
             f"lora is {rank}, but the layers of {name} have at most {most} rows or columns: a rank above {most} adds nothing; "
             "8 to 64 is usual"
+        )
+
+
+def check_shared(model: Any, size: int, name: str = "") -> None:
+    """A model's layers can be computed by so many processes together (see distributed/tensor_parallel.py).
+
+    Raises:
+        UsageError: it cannot.
+    """
+    # It takes torch.distributed, which one process does without.
+    from transformers.distributed.tensor_parallel import get_kv_heads_per_rank
+
+    told = f"tensor_parallel {size}: {name or 'the model'}"
+    if has_adapter(model):
+        raise UsageError(f"{told} is trained by adapters, which transformers has no plan for: leave --lora or it out")
+    if not getattr(model, "tp_plan", None):
+        raise UsageError(
+            f"{told} is a {type(model).__name__}, for which transformers has no plan: leave tensor_parallel out; "
+            "shard: parameters also takes less memory"
+        )
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    keys = getattr(config, "num_key_value_heads", None) or heads
+    if heads % size or get_kv_heads_per_rank(model.tp_plan, keys, size) is None:
+        raise UsageError(
+            f"{told} has {heads} attention heads and {keys} of keys, which {size} processes cannot share evenly: take a "
+            "divisor of both"
         )
