@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -28,6 +29,7 @@ from cohort.distributed.parts import InParts
 from cohort.distributed.trainer import Rank, RankedTrainer
 from cohort.distributed.watch import Watch
 from cohort.distributed.world import World
+from cohort.policies import packing, stream
 from cohort.policies.shards import replaced
 from cohort.training.assembly import assemble, make_trainer
 from cohort.training.build import Setup
@@ -51,6 +53,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "thoughts": ("grpo", {"thought": True}),
     "a composition": ("dapo+gdpo+sage", {}),
     "drawn on all ranks": ("grpo", {"prompts_per_step": 6}),
+    "in chunks": ("grpo(kl_beta=0.1)", {"activations": "stream"}),
+    "in chunks, parameters in parts": ("disco", {"activations": "stream", "shard": "parameters"}),
     "parameters in parts": ("grpo(kl_beta=0.1)", {"shard": "parameters", "micro_tokens": 30}),
     "parameters in parts, coupled": ("disco", {"shard": "parameters", "micro_tokens": 30}),
     "parameters in parts, fewer rows than ranks": (
@@ -66,6 +70,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # Cases in which all ranks draw rollouts, rather than the driver.
 DRAWN = ("drawn on all ranks",)
+# Cases in which ranks make each layer again in chunks of a few tokens, and the one process keeps all.
+CHUNKED = ("in chunks", "in chunks, parameters in parts")
 
 
 @contextmanager
@@ -76,7 +82,11 @@ def prepared(root: Path, name: str, dtype: torch.dtype) -> Iterator[tuple[Setup,
         making = micro.ready(root, method, **{**SMALL, **changes})
     else:
         making = micro.method_ready(root, name, **SMALL)
-    with making as (setup, optimizer, progress):
+    with pytest.MonkeyPatch.context() as patch, making as (setup, optimizer, progress):
+        if name in CHUNKED:
+            patch.setattr(stream, "CHUNK", 7)
+            # In one row, also where that does not pay.
+            patch.setattr(packing, "SHARE_SECONDS", -1e9)
         if dtype == torch.float64:
             in_float64(setup.policy)
         yield setup, optimizer, progress
@@ -118,6 +128,9 @@ def made(
                 setup.collector.engine = draw_on_all(world, watch, setup)
             trainer: Any = RankedTrainer(rank, watch, progress, setup.collector.engine)
         else:
+            if name in CHUNKED:
+                assert setup.policy.activations == "stream"
+                setup.policy.use_activations("keep")
             trainer = make_trainer(setup, progress, optimizer)
         gradients = kept_gradients(optimizer)
         run = assemble(setup, trainer)
