@@ -81,7 +81,7 @@ def _run() -> None:
         _fail(error, 2)
     except Exception as error:
         # Named here rather than imported: their modules need torch.
-        if type(error).__name__ == "RankLost":
+        if "RankLost" in [kind.__name__ for kind in type(error).__mro__]:
             _fail(error, AGAIN)
         if type(error).__name__ in ("RewardError", "EngineError", "StorageError", "Diverged", "EnvironmentsFailed"):
             _fail(error, 3)

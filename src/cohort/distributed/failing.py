@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cohort.errors import Diverged, UsageError
+from cohort.errors import Diverged, UsageError, out_of_memory
 
 
 class RankError(RuntimeError):
@@ -28,6 +28,27 @@ class Agreed(Exception):
 
 class RankLost(RuntimeError):
     """A rank has ended before the run did; all can be started again, and go on from the newest checkpoint (status 75)."""
+
+
+class OutOfMemory(RankLost):
+    """A rank ran out of memory where others wait for its passes: all are started again, with micro-batches of half the size."""
+
+
+def given_up(rank: int, error: Exception, halved: bool) -> Exception:
+    """What an error becomes that a rank cannot mend by itself, since others wait for its passes.
+
+    Args:
+        halved: micro-batches are half as large as asked for, already.
+    """
+    if not out_of_memory(error):
+        return error
+    said = str(error).strip().splitlines()[:1] or [type(error).__name__]
+    if halved:
+        return UsageError(
+            "out of memory, also in micro-batches of half the size: lower micro_tokens, max_new_tokens or the length of the "
+            f"prompts ({said[0]})"
+        )
+    return OutOfMemory(f"rank {rank} ran out of memory ({said[0]}): from here on micro-batches are half as large")
 
 
 @dataclass
@@ -57,6 +78,8 @@ class Failure:
     def raised(self) -> BaseException:
         """The error to be raised in its place here, which says whose it is."""
         found = None if self.error is None else pickle.loads(self.error)
+        if isinstance(found, OutOfMemory):
+            return found
         if isinstance(found, UsageError | Diverged):
             # What a user is told in a line.
             return type(found)(f"rank {self.rank}: {found}")

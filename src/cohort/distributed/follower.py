@@ -41,12 +41,14 @@ class Beginning:
     Attributes:
         corrected: the method was given importance weights between sampler and trainer.
         draws: all ranks draw rollouts.
+        halved: micro-batches are half as large as `micro_tokens` says, since memory ran out.
         micro_tokens: most tokens of a pass.
         checksum: of the model's weights.
     """
 
     corrected: bool
     draws: bool
+    halved: bool
     micro_tokens: int
     checksum: float
 
@@ -115,6 +117,7 @@ def _part(config: TrainConfig, method: Method | None, given: GivenModel | None, 
         raise UsageError(
             f"the model '{config.policy.model}' has other weights here than in rank 0: all machines need the same files"
         )
+    policy.halved = beginning.halved
     give_teachers(policy, method, config, _silent)
     if beginning.corrected:
         method = replace(method, correction=(use(importance_weight),))

@@ -76,8 +76,8 @@ def reported() -> Iterator[None]:
         yield
         return
     driver, attempt = leads(), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if driver and attempt != "0" and isinstance(over := Record().read().get("status"), int):
-        sys.exit(over)  # it was said
+    if attempt != "0" and (driver or launched()) and isinstance(over := Record().read().get("status"), int):
+        sys.exit(0 if launched() else over)  # it was said
     status = 0
     with contextlib.ExitStack() as aside:
         if not driver:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cohort import registry
 from cohort.distributed.drawing import draw_on_all, draws_on_all
-from cohort.distributed.failing import Agreed, Failure, RankLost, raise_first
+from cohort.distributed.failing import Agreed, Failure, OutOfMemory, RankLost, raise_first
 from cohort.distributed.follower import Beginning, checksum, follow, rank_of
 from cohort.distributed.record import AGAIN, Record, in_ranks, launched, say_of_rank
 from cohort.distributed.trainer import RankedTrainer
@@ -80,7 +80,7 @@ def train(
             record.write(folder=str(folder.absolute()))
 
         def make(setup: Setup, progress: Progress) -> RankedTrainer:
-            return _begin(world, watch, method, setup, progress)
+            return _begin(world, watch, method, setup, progress, halved=before.get("halved") is True)
 
         result = None
         try:
@@ -95,7 +95,11 @@ def train(
                 make=make,
                 opened=opened,
             )
-            record.clear()
+            if not launched():
+                record.clear()
+        except OutOfMemory:
+            record.write(halved=True)
+            raise
         finally:
             if watch.lost is None and not watch.broken:
                 watch.tell(("end", result))
@@ -169,6 +173,9 @@ def _joined(world: World, config: TrainConfig, display: Display) -> Iterator[Wat
             failure: Failure | None = None
             try:
                 yield watch
+            except OutOfMemory as error:
+                failure = Failure.of(world.rank, error)
+                raise
             except (SystemExit, RankLost):
                 raise
             except BaseException as error:
@@ -192,15 +199,23 @@ def _joined(world: World, config: TrainConfig, display: Display) -> Iterator[Wat
         raise
 
 
-def _begin(world: World, watch: Watch, method: Method | None, setup: Setup, progress: Progress) -> RankedTrainer:
-    """The trainer of a run that is set up, once all others have what they need for their parts."""
+def _begin(
+    world: World, watch: Watch, method: Method | None, setup: Setup, progress: Progress, *, halved: bool
+) -> RankedTrainer:
+    """The trainer of a run that is set up, once all others have what they need for their parts.
+
+    Args:
+        halved: memory ran out in an attempt before.
+    """
     watch.check()
     asked = method if method is not None else registry.method(setup.config.method)
     if asked.stage("optimizer").declared.probes:
         check_whole(setup.config)
     corrected = setup.method.correction != asked.correction
     everywhere = draws_on_all(world, setup.collector.engine, setup.policy)
-    watch.tell(("begin", Beginning(corrected, everywhere, setup.micro_tokens, checksum(setup.policy))))
+    setup.policy.halved |= halved
+    beginning = Beginning(corrected, everywhere, setup.policy.halved, setup.micro_tokens, checksum(setup.policy))
+    watch.tell(("begin", beginning))
     failures = world.collect(None) or []
     if world.agree(any(each is not None for each in failures)):
         try:

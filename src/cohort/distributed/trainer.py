@@ -6,6 +6,7 @@ over its rows. What they give is gathered where it is needed, and gradients are 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import socket
 import time
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from cohort.devices import to_device, to_host
 from cohort.distributed.dealing import deal, lengths_of
-from cohort.distributed.failing import Agreed, Failure, raise_first
+from cohort.distributed.failing import Agreed, Failure, RankLost, given_up, raise_first
 from cohort.distributed.storing import sees
 from cohort.distributed.watch import Watch
 from cohort.distributed.weights import Weights
@@ -30,7 +31,7 @@ from cohort.errors import UsageError
 from cohort.methods import BoundMethod, Method
 from cohort.methods.axis import LOSS_AXES
 from cohort.methods.stage import parameters
-from cohort.policies.passes import attempts, log_probs
+from cohort.policies.passes import attempts, check_scores, log_probs, log_probs_of_parts
 from cohort.training.folder import LOCK
 from cohort.training.interrupt import signals_deferred
 from cohort.training.progress import Progress
@@ -140,26 +141,23 @@ class Rank:
         found: Any = {}
         own: Exception | None = None
         mine, weights = actions.select(rows), self.weights
-        missing = 0
+        missing, parts = 0, []
         if weights.lockstep:
-            passes = len(weights.policy.micro_batches(mine, self.micro_tokens))
-            missing = self.world.most(passes) - passes
+            parts = weights.policy.micro_batches(mine, self.micro_tokens)
+            missing = self.world.most(len(parts)) - len(parts)
         weights.ready(role, want)
         try:
-            if len(rows):
-                found = log_probs(
-                    weights.policy,
-                    mine,
-                    width=width,
-                    temperature=self.temperature if temperature is None else temperature,
-                    micro_tokens=self.micro_tokens,
-                    want=want,
-                    role=role,
-                )
+            how: dict[str, Any] = {"width": width, "want": want, "role": role}
+            how["temperature"] = self.temperature if temperature is None else temperature
+            if len(rows) and weights.lockstep:
+                found = log_probs_of_parts(weights.policy, mine, parts, **how)
+                check_scores(weights.policy, mine, found, role)
+            elif len(rows):
+                found = log_probs(weights.policy, mine, micro_tokens=self.micro_tokens, **how)
             weights.idle(missing, role, want)
         except Exception as error:
             if weights.lockstep:
-                raise
+                raise given_up(self.world.rank, error, weights.policy.halved) from error
             own, found = error, Failure.of(self.world.rank, error)
         finally:
             weights.rest()
@@ -203,7 +201,8 @@ class Rank:
         began = time.perf_counter()
         weights.ready_to_update()
         try:
-            for attempt in attempts(policy):
+            # Where others wait for these passes, none can be made again.
+            for attempt in [contextlib.nullcontext()] if weights.lockstep else attempts(policy):
                 with attempt:
                     made, told.found = weights.made(
                         self.method.bind(states, info),
@@ -216,7 +215,7 @@ class Rank:
                     )
         except Exception as error:
             if weights.lockstep:
-                raise
+                raise given_up(world.rank, error, policy.halved) from error
             share.failed(couples)
             if not isinstance(error, Elsewhere):
                 own, told.failure = error, Failure.of(world.rank, error)
@@ -331,6 +330,8 @@ class RankedTrainer:
             except Agreed as failed:
                 self.watch.broken = False
                 raise failed.error from None
+            except RankLost:
+                raise
             except RuntimeError as error:
                 raise self.watch.explain(error) from error
             self.watch.broken = False

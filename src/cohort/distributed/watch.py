@@ -116,8 +116,10 @@ class Watch:
         self._over = True
         for link in self._links:
             with contextlib.suppress(OSError):
-                if not isinstance(self.lost, RankLost) and not self.broken:
-                    link.sendall(BYE if failure is None else pickle.dumps(failure))
+                if failure is not None:
+                    link.sendall(pickle.dumps(failure))
+                elif not isinstance(self.lost, RankLost) and not self.broken:
+                    link.sendall(BYE)
                 link.shutdown(socket.SHUT_WR)
         self._wake.close()
         self._thread.join()
@@ -160,7 +162,8 @@ class Watch:
             status = 0
         elif said:
             failure = pickle.loads(said)
-            self.lost, status = failure.raised(), 0
+            self.lost = failure.raised()
+            status = AGAIN if isinstance(self.lost, RankLost) else 0
         else:
             self.lost = RankLost(f"rank {rank} has ended without a word: it was killed, or its machine is gone")
             # One of those who are left is enough, and the driver says it when it ends.
