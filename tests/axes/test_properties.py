@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -100,6 +101,7 @@ def test_order_of_rollouts_and_groups_does_not_matter(name: str, seed: int, grou
     assert close({k: v[order] for k, v in grad.items()}, grad_moved)
 
 
+@lru_cache(maxsize=3)
 def edge_batches(name: str, seed: int) -> dict[str, Batch]:
     base = batch_for(name, seed=seed, groups=(4, 3, 2))
     ones, zeros = torch.ones_like(base.rewards), torch.zeros_like(base.rewards)
