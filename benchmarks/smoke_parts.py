@@ -484,7 +484,7 @@ PARTS = {
     "lora": Part("adapters", lora),
     "resume": Part("a checkpoint that a run goes on from", resume, 90.0),
     "workers": Part("two processes that draw", workers, 120.0),
-    "compiled": Part("compiled layers", compiled, 180.0),
+    "compiled": Part("compiled layers", compiled, 240.0),
     "ranks": Part("two processes that train (--processes 2)", ranks, 120.0, gpus=2),
     "shards": Part("two processes that hold the weights in parts (--shard parameters)", shards, 120.0, gpus=2),
     "vllm-memory": Part("vLLM in this process, weights through memory", vllm_memory, 180.0, cpu=False),

@@ -20,6 +20,11 @@ def to_host(*tensors: Tensor) -> list[Tensor]:
     return [tensor.to("cpu", non_blocking=last[tensor.device] != place) for place, tensor in enumerate(tensors)]
 
 
+def wait(device: torch.device | str) -> None:
+    """Wait until what was asked of a device is done, copies from it among that."""
+    torch.zeros((), device=device).to("cpu")
+
+
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """The tensor on a device, without a wait: what it is copied from must stay as it is until the next one."""
     return tensor.to(device, non_blocking=torch.device(device).type != "cpu")

@@ -53,6 +53,7 @@ def method(name: str, root: Path, steps: int = 2, share: bool = False, **changes
                 decoding += 1
                 return drawn(self, *given)
 
+            run.trainer.hold()
             with pretend.waits() as waited, mock.patch.object(Drawing, "step", counted):
                 metrics = one_step(run).metrics
         forms = [p.device.type for p in setup.policy.trainable()]

@@ -352,7 +352,7 @@ def _large(batch: Batch, rows: Tensor, least: int) -> Tensor:
     """Those of `rows` (their places) whose groups still have enough rollouts, or lost none."""
     groups = batch.groups
     index = groups.index[rows]
-    before = torch.bincount(groups.index, minlength=groups.count)
+    before = groups.size
     left = torch.bincount(index, minlength=groups.count)
     return (left >= before.clamp(max=least))[index].nonzero()[:, 0]
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from cohort.axes.surrogate import clipped, dual_clipped
+from cohort.devices import to_host
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
 from cohort.types import Batch
@@ -59,9 +60,11 @@ def balance(
     batch: Batch, ratio: Tensor, advantages: Tensor, *, search: str, rho0: float, low: Span, high: Span
 ) -> Balance:
     """The first bounds on the way whose measure reaches rho0, or the maxima: one pass over the tokens, no gradient."""
-    acting = batch.loss_mask & (advantages != 0)
-    rho, signed = ratio.detach()[acting].double(), advantages.detach()[acting].double()
-    size = signed.abs() * (batch.old_logp[acting].double().exp() if search == "paper" else 1)
+    given = (batch.loss_mask, ratio.detach(), advantages.detach(), batch.old_logp.detach())
+    mask, ratio, advantages, old = to_host(*given)
+    acting = mask & (advantages != 0)
+    rho, signed = ratio[acting].double(), advantages[acting].double()
+    size = signed.abs() * (old[acting].double().exp() if search == "paper" else 1)
     lows, highs = (torch.tensor(bounds(*span), dtype=rho.dtype, device=rho.device) for span in (low, high))
     inside, count = _split(rho[signed > 0], size[signed > 0], highs)
     positive = inside[:-1].cumsum(0) + highs * (count.sum() - count[:-1].cumsum(0))

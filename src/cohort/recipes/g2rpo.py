@@ -45,7 +45,7 @@ def gaussian_ranks(batch: Batch) -> Tensor:
     """A_i = mean of Phi^-1((k - 0.5) / G) over the ranks of its reward: [N], 0 in flat groups. Source: section 3."""
     rewards, groups = batch.rewards, batch.groups
     order, rank, _ = group_order(rewards, groups)
-    size = torch.bincount(groups.index, minlength=groups.count)[groups.index]
+    size = groups.size[groups.index]
     quantile = torch.special.ndtri((rank + 0.5) / size.to(rewards.dtype))
     sorted_rewards, sorted_groups = rewards[order], groups.index[order]
     new = torch.ones_like(order)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from cohort.axes.objective import logistic, preferred_pairs, sequence_log_ratio
+from cohort.devices import tensor_on, to_device
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.signals.strata import add_stratum, count_new_strata, count_strata
@@ -42,8 +43,8 @@ def group_losses(batch: Batch, state: State, *, base: str, beta: float, scale_by
     better, worse = preferred_pairs(batch)
     ratio = sequence_log_ratio(batch)
     loss = pair_losses(ratio[better] - ratio[worse], base=base, beta=beta)
-    codes = torch.tensor(state["codes"], dtype=torch.int64, device=loss.device)
-    counts = torch.tensor(state["counts"], dtype=loss.dtype, device=loss.device)
+    codes = tensor_on(state["codes"], loss.device, torch.int64)
+    counts = tensor_on(state["counts"], loss.device, loss.dtype)
     which = (batch["stratum"][better][:, None] == codes).int().argmax(1)
     total = torch.zeros_like(counts).index_add(0, which, loss)
     if scale_by_counts:
@@ -105,7 +106,7 @@ def worst_group(
     how: dict[str, Any] = {"base": base, "beta": beta, "scale_by_counts": scale_by_counts}
     losses = group_losses(batch, state, **how)
     after = _move(batch, state, step_size=step_size, importance_sampling=importance_sampling, **how)
-    weights: Tensor = after["log_weights"].exp().to(losses)
+    weights = to_device(after["log_weights"].exp().to(losses.dtype), losses.device)
     return (weights * losses).sum()
 
 

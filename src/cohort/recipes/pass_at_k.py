@@ -58,7 +58,7 @@ def best_minus_second(batch: Batch, *, scale_by_std: bool = True, eps: float = 1
     """r_max - r_second for the best of each group, 0 for the others and for ties: [N]. Source: arXiv:2503.19595."""
     rewards, groups = batch.rewards, batch.groups
     order, rank, start = group_order(rewards, groups)
-    last = torch.bincount(groups.index, minlength=groups.count) - 1
+    last = groups.size - 1
     lead = rewards[order[start + last]] - rewards[order[(start + last - 1).clamp(min=0)]]
     lead = torch.where(last > 0, lead, torch.zeros_like(lead))
     if scale_by_std:

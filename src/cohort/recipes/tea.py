@@ -74,7 +74,7 @@ def raw_advantages(batch: Batch, *, alpha: float, c: float, prefix_sizes: tuple[
     rewards, groups = batch.rewards, batch.groups
     if not prefix_sizes:
         return tail_weights(rewards, groups, alpha=alpha, c=c)
-    size = torch.bincount(groups.index, minlength=groups.count)
+    size = groups.size
     if bool((size != prefix_sizes[0]).any()):
         odd = int(size[size != prefix_sizes[0]][0])
         raise UsageError(

@@ -74,7 +74,7 @@ def replaced(batch: Batch, *, r_max: float = 1.0) -> Batch:
     groups = batch.groups
     chosen = replacements(batch, r_max=r_max)
     order, rank, start = group_order(torch.zeros_like(groups.index), groups)
-    size = torch.bincount(groups.index, minlength=groups.count)
+    size = groups.size
     source = chosen[groups.index]
     rows = order[start[source] + rank % size[source]]
     copies = torch.bincount(chosen, minlength=groups.count).clamp(min=1)[groups.index].to(batch.dtype)

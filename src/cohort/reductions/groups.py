@@ -28,12 +28,12 @@ def group_sum(x: Tensor, groups: Groups) -> Tensor:
 
 def group_size(groups: Groups, dtype: torch.dtype) -> Tensor:
     """[P] number of rollouts."""
-    return torch.bincount(groups.index, minlength=groups.count).to(dtype)
+    return groups.size.to(dtype)
 
 
 def group_rows(groups: Groups, least: int) -> Tensor:
     """Rows [n] int64 of the groups with at least that many rollouts."""
-    large = torch.bincount(groups.index, minlength=groups.count) >= least
+    large = groups.size >= least
     return large[groups.index].nonzero()[:, 0]
 
 
@@ -86,7 +86,7 @@ def group_order(x: Tensor, groups: Groups) -> tuple[Tensor, Tensor, Tensor]:
     """
     by_value = torch.argsort(x, stable=True)
     order = by_value[torch.argsort(groups.index[by_value], stable=True)]
-    size = torch.bincount(groups.index, minlength=groups.count)
+    size = groups.size
     start = size.cumsum(0) - size
     rank = torch.empty_like(order)
     rank[order] = torch.arange(order.numel(), device=x.device) - start[groups.index[order]]
@@ -101,8 +101,8 @@ def group_table(groups: Groups) -> tuple[Tensor, Tensor]:
         there [P, G] bool: which entries are rollouts of the group.
     """
     order, _, start = group_order(torch.zeros_like(groups.index), groups)
-    size = torch.bincount(groups.index, minlength=groups.count)
-    place = torch.arange(int(size.max()) if groups.count else 0, device=order.device)
+    size = groups.size
+    place = torch.arange(groups.largest, device=order.device)
     there = place < size[:, None]
     return order[torch.where(there, start[:, None] + place, start[:, None])], there
 
@@ -120,14 +120,14 @@ def group_parents(labels: Tensor, groups: Groups) -> Groups:
 def group_lower_median(x: Tensor, groups: Groups) -> Tensor:
     """[P] element number floor((n - 1) / 2) of the sorted values: the lower of the two middle ones for even n."""
     order, _, start = group_order(x, groups)
-    size = torch.bincount(groups.index, minlength=groups.count)
+    size = groups.size
     return x[order][start + (size - 1) // 2]
 
 
 def group_quantile(x: Tensor, groups: Groups, level: float) -> Tensor:
     """[P] quantile of each group's values, linearly interpolated between the two nearest."""
     order, _, start = group_order(x, groups)
-    last = torch.bincount(groups.index, minlength=groups.count) - 1
+    last = groups.size - 1
     at = level * last.to(x.dtype)
     below = at.floor().to(torch.int64)
     low, high = x[order][start + below], x[order][start + torch.minimum(below + 1, last)]

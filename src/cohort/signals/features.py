@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cohort.devices import to_host
 from cohort.types import Batch, Prompt
 from cohort.types.access import Judge, ModelAccess, Pool, Sampler
 
@@ -27,8 +28,8 @@ def features(prompts: Sequence[Prompt], access: Pool | Sampler | ModelAccess, em
     found: list[Tensor] = []
     for at in range(0, len(prompts), AT_ONCE):
         states = access.states([prompt.tokens for prompt in prompts[at : at + AT_ONCE]])
-        found += [own.float().mean(0).cpu() for own in states]
-    return torch.stack(found) if found else torch.empty(0, 0)
+        found += [own.float().mean(0) for own in states]
+    return to_host(torch.stack(found))[0] if found else torch.empty(0, 0)
 
 
 def prompt_features(batch: Batch, access: ModelAccess, *, embed: Judge | None = None) -> Batch:

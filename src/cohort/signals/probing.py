@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cohort.devices import to_host
 from cohort.errors import UsageError
 from cohort.types.access import ModelAccess
 from cohort.types.declare import State
@@ -57,10 +58,11 @@ def pooled_states(access: ModelAccess, *, layer: int, last: int) -> tuple[Tensor
             access.rollouts[i + 1 - len(chunk) : i + 1], access.states(chunk, layer=layer), strict=True
         ):
             begin = len(own.context.at(len(own.tokens))[1])
-            prompts.append(pooled(states[:begin].float(), last).cpu())
-            completions.append(pooled(states[begin:].float(), last).cpu())
+            prompts.append(pooled(states[:begin].float(), last))
+            completions.append(pooled(states[begin:].float(), last))
         chunk = []
-    return torch.stack(prompts), torch.stack(completions)
+    first, second = to_host(torch.stack(prompts), torch.stack(completions))
+    return first, second
 
 
 def principal_components(x: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from cohort.devices import wait
 from cohort.training.precision import MasterWeights
 from cohort.types.policy import Policy
 
@@ -47,8 +48,9 @@ class Snapshot:
             return
         if self.copies:
             roles = {role: _copied(state) for role, state in self.policy.roles.state_dict().items()}
-            weights = [p.detach().to("cpu", copy=True) for p in self.optimizer.params]
+            weights = [_copied(p) for p in self.optimizer.params]
             self._copy = {"roles": roles, "weights": weights, "optimizer": _copied(self.optimizer.state_dict())}
+            wait(self.policy.device)
         self._updated = True
 
     @property
@@ -68,9 +70,9 @@ class Snapshot:
 
 
 def _copied(state: Any) -> Any:
-    """A state with its tensors copied into the processor's memory."""
+    """A state with its tensors copied into the processor's memory; they are there when the device was waited for."""
     if isinstance(state, torch.Tensor):
-        return state.detach().to("cpu", copy=True)
+        return state.detach().to("cpu", copy=True, non_blocking=True)
     if isinstance(state, dict):
         return {key: _copied(value) for key, value in state.items()}
     return type(state)(map(_copied, state)) if isinstance(state, (list, tuple)) else copy.copy(state)

@@ -70,6 +70,22 @@ class Groups:
         """P, the number of groups."""
         return self.labels.numel()
 
+    @cached_property
+    def size(self) -> Tensor:
+        """[P] int64, rollouts of each group."""
+        return torch.bincount(self.index, minlength=self.count)
+
+    @cached_property
+    def largest(self) -> int:
+        """Rollouts of the largest group; 0 without groups."""
+        return int(self.size.max()) if self.count else 0
+
+    def to(self, device: torch.device | str) -> Groups:
+        """The same on a device, with what would have to be read from it to be known."""
+        made = Groups(to_device(self.index, device), to_device(self.labels, device))
+        vars(made).update(size=to_device(self.size, device), largest=self.largest)
+        return made
+
 
 class Batch:
     """N rollouts with up to T tokens each, as named tensors.
@@ -280,6 +296,8 @@ class Batch:
             tokens=self._tokens if tokens is None else tokens,
             rollouts=self._rollouts if rollouts is None else rollouts,
         )
+        if "groups" in vars(self) and made.stored("group") is self.stored("group"):
+            vars(made)["groups"] = self.groups
         if mask is None or mask is self.mask:
             for name, value in self._clean.items():
                 kept = made.stored(name) is self.stored(name) if name in made else False
@@ -308,8 +326,7 @@ class Batch:
             groups = None
         else:
             mask, *values = (to_device(value, device) for value in held)
-            own = (self.groups.index, self.groups.labels) if "group" in self else ()
-            groups = Groups(*(to_device(each, device) for each in own)) if own else None
+            groups = self.groups.to(device) if "group" in self else None
         tokens = dict(zip(self._tokens, values, strict=False))
         made = Batch(mask=mask, tokens=tokens, rollouts=dict(zip(self._rollouts, values[len(tokens) :], strict=True)))
         if groups is not None:
