@@ -38,7 +38,7 @@ CONFIG = {
     "tie_word_embeddings": True,
     "eos_token_id": 1,
 }
-STEPS = 4
+STEPS = 3
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     torch.manual_seed(0)
     whole = CausalLM(Qwen3ForCausalLM(Qwen3Config(**CONFIG)))
     count = sum(p.numel() for p in whole.trainable())
-    mesh = init_device_mesh("cpu", (dist.get_world_size(),), mesh_dim_names=("data",))
+    mesh = init_device_mesh("cpu", (dist.get_world_size(), 1), mesh_dim_names=("data", "tensor"))
     policy = ShardedLM(whole, mesh)
     optimizer = MasterWeights(policy.trainable(), lambda p: torch.optim.AdamW(p, lr=1e-5))
     store = Store(policy, optimizer, whole)

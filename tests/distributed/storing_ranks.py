@@ -171,7 +171,7 @@ def not_written(folder: Path, mesh: DeviceMesh) -> dict[str, Any]:
 
 def main(folder: Path, what: str) -> None:
     dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
-    mesh = init_device_mesh("cpu", (dist.get_world_size(),), mesh_dim_names=("data",))
+    mesh = init_device_mesh("cpu", (dist.get_world_size(), 1), mesh_dim_names=("data", "tensor"))
     cases: dict[str, Callable[[], dict[str, Any]]] = {}
     for kind in KINDS:
         if what == "write":
