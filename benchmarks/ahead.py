@@ -107,8 +107,8 @@ def learning(seeds: int, steps: int, prompts: int, lr: float) -> dict[str, dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("hidden", "learning"))
-    parser.add_argument("--sampling", type=float, default=1.0, help="seconds that a step's sampling takes more")
-    parser.add_argument("--training", type=float, default=0.7, help="seconds that its update takes more")
+    parser.add_argument("--sampling", type=float, default=3.0, help="seconds that a step's sampling takes more")
+    parser.add_argument("--training", type=float, default=2.0, help="seconds that its update takes more")
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=8)

@@ -27,6 +27,7 @@ from cohort.training.config import make_config
 from cohort.training.display import Display
 from cohort.training.run import Result, train
 from cohort.types import Prompt
+from tests import micro
 from tests.training.test_run import run
 
 TIMED = ("time/", "queue/")
@@ -346,3 +347,13 @@ def test_rollouts_in_flight_go_on_with_newer_weights_and_say_which(
 def test_what_goes_on_needs_someone_to_be_ahead_and_no_stop_strings(base: dict[str, Any]) -> None:
     refused(base, "takes --ahead 1 or more", ahead=0, in_flight="continue")
     refused(base, "a stop string can lie across two", in_flight="continue", stop=["."])
+
+
+@pytest.mark.slow
+def test_a_run_that_is_two_steps_ahead_learns(base: dict[str, Any], micro_root: Path) -> None:
+    """The means are over 512 rollouts each, so the standard error of their difference is below 0.032."""
+    given = {**base, **micro.CONFIG, "model": str(micro.folder(micro_root)), "out": base["out"], "ahead": 2}
+    metrics = run(given, steps=40, prompts_per_step=8, group_size=8, lr=3e-3, record="none", doctor=False).metrics
+    rewards = [row["reward/mean"] for row in metrics]
+    assert sum(rewards[-8:]) / 8 - sum(rewards[:8]) / 8 > 0.2
+    assert {row["rollouts/age_max"] for row in metrics[2:]} == {2.0}
