@@ -51,14 +51,14 @@ class Messages:
     """What messages hold.
 
     Attributes:
-        update: bytes a parameter of an update: the sum of gradients, and the new weights for all ranks.
+        update: bytes a parameter of an update: the sum of gradients, and the new weights for passes and for drawing.
         command: bytes a token that the driver sends to all ranks for a batch, with what comes back.
         weights: bytes a parameter that a worker reads for a version.
         completion: bytes a token of a worker's orders and answers.
     """
 
-    update: float = 8.0
-    command: float = 184.0
+    update: float = 16.1
+    command: float = 178.0
     weights: float = 2.0
     completion: float = 100.0
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import doctest
 import importlib.util
 import json
+import os
 import re
 import runpy
 import shlex
 import shutil
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -212,6 +216,49 @@ def test_the_tutorials_commands_run_as_they_stand(
     assert summary["accuracy_after"] - summary["accuracy_before"] > 0.3
     assert "accuracy of the rollouts it drew" in said["train", "grpo"]
     assert json.loads(Path("runs/pairs/summary.json").read_text())["accuracy_after"] > 0.3
+
+
+def steps_of(folder: Path) -> list[dict[str, Any]]:
+    """Metrics of a run, without what depends on clocks and on who drew."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith(("time/", "engine/", "ranks/"))} for row in rows]
+
+
+@pytest.mark.exhaustive
+def test_the_commands_from_one_machine_to_many_run_as_they_stand(
+    toy_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    folder = shutil.copytree(ROOT / "docs/tutorial", tmp_path / "tutorial")
+    command = tmp_path / "cohort"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cohort "$@"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    page = (ROOT / "docs/tutorial-scale.md").read_text()
+    scripts = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n)+", page, re.MULTILINE)]
+    scripts = [script for script in scripts if "cohort" in script]
+    assert len(scripts) == 7
+    for script in scripts:
+        done = subprocess.run(
+            ["bash", "-e", "-c", script], cwd=folder, capture_output=True, text=True, timeout=600, check=False
+        )
+        assert done.returncode == 0, (script, done.stdout[-2000:], done.stderr[-4000:])
+    one, ahead = (steps_of(folder / "runs" / name) for name in ("one", "ahead"))
+    assert steps_of(folder / "runs/workers") == one
+    for name in ("ranks", "moved"):
+        there = steps_of(folder / "runs" / name)
+        assert [row["step"] for row in there] == [row["step"] for row in one]
+        assert [row["reward/mean"] for row in there] == [row["reward/mean"] for row in one]
+        assert [row["grad_norm"] for row in there] == pytest.approx([row["grad_norm"] for row in one], rel=1e-4)
+    assert [row["rollouts/age_max"] for row in ahead] == [0.0] + [1.0] * 7
+    # Until the shorter run has nothing more to draw, the one whose worker was killed is the same.
+    queued = ("queue/depth", "queue/in_flight")
+    killed = steps_of(folder / "runs/killed")
+    assert len(killed) == 40
+    for there, here in zip(killed, ahead, strict=False):
+        assert {k: v for k, v in there.items() if k not in queued} == {k: v for k, v in here.items() if k not in queued}
+    lost = [json.loads(line) for line in (folder / "runs/killed/metrics.jsonl").read_text().splitlines()]
+    assert min(row.get("engine/workers", 2) for row in lost) == 1
 
 
 def test_the_tutorial_shows_the_data_and_the_reward_that_stand_beside_it() -> None:

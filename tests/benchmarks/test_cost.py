@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from benchmarks.cost import Hardware, Messages, Work, best, draw, exchange, imbalance, spread
@@ -97,3 +98,9 @@ def test_the_table_has_a_row_for_every_size_and_begins_with_all_of_the_efficienc
     page = cost.markdown(rows).splitlines()
     assert len(page) == 8
     assert {line.count("|") for line in page} == {12}
+
+
+def test_the_page_has_the_table_that_the_model_gives_with_the_message_sizes_it_names() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs/scale.md").read_text()
+    rows = cost.table([("stays", Work()), ("grows", Work())], (8, 64, 512), Messages(), Hardware())
+    assert cost.markdown(rows) in page

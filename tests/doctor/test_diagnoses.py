@@ -307,7 +307,7 @@ def test_no_false_alarm_on_healthy_runs(tmp_path):
             "warning",
             "24 groups were finished when a step of 12 began",
         ),
-        ("flapping-worker", scaled(engine__workers=1.0), "alarm", "of 2 workers"),
+        ("flapping-worker", scaled(engine__workers=1.0), "warning", "of 2 workers"),
         ("flapping-worker", scaled(engine__restarts=3.0, engine__redrawn=40.0), "warning", "40 requests"),
         ("diverging-mismatch", scaled(mismatch__staleness=line(0.01, 0.06)), "warning", "mismatch/staleness"),
         ("diverging-mismatch", scaled(mismatch__engine=line(1e-7, 0.3)), "alarm", "mismatch/engine"),
