@@ -14,7 +14,7 @@ import pytest
 
 from cohort import registry
 from tests import micro
-from tests.distributed.steps_on_ranks import CASES
+from tests.distributed.steps_on_ranks import AGENTS, CASES
 
 # Ranks that probe do so along directions of their own, and are not one process: see test_probing.py.
 TRAINABLE = [
@@ -66,7 +66,7 @@ def check(row: dict[str, Any]) -> None:
 
 
 def test_ranks_give_the_numbers_of_one_process(steps: Steps) -> None:
-    asked = [*(f"{name}:float32" for name in CHOSEN), *(f"{name}:float64" for name in CASES)]
+    asked = [*(f"{name}:float32" for name in CHOSEN), *(f"{name}:float64" for name in (*CASES, AGENTS))]
     found = steps(asked)
     assert len(found) == len(asked)
     for row in found.values():
