@@ -323,7 +323,7 @@ def test_rollouts_in_flight_go_on_with_newer_weights_and_say_which(
     real = NativeSession.next_unless
 
     def slow(self: NativeSession, stop: Any) -> Any:
-        time.sleep(0.02)
+        time.sleep(0.004)
         return real(self, stop)
 
     monkeypatch.setattr(NativeSession, "next_unless", slow)
