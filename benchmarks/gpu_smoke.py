@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu import Shape, make_model
-from benchmarks.smoke_parts import PARTS, NotHere, Part, Place
+from benchmarks.smoke_parts import PARTS, Part
+from benchmarks.smoke_place import NotHere, Place
 
 MODEL = Shape(512, 4, 8, 4, 1024, 8192, prompts=8, group=8, prompt_len=128, max_new=64)
 SMALL = Shape(64, 2, 2, 1, 128, 160, prompts=2, group=4, prompt_len=8, max_new=12)

@@ -9,7 +9,8 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.smoke_parts import NotHere, Part, Place
+from benchmarks.smoke_parts import Part
+from benchmarks.smoke_place import NotHere, Place
 
 from benchmarks import gpu_smoke
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from benchmarks.gpu import make_model
 from benchmarks.gpu_smoke import Report, missing, start, table
-from benchmarks.smoke_parts import PARTS, Part, Place
+from benchmarks.smoke_parts import PARTS, Part
+from benchmarks.smoke_place import Place
 
 from benchmarks import gpu_smoke
 from tests.benchmarks import smoking
