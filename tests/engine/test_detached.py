@@ -139,6 +139,29 @@ def test_rollouts_in_flight_go_on_with_newer_weights(policy: CausalLM, monkeypat
             place += len(part.tokens)
 
 
+def test_rollouts_in_flight_end_where_they_are(policy: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have the beginning of what they would have had, and are not finished; what is over already is."""
+    monkeypatch.setattr(detached, "CHUNK", 4)
+    engine = Detached(NativeEngine(copied := replica(policy)), copied)
+    engine.newer, engine.partial = lambda: None, True
+    whole = dict(engine.generate(asked := requests(policy, 3, 10), ON))
+    looks = 0
+
+    def newer() -> tuple[int, Any] | None:
+        nonlocal looks
+        looks += 1
+        return (1, weights_of(policy)) if looks > 4 else None
+
+    engine.newer = newer
+    found = dict(engine.generate(asked, ON))
+    assert engine.version == 0
+    # One had its last piece drawn when the weights came.
+    assert sorted(len(found[number].tokens) for number in range(3)) == [8, 8, 10]
+    for number, completion in found.items():
+        assert not completion.finished
+        assert completion.tokens == whole[number].tokens[: len(completion.tokens)]
+
+
 def test_without_newer_weights_pieces_are_one_part(policy: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detached, "CHUNK", 3)
     engine = Detached(NativeEngine(copied := replica(policy)), copied)

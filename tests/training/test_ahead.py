@@ -344,8 +344,29 @@ def test_rollouts_in_flight_go_on_with_newer_weights_and_say_which(
     assert any(0 < row["rollouts/age/0"] < 1 for row in result.metrics[1:])
 
 
+def test_rollouts_in_flight_end_with_the_weights_and_count_as_truncated(
+    base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detached, "CHUNK", 2)
+    real = NativeSession.next_unless
+
+    def slow(self: NativeSession, stop: Any) -> Any:
+        time.sleep(0.004)
+        return real(self, stop)
+
+    monkeypatch.setattr(NativeSession, "next_unless", slow)
+    result = run(base, ahead=1, in_flight="partial", steps=6, max_new_tokens=16, logit_bias={1: -100.0})
+    assert len(result.metrics) == 6
+    lengths = [row["completion/length_mean"] for row in result.metrics]
+    # No stop token can be drawn, so all that is shorter than 16 was ended by newer weights.
+    assert lengths[0] == 16
+    assert min(lengths) < 16
+    assert all(row["completion/truncated"] == 1 and row["rollouts/age_max"] <= 1 for row in result.metrics)
+
+
 def test_what_goes_on_needs_someone_to_be_ahead_and_no_stop_strings(base: dict[str, Any]) -> None:
-    refused(base, "takes --ahead 1 or more", ahead=0, in_flight="continue")
+    for what in ("continue", "partial"):
+        refused(base, "takes --ahead 1 or more", ahead=0, in_flight=what)
     refused(base, "a stop string can lie across two", in_flight="continue", stop=["."])
 
 

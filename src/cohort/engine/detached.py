@@ -36,12 +36,14 @@ class Detached:
         stopped: set when nothing more is to be drawn: sessions raise GivenUp from then on, those that are open too.
         newer: gives the version and weights that rollouts in flight go on with, None where there are no newer ones. Without it
             they end with the weights that they began with.
+        partial: with newer weights, rollouts in flight end unfinished where they are, in place of going on.
     """
 
     def __init__(self, inner: Engine, policy: Policy) -> None:
         self.inner, self.policy, self.exact = inner, policy, inner.exact
         self.drawing, self.stopped = threading.RLock(), threading.Event()
         self.newer: Callable[[], tuple[int, Sequence[Tensor]] | None] | None = None
+        self.partial = False
         self.version = 0
         self._held: Sequence[Tensor] | None = None
 
@@ -130,7 +132,8 @@ class MovingSession(DetachedSession):
     """A session whose rollouts go on with newer weights as soon as there are some.
 
     Rollouts are drawn CHUNK tokens at a time. Once there are newer weights, each stops where its piece ends; when all have, the
-    weights are taken over, and what stands there is read again with them. Each piece of a rollout has a seed of its own.
+    weights are taken over, and what stands there is read again with them. Each piece of a rollout has a seed of its own. Where
+    the engine is `partial`, what has stopped is given as it is.
     """
 
     def __init__(self, engine: Detached, sampling: Sampling) -> None:
@@ -179,10 +182,12 @@ class MovingSession(DetachedSession):
             parts.append((self.engine.version, completion))
             self.forget(number)
             self.last[number] = found[0]
-            if completion.finished or sum(len(part.tokens) for _, part in parts) >= request.max_new_tokens:
+            moved = self._newer() is not None
+            whole = completion.finished or sum(len(part.tokens) for _, part in parts) >= request.max_new_tokens
+            if whole or (moved and self.engine.partial):
                 del self.asked[number]
                 return number, _merged(parts)
-            if self._newer() is not None:
+            if moved:
                 self.held.append(number)
             else:
                 self._order(number)

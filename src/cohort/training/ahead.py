@@ -220,6 +220,6 @@ def ahead_of(
         known = order is None or order.info.version <= engine.version
         return None if order is None or known else (order.info.version, order.weights)
 
-    if config.inference.in_flight == "continue":
-        engine.newer = newer
+    if config.inference.in_flight != "finish":
+        engine.newer, engine.partial = newer, config.inference.in_flight == "partial"
     return ahead

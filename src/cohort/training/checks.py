@@ -137,10 +137,10 @@ def check_ahead(method: Method, config: TrainConfig) -> None:
                 "takes --ahead 1 or more"
             )
         return
-    if asked.in_flight == "continue" and config.sampling.stop:
+    if asked.in_flight != "finish" and config.sampling.stop:
         raise UsageError(
-            "in_flight = continue draws rollouts piece by piece, and a stop string can lie across two of them: leave stop out, "
-            "or let rollouts finish (in_flight = finish)"
+            f"in_flight = {asked.in_flight} draws rollouts piece by piece, and a stop string can lie across two of them: leave "
+            "stop out, or let rollouts finish (in_flight = finish)"
         )
     if is_offline(config):
         raise UsageError("--ahead samples ahead of training, but with --pairs alone nothing is sampled: leave it out")

@@ -331,9 +331,10 @@ class InferenceConfig(Section):
     ahead: Annotated[Count, Option(MACHINE, "STEPS")] = Field(
         0, ge=0, le=64, description="steps that sampling may run ahead of training; 0: they take turns"
     )
-    in_flight: Literal["finish", "continue"] = Field(
+    in_flight: Literal["finish", "continue", "partial"] = Field(
         "finish",
-        description="rollouts that are drawn while the weights change: end with those they began with, or go on with new ones",
+        description="rollouts that are drawn while the weights change: finish with those they began with, go on with new ones, "
+        "or end where they are, truncated",
     )
     slots: Count = Field(128, ge=1, description="rollouts decoded at once")
     cache_mb: Number | None = Field(
