@@ -114,8 +114,8 @@ def check_one(config: TrainConfig) -> None:
     """
     if config.machine.processes > 1:
         raise UsageError(
-            "processes is for the command line (cohort train --processes N); a script of your own is started in several "
-            "processes by torchrun --nproc-per-node N SCRIPT, each of which calls cohort.train"
+            "processes is for the command line, cohort train; a script of your own is started in several processes by "
+            "torchrun --nproc-per-node N SCRIPT, each of which calls cohort.train"
         )
     if config.machine.tensor_parallel > 1:
         raise UsageError("tensor_parallel cuts a model over several processes: say --processes too")

@@ -21,15 +21,14 @@ def starved_samplers(record: Record) -> Seen | None:
     nothing; more of them shorten no step.
     Source: measured here; on balancing both stages see AReaL, arXiv:2505.24298
     """
+    # A wait may be longer than a step: it also takes in evaluations and checkpoints between steps.
     waited, step = record.series_or_none("time/wait_trainer", at_least=3), record.series_or_none("time/step")
     if waited is None or step is None or step.end <= 0 or (share := waited.end / step.end) < 0.5:
         return None
     first, last = waited.last
-    text = (
-        f"during {waited.end:.3g} s of the {step.end:.3g} s of steps {first}-{last} the samplers waited for the trainer"
-    )
+    text = f"before a step of {first}-{last} the samplers waited {waited.end:.3g} s for the trainer; one took {step.end:.3g} s"
     return Seen(
         "warning" if share >= 0.75 else "note",
-        f"the samplers wait for the trainer during {percent(share)} of the step",
+        f"the samplers wait for the trainer during {percent(min(share, 1.0))} of the step",
         (Evidence(text, (first, last), {"share": share}, record.metric("time/wait_trainer")),),
     )

@@ -10,9 +10,7 @@ import contextlib
 import importlib
 import logging
 import os
-import shutil
 import socket
-import tempfile
 import threading
 import time
 import warnings
@@ -30,6 +28,7 @@ from cohort.engine.pool.link import LOOK, Link
 from cohort.engine.pool.messages import Command, Reply
 from cohort.engine.pool.weights import changing
 from cohort.errors import EngineError, UsageError
+from cohort.lifeline import Scratch
 from cohort.policies.causal_lm import CausalLM
 
 # Seconds that an actor holds a question for what it has to say, before it answers that there is nothing.
@@ -73,7 +72,7 @@ class Cluster:
 
     def __init__(self, address: str | None, *, workers: int, folder: Path | None = None) -> None:
         self.ray = import_ray()
-        self._own_folder: Path | None = None
+        self._own_folder: Scratch | None = None
         self._joined = self.ray.is_initialized()
         if self._joined:
             return
@@ -83,7 +82,8 @@ class Cluster:
         if address is None:
             if folder is None:
                 # Its sockets stand there, whose names must be short.
-                folder = self._own_folder = Path(tempfile.mkdtemp(prefix="cohort-ray-", dir="/tmp"))
+                self._own_folder = Scratch("cohort-ray-", Path("/tmp"))
+                folder = self._own_folder.path
             cores = os.cpu_count() or 1
             how |= {"address": "local", "include_dashboard": False, "num_cpus": max(cores, workers)}
             how |= {"_temp_dir": str(folder)}
@@ -115,7 +115,7 @@ class Cluster:
             with contextlib.suppress(Exception):
                 self.ray.shutdown()
         if self._own_folder is not None:
-            shutil.rmtree(self._own_folder, ignore_errors=True)
+            self._own_folder.close()
 
 
 def _check_address(address: str) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cohort.errors import EngineError
+from cohort.lifeline import Scratch
 from cohort.policies.causal_lm import CausalLM
 
 # A place in memory that processes of a machine share.
@@ -103,36 +103,39 @@ class Files:
     """
 
     def __init__(self, parent: Path | None = None) -> None:
-        self.parent, self.folder = parent, Path()
+        self.parent = parent
+        self._scratch: Scratch | None = None
 
     def put(self, version: int, policy: CausalLM) -> InFile:
         """See Shelf."""
         from safetensors.torch import save_file
 
         tensors = {name: each.to("cpu").contiguous() for name, each in changing(policy).items()}
-        if self.folder == Path():
+        if self._scratch is None:
             size = sum(each.numel() * each.element_size() for each in tensors.values())
             if self.parent is not None:
                 self.parent.mkdir(parents=True, exist_ok=True)
-            self.folder = Path(tempfile.mkdtemp(prefix="cohort-weights-", dir=self.parent or _in_memory(3 * size)))
+            self._scratch = Scratch("cohort-weights-", self.parent or _in_memory(3 * size))
             # Others may run as another user.
-            self.folder.chmod(0o755)
-        path, aside = self._at(version), self.folder / "next"
+            self._scratch.path.chmod(0o755)
+        path, aside = self._at(self._scratch, version), self._scratch.path / "next"
         save_file(tensors, aside)
         os.replace(aside, path)
         return InFile(str(path))
 
-    def _at(self, version: int) -> Path:
-        return self.folder / f"version-{version}.safetensors"
+    @staticmethod
+    def _at(scratch: Scratch, version: int) -> Path:
+        return scratch.path / f"version-{version}.safetensors"
 
     def drop(self, version: int) -> None:
         """See Shelf."""
-        self._at(version).unlink(missing_ok=True)
+        if self._scratch is not None:
+            self._at(self._scratch, version).unlink(missing_ok=True)
 
     def close(self) -> None:
         """See Shelf."""
-        if self.folder != Path():
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if self._scratch is not None:
+            self._scratch.close()
 
 
 def _in_memory(needed: int) -> Path | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
-import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from cohort.engine.vllm.engine import Backend, Served
 from cohort.engine.vllm.local import Local, import_vllm
 from cohort.engine.vllm.server import Server
 from cohort.errors import EngineError, UsageError
+from cohort.lifeline import Scratch
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Checkpoints:
         place = parent if parent is not None else memory if memory.is_dir() else None
         if parent is not None:
             parent.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="cohort-weights-", dir=place))
+        self._scratch = Scratch("cohort-weights-", place)
         # A server may run as another user.
-        self._folder.chmod(0o755)
+        self._scratch.path.chmod(0o755)
         self._run = uuid.uuid4().hex[:8]
 
     def _at(self, version: int) -> Path:
-        return self._folder / f"version-{version}"
+        return self._scratch.path / f"version-{version}"
 
     def put(self, version: int, policy: Served) -> Checkpoint:
         """The weights as they are now.
@@ -76,7 +76,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Take all away."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._scratch.close()
 
 
 class Folder:
