@@ -20,6 +20,7 @@ COSTS: Mapping[str, str] = {
     "values": "the value function's part of the update's forward pass",
     "logits": "the update keeps the whole vocabulary's logits of every token of a micro-batch",
     "hidden": "the last hidden state of every token of a micro-batch",
+    "ema_logp": "a forward pass of a slow copy of the policy at every update",
     "teacher_logits": "a forward pass of the teacher over every rollout that it teaches, and its logits",
 }
 

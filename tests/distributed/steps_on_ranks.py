@@ -48,6 +48,11 @@ SMALL: dict[str, Any] = {"prompts_per_step": 3, "group_size": 4, "steps": 2}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "several updates": ("grpo", {"updates": 2, "epochs": 2}),
     "several coupled updates": ("disco", {"updates": 2, "epochs": 2}),
+    "an average that is clipped around": ("million-envs", {"updates": 2, "epochs": 2}),
+    "small passes with an average": (
+        "million-envs(whiten='none', proximal_coef=0.1)",
+        {"updates": 2, "micro_tokens": 30},
+    ),
     "small passes": ("dapo+gdpo", {"micro_tokens": 30}),
     "small coupled passes": ("disco", {"micro_tokens": 30}),
     "replayed": ("grpo", {"replay_groups": 2}),
@@ -60,6 +65,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "in chunks, parameters in parts": ("disco", {"activations": "stream", "shard": "parameters"}),
     "parameters in parts": ("grpo(kl_beta=0.1)", {"shard": "parameters", "micro_tokens": 30}),
     "parameters in parts, coupled": ("disco", {"shard": "parameters", "micro_tokens": 30}),
+    "parameters in parts, an average": ("million-envs", {"shard": "parameters", "updates": 2, "micro_tokens": 30}),
     "parameters in parts, fewer rows than ranks": (
         "spo-single-stream",
         {"prompts_per_step": 1, "group_size": 1, "shard": "parameters"},

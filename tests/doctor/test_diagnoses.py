@@ -190,6 +190,8 @@ def dies_often(t):
 
 HEALTHY |= {
     "two ranks and two workers": scaled(),
+    "several updates a step": Shape(metrics={"divergence/ratio": line(3e4, 2e5)}),
+    "several large updates a step, and still learning": Shape(metrics={"divergence/ratio": line(3e3, 6e3)}),
     "a worker that died once": scaled(
         engine__restarts=lambda t: float(t > 0.5), engine__workers=lambda t: 1.0 if 0.5 < t < 0.55 else 2.0
     ),
@@ -209,6 +211,9 @@ SICK = {
     "flapping-worker": scaled(engine__restarts=dies_often),
     "diverging-mismatch": scaled(mismatch__engine=line(1e-7, 2e-3)),
     "uneven-ranks": scaled(ranks__imbalance=1.7, ranks__idle=0.4),
+    "outer-step-large": Shape(
+        accuracy=lambda t: min(0.6, 0.3 + t), metrics={"divergence/ratio": line(3e3, 6e3)}, held_out=None
+    ),
     "zero-signal": Shape(hardness=0.4),
     "sign-flips": Shape(size=3, groups=24, components={"number": (1.0, verdict), "graded": (3.0, noise)}),
     "small-groups": Shape(size=2, groups=40),

@@ -31,6 +31,7 @@ class Rule:
         source: the role that it is a copy of, as that is when the copy is made; None for a model of its own.
         every: updates after which it moves towards its source; 0 never moves it.
         decay: the share of itself that it keeps when it moves; 0 makes it what its source is.
+        unbiased: it keeps less at first, so that all sources so far count by their age alone, the first one too.
         trained: it is a model of its own that is trained beside the policy.
         stored: its weights stand among those of the roles in a checkpoint. Others are there again when a run is set up
             anew, or (the policy's) are the checkpoint's model.
@@ -39,6 +40,7 @@ class Rule:
     source: str | None = None
     every: int = 0
     decay: float = 0.0
+    unbiased: bool = False
     trained: bool = False
     stored: bool = True
 
@@ -79,7 +81,7 @@ class Roles:
         Args:
             kind: of a critic.
             model: that plays the teacher.
-            how: `every` and `decay`, where the role's rule is another.
+            how: `every`, `decay` and `unbiased`, where the role's rule is another.
 
         Raises:
             UsageError: the policy can have no critic.
@@ -131,8 +133,9 @@ class Roles:
         for role, rule in self.rules.items():
             if rule.source is not None and rule.every and updates % rule.every == 0:
                 source = self.models[rule.source].parameters()
+                taken = 1.0 / total_weight(rule.decay, updates // rule.every) if rule.unbiased else 1.0 - rule.decay
                 for own, followed in zip(self.models[role].parameters(), source, strict=True):
-                    own.lerp_(followed, 1.0 - rule.decay)
+                    own.lerp_(followed, taken)
 
     def following(self) -> Iterator[nn.Module]:
         """Models that move without being trained."""
@@ -151,6 +154,14 @@ class Roles:
         for role, rule in self.rules.items():
             if rule.stored:
                 self.models[role].load_state_dict(state[role if role in state else FORMERLY.get(role, role)])
+
+
+def total_weight(decay: float, moves: int) -> float:
+    """W of an average after a number of moves: 1 + decay + ... + decay^moves, from W = 1, W' = decay W + 1 at each.
+
+    Source: arXiv:2110.00641.
+    """
+    return (1.0 - decay ** (moves + 1)) / (1.0 - decay) if decay < 1 else moves + 1.0
 
 
 def has_adapter(model: Any) -> bool:

@@ -477,7 +477,8 @@ def make_roles(policy: Policy, method: Method, *, seed: int) -> None:
     if "ref_logp" in needs:
         policy.roles.make("reference")
     if (teacher := method.teacher) is not None:
-        policy.roles.make("ema", decay=float(teacher["teacher_decay"]), every=int(teacher["teacher_every"]))
+        pace: dict[str, Any] = {"decay": float(teacher["teacher_decay"]), "every": int(teacher["teacher_every"])}
+        policy.roles.make("ema", unbiased=bool(teacher.get("teacher_unbiased", False)), **pace)
     if method.critic is not None:
         torch.manual_seed(seed)
         hyper = method.critic.all_hyper

@@ -23,13 +23,13 @@ from cohort.training.device import pick_device
 from cohort.training.engines import check_engine
 from cohort.training.episodes import answers
 from cohort.training.offline import check_pairs, is_offline
-from cohort.training.update import SCORED, TEACHER
+from cohort.training.update import SCORED, SLOW, TEACHER
 from cohort.types import Prompt
 from cohort.types.policy import Policy
 
 Log = Callable[[str], None]
 # Fields that the loop can compute when a method declares them.
-COMPUTED = SCORED | TEACHER | EARLY
+COMPUTED = SCORED | TEACHER | EARLY | {SLOW}
 # Fields that take the model of a role which is trained, or moves.
 MOVING = frozenset({"old_values", "target_values"})
 TASK_ONLY = "the reward 'task' is the verifier of reasoning_gym data; for other data use number or math"

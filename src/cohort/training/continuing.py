@@ -12,6 +12,7 @@ from cohort.training.build import Setup
 from cohort.training.config import TrainConfig
 from cohort.training.folder import CONFIG, stored_config
 from cohort.training.inputs import carried, differences, places, refusal
+from cohort.training.scaling import advice
 from cohort.types.declare import State
 
 # Keys that may differ between a run and its continuation: they change what is written or shown, or how long it goes on
@@ -65,7 +66,8 @@ def check_same_run(folder: Path, config: TrainConfig, *, accept: bool = False) -
     fixed = [k for k in differing if k in FIXED or (k in ("data", "pairs") and (stored[k] is None) != (now[k] is None))]
     what = [f"{k} (was {stored[k]!r}, now {now[k]!r})" for k in (fixed if accept else differing)]
     if not what:
-        return [f"{k} was {stored[k]!r}, is {now[k]!r}" for k in differing]
+        larger = advice(stored, now)
+        return [*(f"{k} was {stored[k]!r}, is {now[k]!r}" for k in differing), *([larger] if larger else [])]
     way = "name another folder with --out" + ("" if fixed else ", or go on with the changes: --resume --accept-changes")
     raise UsageError(f"{folder} holds a run with another configuration: {', '.join(what)}; {way}")
 

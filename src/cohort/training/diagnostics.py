@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cohort.environments.tools import UNKNOWN
 from cohort.reductions.groups import group_flat, group_max, group_mean, token_mean, token_sum
-from cohort.reductions.kl import k3
+from cohort.reductions.kl import data_to_divergence, k3
 from cohort.training.trace import counts
 from cohort.training.update import Gradient
 from cohort.types import Batch, Rollout
@@ -59,7 +59,7 @@ def measured(
             "clip_fraction": float(stopped.sum()) / max(1, int(acting.sum())),
             "advantage/abs_mean": float(advantages[batch.mask].abs().mean()) if bool(batch.mask.any()) else 0.0,
         }
-        out |= of_ratios(batch) | of_correction(batch) | of_preferences(batch)
+        out |= of_ratios(batch) | of_correction(batch) | of_preferences(batch) | of_divergence(batch)
         for name in passes[0].regularizers:
             out[f"loss/{name}"] = sum(p.regularizers[name] for p in passes) / len(passes)
         if "ref_logp" in batch:
@@ -166,6 +166,15 @@ def of_ratios(batch: Batch) -> dict[str, float]:
         "ratio/clip_high_fraction": int((clipped & (advantages > 0)).sum()) / count,
         "ratio/clip_low_fraction": int((clipped & (advantages < 0)).sum()) / count,
     }
+
+
+def of_divergence(batch: Batch) -> dict[str, float]:
+    """How far the step's updates moved the policy, as it stood at the tokens' last update, and how much they learnt from for
+    that; nothing of a step with a single update, whose only pass comes before it."""
+    if "old_logp" not in batch or not bool(batch.mask.any()) or torch.equal(batch.logp, batch.old_logp):
+        return {}
+    kl = float(k3(batch.old_logp, batch.logp)[batch.mask].mean())
+    return {"divergence/kl": kl, "divergence/ratio": data_to_divergence(float(batch.mask.sum()), kl)}
 
 
 def of_preferences(batch: Batch) -> dict[str, float]:

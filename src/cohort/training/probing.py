@@ -10,7 +10,16 @@ from cohort.devices import to_device
 from cohort.methods import BoundMethod
 from cohort.policies.passes import check_scores, log_probs_of_parts
 from cohort.training.precision import MasterWeights
-from cohort.training.update import SCORED, Gradient, Share, add_teacher_logits, of_tokens, with_scores
+from cohort.training.update import (
+    SCORED,
+    SLOW,
+    Gradient,
+    Share,
+    add_teacher_logits,
+    of_tokens,
+    slow_scores,
+    with_scores,
+)
 from cohort.types import Batch
 from cohort.types.policy import Actions, Policy
 
@@ -48,12 +57,15 @@ def probed(
     parts = [rows[part] for part in policy.micro_batches(actions.select(rows), micro_tokens)]
     leaves = log_probs_of_parts(policy, actions, parts, **how)
     check_scores(policy, actions, leaves)
+    leaves |= slow_scores(policy, method.method, actions, parts, **how)
     if share is not None and couples:
         own = {name: value[to_device(rows, value.device)] for name, value in leaves.items()}
         leaves, rows = share.gather(own, minibatch.size), torch.arange(minibatch.size)
     part = minibatch if couples else minibatch.replace(weight=method.weights(minibatch)).select(rows)
     part = add_teacher_logits(policy, method.method, part, actions.select(rows), temperature=temperature)
-    leaves = {name: value[to_device(rows, value.device)].requires_grad_() for name, value in leaves.items()}
+    leaves = {name: value[to_device(rows, value.device)] for name, value in leaves.items()}
+    part = part.with_tokens(**{name: leaves.pop(name).cpu() for name in [*leaves] if name == SLOW})
+    leaves = {name: value.requires_grad_() for name, value in leaves.items()}
     result = Gradient()
     loss = method.loss(with_scores(part.to(policy.device), leaves, on_policy))
     result.add(loss, minibatch, rows, {**leaves, **of_tokens(loss, leaves["logp"])})

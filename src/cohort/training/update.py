@@ -19,7 +19,9 @@ from cohort.types.policy import Actions, Policy
 SCORED = frozenset({"logp", "entropy", "logits", "hidden", "values"})
 # Fields that take a pass of the teacher over a micro-batch, since they are too large to be kept for a whole step.
 TEACHER = frozenset({"teacher_logits"})
-LOGITS = frozenset({"logits"})
+LOGP, LOGITS = frozenset({"logp"}), frozenset({"logits"})
+# The log-probability under the policy's slow copy, as that is at each update.
+SLOW = "ema_logp"
 # Beside regularizers' losses, under names that none of them has.
 TOTAL, POLICY = "/total", "/policy"
 
@@ -132,6 +134,7 @@ def gradient(
         part = part if weight is None else part.replace(weight=weight[rows])
         own = actions.select(rows)
         part = add_teacher_logits(policy, method.method, part, own, temperature=temperature, lockstep=lockstep)
+        part = part.with_tokens(**slow_scores(policy, method.method, own, [torch.arange(len(rows))], **how))
         if number >= len(parts):
             _nothing(scored).backward()
             continue
@@ -169,9 +172,11 @@ def _coupled(
     else:
         leaves = log_probs_of_parts(policy, actions, [*parts, *[_some_row(minibatch)] * empty], **how)
         check_scores(policy, actions, leaves)
+    leaves |= slow_scores(policy, method.method, actions, [*parts, *[_some_row(minibatch)] * empty], **how)
     if share is not None:
         own = {name: value[to_device(share.rows, value.device)] for name, value in leaves.items()} if parts else {}
         leaves = share.gather(own, minibatch.size)
+    minibatch = minibatch.with_tokens(**{name: leaves.pop(name).cpu() for name in [*leaves] if name == SLOW})
     leaves = {name: value.requires_grad_() for name, value in leaves.items()}
     heat = how["temperature"]
     minibatch = add_teacher_logits(policy, method.method, minibatch, actions, temperature=heat, lockstep=lockstep)
@@ -223,6 +228,21 @@ def of_tokens(loss: Loss, logp: Tensor) -> dict[str, Tensor]:
     # Not as `weight`, which would stand in for the aggregation at the next update.
     found = {"policy_gradient": push, "ratio": loss.ratio, "loss_weight": loss.weight, "correction": loss.correction}
     return {name: value.expand_as(push) for name, value in found.items() if value is not None}
+
+
+def slow_scores(
+    policy: Policy, method: Method, actions: Actions, parts: list[Tensor], *, width: int, temperature: float, **_: Any
+) -> dict[str, Tensor]:
+    """`ema_logp` [n, width] of n rollouts' actions, if the method reads it in its loss: without gradient, by the policy's slow
+    copy as it is now.
+
+    Args:
+        parts: rows of the passes to make, those of the policy itself; other rows are 0.
+    """
+    if SLOW not in method.needs(loss=True):
+        return {}
+    found = log_probs_of_parts(policy, actions, parts, width=width, temperature=temperature, want=LOGP, role="ema")
+    return {SLOW: found["logp"]} if found else {}
 
 
 def add_teacher_logits(

@@ -47,7 +47,7 @@ class Declaration:
         on_policy: why it needs rollouts of the very weights that it updates, and is wrong for older ones; empty if it does not.
             For what a ratio leaves out, the weights of a correction make up.
         teacher: True if it needs a slowly moving copy of the policy; its hyperparameters `teacher_decay` and
-            `teacher_every` say how slowly.
+            `teacher_every` say how slowly, and `teacher_unbiased`, if it has that, whether it keeps less at first.
         columns: hyperparameters that name a column of the data set, which every row must have.
         sparse_columns: the same, but a row may lack it where another has it.
         components: hyperparameters that name a reward of the run (with weight 0 if it should not count by itself).

@@ -9,6 +9,8 @@ export const ABOUT = {
   loss: "mean over the step's updates",
   grad_norm: "before clipping, mean over the step's updates",
   clip_fraction: "share of tokens with an advantage whose gradient is clipped away",
+  "divergence/kl": "of the policy after the step's updates from the one before, nats a token",
+  "divergence/ratio": "tokens trained on for each nat of it",
   "advantage/abs_mean": "mean absolute advantage of the tokens trained on",
   zero_signal_groups: "share of groups whose rewards are all equal",
   mismatch: "mean absolute difference of log-probability between engine and trainer, nats",
