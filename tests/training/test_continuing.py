@@ -206,6 +206,9 @@ def test_settings_are_changed_where_a_checkpoint_allows_them(base: dict[str, Any
     assert "  changed: lr was 0.001, is 0.002" in told(base, steps=3, lr=2e-3)
     assert yaml.safe_load((out / "config.yaml").read_text())["optimisation"]["lr"] == 2e-3
     assert yaml.safe_load((out / "config-until-step-000002.yaml").read_text())["optimisation"]["lr"] == 1e-3
+    # Larger steps with larger minibatches are taken over, and what that undoes is said.
+    larger = told(base, steps=4, lr=2e-3, group_size=2 * int(make_config(base).sampling.group_size))
+    assert any("With updates 2 and the same learning rate the minibatch stays" in line for line in larger)
     with pytest.raises(UsageError, match=r"lora \(was 0, now 2\); name another folder with --out$"):
         told(base, steps=4, lr=2e-3, lora=2)
     with pytest.raises(UsageError, match="--accept-changes goes with --resume"):

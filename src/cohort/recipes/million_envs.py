@@ -94,8 +94,7 @@ def normalised_decoupled_clip(
     """`decoupled_clip` with advantages normalised over the minibatch: [N, T]. Source: arXiv:2110.00641."""
     # eps stands beside the standard deviation, not under its root.
     white = critics.whiten(advantages, batch.mask, eps=eps**2, ddof=0)
-    how = {"low": low, "high": high, "cap": cap, "teacher_decay": teacher_decay}
-    return decoupled_clip(batch, ratio, white, **how)
+    return decoupled_clip(batch, ratio, white, low=low, high=high, cap=cap, teacher_decay=teacher_decay)
 
 
 @needs("ema_logp")

@@ -59,7 +59,8 @@ def measured(
             "clip_fraction": float(stopped.sum()) / max(1, int(acting.sum())),
             "advantage/abs_mean": float(advantages[batch.mask].abs().mean()) if bool(batch.mask.any()) else 0.0,
         }
-        out |= of_ratios(batch) | of_correction(batch) | of_preferences(batch) | of_divergence(batch)
+        out |= of_ratios(batch) | of_correction(batch) | of_preferences(batch)
+        out |= of_divergence(batch) if len(passes) > 1 else {}
         for name in passes[0].regularizers:
             out[f"loss/{name}"] = sum(p.regularizers[name] for p in passes) / len(passes)
         if "ref_logp" in batch:
@@ -169,9 +170,9 @@ def of_ratios(batch: Batch) -> dict[str, float]:
 
 
 def of_divergence(batch: Batch) -> dict[str, float]:
-    """How far the step's updates moved the policy, as it stood at the tokens' last update, and how much they learnt from for
-    that; nothing of a step with a single update, whose only pass comes before it."""
-    if "old_logp" not in batch or not bool(batch.mask.any()) or torch.equal(batch.logp, batch.old_logp):
+    """How far the step's updates moved the policy, as it stood at the tokens' last update, and how many tokens they learnt
+    from for each nat of it; nothing where it is not known what the policy was before."""
+    if "old_logp" not in batch or not bool(batch.mask.any()):
         return {}
     kl = float(k3(batch.old_logp, batch.logp)[batch.mask].mean())
     return {"divergence/kl": kl, "divergence/ratio": data_to_divergence(float(batch.mask.sum()), kl)}
