@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import threading
 from collections.abc import Callable
-from multiprocessing.connection import Client, Connection, Listener
-from typing import Any
+from multiprocessing.connection import Connection
 
 import torch
 
+from cohort.distributed.links import meet
 from cohort.distributed.watch import Watch
 from cohort.distributed.world import World
 from cohort.engine.base import Engine
@@ -48,13 +46,7 @@ def draws_on_all(world: World, engine: Engine, policy: Policy) -> bool:
 def draw_on_all(world: World, watch: Watch, trained: Trained, log: Callable[[str], None] = lambda _: None) -> Engine:
     """The engine of all ranks; in the driver. The others call `serve_draws`."""
     assert isinstance(trained.policy, CausalLM)
-    key, alone = secrets.token_bytes(32), world.local_size == world.size
-    links: dict[int, Connection] = {}
-    with Listener(("127.0.0.1" if alone else "", 0), "AF_INET", backlog=world.size, authkey=key) as listener:
-        watch.tell((listener.address[1], key))
-        while len(links) < world.size - 1:
-            connection = listener.accept()
-            links[connection.recv()] = connection
+    links = {rank: Connection(link.detach()) for rank, link in meet(world, watch).items()}
     members = [(here("rank-0", hosting(world, trained)), Elsewhere())]
     members += [(connected(f"rank-{rank}", links[rank]), Elsewhere()) for rank in sorted(links)]
     return started(trained.config, trained.policy, members, log)
@@ -62,10 +54,7 @@ def draw_on_all(world: World, watch: Watch, trained: Trained, log: Callable[[str
 
 def serve_draws(world: World, watch: Watch, trained: Trained) -> None:
     """Draw for the driver in a thread, as long as it wants; in the others."""
-    port, key = watch.told()
-    host = "127.0.0.1" if world.local_size == world.size else os.environ["MASTER_ADDR"]
-    connection: Any = Client((host, port), "AF_INET", authkey=key)
-    connection.send(world.rank)
+    connection = Connection(meet(world, watch)[0].detach())
     threading.Thread(
         target=serve_connection, args=(connection, hosting(world, trained)), name="cohort-draws", daemon=True
     ).start()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 import os
 import pickle
-import secrets
 import selectors
 import signal
 import socket
@@ -16,14 +14,13 @@ from collections.abc import Callable
 from typing import Any
 
 from cohort.distributed.failing import Failure, RankLost
+from cohort.distributed.links import meet
 from cohort.distributed.record import AGAIN
 from cohort.distributed.world import World
 
 # Seconds in which the main thread can end by itself: the driver's once a rank is lost, and another's once the driver has
-# ended; and in which all ranks come together.
-GRACE, LEAVE, MEETING = 20.0, 5.0, 120.0
-# Seconds of silence after which a machine is asked whether it is still there, and questions without an answer.
-SILENCE, ASKED = 20, 6
+# ended.
+GRACE, LEAVE = 20.0, 5.0
 # What a rank says that ends because the run is over, and what the driver says that is about to tell something.
 BYE, CALL = b"bye", b"!"
 
@@ -47,39 +44,11 @@ class Watch:
         self.broken = False
         self._calls = threading.Semaphore(0)
         self._over, self._parent = False, os.getppid()
-        self._links = self._meet()
+        self._links = {link: rank for rank, link in meet(world, world).items()}
         self._told = dict.fromkeys(self._links, b"")
         self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._watch, name="cohort-watch", daemon=True)
         self._thread.start()
-
-    def _meet(self) -> dict[socket.socket, int]:
-        """Connections to those who are watched, with their ranks."""
-        world, here = self.world, self.world.local_size == self.world.size
-        if not world.driver:
-            port, key = world.told()
-            link = socket.create_connection(("127.0.0.1" if here else os.environ["MASTER_ADDR"], port), MEETING)
-            link.sendall(key + world.rank.to_bytes(4, "big"))
-            return {_lasting(link): 0}
-        key = secrets.token_bytes(32)
-        found: dict[socket.socket, int] = {}
-        with socket.create_server(("127.0.0.1" if here else "", 0), backlog=world.size) as server:
-            world.tell((server.getsockname()[1], key))
-            until = time.monotonic() + MEETING
-            while len(found) < world.size - 1:
-                server.settimeout(max(0.1, until - time.monotonic()))
-                try:
-                    link, _ = server.accept()
-                except TimeoutError:
-                    missing = {*range(1, world.size)} - {*found.values()}
-                    raise RankLost(f"rank {min(missing)} could not be reached within {MEETING:.0f} s") from None
-                link.settimeout(MEETING)
-                said = link.recv(len(key) + 4, socket.MSG_WAITALL)
-                if hmac.compare_digest(said[: len(key)], key):
-                    found[_lasting(link)] = int.from_bytes(said[len(key) :], "big")
-                else:
-                    link.close()
-        return found
 
     def tell(self, what: Any) -> None:
         """Tell all other ranks something. For the driver."""
@@ -190,13 +159,3 @@ def _received(link: socket.socket) -> bytes:
         return link.recv(1 << 16)
     except OSError:
         return b""
-
-
-def _lasting(link: socket.socket) -> socket.socket:
-    """A connection that waits as long as both ends are there, and knows when the other machine is not."""
-    link.settimeout(None)
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", SILENCE), ("TCP_KEEPINTVL", SILENCE), ("TCP_KEEPCNT", ASKED)):
-        if hasattr(socket, name):
-            link.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return link
