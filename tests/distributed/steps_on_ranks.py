@@ -13,7 +13,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from cohort.distributed.world import World
 from cohort.policies import packing, stream
 from cohort.policies.agents import members_of
 from cohort.policies.causal_lm import CausalLM
+from cohort.policies.replica import take_over, weights_of
 from cohort.policies.shards import replaced
 from cohort.training.assembly import assemble, make_trainer
 from cohort.training.build import Setup
@@ -172,14 +173,30 @@ def begun(world: World, setup: Setup) -> tuple[Rank, MasterWeights]:
 
 def follow(world: World, watch: Watch, root: Path, name: str, dtype: torch.dtype) -> None:
     """Do what the driver does in `made`."""
-    with prepared(root, name, dtype) as (setup, _, _):
+    with prepared(root, name, dtype) as (setup, _, _), pytest.MonkeyPatch.context() as monkey:
         rank, optimizer = begun(world, setup)
         if name in DRAWN:
             serve_draws(world, watch, setup)
+            monkey.setattr(rank.weights, "publish", late(rank.weights.publish, setup.policy))
         gradients = kept_gradients(optimizer)
         while (command := watch.told())[0] != "end":
             getattr(rank, command[0])(*command[1])
         numbers(gradients, rank.weights.policy, optimizer)
+
+
+def late(publish: Callable[[], None], replica: Policy) -> Callable[[], None]:
+    """A publication whose weights come to this rank a while after the last message of it."""
+
+    @torch.no_grad()
+    def made() -> None:
+        before = weights_of(replica)
+        publish()
+        after = weights_of(replica)
+        take_over(replica, before)
+        time.sleep(0.5)
+        take_over(replica, after)
+
+    return made
 
 
 def distance(first: Any, second: Any) -> float:

@@ -70,14 +70,16 @@ class RankShare:
             if any(each is None for each in given):
                 raise Elsewhere("another rank failed")
             known: dict[str, Any] = {name: what for each in given for name, what in each.items()}
-            self.gathered = {}
+            gathered = {}
             for name in sorted(known):
                 shape, dtype = known[name]
-                whole = torch.zeros(count, *shape, dtype=dtype, device=self.device)
+                # Not on a GPU, but for wide ones: its memory may run out, and the others would wait for this rank's part.
+                whole = torch.zeros(count, *shape, dtype=dtype, device=self.device if len(shape) > 1 else "cpu")
                 if name in own and self.world.speaks:
-                    whole[to_device(self.rows, whole.device)] = own[name]
-                self.gathered[name] = self.world.sum(whole)
-        return {name: value.clone() for name, value in self.gathered.items()}
+                    whole[to_device(self.rows, whole.device)] = own[name].to(whole.device)
+                gathered[name] = self.world.sum(whole)
+            self.gathered = gathered
+        return {name: value.to(self.device, copy=True) for name, value in self.gathered.items()}
 
     def missing(self, passes: int) -> int:
         """See Share."""
@@ -252,6 +254,11 @@ class Rank:
     def publish(self) -> None:
         """See Weights."""
         self.weights.publish()
+        self._settled()
+
+    def _settled(self) -> None:
+        """All ranks have the weights that they are to have: threads of theirs draw as soon as the driver says so."""
+        self.world.agree(False)
 
     def reaches(self, folder: Path, claim: str) -> None:
         """See `Trainer.reaches`.
@@ -280,6 +287,7 @@ class Rank:
     def load(self, folder: Path, state: Mapping[str, Any] | None = None) -> None:
         """See Weights."""
         self.weights.load(folder, state)
+        self._settled()
 
     def hold(self) -> None:
         """See Weights."""
@@ -288,6 +296,7 @@ class Rank:
     def restore(self) -> None:
         """See Weights."""
         self.weights.restore()
+        self._settled()
 
     def finite(self) -> bool:
         """See Weights."""
