@@ -33,6 +33,9 @@ from cohort.training.interrupt import SIGNALS
 from cohort.training.result import Result
 from cohort.types.policy import Policy
 
+# Bytes of a number -> the whole numbers of that size.
+BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 @dataclass(frozen=True)
 class Beginning:
@@ -50,13 +53,16 @@ class Beginning:
     draws: bool
     halved: bool
     micro_tokens: int
-    checksum: float
+    checksum: int
 
 
-def checksum(policy: Policy) -> float:
-    """A number that differs where weights do."""
-    with torch.no_grad():
-        return sum(float(p.detach().double().abs().sum()) for p in policy.model.parameters())
+def checksum(policy: Policy) -> int:
+    """A number that differs where weights do. It is of their bits, so that no processor adds it up in another way."""
+    out = 0
+    for parameter in policy.model.parameters():
+        bits = parameter.detach().view(BITS[parameter.element_size()])
+        out = (31 * out + int(bits.sum(dtype=torch.int64))) % 2**61
+    return out
 
 
 def rank_of(world: World, trained: Trained, micro_tokens: int) -> Rank:
