@@ -265,6 +265,31 @@ def test_where_no_member_is_left_the_error_says_who_went_and_how(policy: CausalL
     pool.close()
 
 
+def test_a_member_whose_thread_ends_is_gone_and_says_why(policy: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it was that nobody had thought of: drawing would wait for it for ever."""
+
+    def failing(*_: Any) -> None:
+        raise Broken("planted")
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    pool = EnginePool(policy, [(here("first", copying(policy)), Copies())], wait=10.0)
+    pool.start()
+    monkeypatch.setattr(pool, "_take", failing)
+    began = time.monotonic()
+    with pytest.raises(EngineError, match=r"no worker is there: first \(Broken: planted\)"):
+        list(pool.generate(some(policy), SAMPLING))
+    assert time.monotonic() - began < 5
+    pool.close()
+
+    def reach(closing: threading.Event) -> Any:
+        raise KeyError("nobody thought of this")
+
+    pool = EnginePool(policy, [(Link("second", reach), Copies())], wait=10.0)
+    with pytest.raises(UsageError, match=r"second \(KeyError: 'nobody thought of this'\)"):
+        pool.start()
+    pool.close()
+
+
 def test_what_members_refuse_is_raised_as_it_is(policy: CausalLM) -> None:
     class Refusing(EngineHost):
         def take(self, stop: Callable[[], bool]) -> list[Reply]:

@@ -88,6 +88,14 @@ class Link:
             self._thread.join(patience)
 
     def _live(self, hear: Hear) -> None:
+        try:
+            self._keep(hear)
+        except Exception as error:  # nobody would know of the thread's end
+            hear(Lost(f"{type(error).__name__}: {error}", final=True))
+            raise
+
+    def _keep(self, hear: Hear) -> None:
+        """Reach the member whenever it is lost."""
         pause = PAUSE
         while not self._closing.is_set():
             try:
