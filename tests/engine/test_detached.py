@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from cohort.engine import detached
-from cohort.engine.base import Sampling
+from cohort.engine.base import Completion, Sampling
 from cohort.engine.detached import Detached, GivenUp
-from cohort.engine.native.engine import NativeEngine
+from cohort.engine.native.engine import NativeEngine, NativeSession
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.passes import log_probs
 from cohort.policies.replica import replica, take_over, weights_of
@@ -175,3 +177,37 @@ def test_without_newer_weights_pieces_are_one_part(policy: CausalLM, monkeypatch
     ends = frozenset(found[number].tokens[4] for number in range(4))
     short = dict(engine.generate(requests(policy, 4, 8), Sampling(stop_ids=ends)))
     assert all(each.finished and len(each.tokens) <= 5 for each in short.values())
+
+
+def test_a_rollout_is_over_where_the_engine_gives_less_than_was_asked_for(
+    policy: CausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as at the end of what a server can read: another piece would be as short, for ever."""
+    monkeypatch.setattr(detached, "CHUNK", 4)
+    given: list[int] = []
+
+    def session(sampling: Sampling) -> NativeSession:
+        made = plain(sampling)
+        drawn = made.next_unless
+
+        def bounded(stop: Callable[[], bool]) -> tuple[int, Completion] | None:
+            found = drawn(stop)
+            if found is None:
+                return None
+            number, whole = found
+            given.append(min(6 - sum(given), len(whole.tokens)))
+            lists = {key: value[: given[-1]] for key, value in vars(whole).items() if isinstance(value, list)}
+            return number, replace(whole, **lists)
+
+        monkeypatch.setattr(made, "next_unless", bounded)
+        return made
+
+    inner = NativeEngine(copied := replica(policy))
+    plain = inner.session
+    monkeypatch.setattr(inner, "session", session)
+    engine = Detached(inner, copied)
+    engine.newer = lambda: None
+    ((_, found),) = engine.generate(requests(policy, 1, 20), ON)
+    assert given == [4, 2]
+    assert len(found.tokens) == 6
+    assert not found.finished

@@ -183,7 +183,9 @@ class MovingSession(DetachedSession):
             self.forget(number)
             self.last[number] = found[0]
             moved = self._newer() is not None
-            whole = completion.finished or sum(len(part.tokens) for _, part in parts) >= request.max_new_tokens
+            left = request.max_new_tokens - sum(len(part.tokens) for _, part in parts[:-1])
+            # Where the engine gives less than was asked for, nothing more will come.
+            whole = completion.finished or len(completion.tokens) < CHUNK or left <= CHUNK or request.mixer is not None
             if whole or (moved and self.engine.partial):
                 del self.asked[number]
                 return number, _merged(parts)
