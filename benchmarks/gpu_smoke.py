@@ -35,6 +35,8 @@ MODEL = Shape(512, 4, 8, 4, 1024, 8192, prompts=8, group=8, prompt_len=128, max_
 SMALL = Shape(64, 2, 2, 1, 128, 160, prompts=2, group=4, prompt_len=8, max_new=12)
 # Of what a part says, when it fails: its last lines.
 END = 25
+# What the line with a part's report begins with.
+MARK = "gpu_smoke: "
 
 
 @dataclass
@@ -49,12 +51,12 @@ class Report:
 
 
 def perform(name: str, place: Place) -> int:
-    """A part, in this process: its report is the last line of what is printed."""
+    """A part, in this process: its report is a line of what is printed, after which libraries may write on as they end."""
     try:
         report = Report(name, "pass", figures=PARTS[name].run(place))
     except NotHere as error:
         report = Report(name, "not here", why=str(error))
-    print(json.dumps(vars(report)), flush=True)
+    print(f"{MARK}{json.dumps(vars(report))}", flush=True)
     return 0
 
 
@@ -76,8 +78,9 @@ def start(name: str, place: Place, limit: float, module: str = "benchmarks.gpu_s
         out.seek(0)
         said = out.read().strip().splitlines()
     seconds = time.monotonic() - began
-    if not why and process.returncode == 0 and said:
-        found = Report(**json.loads(said[-1]))
+    told = [line.removeprefix(MARK) for line in said if line.startswith(MARK)]
+    if not why and process.returncode == 0 and told:
+        found = Report(**json.loads(told[-1]))
         found.seconds = seconds
         return found
     code = process.returncode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -17,6 +18,12 @@ from benchmarks import gpu_smoke
 
 def good(place: Place) -> dict[str, Any]:
     return {"device": place.device, "share": 0.5}
+
+
+def talking(place: Place) -> dict[str, Any]:
+    """A library of it says something as the process ends."""
+    atexit.register(print, "WARNING: destroy_process_group() was not called")
+    return {}
 
 
 def wrong(place: Place) -> dict[str, Any]:
@@ -40,7 +47,9 @@ def hanging(place: Place) -> dict[str, Any]:
     return {}
 
 
-PARTS = {each.__name__: Part(f"the {each.__name__} part", each) for each in (good, wrong, absent, crashing, hanging)}
+PARTS = {
+    each.__name__: Part(f"the {each.__name__} part", each) for each in (good, talking, wrong, absent, crashing, hanging)
+}
 
 if __name__ == "__main__":
     gpu_smoke.PARTS.update(PARTS)
