@@ -93,10 +93,7 @@ def reported() -> Iterator[None]:
             # It has failed alone, or the driver would know, and say so.
             status = 1 if driver else AGAIN
     if driver and status != AGAIN:
-        if launched() or (status and attempt != os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
-            Record().write(status=status)
-        else:
-            Record().clear()  # nobody will read it
+        note(status)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -104,6 +101,15 @@ def reported() -> Iterator[None]:
         # Operations with a process that is gone may never end.
         os._exit(AGAIN)
     sys.exit(0 if launched() or not driver else status)
+
+
+def note(status: int) -> None:
+    """The run is over, with a status, and not to be tried again; of the driver."""
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if launched() or (status and attempt != os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
+        Record().write(status=status)
+    else:
+        Record().clear()  # nobody will read it
 
 
 def say_of_rank(text: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from cohort.distributed.failing import Failure, RankLost
 from cohort.distributed.links import meet
-from cohort.distributed.record import AGAIN
+from cohort.distributed.record import AGAIN, launched, note
 from cohort.distributed.world import World
 
 # Seconds in which the main thread can end by itself: the driver's once a rank is lost, and another's once the driver has
@@ -143,10 +143,16 @@ class Watch:
     def _end(self, status: int) -> None:
         """Whatever the main thread waits for, it does not come."""
         time.sleep(GRACE if self.world.driver else 0.0 if status else LEAVE)
-        if not self._over:
-            if self.world.driver:
-                self.say(f"{self.lost}; the run ends without more ado")
-            os._exit(status)
+        if self._over:
+            return
+        if self.world.driver:
+            self.say(f"{self.lost}; the run ends without more ado")
+            if status != AGAIN:
+                # What has failed is not tried again; torchrun takes any status for a reason to.
+                with contextlib.suppress(OSError):
+                    note(1)
+                status = 0 if launched() else 1
+        os._exit(status)
 
     def _orphaned(self) -> None:
         """Who started this process is gone, and nobody would start it again: the run ends, saved."""
