@@ -132,6 +132,11 @@ def check_ranks(config: TrainConfig) -> None:
             f"--processes {config.machine.processes} would have each process that torchrun has started start others: leave it "
             "out, --nproc-per-node says how many there are"
         )
+    if config.machine.compile is True and config.machine.tensor_parallel > 1:
+        raise UsageError(
+            "compile makes layers that one process computes as a whole, and with tensor_parallel several compute each: leave "
+            "one of them out"
+        )
     if config.policy.agent_models and (config.machine.shard == "parameters" or config.machine.tensor_parallel > 1):
         raise UsageError(
             "shard: parameters and tensor_parallel have all processes make the same passes, and agents with models of their "

@@ -228,7 +228,10 @@ def compile_policy(config: TrainConfig, policy: CausalLM | AgentPolicies, log: L
         return sum(compile_policy(config, each, log) for each in policy.members.values() if isinstance(each, CausalLM))
     asked = config.machine.compile is True
     if not asked and not (
-        config.machine.compile == "auto" and policy.device.type == "cuda" and config.optimisation.steps >= COMPILE_STEPS
+        config.machine.compile == "auto"
+        and policy.device.type == "cuda"
+        and config.optimisation.steps >= COMPILE_STEPS
+        and config.machine.tensor_parallel == 1
     ):
         return 0.0
     log("compiling the model's layers")
