@@ -324,7 +324,9 @@ class InferenceConfig(Section):
     )
     engine_folder: Name | None = Field(None, description="folder that the vLLM server sees too, for weights to pass")
     engine_memory: Number = Field(0.4, gt=0, lt=1, description="share of the GPU's memory for a vLLM in this process")
-    engine_timeout: Number = Field(600.0, gt=0, le=1e6, description="seconds that a vLLM server may take for a rollout")
+    engine_timeout: Number = Field(
+        600.0, gt=0, le=1e6, description="seconds that a worker or a vLLM server may take for a rollout"
+    )
     engine_wait: Number = Field(
         300.0, ge=0, le=1e6, description="seconds that servers and workers which cannot be reached are waited for"
     )

@@ -33,7 +33,7 @@ class Member:
         alive: it can be told something; since: when that became so, or ceased to be, on the clock of `time.monotonic`.
         lost: times that it was lost after it had joined; why: the last reason.
         final: it will not come back; refused: it could not be reached before it had ever joined.
-        told: versions that it knows of, and sessions that it has open.
+        versions, sessions: those that it knows of, and those that it has open.
         tickets: those of its requests -> the session and the number there.
         cost: most tokens that it still has to draw.
         heard: when it said last that something was done, or was given something to do after it had nothing.
