@@ -22,7 +22,7 @@ def test_a_model_is_taken_by_the_name_that_it_had_and_says_its_own(monkeypatch, 
         taken.append(config)
         raise Stop
 
-    monkeypatch.setattr("cohort.training.run.train", begin)
+    monkeypatch.setattr("cohort.distributed.run.run", begin)
     monkeypatch.setattr(sys, "argv", ["cohort", "train", "grpo", *words, *(["--quiet"] if quiet else [])])
     with pytest.raises(Stop):
         main()

@@ -36,11 +36,12 @@ class Stop(Exception):
 def test_a_command_line_is_taken_at_its_word_or_refused(monkeypatch, tmp_path, given_options):
     taken = []
 
-    def begin(config, **_):
+    def begin(config, *_, **__):
         taken.append(config)
         raise Stop
 
-    monkeypatch.setattr("cohort.training.run.train", begin)
+    monkeypatch.setattr("cohort.distributed.run.run", begin)
+    monkeypatch.setattr("cohort.distributed.launch.launch", begin)
     words = [word for key, value in given_options for word in (f"--{key.replace('_', '-')}={value}",)]
     monkeypatch.setattr(sys, "argv", ["cohort", "train", "grpo", *words])
     err = io.StringIO()

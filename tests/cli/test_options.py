@@ -23,7 +23,7 @@ def test_train_takes_every_key_that_is_marked():
 
 def test_compare_and_sweep_take_what_train_takes_but_what_is_each_runs_own():
     for command in ("compare", "sweep"):
-        assert set(MARKED) - options_of(command) == {"seed"}
+        assert set(MARKED) - options_of(command) == {"seed", "processes", "shard", "tensor_parallel", "restarts"}
 
 
 def test_eval_and_sft_take_what_says_how_a_model_is_loaded_and_data_becomes_prompts():
