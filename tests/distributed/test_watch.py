@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from cohort.distributed.failing import Failure, RankLost
+from cohort.distributed.watch import Watch
+from cohort.distributed.world import World
 
 # The driver is in an operation that the other has left with an error.
 STUCK = """
@@ -43,3 +48,19 @@ def test_a_driver_that_is_stuck_ends_as_a_failed_run(launched: bool, tmp_path: P
         assert json.loads(record.read_text()) == {"status": 1}
     else:
         assert ended.returncode != 0
+
+
+def test_last_words_that_were_cut_off_are_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = object.__new__(Watch)
+    watch.world, watch._over, ended = World(), False, []
+    monkeypatch.setattr(Watch, "_end", lambda _, status: ended.append(status))
+    said = pickle.dumps(Failure.of(1, ValueError("no such kernel")))
+    for length in range(1, len(said)):
+        watch.lost = None
+        watch._ended(1, said[:length])
+        assert isinstance(watch.lost, RankLost)
+        assert "rank 1" in str(watch.lost)
+    watch.lost = None
+    watch._ended(1, said)
+    assert "no such kernel" in str(watch.lost)
+    assert not isinstance(watch.lost, RankLost)

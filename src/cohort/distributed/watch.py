@@ -130,8 +130,10 @@ class Watch:
             # What this rank is in the middle of, the driver has left.
             status = 0
         elif said:
-            failure = pickle.loads(said)
-            self.lost = failure.raised()
+            try:
+                self.lost = pickle.loads(said).raised()
+            except Exception:  # whatever half a message may be read as
+                self.lost = RankLost(f"rank {rank} has ended in the middle of its last words")
             status = AGAIN if isinstance(self.lost, RankLost) else 0
         else:
             self.lost = RankLost(f"rank {rank} has ended without a word: it was killed, or its machine is gone")

@@ -129,9 +129,11 @@ def _started(blueprint: Blueprint, closing: threading.Event) -> ConnectionWire:
                 worker.stdin.close()
                 connection = _accepted(listener, worker, closing)
                 connection.send(blueprint)
-            except (OSError, EOFError) as error:
+            except BaseException as error:
                 worker.kill()
                 worker.wait()
+                if not isinstance(error, (OSError, EOFError)):
+                    raise
                 raise EngineError(f"its process could not be started: {error}; {said.end()}") from error
 
     def ending(kindly: bool) -> None:

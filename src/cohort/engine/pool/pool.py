@@ -128,7 +128,10 @@ class EnginePool:
                 left = deadline - time.monotonic()
                 late = [member for member in self.members if not member.joined]
                 if left <= 0 or all(member.final for member in late):
-                    raise UsageError(f"not there after {self.wait:.0f} s (engine_wait): {self._gone()}")
+                    raise UsageError(
+                        f"not there after {self.wait:.0f} s (engine_wait): {self._gone()}. Where they are still loading the "
+                        "model, a longer one waits for them"
+                    )
                 self._changed.wait(min(left, 1.0))
 
     def _hear(self, member: Member, reply: Reply) -> None:
@@ -149,6 +152,8 @@ class EnginePool:
                 case Lost():
                     said = self._lose(member, reply)
                 case Loaded():
+                    # What loads is well, however long the completions behind it take to come.
+                    member.heard = time.monotonic()
                     self._bytes += reply.bytes
                     self._loads[member.name] = self._loads.get(member.name, 0.0) + reply.seconds
                 case Done():
