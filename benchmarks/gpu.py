@@ -157,8 +157,8 @@ def measure(folder: Path, shape: Shape, device: str, dtype: str) -> dict[str, fl
     """Decoding and training of cohort, and the shares of what the device can do."""
     import torch
 
-    from cohort.training.build import load_policy
     from cohort.training.config import make_config
+    from cohort.training.models import load_policy
 
     bandwidth, rate = limits(shape, device, getattr(torch, dtype))
     policy = load_policy(make_config({"model": str(folder), "device": device, "dtype": dtype}), lambda _: None)

@@ -76,8 +76,8 @@ def run_cohort(folder: Path, size: Namespace) -> list[float]:
 
     from cohort import registry
     from cohort.policies.sequences import Sequences
-    from cohort.training.build import load_policy
     from cohort.training.config import make_config
+    from cohort.training.models import load_policy
     from cohort.training.precision import MasterWeights
     from cohort.training.update import gradient
     from cohort.types import Batch

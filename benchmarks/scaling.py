@@ -184,8 +184,8 @@ def seconds(act: Callable[[], object], device: str = "cpu", repeats: int = REPEA
 
 def run_prefix(folder: Path, size: Namespace) -> dict[str, float]:
     """Seconds that one prompt takes to sample a token of `size.group` rollouts, and to be trained on it."""
-    from cohort.training.build import load_policy
     from cohort.training.config import make_config
+    from cohort.training.models import load_policy
 
     options = {"model": str(folder), "device": size.device, "dtype": size.dtype}
     policy = load_policy(make_config(options), lambda _: None)

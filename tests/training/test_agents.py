@@ -15,8 +15,8 @@ import cohort
 from cohort.environments import EnvironmentFactory, Observation, Step
 from cohort.environments.team import Team
 from cohort.errors import UsageError
-from cohort.training.build import agent_models
 from cohort.training.config import make_config
+from cohort.training.models import agent_models
 from cohort.training.trace import unheard_agents
 from cohort.types import Prompt, Turn
 from tests import micro

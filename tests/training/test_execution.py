@@ -10,10 +10,10 @@ import torch
 from cohort.errors import UsageError
 from cohort.policies import packing, stream
 from cohort.policies.causal_lm import CausalLM
-from cohort.training import build as setups
-from cohort.training.build import compile_policy
+from cohort.training import models as loading
 from cohort.training.config import make_config
 from cohort.training.loop import one_step
+from cohort.training.models import compile_policy
 from tests.cli.command import run
 from tests.helpers import tiny_policy
 from tests.micro import ready
@@ -42,7 +42,7 @@ def test_a_run_is_the_same_whatever_is_kept(models: Path, monkeypatch: pytest.Mo
 
 
 def test_seconds_of_compiling_are_reported_once(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setups, "compile_layers", lambda _: 12.5)
+    monkeypatch.setattr(loading, "compile_layers", lambda _: 12.5)
     with ready(models, "grpo", steps=2, compile=True) as (setup, optimizer, progress):
         first, second = (one_step(run_of(setup, optimizer, progress)).metrics for _ in range(2))
     assert first["time/compile"] == 12.5
@@ -56,7 +56,7 @@ def test_compiling_is_left_alone_where_it_would_not_pay_or_does_not_work(monkeyp
         calls.append(policy)
         raise UsageError("compile: no compiler")
 
-    monkeypatch.setattr(setups, "compile_layers", fails)
+    monkeypatch.setattr(loading, "compile_layers", fails)
     policy, said = tiny_policy(), list[str]()
     long = {"steps": 100_000}
     assert compile_policy(make_config(long), policy, said.append) == 0.0

@@ -43,9 +43,10 @@ def sft(
     import torch
 
     from cohort.data.prompts import check_source, read_source
-    from cohort.training.build import load_model, prompt_spec
+    from cohort.training.build import prompt_spec
     from cohort.training.display import Display
     from cohort.training.interrupt import Interrupt
+    from cohort.training.models import load_model
     from cohort.training.opening import log_text
     from cohort.training.sft import fine_tune, load_prompts_of_rows, pairs_of
 

@@ -27,9 +27,10 @@ from cohort.errors import UsageError
 from cohort.methods import Method, use
 from cohort.policies.given import GivenModel
 from cohort.training import toy
-from cohort.training.build import Trained, compile_policy, give_teachers, load_policy
+from cohort.training.build import Trained
 from cohort.training.config import TrainConfig
 from cohort.training.interrupt import SIGNALS
+from cohort.training.models import compile_policy, give_teachers, load_policy
 from cohort.training.result import Result
 from cohort.types.policy import Policy
 

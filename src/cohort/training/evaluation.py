@@ -21,11 +21,12 @@ from cohort.rewards.scorer import RewardError, Scorer
 from cohort.rewards.spec import parse
 from cohort.rollouts.search import Search
 from cohort.training import toy
-from cohort.training.build import load_policy, make_collector, make_grader, prompt_spec
+from cohort.training.build import make_collector, make_grader, prompt_spec
 from cohort.training.checks import TASK_ONLY, check_arguments, check_columns, check_options, log_inapplicable
 from cohort.training.config import TrainConfig
 from cohort.training.episodes import data_of, open_environment
 from cohort.training.evaluate import Evaluation, evaluate_prompts, greedy, summarise
+from cohort.training.models import load_policy
 from cohort.training.opening import log_text
 from cohort.training.searching import Searcher, SearchPlan, fit_value
 

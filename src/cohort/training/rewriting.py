@@ -18,9 +18,10 @@ from cohort.seeds import derive, generator
 from cohort.signals.questions import question, with_question
 from cohort.signals.rewriting import ASPECTS, rewritten, task
 from cohort.training import toy
-from cohort.training.build import load_policy, make_collector, prompt_spec
+from cohort.training.build import make_collector, prompt_spec
 from cohort.training.checks import check_options
 from cohort.training.config import TrainConfig
+from cohort.training.models import load_policy
 from cohort.training.opening import log_text
 
 # Prompts that are rewritten together, and how often one is tried.

@@ -21,7 +21,7 @@ from cohort.rewards.judge import LIMIT
 from cohort.rollouts.journal import JOURNAL, Journal
 from cohort.training import toy
 from cohort.training.assembly import MakeTrainer, assemble, make_trainer
-from cohort.training.build import Setup, agent_models, prepare
+from cohort.training.build import Setup, prepare
 from cohort.training.card import card
 from cohort.training.checks import check_space
 from cohort.training.config import TrainConfig
@@ -47,6 +47,7 @@ from cohort.training.interrupt import Interrupt
 from cohort.training.loop import one_step
 from cohort.training.lost import LostSteps
 from cohort.training.memory import peak, reset_peak
+from cohort.training.models import agent_models
 from cohort.training.observer import MakeObserver, Observer
 from cohort.training.opening import log_text
 from cohort.training.outcome import StepResult
