@@ -33,6 +33,8 @@ SAMPLE = Path(__file__).parent / "samples" / "run-0.1"
 EXPECTED = SAMPLE / "expected.json"
 # What a page says of the machine it was asked on.
 OF_THE_MACHINE = {"folder", "written"}
+# Diagnoses that came since, and read metrics that came with them.
+SINCE = {"outer-step-large"}
 # A rollout that was trained on and one that a filter removed: (step, row).
 LOOKED_AT = ((12, 27), (12, 0))
 
@@ -119,7 +121,8 @@ def test_every_reader_says_of_an_old_run_what_it_said_then(form: str, sample: Pa
     found = json.loads(json.dumps(told(sample / "letters"), allow_nan=False))
     expected = json.loads(EXPECTED.read_text())
     assert found.keys() == expected.keys()
-    # Further diagnoses came since.
+    # Further diagnoses came since, some of which need what such runs did not write.
+    found["doctor"]["missing"] = [name for name in found["doctor"]["missing"] if name not in SINCE]
     assert found["doctor"].pop("made") >= expected["doctor"].pop("made")
     for name, value in expected.items():
         assert as_then(found[name], value) == value, name
@@ -133,6 +136,8 @@ def as_then(found: Any, expected: Any) -> Any:
             for key, value in found.items()
             if key in expected or value not in (None, [])
         }
+    if found == [] and expected is None:
+        return None  # what took one text or none takes a list now
     if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
         return [as_then(one, other) for one, other in zip(found, expected, strict=True)]
     return found
