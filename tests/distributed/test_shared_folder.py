@@ -15,7 +15,7 @@ from tests import micro
 from tests.training.test_sharing import logged, options
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_ranks_learn_from_another_run_and_it_from_them(micro_root: Path, tmp_path: Path) -> None:
     swarm = {"share_folder": str(tmp_path / "swarm"), "share_groups": 3, "lr": 1e-3, "steps": 1}
     cohort.train("sapo", quiet=True, **options(micro_root, tmp_path / "alone", **swarm, seed=2))

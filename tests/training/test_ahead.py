@@ -291,6 +291,7 @@ def test_a_run_that_is_asked_to_stop_ends_after_its_step_and_goes_on_the_same(
     assert same(train(make_config(given), resume=True, display=Display(quiet=True)), whole)
 
 
+@pytest.mark.exhaustive
 def test_a_second_signal_does_not_wait_for_what_is_drawn(base: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "reward.py"
     file.write_text(

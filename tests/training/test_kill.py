@@ -221,13 +221,13 @@ def test_a_run_that_is_killed_at_every_kind_of_moment_leaves_the_same(tmp_path: 
     assert killed(tmp_path, model_folder, "states", moments) == len(moments)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_that_samples_windows_ahead_is_killed_at_every_kind_of_moment(tmp_path: Path, model_folder: Path) -> None:
     moments: list[list[Any]] = [["call", "sampling", 20], ["call", "update", 2], ["call", "state written", 1]]
     assert killed(tmp_path, model_folder, "windows ahead", moments) == len(moments)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_that_is_killed_at_drawn_moments_leaves_the_same(tmp_path: Path, model_folder: Path) -> None:
     assert killed(tmp_path, model_folder, "best", drawn("best", 4)) >= 1
 
