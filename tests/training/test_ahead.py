@@ -317,9 +317,9 @@ def test_a_second_signal_does_not_wait_for_what_is_drawn(base: dict[str, Any], t
     assert [p.name for p in (Path(base["out"]) / "checkpoints").iterdir()] == ["step-000001"]
 
 
-def test_rollouts_in_flight_go_on_with_newer_weights_and_say_which(
-    base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def slow_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampling takes longer than an update, in pieces of two tokens."""
     monkeypatch.setattr(detached, "CHUNK", 2)
     real = NativeSession.next_unless
 
@@ -328,6 +328,11 @@ def test_rollouts_in_flight_go_on_with_newer_weights_and_say_which(
         return real(self, stop)
 
     monkeypatch.setattr(NativeSession, "next_unless", slow)
+
+
+def test_rollouts_in_flight_go_on_with_newer_weights_and_say_which(
+    base: dict[str, Any], slow_sampler: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[set[int]] = []
     step = module.one_step
 
@@ -346,16 +351,8 @@ def test_rollouts_in_flight_go_on_with_newer_weights_and_say_which(
 
 
 def test_rollouts_in_flight_end_with_the_weights_and_count_as_truncated(
-    base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    base: dict[str, Any], slow_sampler: None
 ) -> None:
-    monkeypatch.setattr(detached, "CHUNK", 2)
-    real = NativeSession.next_unless
-
-    def slow(self: NativeSession, stop: Any) -> Any:
-        time.sleep(0.004)
-        return real(self, stop)
-
-    monkeypatch.setattr(NativeSession, "next_unless", slow)
     result = run(base, ahead=1, in_flight="partial", steps=6, max_new_tokens=16, logit_bias={1: -100.0})
     assert len(result.metrics) == 6
     lengths = [row["completion/length_mean"] for row in result.metrics]

@@ -22,6 +22,7 @@ from torch import Tensor
 from cohort.devices import to_device, to_host
 from cohort.distributed.dealing import deal, lengths_of
 from cohort.distributed.failing import Agreed, Failure, RankLost, given_up, raise_first
+from cohort.distributed.share import OtherFailed, RankShare
 from cohort.distributed.storing import sees
 from cohort.distributed.watch import Watch
 from cohort.distributed.weights import Weights
@@ -40,57 +41,6 @@ from cohort.training.update import Gradient
 from cohort.types import Batch, StepInfo
 from cohort.types.declare import State
 from cohort.types.policy import Actions
-
-
-class Elsewhere(RuntimeError):
-    """Another rank has failed, so that nothing comes of what was begun together; that rank says why."""
-
-
-@dataclass
-class RankShare:
-    """See `cohort.training.update.Share`."""
-
-    world: World
-    rows: Tensor
-    lockstep: bool
-    device: torch.device
-    passes: int = 0
-    gathered: dict[str, Tensor] | None = None
-    over: bool = False
-
-    def gather(self, own: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-        """See Share. Asked again after memory ran out, it gives what it gave: the others do not come a second time.
-
-        Raises:
-            Elsewhere: another rank failed on the way here.
-        """
-        if self.gathered is None:
-            self.over = True
-            given = self.world.exchange({name: (value.shape[1:], value.dtype) for name, value in own.items()})
-            if any(each is None for each in given):
-                raise Elsewhere("another rank failed")
-            known: dict[str, Any] = {name: what for each in given for name, what in each.items()}
-            gathered = {}
-            for name in sorted(known):
-                shape, dtype = known[name]
-                # Not on a GPU, but for wide ones: its memory may run out, and the others would wait for this rank's part.
-                whole = torch.zeros(count, *shape, dtype=dtype, device=self.device if len(shape) > 1 else "cpu")
-                if name in own and self.world.speaks:
-                    whole[to_device(self.rows, whole.device)] = own[name].to(whole.device)
-                gathered[name] = self.world.sum(whole)
-            self.gathered = gathered
-        return {name: value.to(self.device, copy=True) for name, value in self.gathered.items()}
-
-    def missing(self, passes: int) -> int:
-        """See Share."""
-        self.passes = passes
-        return self.world.most(passes) - passes if self.lockstep else 0
-
-    def failed(self, couples: bool) -> None:
-        """This rank has failed: if the others wait to gather, they are told."""
-        if couples and not self.over:
-            self.over = True
-            self.world.exchange(None)
 
 
 @dataclass
@@ -219,7 +169,7 @@ class Rank:
             if weights.lockstep:
                 raise given_up(world.rank, error, policy.halved) from error
             share.failed(couples)
-            if not isinstance(error, Elsewhere):
+            if not isinstance(error, OtherFailed):
                 own, told.failure = error, Failure.of(world.rank, error)
         told.seconds, told.passes = time.perf_counter() - began, share.passes
         told.loss, told.policy, told.regularizers = made.loss, made.policy, made.regularizers
@@ -376,11 +326,7 @@ class RankedTrainer:
         )
         done, norm, told = made
         done.version = self.version
-        finite = math.isfinite(norm) and math.isfinite(done.loss)
-        progress.updates += finite
-        progress.in_a_row = 0 if finite else progress.in_a_row + 1
-        progress.skipped += not finite
-        progress.trained += int(batch.mask.sum())
+        progress.count(finite=math.isfinite(norm) and math.isfinite(done.loss), tokens=int(batch.mask.sum()))
         self.done.append(done)
         self.norms.append(norm)
         self.told.append(told)
@@ -445,9 +391,6 @@ class RankedTrainer:
             out["ranks/imbalance"] = max(tokens) * len(tokens) / max(1, sum(tokens))
             out["ranks/idle"] = 1.0 - spent / max(longest, 1e-9)
         return out
-
-    def close(self) -> None:
-        """See Trainer."""
 
 
 def read_by_loss(method: BoundMethod) -> dict[str, State]:

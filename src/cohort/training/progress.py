@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from cohort.training.config import TrainConfig
+
 
 @dataclass
 class Progress:
@@ -29,3 +31,16 @@ class Progress:
     in_a_row: int = 0
     mismatch: float = 0.0
     first_mismatch: float | None = None
+
+    def count(self, *, finite: bool, tokens: int) -> None:
+        """Count an update of so many tokens, which was skipped where its loss or gradient was not finite."""
+        self.updates += finite
+        self.skipped += not finite
+        self.in_a_row = 0 if finite else self.in_a_row + 1
+        self.trained += tokens
+
+
+def finished(config: TrainConfig, progress: Progress) -> bool:
+    """The run has made all its steps, or sampled all the tokens that it may."""
+    spent = bool(config.optimisation.max_tokens_sampled) and progress.tokens >= config.optimisation.max_tokens_sampled
+    return progress.step >= config.optimisation.steps or spent

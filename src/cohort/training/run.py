@@ -51,7 +51,7 @@ from cohort.training.models import agent_models
 from cohort.training.observer import MakeObserver, Observer
 from cohort.training.opening import log_text
 from cohort.training.outcome import StepResult
-from cohort.training.progress import Progress
+from cohort.training.progress import Progress, finished
 from cohort.training.recorder import Recorder, require_wandb
 from cohort.training.result import Result, read_evaluation, summary_of
 from cohort.training.saving import Saving, tell_saved
@@ -129,9 +129,7 @@ def train(
         if resume and found is None:
             display.log(f"{folder} holds no checkpoint to continue from: the run begins at step 1")
         opened(folder)
-        run = _Run(setup, claim, display, inputs, observers, make)
-        stack.callback(run.training.trainer.close)
-        return run.run(found, state, changed)
+        return _Run(setup, claim, display, inputs, observers, make).run(found, state, changed)
 
 
 class _Run:
@@ -421,12 +419,6 @@ def _first_broken(setup: Setup) -> str:
     policy = setup.policy
     found = policy.first_not_finite(policy.actions_after([setup.prompts[0].tokens], [()]))
     return f" (the first that is NaN or infinite is {found})" if found else ""
-
-
-def finished(config: TrainConfig, progress: Progress) -> bool:
-    """The run has made all its steps, or sampled all the tokens that it may."""
-    spent = bool(config.optimisation.max_tokens_sampled) and progress.tokens >= config.optimisation.max_tokens_sampled
-    return progress.step >= config.optimisation.steps or spent
 
 
 def apart(logged: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -152,10 +152,6 @@ class Trainer(Scorer, Protocol):
         """What the trainer itself has to say of a step's updates."""
         ...
 
-    def close(self) -> None:
-        """The run is over: give back what the trainer took."""
-        ...
-
 
 @dataclass
 class LocalTrainer:
@@ -229,12 +225,9 @@ class LocalTrainer:
                 optimizer.apply([found], self.grad_clip)
             else:
                 optimizer.step()
-            progress.updates += 1
-            self.policy.roles.move(progress.updates)
+            self.policy.roles.move(progress.updates + 1)
         optimizer.zero_grad()
-        progress.in_a_row = 0 if finite else progress.in_a_row + 1
-        progress.skipped += not finite
-        progress.trained += int(batch.mask.sum())
+        progress.count(finite=finite, tokens=int(batch.mask.sum()))
         self.done.append(done)
         self.norms.append(norm)
         return done
@@ -289,9 +282,6 @@ class LocalTrainer:
     def metrics(self) -> dict[str, float]:
         """See `Trainer.metrics`: nothing."""
         return {}
-
-    def close(self) -> None:
-        """See `Trainer.close`: it has nothing of its own."""
 
 
 def clip(policy: Policy, optimizer: MasterWeights, most: float) -> float:
