@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
 from torch import Tensor
 
 from cohort.axes import advantage
@@ -26,6 +27,7 @@ from cohort.axes.objective import sequence_log_ratio
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.reductions.divergence import TABLE, variational
+from cohort.reductions.groups import token_mean
 from cohort.types import Batch
 from cohort.types.declare import declare, needs
 
@@ -37,11 +39,12 @@ def parts(batch: Batch, *, divergence: str, beta: float) -> tuple[Tensor, Tensor
     """
     reward, link = beta * sequence_log_ratio(batch), TABLE[divergence]
     preference = batch["preference"] if "preference" in batch else reward.detach() * 0
-    drawn, chosen, rejected = preference == 0, preference > 0, preference < 0
-    on_policy = variational(reward, advantage.rollout_means(batch), link=link)[drawn].sum() / drawn.sum().clamp(min=1)
+    sampled = variational(reward, advantage.rollout_means(batch), link=link)
     stored = variational(reward, preference, link=link)
-    sides = (stored[side].sum() / side.sum().clamp(min=1) for side in (chosen, rejected))
-    return on_policy, sum(sides, reward.new_zeros(()))
+    # Rows [3, N]: those drawn, chosen and rejected.
+    sides = torch.stack([preference == 0, preference > 0, preference < 0])
+    on_policy, chosen, rejected = token_mean(torch.stack([sampled, stored, stored]), sides)
+    return on_policy, chosen + rejected
 
 
 @needs("ref_logp", preference=lambda hybrid_weight: hybrid_weight > 0)
