@@ -40,7 +40,8 @@ def methods_page() -> str:
         made = registry.recipe(row["name"])()
         cost = "; ".join(text.split(":")[0] for text in costs(made) if not text.startswith(("old_logp", "old_entropy")))
         asked = [f"column `{c}`" for c in made.columns] + [f"column `{c}` (of some rows)" for c in made.sparse_columns]
-        needs = ", ".join([*asked, *([row["requires"]] if row["requires"] else [])])
+        own = [f"reward `{reward}` (by default)" for reward in registry.recipe(row["name"]).rewards]
+        needs = ", ".join([*asked, *own, *([row["requires"]] if row["requires"] else [])])
         lines.append(
             f"| `{row['name']}` | {row['paper']} | {row['idea']} | {row['axes']} | {row['confidence']} | {cost or '-'} "
             f"| {needs or '-'} |"

@@ -204,3 +204,13 @@ class Part:
 def signature(name: str) -> dict[str, inspect.Parameter]:
     """Hyperparameters of a method: name -> parameter with its default."""
     return dict(recipe(name).parameters)
+
+
+def rewards(expression: str) -> tuple[str, ...]:
+    """The rewards that the papers of an expression's methods give, each once; of whole methods only, not of picked axes.
+
+    Raises:
+        MethodError: unknown method.
+    """
+    whole = [part.name for part in parts(expression) if all(axis.startswith("-") for axis in part.axes)]
+    return tuple(dict.fromkeys(reward for name in whole for reward in recipe(name).rewards))

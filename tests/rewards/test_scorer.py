@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from cohort.errors import UsageError
+from cohort.rewards.builtin import KINDS
+from cohort.rewards.kinds import Kind
 from cohort.rewards.scorer import RewardError, Scorer
 from cohort.rewards.spec import parse
 
@@ -394,3 +396,13 @@ def test_what_is_logged_row_by_row_is_put_together():
         assert (scores.extra, scores.metrics) == ({"upper": ["GOOD", None]}, {"rows": [1.0]})
         scores = score(scorer, ["good", "fine"])
         assert (scores.extra, scores.metrics) == ({"upper": ["GOOD", "FINE"]}, {"rows": [2.0]})
+
+
+def test_rewards_that_ask_models_are_called_in_this_process_beside_those_of_the_worker(monkeypatch):
+    def pid(completions):
+        return [float(os.getpid()) for _ in completions]
+
+    monkeypatch.setitem(KINDS, "asking", Kind("asking", ("asking",), lambda _: pid, place="run"))
+    with Scorer(parse(["length:4", "asking", "format:a"])) as scorer:
+        found = scorer.grade(["p"], ["a b"], None, {}).components
+    assert found == {"length": [0.5], "asking": [float(os.getpid())], "format": [1.0]}

@@ -10,6 +10,7 @@ import pytest
 from cohort.data.rows import Row
 from cohort.errors import UsageError
 from cohort.rewards import verifiers
+from cohort.rewards.builtin import FORMS
 from cohort.rewards.spec import RewardSpec, parse
 
 
@@ -74,7 +75,7 @@ def test_an_unknown_reward_is_named_with_the_builtin_ones(text):
     with pytest.raises(UsageError) as error:
         spec.load()
     assert f"there is no reward '{text}'" in str(error.value)
-    assert all(name in str(error.value) for name in verifiers.NAMES)
+    assert all(name in str(error.value) for name in FORMS)
     assert ("did you mean number?" in str(error.value)) == (text == "numbr")
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from cohort.rewards import verifiers
+from cohort.rewards.builtin import KINDS
 from cohort.rewards.verifiers import exact, format_like, math, numeric, partial_task, shortness, task, text_of
 
 
@@ -294,6 +294,10 @@ def test_rewards_keep_the_order_of_the_batch():
     assert exact(completions=["1", chat("2"), "y"], answer=answers) == [1.0, 1.0, 0.0]
 
 
-def test_what_is_listed_as_builtin_is_builtin():
-    assert set(verifiers.PLAIN) <= set(verifiers.NAMES)
-    assert set(verifiers.PLAIN) == set(verifiers.CORRECTNESS) == {"exact", "number", "math", "task", "task:partial"}
+def test_the_forms_that_are_listed_are_those_that_are_made():
+    for kind in KINDS.values():
+        for form in kind.forms:
+            argument = form.partition(":")[2]
+            if not argument.isupper():
+                assert kind.make(argument) is not None, form
+    assert {name for name, kind in KINDS.items() if kind.verifies} >= {"exact", "number", "math", "task"}

@@ -26,9 +26,9 @@ from cohort.distributed.world import World
 from cohort.errors import UsageError
 from cohort.methods import Method, use
 from cohort.policies.given import GivenModel
-from cohort.training import toy
 from cohort.training.build import Trained
 from cohort.training.config import TrainConfig
+from cohort.training.defaults import with_defaults
 from cohort.training.interrupt import SIGNALS
 from cohort.training.models import compile_policy, give_teachers, load_policy
 from cohort.training.result import Result
@@ -115,7 +115,7 @@ def _follow(world: World, watch: Watch, config: TrainConfig, method: Method | No
 
 def _part(config: TrainConfig, method: Method | None, given: GivenModel | None, beginning: Beginning) -> Part:
     """The part of the set-up that updates take."""
-    config = toy.with_defaults(config)
+    config = with_defaults(config)
     if config.machine.threads:
         torch.set_num_threads(config.machine.threads)
     method = method if method is not None else registry.method(config.method)

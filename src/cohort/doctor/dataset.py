@@ -143,8 +143,8 @@ def examine_data(
 def gather(config: TrainConfig, *, samples: int, limit: int, log: Callable[[str], None]) -> tuple[Data, list[str]]:
     """What the diagnoses see, and what went wrong on the way."""
     from cohort.training.build import prompt_spec
+    from cohort.training.defaults import with_defaults
     from cohort.training.models import load_policy
-    from cohort.training.toy import with_defaults
 
     known = "model" in config.given()
     config = with_defaults(config) if known else config

@@ -20,11 +20,11 @@ from cohort.errors import UsageError
 from cohort.files import write_atomically
 from cohort.methods import Method
 from cohort.rewards.spec import parse
-from cohort.training import toy
 from cohort.training.build import prompt_spec
 from cohort.training.checks import check_method
 from cohort.training.config import TrainConfig, make_config
 from cohort.training.continuing import RESUMABLE
+from cohort.training.defaults import with_defaults
 from cohort.training.episodes import answers
 from cohort.training.folder import contents
 from cohort.training.inputs import answering, functions_of
@@ -174,7 +174,7 @@ def make_plan(
         )
     methods = [arm.made if arm.made is not None else registry.method(arm.method) for arm in arms]
     given = {**defaults, **options, **({} if tokens is None else {"max_tokens_sampled": tokens})}
-    config = toy.with_defaults(make_config(given))
+    config = with_defaults(make_config(given))
     base = config.given()
     for key in ("data", "eval_data"):
         base[key] = pinned(base.get(key))

@@ -27,6 +27,7 @@ class Recipe:
         paper: arXiv id, or another source.
         idea: one line.
         confidence: "exact", or "reconstructed: which part".
+        rewards: those of the paper, as they are written behind --reward; a run that names none has them.
     """
 
     fn: Callable[..., Method]
@@ -35,6 +36,7 @@ class Recipe:
     paper: str = ""
     idea: str = ""
     confidence: str = ""
+    rewards: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -93,12 +95,12 @@ class Recipe:
 
 
 def recipe(
-    *, title: str = "", paper: str = "", idea: str = "", confidence: str = ""
+    *, title: str = "", paper: str = "", idea: str = "", confidence: str = "", rewards: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., Method]], Recipe]:
     """Say what a recipe function implements; the result is called like the function."""
 
     def decorate(fn: Callable[..., Method]) -> Recipe:
-        return Recipe(fn, fn.__name__.replace("_", "-"), title, paper, idea, confidence)
+        return Recipe(fn, fn.__name__.replace("_", "-"), title, paper, idea, confidence, rewards)
 
     return decorate
 

@@ -58,6 +58,7 @@ class Scorer:
         timeout: seconds that one function may take for one batch.
         on_error: "stop" raises RewardError; "zero" gives the row 0; "skip" gives it None and reports it as failed.
         process: "worker", or "here": in this process, without a timeout and without any protection from what they do.
+            Builtin rewards that ask models are called in this process in both cases.
 
     Raises:
         UsageError: a reward function cannot be loaded, or cannot be sent to the worker.
@@ -78,15 +79,19 @@ class Scorer:
         # Rollouts that are drawn ahead of training are scored in a thread of their own.
         self._calling = threading.Lock()
         self.interfaces: list[Interface] = []
-        self._worker: Worker | None = None
-        self._functions: Functions | None = None
         self._warned: set[str] = set()
-        if self.specs and process == "worker":
-            self._worker = Worker(self.specs, self.printed, timeout=timeout)
-            found = self._worker.start()
-        else:
-            self._functions = Functions({spec.name: spec.function for spec in self.specs if spec.function is not None})
-            found = [self._functions.load(spec.text, spec.name) for spec in self.specs]
+        # Those of the worker, by their place among its own; the others are called in this process.
+        apart = [i for i, spec in enumerate(self.specs) if process == "worker" and spec.place == "worker"]
+        self._apart = {i: place for place, i in enumerate(apart)}
+        here = [spec for i, spec in enumerate(self.specs) if i not in self._apart]
+        self._functions = Functions({spec.name: spec.function for spec in here if spec.function is not None})
+        found_here = iter([self._functions.load(spec.text, spec.name) for spec in here])
+        self._here = {i: place for place, i in enumerate(i for i in range(len(self.specs)) if i not in self._apart)}
+        self._worker: Worker | None = None
+        if apart:
+            self._worker = Worker([self.specs[i] for i in apart], self.printed, timeout=timeout)
+        found_apart = iter(self._worker.start() if self._worker is not None else [])
+        found = [next(found_apart if i in self._apart else found_here) for i in range(len(self.specs))]
         self.interfaces = [Interface(**{k: _tuple(v) for k, v in each.items()}) for each in found]
 
     def __enter__(self) -> Scorer:
@@ -173,8 +178,10 @@ class Scorer:
         """What each function gives for the batch: one after the other, then together those that wait."""
         every = range(len(self.specs))
         replies = {i: self._call([i], batch)[0] for i in every if not self.interfaces[i].waits}
-        waiting = [i for i in every if self.interfaces[i].waits]
-        if waiting:
+        for place in (self._here, self._apart):
+            waiting = [i for i in every if self.interfaces[i].waits and i in place]
+            if not waiting:
+                continue
             came = self._call(waiting, batch)
             if len(waiting) > 1 and any(reply.get("ended") for reply in came):
                 # One of them ended the process, or let the time run out; the others need not suffer for it.
@@ -240,18 +247,20 @@ class Scorer:
         return values
 
     def _call(self, rewards: list[int], batch: _Batch) -> list[Reply]:
-        """A reply for each of some functions; where there is none, what happened, and whether the process `ended`."""
+        """A reply for each of some functions of one process; of one that gave none, what happened, and if it `ended`."""
         found = [self.interfaces[i] for i in rewards]
         taken = [k for k in batch.given if any(f.names(k) if k in batch.extra else f.takes(k) for f in found)]
-        if self._functions is not None:
+        if rewards[0] in self._here:
             # Standard output is for results, here as in a worker.
             with self._calling, contextlib.redirect_stdout(sys.stderr):
-                return self._functions.call(rewards, lambda: batch.copies(taken), batch.rows, replace(batch.state))
+                places = [self._here[i] for i in rewards]
+                return self._functions.call(places, lambda: batch.copies(taken), batch.rows, replace(batch.state))
         assert self._worker is not None
         columns = {name: batch.sent(name) for name in taken}
+        places = [self._apart[i] for i in rewards]
         try:
             with self._calling:
-                return self._worker.call(rewards, columns, batch.rows, batch.state, self.timeout)
+                return self._worker.call(places, columns, batch.rows, batch.state, self.timeout)
         except Failed as error:
             failure = {"error": str(error), "traceback": error.said, "late": error.late, "ended": True}
             return [failure] * len(rewards)

@@ -18,7 +18,8 @@ from typing import Any
 
 from cohort.data.rows import places_of
 from cohort.errors import UsageError, shown
-from cohort.rewards import verifiers
+from cohort.rewards.builtin import FORMS, KINDS
+from cohort.rewards.kinds import Kind, Placed
 
 
 @dataclass(frozen=True)
@@ -38,28 +39,51 @@ class RewardSpec:
     function: Callable[..., Any] | None = None
 
     @property
+    def kind(self) -> Kind | None:
+        """The builtin reward that it is; None for a function of the user's."""
+        return None if self.function is not None else KINDS.get(self.text.partition(":")[0])
+
+    @property
+    def argument(self) -> str:
+        """What stands behind a builtin reward's name."""
+        return self.text.partition(":")[2]
+
+    @property
     def verifies(self) -> bool:
         """True if it says whether an answer is right."""
-        return self.text in verifiers.CORRECTNESS
+        return self.kind is not None and self.kind.verifies
+
+    @property
+    def place(self) -> str:
+        """Where it is called: see `Kind.place`."""
+        return "worker" if self.kind is None else self.kind.place
+
+    def check_rows(self, rows: Sequence[Placed]) -> None:
+        """It can be given for these rows.
+
+        Args:
+            rows: what messages call each, and its columns.
+
+        Raises:
+            UsageError: it cannot.
+        """
+        if self.kind is not None:
+            self.kind.check_rows(self.name, self.argument, rows)
 
     def inapplicable(self, rows: Sequence[Mapping[str, Any]], where: str) -> list[str]:
-        """What to say, before anything is scored, of rows that it does not apply to since they lack a gold answer.
+        """What to say, before anything is scored, of rows that it does not apply to, as those without a gold answer.
 
         Args:
             where: name of the data.
         """
-        missing, unread = verifiers.unanswered(self.text, [row.get("answer") for row in rows])
+        if self.kind is None or self.kind.inapplicable is None:
+            return []
         out = []
-        for found, why in ((missing, "have no answer"), (unread, "have an answer that is no number")):
+        for found, why in self.kind.inapplicable(self.argument, rows):
             if found:
                 which = f"{len(found)} of {len(rows)} rows {why} ({places_of([rows[i] for i in found])})"
                 out.append(f"{where}: {which}: the reward '{self.name}' does not apply to them")
         return out
-
-    @property
-    def asks_task(self) -> bool:
-        """True if it is the verifier of the reasoning-gym task that a row comes from."""
-        return self.text.partition(":")[0] == "task"
 
     def load(self, modules: dict[str, ModuleType] | None = None) -> Callable[..., Any]:
         """The function.
@@ -68,27 +92,18 @@ class RewardSpec:
             modules: files that were imported before, which are not imported again; takes those that are.
 
         Raises:
-            UsageError: no such builtin, file or function, or a malformed regular expression.
+            UsageError: no such builtin, file or function, or an argument that the builtin cannot use.
         """
         if self.function is not None:
             return self.function
-        kind, _, argument = self.text.partition(":")
-        if self.text in verifiers.PLAIN:
-            return verifiers.PLAIN[self.text]
-        if kind == "format" and argument:
-            try:
-                return verifiers.format_like(argument)
-            except re.error as error:
-                raise UsageError(f"reward '{self.text}': no regular expression: {error}") from error
-        if kind == "length":
-            if argument and not (argument.isdecimal() and int(argument)):
-                raise UsageError(f"reward '{self.text}': write length or length:N, with N a number of tokens")
-            return verifiers.shortness(int(argument) if argument else None)
+        made = None if self.kind is None else self.kind.make(self.argument)
+        if made is not None:
+            return made
         if ".py:" in self.text:
             return from_file(self.text, modules=modules)
-        close = get_close_matches(self.text, verifiers.NAMES, n=1)
+        close = get_close_matches(self.text, FORMS, n=1)
         raise UsageError(
-            f"there is no reward '{self.text}': builtin are {', '.join(verifiers.NAMES)}; your own is path/to/file.py:function"
+            f"there is no reward '{self.text}': builtin are {', '.join(FORMS)}; your own is path/to/file.py:function"
             + (f"; did you mean {close[0]}?" if close else "")
         )
 
@@ -105,7 +120,7 @@ def parse(rewards: Sequence[Reward]) -> list[RewardSpec]:
         UsageError: no reward, or a weight that is no number.
     """
     if not rewards:
-        raise UsageError(f"no reward was given; builtin are {', '.join(verifiers.NAMES)}")
+        raise UsageError(f"no reward was given; builtin are {', '.join(FORMS)}")
     specs: list[RewardSpec] = []
     for reward in rewards:
         name, written, weight, function = _read(reward)

@@ -7,10 +7,12 @@ completion is a text, or a list of messages for chat data; a value is a number, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
+from cohort.errors import UsageError
+from cohort.rewards.kinds import Kind, Placed, Values, plain
 from cohort.signals import equality
 from cohort.signals.answers import (
     final_answer,
@@ -23,9 +25,9 @@ from cohort.signals.answers import (
     outside_thought,
 )
 from cohort.signals.formulas import as_formula, readings
-from cohort.signals.numbers import last_number, number, plain, words
+from cohort.signals.numbers import last_number, number, words
+from cohort.signals.numbers import plain as spelled
 
-Values = list[float | None]
 _PERCENT = re.compile(r"%|percent|pct", re.IGNORECASE)
 
 
@@ -75,12 +77,12 @@ def mathematically_equal(completion: str, gold: str) -> bool | None:
         if value == want:
             return True
         # A decimal may stand for a fraction whose decimals do not end, and a percentage for a share.
-        rounded = "/" in plain(want) + plain(value) and "." in gold + found
+        rounded = "/" in spelled(want) + spelled(value) and "." in gold + found
         if not rounded and not _PERCENT.search(gold + found):
             return False
     if (said := words(gold)) is not None and said == words(final_answer(completion)):
         return True
-    wanted = as_formula(gold if want is None or _PERCENT.search(gold) or "=" in gold else plain(want))
+    wanted = as_formula(gold if want is None or _PERCENT.search(gold) or "=" in gold else spelled(want))
     if want is None and not equality.holds_answer(wanted):
         return None
     return equality.equal(wanted, readings(completion))
@@ -102,7 +104,7 @@ def partial_task(
         found = marked(text)
         if found is None and number(str(gold)) is not None:
             value = last_number(text)
-            found = None if value is None else plain(value)
+            found = None if value is None else spelled(value)
         elif found is None:
             found = text.strip().split("\n")[-1]
         entry = {"question": asked, "answer": gold, "metadata": data}
@@ -154,24 +156,45 @@ def shortness(limit: int | None) -> Callable[..., Values]:
     return score
 
 
-def unanswered(name: str, answers: Sequence[Any]) -> tuple[list[int], list[int]]:
-    """Which of some rows a builtin reward does not apply to: those without an answer, and those whose answer is no number
-    where that is what it compares."""
-    if name not in ("exact", "number", "math"):
-        return [], []
-    missing = [i for i, gold in enumerate(answers) if is_missing(gold)]
-    asked = set(range(len(answers))) - set(missing) if name == "number" else set()
-    return missing, [i for i in sorted(asked) if gold_number(answers[i]) is None]
+def unanswered(_: str, rows: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], str]]:
+    """Which of some rows have no answer."""
+    return [([i for i, row in enumerate(rows) if is_missing(row.get("answer"))], "have no answer")]
 
 
-# Name -> function, for those without an argument.
-PLAIN: dict[str, Callable[..., Values]] = {
-    "exact": exact,
-    "number": numeric,
-    "math": math,
-    "task": task,
-    "task:partial": partial_task,
-}
-# Those that say whether an answer is right.
-CORRECTNESS = frozenset(PLAIN)
-NAMES = (*PLAIN, "format:REGEX", "length", "length:N")
+def unread(argument: str, rows: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], str]]:
+    """Which of some rows have no answer, and which one that is no number."""
+    ((missing, why),) = unanswered(argument, rows)
+    asked = set(range(len(rows))) - set(missing)
+    other = [i for i in sorted(asked) if gold_number(rows[i].get("answer")) is None]
+    return [(missing, why), (other, "have an answer that is no number")]
+
+
+def of_a_task(_: str, rows: Sequence[Placed]) -> None:
+    """The rows come from reasoning-gym."""
+    if any("metadata" not in row for _, row in rows):
+        raise UsageError("the reward 'task' is the verifier of reasoning_gym data; for other data use number or math")
+
+
+def _format(argument: str) -> Callable[..., Values] | None:
+    if not argument:
+        return None
+    try:
+        return format_like(argument)
+    except re.error as error:
+        raise UsageError(f"reward 'format:{argument}': no regular expression: {error}") from error
+
+
+def _length(argument: str) -> Callable[..., Values]:
+    if argument and not (argument.isdecimal() and int(argument)):
+        raise UsageError(f"reward 'length:{argument}': write length or length:N, with N a number of tokens")
+    return shortness(int(argument) if argument else None)
+
+
+KINDS = (
+    plain("exact", {"": exact}, verifies=True, columns=("answer",), inapplicable=unanswered),
+    plain("number", {"": numeric}, verifies=True, columns=("answer",), inapplicable=unread),
+    plain("math", {"": math}, verifies=True, columns=("answer",), inapplicable=unanswered),
+    plain("task", {"": task, "partial": partial_task}, verifies=True, columns=("answer",), check=of_a_task),
+    Kind("format", ("format:REGEX",), _format),
+    Kind("length", ("length", "length:N"), _length),
+)

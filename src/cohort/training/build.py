@@ -40,6 +40,7 @@ from cohort.training.checks import (
     log_inapplicable,
 )
 from cohort.training.config import TrainConfig
+from cohort.training.defaults import with_defaults
 from cohort.training.engines import make_engine, reads_entropies
 from cohort.training.episodes import Opened, answers, data_of, limits_of, open_environment
 from cohort.training.limits import check_sizes
@@ -233,7 +234,7 @@ def prepare(
     Raises:
         UsageError: whatever is wrong with what was asked, before any folder is made.
     """
-    config = toy.with_defaults(config)
+    config = with_defaults(config)
     check_sizes(config)
     if config.machine.threads:
         torch.set_num_threads(config.machine.threads)

@@ -32,7 +32,6 @@ Log = Callable[[str], None]
 COMPUTED = SCORED | TEACHER | EARLY | {SLOW}
 # Fields that take the model of a role which is trained, or moves.
 MOVING = frozenset({"old_values", "target_values"})
-TASK_ONLY = "the reward 'task' is the verifier of reasoning_gym data; for other data use number or math"
 
 
 def check_options(config: TrainConfig) -> None:
@@ -225,16 +224,8 @@ def check_columns(
                 "name another column in the method"
             )
     # Stored completions are not rewarded: their labels are.
-    for where, row in named + held_out:
-        held = ", ".join(row)
-        for spec in grader.scorer.specs:
-            if spec.verifies and "answer" not in row:
-                raise UsageError(
-                    f"the reward '{spec.name}' compares with the column 'answer', which {where} lacks (it has: {held}): "
-                    "name the one to use with --answer-field"
-                )
-            if spec.asks_task and "metadata" not in row:
-                raise UsageError(TASK_ONLY)
+    for spec in grader.scorer.specs:
+        spec.check_rows(named + held_out)
 
 
 def log_inapplicable(grader: Grader, prompts: Sequence[Prompt], source: Source | None, log: Log) -> None:

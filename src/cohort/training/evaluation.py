@@ -20,10 +20,10 @@ from cohort.rewards.grader import weighted_sum
 from cohort.rewards.scorer import RewardError, Scorer
 from cohort.rewards.spec import parse
 from cohort.rollouts.search import Search
-from cohort.training import toy
 from cohort.training.build import make_collector, make_grader, prompt_spec
-from cohort.training.checks import TASK_ONLY, check_arguments, check_columns, check_options, log_inapplicable
+from cohort.training.checks import check_arguments, check_columns, check_options, log_inapplicable
 from cohort.training.config import TrainConfig
+from cohort.training.defaults import with_defaults
 from cohort.training.episodes import data_of, open_environment
 from cohort.training.evaluate import Evaluation, evaluate_prompts, greedy, summarise
 from cohort.training.models import load_policy
@@ -55,7 +55,7 @@ def evaluate_model(
     """
     from cohort import registry
 
-    config = toy.with_defaults(config)
+    config = with_defaults(config)
     check_options(config)
     with contextlib.ExitStack() as stack:
         opened = open_environment(config)
@@ -164,17 +164,14 @@ def score_rows(
             batch.append((k, completion, row))
     if not batch:
         raise UsageError(f"{data}: no row has a completion in '{completion_field}'")
+    each_once = list({row.place: row for *_, row in batch}.values())
     for spec in specs:
-        if spec.asks_task and any("metadata" not in row for *_, row in batch):
-            raise UsageError(TASK_ONLY)
-        if spec.verifies and any("answer" not in row for *_, row in batch):
-            raise UsageError(f"the reward '{spec.name}' compares with the column 'answer', which {data} does not have")
+        spec.check_rows([(f"{data}, {row.place}", row) for row in each_once])
     columns = columns_of([row for *_, row in batch])
     del columns[completion_field]
     scorer = Scorer(specs, timeout=timeout, on_error=on_error, process=process)
     try:
         scorer.check_arguments(list(columns))
-        each_once = list({row.place: row for *_, row in batch}.values())
         for text in (text for spec in specs for text in spec.inapplicable(each_once, data)):
             log(text)
         prompts = [row.get("prompt") for *_, row in batch]

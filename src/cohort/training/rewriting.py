@@ -17,10 +17,10 @@ from cohort.rollouts.sampler import StepSampler
 from cohort.seeds import derive, generator
 from cohort.signals.questions import question, with_question
 from cohort.signals.rewriting import ASPECTS, rewritten, task
-from cohort.training import toy
 from cohort.training.build import make_collector, prompt_spec
 from cohort.training.checks import check_options
 from cohort.training.config import TrainConfig
+from cohort.training.defaults import with_defaults
 from cohort.training.models import load_policy
 from cohort.training.opening import log_text
 
@@ -54,7 +54,7 @@ def rewrite_rows(
     if unknown or not aspects:
         what = f"there is no aspect {unknown[0]!r}" if unknown else "no aspect was given"
         raise UsageError(f"{what}: take some of {', '.join(ASPECTS)}")
-    config = toy.with_defaults(config)
+    config = with_defaults(config)
     check_options(config)
     if config.dataset.data is None:
         raise UsageError("no data was given: --data takes a file, a hub id or reasoning_gym:TASK?...")

@@ -19,13 +19,13 @@ from cohort.methods import Method
 from cohort.policies.given import GivenModel
 from cohort.rewards.judge import LIMIT
 from cohort.rollouts.journal import JOURNAL, Journal
-from cohort.training import toy
 from cohort.training.assembly import MakeTrainer, assemble, make_trainer
 from cohort.training.build import Setup, prepare
 from cohort.training.card import card
 from cohort.training.checks import check_space
 from cohort.training.config import TrainConfig
 from cohort.training.continuing import check_same_inputs, check_same_run, fitting_states, keep_configuration
+from cohort.training.defaults import with_defaults
 from cohort.training.display import Display, step_values, warm_start
 from cohort.training.evaluate import Evaluation, evaluate_prompts, greedy
 from cohort.training.folder import (
@@ -110,7 +110,7 @@ def train(
         state: dict[str, Any] = {} if found is None else read(found)
         changed = []
         if found is not None:
-            changed = check_same_run(folder, toy.with_defaults(config), accept=accept_changes)
+            changed = check_same_run(folder, with_defaults(config), accept=accept_changes)
         setup = prepare(config, method=method, log=display.log, report=warm_start(display), given=given)
         stack.callback(setup.close)
         check_space(folder, setup.policy, setup.config)
