@@ -12,6 +12,7 @@ import typer
 import cohort
 from cohort.cli.compare import compare
 from cohort.cli.console import log, renamings_said
+from cohort.cli.data import data
 from cohort.cli.doctor import doctor
 from cohort.cli.environments import environments
 from cohort.cli.eval import eval_
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 for command in (train, sft, eval_, score, methods, explain, view, merge, doctor, compare, sweep, environments, rewrite):
     app.command(name=command.__name__.rstrip("_"))(command)
+app.add_typer(data)
 
 
 def _version(asked: bool) -> None:
