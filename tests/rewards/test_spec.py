@@ -57,7 +57,7 @@ def test_a_python_function_keeps_its_name_and_is_what_is_called():
 
 
 def test_no_reward_at_all_is_said_with_the_builtin_ones():
-    with pytest.raises(UsageError, match="no reward was given; builtin are exact, number, math, task"):
+    with pytest.raises(UsageError, match="no reward was given; builtin are exact, number, math, math:strict, task"):
         parse([])
 
 

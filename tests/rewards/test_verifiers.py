@@ -7,7 +7,17 @@ import re
 import pytest
 
 from cohort.rewards.builtin import KINDS
-from cohort.rewards.verifiers import exact, format_like, math, numeric, partial_task, shortness, task, text_of
+from cohort.rewards.verifiers import (
+    exact,
+    format_like,
+    math,
+    numeric,
+    partial_task,
+    shortness,
+    strict_math,
+    task,
+    text_of,
+)
 
 
 def chat(text):
@@ -192,6 +202,30 @@ def test_number_compares_the_number_of_the_final_answer(completion, answer, expe
 )
 def test_math_compares_by_mathematical_equality(completion, answer, expected):
     assert both(math, completion, answer=[answer]) == expected
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer", "expected"),
+    [
+        (r"so $x = \boxed{\frac{1}{2}}$, that is 0.5", "0.5", 1.0),
+        (r"\boxed{7}, no, \boxed{42}", "42", 1.0),
+        (r"\boxed{42}, no, \boxed{7}", "42", 0.0),
+        (r"\boxed{42}. Again: \boxed{4", "42", 0.0),
+        ("the answer is 42", "42", 0.0),
+        ("<answer>42</answer>", "42", 0.0),
+        (r"\boxed{42}<|im_end|> What about \boxed{7}?", "42", 1.0),
+        (r"<think>\boxed{42}</think> \boxed{7}", "42", 0.0),
+        (r"\boxed{0.333333}", r"\frac{1}{3}", 0.0),
+        (r"\boxed{9\%}", "9", 0.0),
+        (r"\boxed{9\%}", "0.09", 1.0),
+        (r"\boxed{42}", "Work.\n#### 42", 1.0),
+        (r"\boxed{}", "42", 0.0),
+        ("", "42", 0.0),
+        (r"\boxed{42}", None, None),
+    ],
+)
+def test_strict_math_takes_the_last_box_alone_and_compares_exactly(completion, answer, expected):
+    assert both(strict_math, completion, answer=[answer]) == expected
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from cohort.signals.answers import (
     gold_spellings,
     gold_text,
     is_missing,
+    last_box,
     marked,
     outside_thought,
 )
@@ -66,6 +67,20 @@ def math(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> Values:
     for completion, gold in zip(completions, answer, strict=True):
         value = None if is_missing(gold) else mathematically_equal(text_of(completion), gold_text(gold))
         out.append(None if value is None else float(value))
+    return out
+
+
+def strict_math(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> Values:
+    """1 if what the completion's last \\boxed{...} holds is equivalent to the row's `answer`, exactly and as a whole; else 0.
+
+    Nothing stands in for a box, decimals are exact (0.33 is not 1/3), and what is more than the answer is not the answer.
+    See `cohort.signals.equivalence`. None if the row has no answer.
+    """
+    out: Values = []
+    for completion, gold in zip(completions, answer, strict=True):
+        found = last_box(text_of(completion))
+        right = bool(found) and not is_missing(gold) and equality.equivalent(gold_text(gold), found or "")
+        out.append(None if is_missing(gold) else float(right))
     return out
 
 
@@ -193,7 +208,7 @@ def _length(argument: str) -> Callable[..., Values]:
 KINDS = (
     plain("exact", {"": exact}, verifies=True, columns=("answer",), inapplicable=unanswered),
     plain("number", {"": numeric}, verifies=True, columns=("answer",), inapplicable=unread),
-    plain("math", {"": math}, verifies=True, columns=("answer",), inapplicable=unanswered),
+    plain("math", {"": math, "strict": strict_math}, verifies=True, columns=("answer",), inapplicable=unanswered),
     plain("task", {"": task, "partial": partial_task}, verifies=True, columns=("answer",), check=of_a_task),
     Kind("format", ("format:REGEX",), _format),
     Kind("length", ("length", "length:N"), _length),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -23,6 +24,8 @@ _CLOSED = re.compile(rf"</\s*{_THOUGHT}\s*>|\[/THINK\]", re.IGNORECASE)
 _OPENED = re.compile(rf"<{_THOUGHT}>|\[THINK\]", re.IGNORECASE)
 # Escaped braces group nothing.
 _BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+# What models end their turn with.
+STOPS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "</s>")
 # What stands for no answer at all, where a column of answers is text.
 _NOTHING = ("", "None")
 
@@ -53,6 +56,28 @@ def boxed(text: str) -> str | None:
     inside = text[slice(*found)].strip()
     inner = re.fullmatch(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}", inside)
     return inside if inner is None else inner[1].strip()
+
+
+def last_box(text: str, stops: Sequence[str] = STOPS) -> str | None:
+    """Content of the last \\boxed{...} in front of the first of the stop strings, outside the reasoning.
+
+    None if that box is not closed, or there is none: nothing else stands in for it.
+    """
+    text = outside_thought(cut(text, stops))
+    starts = list(re.finditer(r"\\boxed\s*\{", text))
+    if not starts:
+        return None
+    depth, start = 1, starts[-1].end()
+    for match in re.finditer(r"\\.|[{}]", text[start:], re.DOTALL):
+        depth += {"{": 1, "}": -1}.get(match[0], 0)
+        if depth == 0:
+            return text[start : start + match.start()].strip()
+    return None
+
+
+def cut(text: str, stops: Sequence[str] = STOPS) -> str:
+    """The text in front of the first of the stop strings."""
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
 def marked(text: str) -> str | None:

@@ -54,6 +54,12 @@ def holds_answer(text: str) -> bool:
     return _ask(text=text, readings=())
 
 
+@lru_cache(maxsize=4096)
+def equivalent(gold: str, answer: str) -> bool:
+    """True if two answers are equivalent, exactly and as a whole; see `cohort.signals.equivalence`. Symmetric."""
+    return _ask(answers=[gold, answer], readings=())
+
+
 def _ask(**request: Any) -> bool:
     if any(len(reading) > LONGEST for reading in request["readings"]):
         request["readings"] = [reading[-LONGEST:] for reading in request["readings"]]
@@ -108,7 +114,10 @@ def close() -> None:
 def serve() -> None:
     """Answer requests until the other side goes away."""
     logging.disable()
-    import math_verify  # noqa: F401 (before memory is limited and time is measured)
+    # Before memory is limited and time is measured.
+    import math_verify  # noqa: F401
+
+    from cohort.signals import equivalence  # noqa: F401
 
     for line in sys.stdin:
         # What the system does with a process at the end of its time needs no Python, which may be within a long call.
@@ -116,7 +125,9 @@ def serve() -> None:
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         request = json.loads(line)
         try:
-            if "text" in request:
+            if "answers" in request:
+                found = _equivalent(*request["answers"])
+            elif "text" in request:
                 found = bool(_parsed(request["text"]))
             elif "gold" in request:
                 found = _compare(request["gold"], request["readings"])
@@ -133,6 +144,12 @@ def _parsed(text: str) -> list[Any]:
     from math_verify import parse
 
     return list(parse(text, parsing_timeout=None))
+
+
+def _equivalent(one: str, other: str) -> bool:
+    from cohort.signals import equivalence
+
+    return equivalence.equivalent(one, other)
 
 
 def _reads(readings: Sequence[str]) -> bool:
