@@ -41,6 +41,7 @@ HYPER = {
     "dagrpo": "(score='proximity')",
     "group-robust-po": "(column='task')",
     "posterior-grpo": "(format='formatted')",
+    "prs": "(quality='task')",
     "rank-grpo": "(num_items=1)",
     "rest-grpo": "(tasks=40, samples=4)",
     # Every prompt of the data set is tried each time.
