@@ -33,7 +33,7 @@ JUDGES = {
     "dagrpo": ["proximity"],
 }
 # The embedded model never learnt to read a draft: nothing that it says behind one is right, but some of it is short.
-REWARD = {"igrpo": ["task", "length"]}
+REWARD = {"igrpo": ["task", "length"], "prs": ["task", "0*overlap"]}
 HYPER = {
     "arspo": "(maps=('identity', 'exp'))",
     "brpo": "(summaries=2, summary_tokens=8, closing=' = ')",
@@ -41,7 +41,6 @@ HYPER = {
     "dagrpo": "(score='proximity')",
     "group-robust-po": "(column='task')",
     "posterior-grpo": "(format='formatted')",
-    "prs": "(quality='task')",
     "rank-grpo": "(num_items=1)",
     "rest-grpo": "(tasks=40, samples=4)",
     # Every prompt of the data set is tried each time.

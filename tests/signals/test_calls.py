@@ -12,10 +12,7 @@ from tests.helpers import rollout_of
 
 ADD = {
     "type": "function",
-    "function": {
-        "name": "add",
-        "parameters": {"type": "object", "properties": {"a": {}, "b": {}}, "required": ["a"]},
-    },
+    "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {}, "b": {}}, "required": ["a"]}},
 }
 
 

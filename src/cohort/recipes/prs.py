@@ -77,6 +77,7 @@ def progressive_reward(
     paper="arXiv:2512.07478",
     idea="sound calls, then the format, then the answer: a later stage pays only where the earlier ones are passed",
     confidence="reconstructed: all numbers, the form of the gates, the exact length-aware BLEU",
+    rewards=("overlap",),
 )
 def prs(
     *,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from cohort.rewards import conclusion, graded, verifiers
+from cohort.rewards import conclusion, graded, overlap, verifiers
 from cohort.rewards.kinds import Kind
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (*verifiers.KINDS, *conclusion.KINDS, *graded.KINDS)}
+MODULES = (verifiers, conclusion, graded, overlap)
+KINDS: dict[str, Kind] = {kind.name: kind for module in MODULES for kind in module.KINDS}
 FORMS: tuple[str, ...] = tuple(form for kind in KINDS.values() for form in kind.forms)
