@@ -22,6 +22,7 @@ import pytest
 import cohort.api
 from cohort import registry
 from cohort.methods import HOOKS
+from cohort.rewards.builtin import FORMS
 from cohort.training.assembly import assemble
 from cohort.training.build import prepare
 from cohort.training.config import keys, make_config
@@ -122,6 +123,16 @@ def test_every_configuration_key_is_documented() -> None:
 
 
 @pytest.mark.slow
+def test_every_builtin_reward_is_documented_with_what_it_can_be_fooled_by() -> None:
+    page = (ROOT / "docs/rewards.md").read_text()
+    rows = re.findall(r"^\|(.+?)\|(.+?)\|(.+?)\|$", page.partition("\n## How")[0], re.MULTILINE)
+    named = {form: fooled.strip() for _, rewards, fooled in rows for form in re.findall(r"`([^`]+)`", rewards)}
+    for form in FORMS:
+        assert named.get(form), (
+            f"docs/rewards.md: the table of tasks lacks `{form}`: for what, and what it can be fooled by"
+        )
+
+
 def test_examples_in_docstrings_run(toy_cache: Path) -> None:
     result = doctest.testmod(cohort.api, verbose=False)
     assert result.attempted > 5

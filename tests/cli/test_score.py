@@ -34,6 +34,40 @@ def test_score_prints_an_object_a_completion(here):
     ]
 
 
+def test_score_shows_what_counts_of_each_component(here):
+    data = write(here / "done.jsonl", COMPLETED[1:3])
+    command = ["score", "--data", data, "--reward", "number", "--reward", "form=format:=", "--reward", "length:4"]
+    composed = ["--reward-gate", "length if number and form", "--reward-clip", "number 0..0.5"]
+    scheduled = ["--reward-schedule", "length 0:0 100:2"]
+    status, out, err = run(*command, *composed, *scheduled, "--step", 50)
+    assert status == 0
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert rows[1] == {
+        "row": 1,
+        "sample": 1,
+        "reward": 0.5 + 1.0 + 0.75,
+        "number": 0.5,
+        "form": 1.0,
+        "length": 0.75,
+        "raw/number": 1.0,
+        "raw/form": 1.0,
+        "raw/length": 0.75,
+        "weight/number": 1.0,
+        "weight/form": 1.0,
+        "weight/length": 1.0,
+    }
+    assert [row["length"] for row in rows] == [0.0, 0.75, 0.0, 0.0]
+    assert err.splitlines() == [
+        "number: weight 1, mean 0.5 before gates and ranges, 0.25 after",
+        "form: weight 1, mean 0.25 before gates and ranges, 0.25 after",
+        "length: weight 1, mean 0.625 before gates and ranges, 0.1875 after",
+        "4 completions; mean reward 0.6875, number 0.25, form 0.25, length 0.1875",
+    ]
+    # Without a step the weights are those at the end.
+    status, out, _ = run(*command, *scheduled)
+    assert json.loads(out.splitlines()[0])["weight/length"] == 2.0
+
+
 def test_score_writes_a_file(here):
     data = write(here / "done.jsonl", COMPLETED[:2])
     status, out, _ = run("score", "--data", data, "--reward", "exact", "--json", here / "scores.jsonl")
@@ -61,6 +95,12 @@ def test_score_takes_other_columns_and_well_known_data(here):
         (["--reward", "numbr"], "there is no reward 'numbr'"),
         (["--on-reward-error", "ignore"], "--on-reward-error ignore: Input should be 'stop', 'zero' or 'skip'"),
         (["--data", "gone.jsonl"], "there is no file gone.jsonl"),
+        (
+            ["--reward-gate", "number if form"],
+            "reward_gate 'number if form': there is no reward 'form' here (there are: num",
+        ),
+        (["--reward-clip", "number 1..0"], "reward_clip 'number 1..0': the range is empty"),
+        (["--step", "3"], "--step asks for the weights after so many steps: that takes a --reward-schedule"),
     ],
 )
 def test_score_refuses_with_status_2(here, options, says):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cohort.rewards.composition import compose
 from cohort.rewards.grader import Grader
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import parse
@@ -56,6 +57,59 @@ def test_what_the_environment_gave_is_added(grader: Grader) -> None:
     assert found.accuracy == 1.0
     # Grading again changes nothing.
     assert grader.grade([found]) == [found]
+
+
+def test_gates_ranges_and_schedules_say_what_counts() -> None:
+    def right(completions: list[Any]) -> list[float | None]:
+        return [None if c == "?" else float("5" in c) for c in completions]
+
+    def form(completions: list[Any]) -> list[float]:
+        return [float(c.startswith("=")) for c in completions]
+
+    def short(completions: list[Any]) -> list[float]:
+        return [10.0 - len(c) for c in completions]
+
+    specs = parse([right, (0.0, form), short])
+    weights = {**{spec.name: spec.weight for spec in specs}, "environment": 1.0}
+    composition = compose(
+        weights,
+        gates=["short if right", "right if form else -1", "environment if form"],
+        clips=["short ..4"],
+        schedules=["short 0:0 10:1"],
+    )
+    grader = Grader(Scorer(specs, process="here"), "right", 1.0, 8, composition=composition)
+    grader.state.stand(5, 20, per_step=1, prompts=1)
+    own = {"environment": 0.5}
+    found = grader.grade([rollout(text=text, components=own) for text in ("=5", "5", "=6", "?")])
+    assert [r.components for r in found] == [
+        {"right": 1.0, "form": 1.0, "short": 4.0, "environment": 0.5},
+        {"right": -1.0, "form": 0.0, "short": 0.0, "environment": 0.0},
+        {"right": 0.0, "form": 1.0, "short": 0.0, "environment": 0.5},
+        {"right": None, "form": 0.0, "short": None, "environment": 0.0},
+    ]
+    assert [r.reward for r in found] == [1.0 + 0.5 * 4.0 + 0.5, -1.0, 0.5, 0.0]
+    # What is correct is what the verifier says.
+    assert [r.accuracy for r in found[:3]] == [1.0, 1.0, 0.0]
+    assert math.isnan(found[3].accuracy)
+    assert [r.logged for r in found[:2]] == [
+        {"raw/short": 8.0, "raw/right": 1.0, "raw/environment": 0.5},
+        {"raw/short": 9.0, "raw/right": 1.0, "raw/environment": 0.5},
+    ]
+    assert grader.take_metrics() == {
+        "raw/right": pytest.approx(2 / 3),
+        "raw/short": 8.5,
+        "raw/environment": 0.5,
+        "closed/right": 0.25,
+        "closed/short": 0.5,
+        "closed/environment": 0.5,
+    }
+    # Grading again changes nothing: what the environment gave is not lost behind its gate.
+    assert [r.reward for r in grader.grade(found)] == [r.reward for r in found]
+    assert grader.grade(found)[1].logged["raw/environment"] == 0.5
+    # The weights are those of the step; where there are no steps, those at the end.
+    assert [grader.weight("short", step) for step in (0, 5, None)] == [0.0, 0.5, 1.0]
+    grader.state.stand(0, 0, per_step=1, prompts=1)
+    assert grader.grade(found[:1])[0].reward == 5.5
 
 
 def test_without_reward_functions_the_environment_says_what_is_right() -> None:

@@ -45,6 +45,31 @@ def test_names_are_made_unique():
     assert [spec.name for spec in parse(texts)] == ["number", "format", "number_2", "format_2", "number_3", "<lambda>"]
 
 
+@pytest.mark.parametrize(
+    ("text", "name", "written", "weight"),
+    [
+        ("0.5*thinking=mine.py:judge", "thinking", "mine.py:judge", 0.5),
+        ("form=format:a=b", "form", "format:a=b", 1.0),
+        ("format:a=b", "format", "format:a=b", 1.0),
+        (" 2 * short-one= length:20", "short-one", "length:20", 2.0),
+    ],
+)
+def test_a_reward_may_be_given_a_name(text, name, written, weight):
+    (spec,) = parse([text])
+    assert (spec.name, spec.text, spec.weight) == (name, written, weight)
+
+
+def test_names_that_were_given_are_kept_and_may_not_be_given_twice():
+    specs = parse(["number", "number=exact", (2.0, "other=number")])
+    assert [(spec.name, spec.text, spec.weight) for spec in specs] == [
+        ("number_2", "number", 1.0),
+        ("number", "exact", 1.0),
+        ("other", "number", 2.0),
+    ]
+    with pytest.raises(UsageError, match="another one is called 'a', too"):
+        parse(["a=exact", "a=number"])
+
+
 def test_a_python_function_keeps_its_name_and_is_what_is_called():
     def mine(completions):
         return []
@@ -63,7 +88,7 @@ def test_no_reward_at_all_is_said_with_the_builtin_ones():
 
 @pytest.mark.parametrize("text", ["", "   ", "\n"])
 def test_an_empty_reward_is_refused(text):
-    with pytest.raises(UsageError, match=r"write NAME or WEIGHT\*NAME"):
+    with pytest.raises(UsageError, match=r"write REWARD, WEIGHT\*REWARD"):
         parse(["number", text])
 
 

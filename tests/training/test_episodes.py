@@ -40,7 +40,7 @@ def test_an_environment_and_reward_functions_reward_together(base: dict[str, Any
     setup = prepare(make_config({**base, "method": method}), log=lambda _: None)
     try:
         setup.collector.environments = Worlds(of=setup.collector.grader)
-        assert (setup.reward_names, setup.reward_weights) == (("format", "environment", "turns"), (0.5, 1.0, 0.0))
+        assert (setup.reward_names, setup.reward_weights(0)) == (("format", "environment", "turns"), (0.5, 1.0, 0.0))
         run = run_of(setup)
         for _ in range(2):
             result = one_step(run)

@@ -107,6 +107,42 @@ def test_functions_with_weights_run_here_if_asked(base: dict[str, Any]) -> None:
     assert "0.5*<Python function collects>" in (result.folder / "config.yaml").read_text()
 
 
+def test_a_composed_reward_is_recorded_and_resumed_exactly(base: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "def even(completions):\n    return [float(len(c) % 2 == 0) for c in completions]\n\n"
+        "def size(completions):\n    return [float(len(c)) for c in completions]\n"
+    )
+    options = {
+        "method": "gdpo",
+        "reward": [f"{file}:even", f"big={file}:size"],
+        "reward_gate": "big if even else -1",
+        "reward_clip": ["big 0..2"],
+        "reward_schedule": ["big 1:0 3:1"],
+        "checkpoint.every": 2,
+    }
+    whole = train(
+        make_config({**base, **options, "steps": 4, "out": str(tmp_path / "whole")}), display=Display(quiet=True)
+    )
+    assert [row["weight/big"] for row in whole.metrics] == [0.0, 0.0, 0.5, 1.0]
+    table = pq.read_table(whole.folder / "rollouts" / "step-000003.parquet").to_pydict()
+    lengths = [float(len(text)) for text in table["completion"]]
+    assert table["raw/big"] == lengths
+    assert table["reward/big"] == [min(n, 2.0) if n % 2 == 0 else -1.0 for n in lengths]
+    assert table["reward"] == [e + 0.5 * b for e, b in zip(table["reward/even"], table["reward/big"], strict=True)]
+    row = whole.metrics[2]
+    assert row["raw/big"] == pytest.approx(sum(lengths) / len(lengths))
+    assert row["closed/big"] == pytest.approx(sum(n % 2 for n in lengths) / len(lengths))
+    # Stopped after two steps and gone on with: the same numbers.
+    first = {**base, **options, "out": str(tmp_path / "parts")}
+    train(make_config({**first, "steps": 2}), display=Display(quiet=True))
+    resumed = train(make_config({**first, "steps": 4}), resume=True, display=Display(quiet=True))
+    kept = ("reward/mean", "reward/big", "raw/big", "closed/big", "weight/big", "loss", "grad_norm")
+    assert [[row[k] for k in kept] for row in resumed.metrics] == [[row[k] for k in kept] for row in whole.metrics]
+    with pytest.raises(UsageError, match=r"reward_clip \(was \['big 0..2'\], now \[\]\)"):
+        train(make_config({**first, "steps": 4, "reward_clip": []}), resume=True, display=Display(quiet=True))
+
+
 def test_logged_columns_are_numbers_where_all_values_are_and_else_texts() -> None:
     assert str(_logged([1, None, 2]).type) == "int64"
     assert str(_logged([1, 0.5]).type) == "double"

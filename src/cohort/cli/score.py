@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,17 +13,30 @@ from cohort.cli.console import check_file, log
 from cohort.cli.options import Options, resolved, with_options
 from cohort.errors import UsageError
 from cohort.files import write_atomically
-from cohort.training.values import DATA, OUTPUT
+from cohort.training.values import DATA, OUTPUT, REWARDS
 
 
 @with_options(
-    only={"data", "reward", "prompt_field", "answer_field", "on_reward_error", "reward_timeout", "reward_process"}
+    only={
+        *("data", "prompt_field", "answer_field"),
+        *("reward", "reward_gate", "reward_clip", "reward_schedule"),
+        *("on_reward_error", "reward_timeout", "reward_process"),
+    }
 )
 def score(
     options: Options,
     completion_field: Annotated[
         str, typer.Option(metavar="COLUMN", help="Column with a text, or a list of texts.", rich_help_panel=DATA)
     ] = "completion",
+    step: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="STEPS",
+            help="With --reward-schedule: weights after so many steps; those at its end by default.",
+            rich_help_panel=REWARDS,
+        ),
+    ] = None,
     json_out: Annotated[
         Path | None,
         typer.Option("--json", metavar="OUT.jsonl", help="Write there instead of printing.", rich_help_panel=OUTPUT),
@@ -33,6 +46,8 @@ def score(
     from cohort.training.evaluation import score_rows
 
     made = resolved(options)
+    if step is not None and not made.rewards.reward_schedule:
+        raise UsageError("--step asks for the weights after so many steps: that takes a --reward-schedule")
     if made.dataset.data is None:
         raise UsageError("no data was given: --data takes a file with completions")
     if json_out is not None:
@@ -42,6 +57,10 @@ def score(
             made.dataset.data,
             completion_field=completion_field,
             reward=made.rewards.reward,
+            gates=made.rewards.reward_gate,
+            clips=made.rewards.reward_clip,
+            schedules=made.rewards.reward_schedule,
+            step=step,
             prompt_field=made.dataset.prompt_field,
             answer_field=made.dataset.answer_field,
             timeout=made.rewards.reward_timeout,
@@ -55,6 +74,16 @@ def score(
         write_atomically(json_out, lambda aside: aside.write_text(text, encoding="utf-8"))
     else:
         sys.stdout.write(text)
-    names = [k for k in rows[0] if k not in ("row", "sample")]
-    means = ((k, [row[k] for row in rows if isinstance(row[k], (int, float))]) for k in names)
-    log(f"{len(rows)} completions; mean " + ", ".join(f"{k} {sum(v) / len(v):.4g}" for k, v in means if v))
+    parts = [k.removeprefix("weight/") for k in rows[0] if k.startswith("weight/")]
+    for name in parts:
+        before, after = _mean(rows, f"raw/{name}"), _mean(rows, name)
+        log(f"{name}: weight {rows[0][f'weight/{name}']:g}, mean {before} before gates and ranges, {after} after")
+    about = {"row", "sample", *(f"{kind}/{name}" for name in parts for kind in ("raw", "weight"))}
+    means = ((k, _mean(rows, k)) for k in rows[0] if k not in about)
+    log(f"{len(rows)} completions; mean " + ", ".join(f"{k} {mean}" for k, mean in means if mean))
+
+
+def _mean(rows: list[dict[str, Any]], name: str) -> str:
+    """The mean of a column's numbers, as text; empty where it has none."""
+    known = [row[name] for row in rows if isinstance(row[name], (int, float))]
+    return f"{sum(known) / len(known):.4g}" if known else ""

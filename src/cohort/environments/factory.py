@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cohort.environments.base import Environment
 from cohort.errors import UsageError
-from cohort.rewards.grader import ENVIRONMENT, Grader, own_weight
+from cohort.rewards.grader import ENVIRONMENT, Grader
 from cohort.types import Prompt, Rollout
 
 
@@ -43,11 +43,6 @@ class EnvironmentFactory(ABC):
     def names(self) -> tuple[str, ...]:
         """Names of the reward components that its environments give in addition to those of the reward functions."""
         return (ENVIRONMENT, *self.components)
-
-    @property
-    def weights(self) -> tuple[float, ...]:
-        """Weights of these components in the reward; parts of the environment's own reward have 0, since that holds them."""
-        return tuple(map(own_weight, self.names))
 
     @abstractmethod
     def make(self, prompt: Prompt, n: int) -> Sequence[Environment]:

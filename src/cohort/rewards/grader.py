@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from cohort.data.rows import columns_of
 from cohort.rewards.calling import TrainerState
+from cohort.rewards.composition import Composition
 from cohort.rewards.interface import ENVIRONMENTS as LENT_ENVIRONMENTS
 from cohort.rewards.scorer import Scorer
 from cohort.types import Message, Rollout
 
 # The component that is what a rollout's environment gave, in all its turns.
 ENVIRONMENT = "environment"
+# Columns and metrics of the values that gates and clips were given, and of the share of closed gates.
+RAW, CLOSED = "raw/", "closed/"
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Grader:
         correct_at: value of that component from which a rollout counts as correct.
         max_new_tokens: generation budget, for rewards that depend on it.
         metrics: name -> the numbers that reward functions logged and nobody has taken yet.
-        state: where the run stands, for reward functions that ask.
+        state: where the run stands, for reward functions that ask and weights that change.
+        composition: gates, ranges and schedules of the components.
     """
 
     scorer: Scorer
@@ -40,10 +44,16 @@ class Grader:
     metrics: dict[str, list[float]] = field(default_factory=dict)
     state: TrainerState = field(default_factory=TrainerState)
     seconds: dict[str, float] = field(default_factory=lambda: {"reward": 0.0})
+    composition: Composition = field(default_factory=Composition)
 
-    @property
-    def weights(self) -> tuple[float, ...]:
-        return tuple(spec.weight for spec in self.scorer.specs)
+    def weight(self, name: str, step: int | None) -> float:
+        """Weight of a component in the sum; one that no reward function gives is an environment's.
+
+        Args:
+            step: steps completed; None is the end of what the weights go through.
+        """
+        known = {spec.name: spec.weight for spec in self.scorer.specs}
+        return self.composition.weight(name, known[name] if name in known else own_weight(name), step)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -92,21 +102,34 @@ class Grader:
         self.failures.extend(scores.messages)
         for name, values in scores.metrics.items():
             self.metrics.setdefault(name, []).extend(values)
+        step = self.state.global_step if self.state.max_steps else None
         out = []
         for i, rollout in enumerate(rollouts):
-            components = {name: values[i] for name, values in scores.components.items()}
-            own = {name: value for name, value in rollout.components.items() if name not in components}
+            raw = {name: values[i] for name, values in scores.components.items()}
+            # Of an environment's component that was graded before, what the environment gave.
+            own = {k: rollout.logged.get(RAW + k, v) for k, v in rollout.components.items() if k not in raw}
             failed = self.scorer.on_error == "skip" and i in scores.failed
-            components.update(own)
-            weights = (*self.weights, *map(own_weight, own))
+            raw.update(own)
+            components, closed = self.composition.counted(raw)
+            weights = [self.weight(name, step) for name in components]
             reward = math.nan if failed else weighted_sum(weights, components.values())
-            # Without reward functions the environment's reward says what is correct.
-            right = None if failed else components[self.accuracy] if self.accuracy else reward
+            # What is correct does not depend on what counts. Without reward functions the environment's reward says it.
+            right = None if failed else raw[self.accuracy] if self.accuracy else reward
             accuracy = math.nan if right is None or math.isnan(right) else float(right >= self.correct_at)
             logged = {column: values[i] for column, values in scores.extra.items()}
+            logged |= self._before(raw, closed)
             scored = {"components": components, "reward": reward, "accuracy": accuracy, "failed": failed}
             out.append(rollout.replace(**scored, logged=logged, environment=None))
         return out
+
+    def _before(self, raw: Mapping[str, float | None], closed: Set[str]) -> dict[str, float | None]:
+        """What stood there before gates and clips, as columns; their means and the share of closed gates as metrics."""
+        for name in self.composition.changed:
+            if (value := raw.get(name)) is not None:
+                self.metrics.setdefault(RAW + name, []).append(value)
+        for name in self.composition.gated:
+            self.metrics.setdefault(CLOSED + name, []).append(float(name in closed))
+        return {RAW + name: raw[name] for name in self.composition.changed if name in raw}
 
     def take_metrics(self) -> dict[str, float]:
         """Means of what reward functions logged since the last call."""

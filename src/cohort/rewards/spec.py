@@ -112,48 +112,65 @@ Reward = str | Callable[..., Any] | tuple[float, str | Callable[..., Any]]
 
 
 def parse(rewards: Sequence[Reward]) -> list[RewardSpec]:
-    """Reward components from `NAME` or `WEIGHT*NAME` each, Python functions, or pairs of a weight and one of these.
+    """Reward components from `WEIGHT*NAME=REWARD` each, with or without weight and name, Python functions, or pairs of a
+    weight and one of these.
 
-    Their names are made unique.
+    A component goes by the name that it is given, else by its reward's; names that were not given are made unique.
 
     Raises:
-        UsageError: no reward, or a weight that is no number.
+        UsageError: no reward, a weight that is no number, or a name that is given twice.
     """
     if not rewards:
         raise UsageError(f"no reward was given; builtin are {', '.join(FORMS)}")
     specs: list[RewardSpec] = []
-    for reward in rewards:
-        name, written, weight, function = _read(reward)
+    read = [_read(reward) for reward in rewards]
+    given = [name for name, *_ in read if name]
+    for reward, (own, written, weight, function) in zip(rewards, read, strict=True):
         if not math.isfinite(weight):
             raise UsageError(f"reward {described(reward)}: its weight must be a finite number")
-        taken = [spec.name for spec in specs]
-        unique, count = name, 2
+        if own and given.count(own) > 1:
+            raise UsageError(
+                f"reward {described(reward)}: another one is called '{own}', too: give each a name of its own"
+            )
+        taken = {*given, *(spec.name for spec in specs)}
+        name = unique = _named(written, function)
+        count = 2
         while unique in taken:
             unique, count = f"{name}_{count}", count + 1
-        specs.append(RewardSpec(written, unique, weight, function))
+        specs.append(RewardSpec(written, own or unique, weight, function))
     return specs
 
 
+def _named(written: str, function: Callable[..., Any] | None) -> str:
+    """What a reward is called that was given no name."""
+    if function is not None:
+        return getattr(function, "__name__", "reward")
+    return written.rsplit(":", 1)[1] if ".py:" in written else written.split(":", 1)[0]
+
+
 def _read(reward: Any) -> tuple[str, str, float, Callable[..., Any] | None]:
-    """Name, text, weight and function of a reward."""
+    """The name that a reward was given ("" for none), its text, weight and function."""
     if isinstance(reward, (tuple, list)):
         if not is_weighted(reward):
             raise UsageError(f"reward {described(reward)}: a pair is a weight and a reward, as in (0.5, function)")
         name, written, weight, function = _read(reward[1])
         return name, written, weight * float(reward[0]), function
     if callable(reward):
-        return getattr(reward, "__name__", "reward"), "", 1.0, reward
+        return "", "", 1.0, reward
     if not isinstance(reward, str):
         raise UsageError(
-            f"reward {described(reward)}: expected NAME, WEIGHT*NAME, a function, or a pair of a weight and one of these"
+            f"reward {described(reward)}: expected REWARD, WEIGHT*REWARD, WEIGHT*NAME=REWARD, a function, or a pair of a "
+            "weight and one of these"
         )
-    weighted = r"\s*(?:(?P<weight>[-+]?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*\*)?\s*(?P<what>\S(?:.*\S)?)\s*"
-    match = re.fullmatch(weighted, reward, re.DOTALL)
+    weighted = r"(?:(?P<weight>[-+]?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*\*)?"
+    match = re.fullmatch(
+        rf"\s*{weighted}\s*(?:(?P<name>[A-Za-z_][\w-]*)=)?\s*(?P<what>\S(?:.*\S)?)\s*", reward, re.DOTALL
+    )
     if match is None:
-        raise UsageError(f"reward '{reward}': write NAME or WEIGHT*NAME, as in 0.2*format:^<think>")
-    written = match["what"]
-    name = written.rsplit(":", 1)[1] if ".py:" in written else written.split(":", 1)[0]
-    return name, written, float(match["weight"] or 1.0), None
+        raise UsageError(
+            f"reward '{reward}': write REWARD, WEIGHT*REWARD or WEIGHT*NAME=REWARD, as in 0.2*form=format:^<think>"
+        )
+    return match["name"] or "", match["what"], float(match["weight"] or 1.0), None
 
 
 def is_weighted(value: Any) -> bool:

@@ -67,9 +67,9 @@ class Collector:
         """Of the components of its rollouts' rewards."""
         return (*self.grader.names, *self.factory.names)
 
-    @property
-    def reward_weights(self) -> tuple[float, ...]:
-        return (*self.grader.weights, *self.factory.weights)
+    def reward_weights(self, step: int) -> tuple[float, ...]:
+        """Of the same components in the sum, after so many completed steps."""
+        return tuple(self.grader.weight(name, step) for name in self.reward_names)
 
     @property
     def runner(self) -> Runner:

@@ -82,7 +82,7 @@ def assemble(setup: Setup, trainer: Trainer | None = None, journal: Journal | No
             seed=config.seed,
             lr=lr,
             reward_names=setup.reward_names,
-            reward_weights=setup.reward_weights,
+            reward_weights=setup.reward_weights(step),
             max_new_tokens=setup.longest,
             version=trainer.version,
         )

@@ -23,9 +23,10 @@ from cohort.policies.causal_lm import LARGE_PASS, CausalLM
 from cohort.policies.given import GivenModel
 from cohort.policies.replica import replica
 from cohort.rewards.calling import TrainerState
-from cohort.rewards.grader import Grader
+from cohort.rewards.composition import Composition, compose
+from cohort.rewards.grader import Grader, own_weight
 from cohort.rewards.scorer import Scorer
-from cohort.rewards.spec import parse
+from cohort.rewards.spec import RewardSpec, parse
 from cohort.rollouts.ahead import Ahead
 from cohort.rollouts.collect import Collector
 from cohort.rollouts.store import LABEL, Store
@@ -87,9 +88,9 @@ class Setup:
         """Of the components of its rollouts' rewards."""
         return self.collector.reward_names if self.offline is None else (LABEL,)
 
-    @property
-    def reward_weights(self) -> tuple[float, ...]:
-        return self.collector.reward_weights if self.offline is None else (1.0,)
+    def reward_weights(self, step: int) -> tuple[float, ...]:
+        """Of the same components in the sum, after so many completed steps."""
+        return self.collector.reward_weights(step) if self.offline is None else (1.0,)
 
     @property
     def longest(self) -> int:
@@ -153,6 +154,7 @@ def make_grader(config: TrainConfig, own: Sequence[str] = ()) -> Grader:
         for spec in rewards
     ]
     accuracy = accuracy_component(config.rewards.accuracy, specs, own)
+    composition = composition_of(config, specs, own)
     scorer = Scorer(
         specs,
         timeout=config.rewards.reward_timeout,
@@ -160,8 +162,27 @@ def make_grader(config: TrainConfig, own: Sequence[str] = ()) -> Grader:
         process=config.rewards.reward_process,
     )
     return Grader(
-        scorer, accuracy, config.rewards.correct_at, config.sampling.max_new_tokens, verdict_name(config, own)
+        scorer,
+        accuracy,
+        config.rewards.correct_at,
+        config.sampling.max_new_tokens,
+        verdict_name(config, own),
+        composition=composition,
     )
+
+
+def composition_of(config: TrainConfig, specs: Sequence[RewardSpec], own: Sequence[str] = ()) -> Composition:
+    """Gates, ranges and schedules of the run's rewards.
+
+    Args:
+        own: components of the environment's reward, itself first; empty where there is none.
+
+    Raises:
+        UsageError: they do not fit the rewards; says which.
+    """
+    asked = config.rewards
+    weights = {name: own_weight(name) for name in own} | {spec.name: spec.weight for spec in specs}
+    return compose(weights, gates=asked.reward_gate, clips=asked.reward_clip, schedules=asked.reward_schedule)
 
 
 def make_collector(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -16,7 +16,8 @@ from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.given import GivenModel
 from cohort.policies.value import ValueModel
-from cohort.rewards.grader import weighted_sum
+from cohort.rewards.composition import compose
+from cohort.rewards.grader import RAW, weighted_sum
 from cohort.rewards.scorer import RewardError, Scorer
 from cohort.rewards.spec import parse
 from cohort.rollouts.search import Search
@@ -125,6 +126,10 @@ def score_rows(
     *,
     completion_field: str,
     reward: list[str],
+    gates: Sequence[str] = (),
+    clips: Sequence[str] = (),
+    schedules: Sequence[str] = (),
+    step: int | None = None,
     prompt_field: str | None = None,
     answer_field: str | None = None,
     timeout: float = 60.0,
@@ -134,14 +139,21 @@ def score_rows(
 ) -> Iterator[dict[str, Any]]:
     """One object for every completion of a file: row (of a text file its line), sample, what was logged, every component, and
     the weighted sum. A reward is None where it does not apply, or could not score the completion and `on_error` is
-    "skip".
+    "skip". With gates, clips or schedules a component is what counts of it, `raw/NAME` what its function gave, and
+    `weight/NAME` its weight.
 
     A row's completion is a text, a list of messages, or a list of texts (several completions).
+
+    Args:
+        step: steps completed, for weights that change; None is the end of what they go through.
 
     Raises:
         UsageError: a row without the column, or a completion that is no text.
     """
     specs = parse(reward)
+    named = {spec.name: spec.weight for spec in specs}
+    composition = compose(named, gates=gates, clips=clips, schedules=schedules)
+    weights = {name: composition.weight(name, weight, step) for name, weight in named.items()}
     rows, _ = apply_preset(load_rows(data))
     batch: list[tuple[int, Any, Row]] = []
     for row in rows:
@@ -185,9 +197,14 @@ def score_rows(
     for name, values in scores.metrics.items():
         log(f"{name} {sum(values) / len(values):.4g}")
     for at, (k, _, row) in enumerate(batch):
-        components = {name: values[at] for name, values in scores.components.items()}
-        total = weighted_sum([spec.weight for spec in specs], components.values())
+        raw = {name: values[at] for name, values in scores.components.items()}
+        components, _ = composition.counted(raw)
+        total = weighted_sum(weights.values(), components.values())
         failed = on_error == "skip" and at in scores.failed
         known = None if failed or math.isnan(total) else total
         logged = {name: values[at] for name, values in scores.extra.items()}
-        yield {**logged, "row": int(row.place.split()[1]), "sample": k, "reward": known, **components}
+        each = {"row": int(row.place.split()[1]), "sample": k, "reward": known, **components}
+        if composition:
+            each |= {RAW + name: value for name, value in raw.items()}
+            each |= {f"weight/{name}": weight for name, weight in weights.items()}
+        yield {**logged, **each}

@@ -307,6 +307,7 @@ class _Run:
         grader = setup.collector.grader
         metrics |= setup.collector.engine_metrics()
         metrics |= apart(grader.take_metrics(), metrics)
+        metrics |= {f"weight/{name}": grader.weight(name, step - 1) for name in grader.composition.schedules}
         due = (
             bool(config.evaluation.eval_every)
             and step % config.evaluation.eval_every == 0

@@ -43,8 +43,7 @@ class Section(BaseModel):
 
 def one_or_many(value: Any) -> Any:
     """One text, function or (weight, function) as a list of it."""
-    alone = isinstance(value, str) or callable(value) or is_weighted(value)
-    return [value] if alone else value
+    return [value] if isinstance(value, str) or callable(value) or is_weighted(value) else value
 
 
 def urls(value: Any) -> Any:
@@ -164,8 +163,17 @@ class RewardsConfig(Section):
         list[Any], BeforeValidator(one_or_many), AfterValidator(of_rewards), Option(REWARDS, "REWARD")
     ] = Field(
         default_factory=list,
-        description="builtin (exact, number, math, task, format:REGEX, length[:N]) or file.py:function; WEIGHT*REWARD "
-        "weighs it; from Python also functions and (weight, function)",
+        description="builtin (exact, number, math, ...: docs/rewards.md) or file.py:function; WEIGHT*NAME=REWARD weighs and "
+        "names it; from Python also functions and (weight, function)",
+    )
+    reward_gate: Annotated[list[Name], BeforeValidator(one_or_many), Option(REWARDS, "GATE")] = Field(
+        default_factory=list, description="when a reward counts, as in math if format, or length if math>=0.5 else -1"
+    )
+    reward_clip: Annotated[list[Name], BeforeValidator(one_or_many), Option(REWARDS, "CLIP")] = Field(
+        default_factory=list, description="the range of a reward, as in length 0..0.5; one end may be left out"
+    )
+    reward_schedule: Annotated[list[Name], BeforeValidator(one_or_many), Option(REWARDS, "SCHEDULE")] = Field(
+        default_factory=list, description="the weight of a reward by completed steps, as in length 0:0 100:0.2"
     )
     accuracy: Annotated[Name | None, Option(REWARDS, "REWARD")] = Field(
         None, description="reward that says what is correct; default: the first verifier"
