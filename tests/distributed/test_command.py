@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cohort.distributed.record import PLACE
+from cohort.distributed.record import PLACE, Record
 from cohort.errors import UsageError
 from tests import micro
 from tests.cli.command import run, write
@@ -159,3 +159,11 @@ def test_runs_that_are_compared_have_one_process() -> None:
         compare(["grpo", "dr-grpo"], processes=2)
     with pytest.raises(UsageError, match="processes is for the command line"):
         train("grpo", processes=2, data=[{"prompt": "a", "answer": "1"}], reward="exact")
+
+
+def test_the_record_of_another_user_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Record(tmp_path / "record.json")
+    record.write(status=3)
+    assert record.read() == {"status": 3}
+    monkeypatch.setattr(os, "getuid", lambda: record.path.stat().st_uid + 1)
+    assert record.read() == {}

@@ -54,6 +54,9 @@ class Record:
     def read(self) -> dict[str, Any]:
         """What stands there; nothing where nothing does."""
         try:
+            # In a folder that all users write to, another's file could end our processes.
+            if hasattr(os, "getuid") and self.path.stat().st_uid != os.getuid():
+                return {}
             found = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -305,6 +306,11 @@ def check_engine(config: TrainConfig, method: Method) -> None:
         raise UsageError(
             "--workers counts engines that cohort starts: name each vLLM server with --engine-url, or say --engine ray "
             "--worker-engine vllm"
+        )
+    if asked.worker_engine == "vllm" and asked.ray_address is None and importlib.util.find_spec("vllm") is None:
+        raise UsageError(
+            "--worker-engine vllm needs vLLM in this environment, whose workers Ray starts on this machine: pip install vllm, "
+            "leave --worker-engine out, or name a cluster that has it with --ray-address"
         )
     by_vllm = asked.engine == "vllm" or asked.worker_engine == "vllm" or bool(asked.engine_url)
     if by_vllm and method.stage("sampling").declared.processes:

@@ -68,6 +68,19 @@ def test_weights_pass_through_the_store_as_they_are(machines: Any) -> None:
         assert all(torch.equal(found[name], own[name]) and found[name].dtype == dtype for name in own)
 
 
+def test_runs_that_share_rollouts_draw_theirs_over_workers(machines: Any, tmp_path: Path) -> None:
+    folder = runs.model(tmp_path / "model")
+    swarm = {"method": "sapo", "share_groups": 2, "steps": 1}
+    runs.run(runs.base(folder, tmp_path / "other"), **swarm, share_folder=str(tmp_path / "swarm"), seed=7)
+    found = []
+    for name, more in (("alone", {}), ("workers", {"engine": "ray", "workers": 2})):
+        own = shutil.copytree(tmp_path / "swarm", tmp_path / f"swarm-{name}")
+        found.append(runs.run(runs.base(folder, tmp_path / name), **swarm, share_folder=str(own), **more))
+    assert found[0].metrics[0]["shared/groups"] > 0
+    assert found[1].metrics[0]["engine/workers"] == 2
+    assert runs.numbers(found[0]) == runs.numbers(found[1])
+
+
 def test_a_run_in_which_an_actor_and_a_machine_are_killed_has_the_numbers_of_one_process(
     machines: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,7 +162,7 @@ def test_servers_that_are_never_there_are_named_before_anything_is_made(folder: 
         with pytest.raises(
             UsageError, match=r"server-1 \(the vLLM server at http://127.0.0.1:9 could not be reached.*vllm serve"
         ):
-            runs.run(runs.base(folder, tmp_path / "run"), engine="vllm", engine_url=urls, engine_wait=0.5)
+            runs.run(runs.base(folder, tmp_path / "run"), engine="vllm", engine_url=urls, engine_wait=3.0)
         assert not (tmp_path / "run").exists()
         there.dev = False
         with pytest.raises(UsageError, match="VLLM_SERVER_DEV_MODE"):
@@ -175,6 +175,7 @@ def test_options_that_do_not_go_together_are_refused(folder: Path, tmp_path: Pat
         ({"worker_engine": "vllm"}, "worker_engine is of workers that Ray places"),
         ({"ray_address": "auto"}, "ray_address is of workers that Ray places"),
         ({"engine": "vllm", "workers": 2}, "name each vLLM server"),
+        ({"engine": "ray", "worker_engine": "vllm"}, "needs vLLM in this environment"),
     ):
         with pytest.raises(UsageError, match=says):
             runs.run(runs.base(folder, tmp_path / "run"), **more)
