@@ -34,6 +34,31 @@ def sft(
     completion_field: Annotated[
         str, typer.Option(metavar="COLUMN", help="Column with the completion.", rich_help_panel=DATA)
     ] = "completion",
+    thought_dropout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            min=0,
+            max=1,
+            help="Put thought and answer (the completion) in tags, and leave out each thought with this probability.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    thought_field: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column with the thought; where a row has none, the model writes it.",
+            rich_help_panel=DATA,
+        ),
+    ] = "thought",
+    thought_tokens: Annotated[
+        int,
+        typer.Option(min=1, max=2**20, help="Most tokens of a thought that the model writes.", rich_help_panel=DATA),
+    ] = 256,
+    answer_tag: Annotated[
+        str, typer.Option(metavar="TAG", help="Tag of the answer behind a thought.", rich_help_panel=DATA)
+    ] = "answer",
     batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Pairs a step.", rich_help_panel=OPTIMISATION)] = 32,
     quiet: QuietOption = False,
     config: ConfigOption = None,
@@ -49,6 +74,7 @@ def sft(
     from cohort.training.models import load_model
     from cohort.training.opening import log_text
     from cohort.training.sft import fine_tune, load_prompts_of_rows, pairs_of
+    from cohort.training.thoughts import with_thoughts
 
     # Nothing is drawn: prompts may be as long as their completions leave room for.
     made = make_config(from_python(DEFAULTS), *layers(options, config, set_), {"max_new_tokens": 1})
@@ -67,6 +93,19 @@ def sft(
     check_source(source, spec)
     policy = load_model(made, made.policy.model, display.log)
     prompts = load_prompts_of_rows(source, policy.renderer, spec)
+    if thought_dropout is not None:
+        asked = make_config(made.given(), {"max_new_tokens": thought_tokens})
+        prompts = with_thoughts(
+            asked,
+            policy,
+            prompts,
+            thought=thought_field,
+            answer=completion_field,
+            dropout=thought_dropout,
+            tag=answer_tag,
+            where=source.where,
+            log=display.log,
+        )
     pairs = pairs_of(policy.renderer, prompts, completion_field, source.where)
     log_text(policy.renderer, prompts, display.log, sampled=False)
     display.begin("fine-tuning", made.optimisation.steps)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from cohort.data.prompts import check_source, load_prompts, read_source
 from cohort.data.rows import place_of
 from cohort.errors import UsageError
-from cohort.methods import Method
 from cohort.policies.given import GivenModel
-from cohort.rewards.grader import Grader
-from cohort.rewards.scorer import Scorer
-from cohort.rollouts.sampler import StepSampler
-from cohort.seeds import derive, generator
 from cohort.signals.questions import question, with_question
 from cohort.signals.rewriting import ASPECTS, rewritten, task
-from cohort.training.build import make_collector, prompt_spec
+from cohort.training.asking import asking
+from cohort.training.build import prompt_spec
 from cohort.training.checks import check_options
 from cohort.training.config import TrainConfig
 from cohort.training.defaults import with_defaults
@@ -69,16 +64,8 @@ def rewrite_rows(
             )
     policy = load_policy(config, log, given=given)
     prompts = load_prompts(source, policy.renderer, spec, log=log)[:limit]
-    with contextlib.ExitStack() as stack:
-        grader = Grader(Scorer([]), "", config.rewards.correct_at, config.sampling.max_new_tokens)
-        collector = make_collector(config, policy, grader, log=log)
-        stack.callback(collector.close)
+    with asking(config, policy, "rewrite", log=log) as ask:
         log_text(policy.renderer, prompts, log)
-        seed = derive(config.seed, "rewrite")
-        drawing = StepSampler(
-            collector.runner, collector.generate, config.sampling.max_new_tokens, config.dataset.system, seed
-        )
-        ask = drawing.sampler(Method().bind(), generator(seed, "ask")).ask
         rows: list[dict[str, Any]] = []
         for start in range(0, len(prompts), CHUNK):
             chunk = prompts[start : start + CHUNK]
