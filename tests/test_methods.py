@@ -189,7 +189,8 @@ def test_every_method_fills_an_axis_and_says_where_it_comes_from() -> None:
     for name in registry.names():
         recipe = registry.recipe(name)
         made = recipe()
-        assert any(getattr(made, axis) for axis in AXES), name
+        # A method may be all in its rewards.
+        assert any(getattr(made, axis) for axis in AXES) or recipe.rewards, name
         assert recipe.title, name
         assert "arXiv" in recipe.paper, name
         assert recipe.idea, name

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from cohort import registry
 from cohort.methods import MethodError
-from cohort.recipes.rank_grpo import SHAPING, rank_rewards, token_ranks
+from cohort.recipes.rank_grpo import SHAPING, token_ranks
 from cohort.reductions.groups import group_sum
-from cohort.signals.items import hits
+from cohort.signals.items import hits, rank_rewards
 from cohort.types import Batch
 from tests.helpers import access_of
 from tests.traits import batch_for

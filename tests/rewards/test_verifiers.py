@@ -7,17 +7,7 @@ import re
 import pytest
 
 from cohort.rewards.builtin import KINDS
-from cohort.rewards.verifiers import (
-    exact,
-    format_like,
-    math,
-    numeric,
-    partial_task,
-    shortness,
-    strict_math,
-    task,
-    text_of,
-)
+from cohort.rewards.verifiers import exact, math, numeric, partial_task, shortness, strict_math, task, text_of
 
 
 def chat(text):
@@ -284,25 +274,6 @@ def test_task_mixes_tasks_in_a_batch(chain_sum):
     assert task(completions=[row["answer"] for row in rows], **columns) == [1.0, 1.0]
 
 
-@pytest.mark.parametrize(
-    ("pattern", "completion", "expected"),
-    [
-        ("^<think>", "<think> hm", 1.0),
-        ("^<think>", "well, <think>", 0.0),
-        ("<think>.*</think>", "<think>one\ntwo</think> 3", 1.0),
-        (r"\d+$", "no digits", 0.0),
-        ("", "anything", 1.0),
-    ],
-)
-def test_format_searches_and_lets_a_dot_match_line_breaks(pattern, completion, expected):
-    assert both(format_like(pattern), completion) == expected
-
-
-def test_format_refuses_a_malformed_expression():
-    with pytest.raises(re.error):
-        format_like("(")
-
-
 def test_length_falls_from_one_to_zero_at_the_limit():
     ids = [[], [1] * 5, [1] * 10, [1] * 20]
     assert shortness(10)(completions=["x"] * 4, completion_ids=ids) == [1.0, 0.5, 0.0, 0.0]
@@ -332,6 +303,6 @@ def test_the_forms_that_are_listed_are_those_that_are_made():
     for kind in KINDS.values():
         for form in kind.forms:
             argument = form.partition(":")[2]
-            if not argument.isupper():
+            if not re.search(r"[A-Z]{3}|[NK]$", argument):
                 assert kind.make(argument) is not None, form
     assert {name for name, kind in KINDS.items() if kind.verifies} >= {"exact", "number", "math", "task"}

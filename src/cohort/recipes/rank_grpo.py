@@ -30,7 +30,7 @@ from cohort.axes import surrogate
 from cohort.axes.advantage import standardise
 from cohort.methods import Method, MethodError, use
 from cohort.recipes.recipe import recipe
-from cohort.signals.items import hits
+from cohort.signals.items import hits, rank_rewards
 from cohort.types import Batch
 from cohort.types.access import ModelAccess
 from cohort.types.declare import declare, hooks, needs
@@ -57,14 +57,6 @@ def token_ranks(batch: Batch, most: int = 2**62) -> Tensor:
 
 def _ends(batch: Batch) -> Tensor:
     return batch.mask & (torch.arange(batch.mask.shape[1], device=batch.device) == batch["eos"][:, None])
-
-
-def rank_rewards(hit: Tensor, *, reward: str) -> Tensor:
-    """r_k from hits [..., K], of their shape."""
-    if reward == "exp_inf":
-        return hit
-    place = torch.arange(2, hit.shape[-1] + 2, device=hit.device, dtype=hit.dtype)
-    return (hit / place.log2()).flip(-1).cumsum(-1).flip(-1)
 
 
 @needs("hits", "newlines", "eos", "token_ids")

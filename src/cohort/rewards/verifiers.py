@@ -140,16 +140,6 @@ def task(
     return [float(value is not None and value >= 1.0) for value in values]
 
 
-def format_like(pattern: str) -> Callable[..., Values]:
-    """1 if the completion matches the regular expression somewhere (`.` matches line breaks too); else 0."""
-    expression = re.compile(pattern, re.DOTALL)
-
-    def matches(completions: Sequence[Any], **_: Any) -> Values:
-        return [float(expression.search(text_of(c)) is not None) for c in completions]
-
-    return matches
-
-
 def shortness(limit: int | None) -> Callable[..., Values]:
     """1 for an empty completion, falling linearly to 0 at `limit` tokens (the generation budget if None).
 
@@ -190,15 +180,6 @@ def of_a_task(_: str, rows: Sequence[Placed]) -> None:
         raise UsageError("the reward 'task' is the verifier of reasoning_gym data; for other data use number or math")
 
 
-def _format(argument: str) -> Callable[..., Values] | None:
-    if not argument:
-        return None
-    try:
-        return format_like(argument)
-    except re.error as error:
-        raise UsageError(f"reward 'format:{argument}': no regular expression: {error}") from error
-
-
 def _length(argument: str) -> Callable[..., Values]:
     if argument and not (argument.isdecimal() and int(argument)):
         raise UsageError(f"reward 'length:{argument}': write length or length:N, with N a number of tokens")
@@ -210,6 +191,5 @@ KINDS = (
     plain("number", {"": numeric}, verifies=True, columns=("answer",), inapplicable=unread),
     plain("math", {"": math, "strict": strict_math}, verifies=True, columns=("answer",), inapplicable=unanswered),
     plain("task", {"": task, "partial": partial_task}, verifies=True, columns=("answer",), check=of_a_task),
-    Kind("format", ("format:REGEX",), _format),
     Kind("length", ("length", "length:N"), _length),
 )

@@ -1,7 +1,8 @@
 import torch
 
 from cohort.axes.advantage import standardise
-from cohort.recipes.rank_grpo import rank_rewards, token_ranks
+from cohort.recipes.rank_grpo import token_ranks
+from cohort.signals.items import rank_rewards
 from tests.golden.runner import make_batch
 
 FIELDS = {"hits": ("hits", "rollout"), "newlines": ("newlines", "token"), "eos": ("eos", "rollout")}
