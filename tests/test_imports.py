@@ -26,7 +26,7 @@ BELOW = {
     "policies": "types files cache quiet lifeline seeds",
     "engine": "policies",
     "data": "signals files cache quiet lifeline seeds",
-    "rewards": "data",
+    "rewards": "data policies",
     "environments": "rewards",
     "rollouts": "environments engine methods",
     "analysis": "rollouts registry",

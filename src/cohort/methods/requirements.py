@@ -103,7 +103,8 @@ class Requirements(ABC):
         """What the hyperparameters that are declared as such name -> the function that has the hyperparameter."""
         stages = [stage for _, stage in self.stages()]
         named = ((stage.all_hyper[key], stage.name) for stage in stages for key in getattr(stage.declared, kind))
-        return {str(name): reader for name, reader in named if name is not None}
+        several = ((each if isinstance(each, tuple) else (each,), reader) for each, reader in named)
+        return {str(name): reader for names, reader in several for name in names if name is not None}
 
     @property
     def functions(self) -> list[tuple[str, str, str, Any]]:

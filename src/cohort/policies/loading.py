@@ -45,12 +45,12 @@ def load_model(name: str, *, dtype: torch.dtype | str, trust_remote_code: bool =
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:
         nowhere = "" if Path(name).is_dir() else "there is no such folder, and as a name of the hub "
-        raise UsageError(f"model '{name}': {nowhere}its configuration cannot be read: {_reason(error)}") from error
+        raise UsageError(f"model '{name}': {nowhere}its configuration cannot be read: {reason(error)}") from error
     _check_config(config, name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise UsageError(f"model '{name}': its tokenizer cannot be loaded: {_reason(error)}") from error
+        raise UsageError(f"model '{name}': its tokenizer cannot be loaded: {reason(error)}") from error
     if len(tokenizer.get_vocab()) <= len(tokenizer.added_tokens_encoder):
         # What transformers makes where only the settings of a tokenizer are there.
         raise UsageError(
@@ -75,7 +75,7 @@ def load_model(name: str, *, dtype: torch.dtype | str, trust_remote_code: bool =
     except Exception as error:
         if out_of_memory(error):
             raise
-        raise UsageError(f"model '{name}' cannot be loaded: {_reason(error)}") from error
+        raise UsageError(f"model '{name}' cannot be loaded: {reason(error)}") from error
     finally:
         logging.set_verbosity(before)
     _check_weights(name, found)
@@ -98,7 +98,7 @@ def _load_sharded(name: str, config: Any, *, dtype: torch.dtype | str, trust_rem
     except Exception as error:
         if out_of_memory(error):
             raise
-        raise UsageError(f"model '{name}' cannot be loaded: {_reason(error)}") from error
+        raise UsageError(f"model '{name}' cannot be loaded: {reason(error)}") from error
     return model.eval()
 
 
@@ -186,7 +186,7 @@ def _check_generation(folder: Path) -> None:
     try:
         ends = json.loads(path.read_bytes()).get("eos_token_id")
     except (ValueError, AttributeError, RecursionError, OSError) as error:
-        raise UsageError(f"{path} cannot be read: {_reason(error)}; put back the model's own, or remove it") from error
+        raise UsageError(f"{path} cannot be read: {reason(error)}; put back the model's own, or remove it") from error
     for end in ends if isinstance(ends, list) else [ends]:
         if end is not None and type(end) is not int:
             raise UsageError(f"{path}: eos_token_id should be a token id or a list of them, and is {shown(ends)}")
@@ -274,7 +274,7 @@ def check_finite(model: Any, of: str) -> None:
             )
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The first line of an error, or two where it only announces the next, with its kind where that says more."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     line = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
@@ -324,7 +324,7 @@ def merge_adapter(adapter: Path, out: Path, *, trust_remote_code: bool = False) 
         base = str(PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path)
         tokenizer = AutoTokenizer.from_pretrained(str(adapter), trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise UsageError(f"the adapter {adapter} cannot be loaded: {_reason(error)}") from error
+        raise UsageError(f"the adapter {adapter} cannot be loaded: {reason(error)}") from error
     try:
         model, _ = load_model(base, dtype="auto", trust_remote_code=trust_remote_code)
     except UsageError as error:
@@ -344,7 +344,7 @@ def merge_adapter(adapter: Path, out: Path, *, trust_remote_code: bool = False) 
     except Exception as error:
         if out_of_memory(error):
             raise
-        raise UsageError(f"the adapter {adapter} cannot be put onto its base '{base}': {_reason(error)}") from error
+        raise UsageError(f"the adapter {adapter} cannot be put onto its base '{base}': {reason(error)}") from error
     check_finite(whole, f"adapter {adapter}")
     merged = whole.merge_and_unload()
 

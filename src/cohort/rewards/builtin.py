@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cohort.rewards import conclusion, graded, listed, overlap, patterns, structured, tagged, texts, verifiers
+from cohort.rewards import conclusion, graded, listed, overlap, patterns, reward_models, structured, tagged, texts, verifiers
 from cohort.rewards.kinds import Kind
 
-MODULES = (verifiers, conclusion, graded, overlap, tagged, patterns, texts, structured, listed)
+MODULES = (verifiers, conclusion, graded, overlap, tagged, patterns, texts, structured, listed, reward_models)
 KINDS: dict[str, Kind] = {kind.name: kind for module in MODULES for kind in module.KINDS}
 FORMS: tuple[str, ...] = tuple(form for kind in KINDS.values() for form in kind.forms)

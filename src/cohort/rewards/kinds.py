@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from cohort.errors import UsageError
@@ -37,6 +38,9 @@ class Kind:
             be made of; rows come with what messages call them.
         place: where it is called: "worker", the process of the reward functions with its time limit; or "run", the
             process of the run, for what asks models and limits its own time.
+        components: (argument) -> name and argument of each component that it stands for, where that is not one that is
+            called as the kind is.
+        files: (argument) -> files that it depends on: a run that is resumed with other contents of them is refused.
     """
 
     name: str
@@ -47,6 +51,8 @@ class Kind:
     inapplicable: Callable[[str, Sequence[Mapping[str, Any]]], list[tuple[list[int], str]]] | None = None
     check: Callable[[str, Sequence[Placed]], None] | None = None
     place: Literal["worker", "run"] = "worker"
+    components: Callable[[str], Mapping[str, str]] | None = None
+    files: Callable[[str], Sequence[Path]] | None = None
 
     def check_rows(self, reward: str, argument: str, rows: Sequence[Placed]) -> None:
         """The rows are such that the reward can be given.

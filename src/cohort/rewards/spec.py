@@ -132,20 +132,30 @@ def parse(rewards: Sequence[Reward]) -> list[RewardSpec]:
             raise UsageError(
                 f"reward {described(reward)}: another one is called '{own}', too: give each a name of its own"
             )
-        taken = {*given, *(spec.name for spec in specs)}
-        name = unique = _named(written, function)
-        count = 2
-        while unique in taken:
-            unique, count = f"{name}_{count}", count + 1
-        specs.append(RewardSpec(written, own or unique, weight, function))
+        for name, text in _components(own, written, function).items():
+            taken = {*given, *(spec.name for spec in specs)}
+            unique, count = name, 2
+            while unique in taken and unique != own:
+                unique, count = f"{name}_{count}", count + 1
+            specs.append(RewardSpec(text, unique, weight, function))
     return specs
 
 
-def _named(written: str, function: Callable[..., Any] | None) -> str:
-    """What a reward is called that was given no name."""
+def _components(own: str, written: str, function: Callable[..., Any] | None) -> dict[str, str]:
+    """Name -> text of the components that a reward stands for: mostly one.
+
+    Args:
+        own: the name that it was given; components that are several begin theirs with it.
+    """
     if function is not None:
-        return getattr(function, "__name__", "reward")
-    return written.rsplit(":", 1)[1] if ".py:" in written else written.split(":", 1)[0]
+        return {own or getattr(function, "__name__", "reward"): written}
+    before, _, argument = written.partition(":")
+    if before in KINDS and (components := KINDS[before].components) is not None:
+        found = components(argument)
+        if own:
+            found = {own if len(found) == 1 else f"{own}_{name}": each for name, each in found.items()}
+        return {name: f"{before}:{each}" for name, each in found.items()}
+    return {own or (written.rsplit(":", 1)[1] if ".py:" in written else before): written}
 
 
 def _read(reward: Any) -> tuple[str, str, float, Callable[..., Any] | None]:

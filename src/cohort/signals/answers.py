@@ -40,6 +40,17 @@ def outside_thought(text: str) -> str:
     return text if opened is None else text[: opened.start()]
 
 
+def inside_thought(text: str) -> str:
+    """The reasoning of a text, where that is marked, without its marks; empty where none is."""
+    ends = [match.start() for match in _CLOSED.finditer(text)]
+    opened = _OPENED.search(text)
+    if not ends and opened is None:
+        return ""
+    # A template may have written the opening mark into the prompt.
+    begin = opened.end() if opened is not None and (not ends or opened.start() < ends[-1]) else 0
+    return text[begin : ends[-1] if ends else None].strip()
+
+
 def boxed(text: str) -> str | None:
     """Content of the last \\boxed{...} or \\fbox{...} that is closed, the outer one of nested ones; None without any."""
     open_: list[int | None] = []

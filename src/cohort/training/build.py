@@ -25,6 +25,7 @@ from cohort.policies.replica import replica
 from cohort.rewards.calling import TrainerState
 from cohort.rewards.composition import Composition, compose
 from cohort.rewards.grader import Grader, own_weight
+from cohort.rewards.reward_models import DEVICE
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import RewardSpec, parse
 from cohort.rollouts.ahead import Ahead
@@ -155,6 +156,7 @@ def make_grader(config: TrainConfig, own: Sequence[str] = ()) -> Grader:
     ]
     accuracy = accuracy_component(config.rewards.accuracy, specs, own)
     composition = composition_of(config, specs, own)
+    DEVICE.set(config.machine.device)
     scorer = Scorer(
         specs,
         timeout=config.rewards.reward_timeout,

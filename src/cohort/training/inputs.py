@@ -255,6 +255,9 @@ def functions_of(method: Method, expression: str, specs: Sequence[Any], others: 
         if ".py:" in text:
             path = Path(text.rsplit(":", 1)[0]).expanduser().resolve()
             _add(path, files, (path.parent, Path.cwd()))
+    for spec in specs:
+        if spec.kind is not None and spec.kind.files is not None:
+            files |= {str(path): digest(path) for path in spec.kind.files(spec.argument)}
     for function in [*(spec.function for spec in specs), *(value for *_, value in method.functions), *others]:
         if callable(function):
             try:

@@ -50,7 +50,7 @@ class Declaration:
             `teacher_every` say how slowly, and `teacher_unbiased`, if it has that, whether it keeps less at first.
         columns: hyperparameters that name a column of the data set, which every row must have.
         sparse_columns: the same, but a row may lack it where another has it.
-        components: hyperparameters that name a reward of the run (with weight 0 if it should not count by itself).
+        components: hyperparameters that name a reward of the run (with weight 0 if it should not count by itself), or several.
         functions: hyperparameters that name a function of the user's, as path.py:function -> how it is called, and what
             it returns. It is optional where the parameter has a default.
         probes: (optimizer) True if it asks for losses in place of gradients (see `cohort.types.probing`).
