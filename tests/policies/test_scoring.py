@@ -68,7 +68,7 @@ def test_a_chat_template_lays_the_text_out_and_its_beginning_is_cut(tmp_path: Pa
 def test_a_model_without_a_head_is_no_reward_model_but_can_become_one(tmp_path: Path) -> None:
     folder = tmp_path / "policy"
     toy(seed=0, hidden=32, layers=1, heads=2).save(folder)
-    with pytest.raises(UsageError, match="has no head .'score.weight' is not stored.*cohort reward-model"):
+    with pytest.raises(UsageError, match=r"has no head .'score.weight' is not stored.*cohort reward-model"):
         load_scoring(str(folder))
     made = load_scoring(str(folder), labels=("kind", "right"), problem="regression")
     assert made.labels == ("kind", "right")
@@ -86,7 +86,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
 
     key = next(key for key in weights if "attention" in key)
     save_file({k: v for k, v in weights.items() if k != key}, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UsageError, match="there is no .*attention.* drawn at random"):
+    with pytest.raises(UsageError, match=r"there is no .*attention.* drawn at random"):
         load_scoring(str(folder))
 
     (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 20}))

@@ -145,7 +145,7 @@ def test_what_cannot_be_is_told_before_anything_is_scored(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="has other labels than its first member"):
         check(f"{other}", row(prompt="say this"))
     (other / RECORD).write_text('{"version": 1')
-    with pytest.raises(UsageError, match="reward_model.json cannot be read"):
+    with pytest.raises(UsageError, match=r"reward_model.json cannot be read"):
         read_record(str(other))
 
 

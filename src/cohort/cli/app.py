@@ -19,6 +19,7 @@ from cohort.cli.eval import eval_
 from cohort.cli.explain import explain
 from cohort.cli.merge import merge
 from cohort.cli.methods import methods
+from cohort.cli.reward_model import reward_model
 from cohort.cli.rewrite import rewrite
 from cohort.cli.score import score
 from cohort.cli.sft import sft
@@ -36,8 +37,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, sft, eval_, score, methods, explain, view, merge, doctor, compare, sweep, environments, rewrite):
-    app.command(name=command.__name__.rstrip("_"))(command)
+COMMANDS = (train, sft, reward_model, eval_, score, methods, explain, view, merge)
+for command in (*COMMANDS, doctor, compare, sweep, environments, rewrite):
+    app.command(name=command.__name__.rstrip("_").replace("_", "-"))(command)
 app.add_typer(data)
 
 

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from cohort.rewards import conclusion, graded, listed, overlap, patterns, reward_models, structured, tagged, texts, verifiers
+from cohort.rewards import (
+    conclusion,
+    graded,
+    listed,
+    overlap,
+    patterns,
+    reward_models,
+    structured,
+    tagged,
+    texts,
+    verifiers,
+)
 from cohort.rewards.kinds import Kind
 
 MODULES = (verifiers, conclusion, graded, overlap, tagged, patterns, texts, structured, listed, reward_models)

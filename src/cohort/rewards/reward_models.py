@@ -231,8 +231,8 @@ def check(argument: str, rows: Sequence[Placed]) -> None:
     model.output(asked.label, asked.given.get("output"))
     if asked.given.get("lcb") and len(model.members) == 1:
         raise UsageError(
-            f"reward 'rm:{argument}': lcb subtracts what the members of an ensemble disagree by, and this is one model: leave it "
-            "out, or train several (`cohort reward-model --members 3`)"
+            f"reward 'rm:{argument}': lcb subtracts what the members of an ensemble disagree by, and this is one model: leave "
+            "it out, or train several (`cohort reward-model --members 3`)"
         )
     found = [(where, row["prompt"]) for where, row in rows if row.get("prompt")][:TRIED]
     for where, prompt in found:
@@ -247,8 +247,8 @@ def check(argument: str, rows: Sequence[Placed]) -> None:
     unknown = model.members[0].unknown_share(texts)
     if unknown > UNKNOWN:
         raise UsageError(
-            f"reward 'rm:{argument}': {unknown:.0%} of the tokens that its tokenizer makes of {rows[0][0]} and others are unknown "
-            "to it: it was made for other texts (another alphabet or language). Take a reward model that reads these"
+            f"reward 'rm:{argument}': {unknown:.0%} of the tokens that its tokenizer makes of {rows[0][0]} and others are "
+            "unknown to it: it was made for other texts (another alphabet or language). Take a reward model that reads these"
         )
 
 
