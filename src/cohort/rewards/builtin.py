@@ -14,8 +14,9 @@ from cohort.rewards import (
     texts,
     verifiers,
 )
+from cohort.rewards.code import kind as code
 from cohort.rewards.kinds import Kind
 
-MODULES = (verifiers, conclusion, graded, overlap, tagged, patterns, texts, structured, listed, reward_models)
+MODULES = (verifiers, conclusion, graded, overlap, tagged, patterns, texts, structured, listed, reward_models, code)
 KINDS: dict[str, Kind] = {kind.name: kind for module in MODULES for kind in module.KINDS}
 FORMS: tuple[str, ...] = tuple(form for kind in KINDS.values() for form in kind.forms)

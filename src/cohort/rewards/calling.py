@@ -7,6 +7,7 @@ import inspect
 import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -17,6 +18,9 @@ from cohort.rewards.values import BadValueError, check
 
 # Characters of an error, of a traceback's end, and of a logged value.
 ERROR, TRACEBACK, LOGGED = 2000, 8000, 10_000
+
+# Seconds that a function may take for a batch, for those that can fit into them; None where nothing limits it.
+TIME: ContextVar[float | None] = ContextVar("time", default=None)
 
 # {"values": ..., "extra": ..., "metrics": ..., "notes": ...} or {"error": text, "traceback": text}.
 Reply = dict[str, Any]

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from cohort.errors import UsageError
-from cohort.rewards.calling import ERROR, TRACEBACK, Reply, TrainerState, call
+from cohort.rewards.calling import ERROR, TIME, TRACEBACK, Reply, TrainerState, call
 from cohort.rewards.frames import read_frame, write_frame
 from cohort.rewards.interface import interface
 
@@ -185,6 +185,7 @@ def main() -> None:
             else:
                 # Shows, in what the worker said last, where a function hangs when its time is up.
                 faulthandler.dump_traceback_later(0.9 * message["timeout"], file=streams.fd)
+                TIME.set(message["timeout"])
                 arguments = partial(_arguments, message["columns"])
                 state = TrainerState(**message["state"])
                 reply = functions.call(message["rewards"], arguments, message["rows"], state)
