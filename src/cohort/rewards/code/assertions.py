@@ -70,7 +70,12 @@ def read(code: str, entry: str | None) -> list[Assertion]:
 
 
 def _statements(
-    body: Sequence[ast.stmt], names: dict[str, Any], foreign: set[str], entry: str | None, found: list[Assertion], code: str
+    body: Sequence[ast.stmt],
+    names: dict[str, Any],
+    foreign: set[str],
+    entry: str | None,
+    found: list[Assertion],
+    code: str,
 ) -> None:
     for node in body:
         match node:
@@ -83,7 +88,9 @@ def _statements(
             case ast.Assign(targets=[ast.Name(id=name)]) if not _calls(node.value, names, foreign, entry):
                 names[name] = _Reader(names, {}).given(node.value)
             case ast.Import():
-                foreign.update((each.asname or each.name).partition(".")[0] for each in node.names if each.name != "math")
+                foreign.update(
+                    (each.asname or each.name).partition(".")[0] for each in node.names if each.name != "math"
+                )
             case ast.ImportFrom() if node.module not in MODULES:
                 foreign.update(each.asname or each.name for each in node.names)
             case ast.ImportFrom() if any(each.asname for each in node.names):
@@ -123,7 +130,7 @@ def _calls(tree: ast.expr, names: dict[str, Any], foreign: set[str], entry: str 
         elif isinstance(node, ast.Name) and node.id not in names and node.id not in FUNCTIONS and node.id not in TYPES:
             if node.id != "math" or node.id in foreign:
                 raise Unreadable
-        elif not isinstance(node, _READ):
+        elif not isinstance(node, _VALUES | _WORKED | _SIGNS):
             raise Unreadable
         elif isinstance(node, ast.Call):
             if not isinstance(node.func, ast.Name) and not _of_math(node.func):
@@ -156,10 +163,9 @@ def _of_math(node: ast.AST) -> bool:
     return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "math"
 
 
-_READ = (
-    ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare, ast.Call, ast.Name,
-    ast.Attribute, ast.Subscript, ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
-)  # fmt: skip
+_VALUES = ast.Constant | ast.List | ast.Tuple | ast.Set | ast.Dict | ast.Name | ast.Attribute | ast.Subscript
+_WORKED = ast.UnaryOp | ast.BinOp | ast.BoolOp | ast.Compare | ast.Call
+_SIGNS = ast.expr_context | ast.operator | ast.unaryop | ast.boolop | ast.cmpop
 _BUILTIN = frozenset(dir(__builtins__) if not isinstance(__builtins__, dict) else __builtins__)
 
 
@@ -198,19 +204,35 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "isinstance": isinstance,
 }
 TYPES = {t.__name__: t for t in (int, float, str, list, tuple, dict, set, bool, frozenset, bytes, complex)}
-_MATH = {name: getattr(math, name) for name in ("isclose", "pi", "e", "inf", "nan", "sqrt", "fabs", "floor", "ceil", "isnan")}
+_MATH = {
+    name: getattr(math, name) for name in ("isclose", "pi", "e", "inf", "nan", "sqrt", "fabs", "floor", "ceil", "isnan")
+}
 _COMPARED: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
-    ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not,
-    ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
-}  # fmt: skip
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+    ast.In: lambda a, b: a in b,
+    ast.NotIn: lambda a, b: a not in b,
+}
 _NUMERIC: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
-}  # fmt: skip
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
 _SINGLE: dict[type, Callable[[Any], Any]] = {
-    ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Invert: operator.invert, ast.Not: operator.not_,
-}  # fmt: skip
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Invert: operator.invert,
+    ast.Not: operator.not_,
+}
 
 
 class _Reader:
@@ -251,7 +273,9 @@ class _Reader:
                 made = {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)]
                 return made([self.value(each) for each in node.elts])
             case ast.Dict():
-                return {self.value(k): self.value(v) for k, v in zip(node.keys, node.values, strict=True) if k is not None}
+                return {
+                    self.value(k): self.value(v) for k, v in zip(node.keys, node.values, strict=True) if k is not None
+                }
             case ast.UnaryOp():
                 return _SINGLE[type(node.op)](self.value(node.operand))
             case ast.BoolOp():

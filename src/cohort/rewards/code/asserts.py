@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from cohort.rewards.code.talk import Gone, Remote, Talk, perform
 
 # Modules that a test may take from what its program imports, since they are imported here anew.
-SHARED = frozenset(
+SHARED = (
     "math cmath random collections itertools functools operator string re heapq bisect copy json datetime decimal fractions "
-    "statistics typing time".split()
+    "statistics typing time"
 )
 PROGRAM = ("solution", "program")
 
@@ -103,9 +103,9 @@ def _imports(program: str, wanted: set[str], space: dict[str, Any]) -> None:
         for node in ast.parse(program).body:
             if isinstance(node, ast.Import):
                 for each in node.names:
-                    if each.name in SHARED and each.asname is None and each.name in wanted:
+                    if each.name in SHARED.split() and each.asname is None and each.name in wanted:
                         space[each.name] = __import__(each.name)
-            elif isinstance(node, ast.ImportFrom) and node.module in SHARED and not node.level:
+            elif isinstance(node, ast.ImportFrom) and node.module in SHARED.split() and not node.level:
                 for each in node.names:
                     if each.asname is None and each.name in wanted:
                         with contextlib.suppress(AttributeError):
@@ -116,7 +116,9 @@ def _run(space: dict[str, Any], tree: ast.Module, entry: str) -> list[Any]:
     """Call the tests that the code defines."""
     own = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
     called = any(
-        isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and getattr(node.value.func, "id", "") == "check"
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        and getattr(node.value.func, "id", "") == "check"
         for node in tree.body
     )
     tests: list[Any] = []
@@ -172,7 +174,11 @@ def _spread(test: Any) -> list[Any]:
     rows: list[dict[str, Any]] = [{}]
     for names, values in getattr(test, "parameters", ()):
         keys = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-        rows = [{**row, **dict(zip(keys, value if len(keys) > 1 else [value], strict=True))} for row in rows for value in values]
+        rows = [
+            {**row, **dict(zip(keys, value if len(keys) > 1 else [value], strict=True))}
+            for row in rows
+            for value in values
+        ]
     return [lambda row=row: test(**row) for row in rows]
 
 
@@ -233,8 +239,10 @@ def _pytest() -> ModuleType:
                 listed = type(value) is type(expected) and len(value) == len(expected)
                 return listed and all(map(self._same, value, expected))
             if isinstance(expected, dict):
-                return isinstance(value, dict) and value.keys() == expected.keys() and all(
-                    self._same(value[key], expected[key]) for key in expected
+                return (
+                    isinstance(value, dict)
+                    and value.keys() == expected.keys()
+                    and all(self._same(value[key], expected[key]) for key in expected)
                 )
             if isinstance(value, Remote) or not isinstance(value, (int, float)):
                 return bool(value == expected)

@@ -65,7 +65,9 @@ def _same(value: Any, expected: Any) -> bool:
         if not isinstance(value, dict) or len(value) != len(expected):
             return False
         if not all(isinstance(key, str) for key in value) and all(isinstance(key, str) for key in expected):
-            value = {key if isinstance(key, str) else json.dumps(key): each for key, each in value.items() if _short(key)}
+            value = {
+                key if isinstance(key, str) else json.dumps(key): each for key, each in value.items() if _short(key)
+            }
         return value.keys() == expected.keys() and all(_same(value[key], expected[key]) for key in expected)
     return type(value) is type(expected) and bool(value == expected)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Protocol
 
+from cohort.errors import shown
 from cohort.rewards.code.assertions import Call
 from cohort.rewards.code.compare import same_output, told
 from cohort.rewards.code.program import completed
@@ -77,6 +78,7 @@ class Local:
 
     def __init__(self) -> None:
         self._own = threading.local()
+        self._all: list[Sandbox] = []
         there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self.at_once = there or 1
 
@@ -87,11 +89,17 @@ class Local:
             if sandbox is not None:
                 sandbox.close()
             sandbox = self._own.sandbox = Sandbox()
+            self._all = [each for each in self._all if each.alive] + [sandbox]
         try:
             yield sandbox
         except BaseException:
             sandbox.used = True
             raise
+
+    def close(self) -> None:
+        """End all sandboxes."""
+        for sandbox in self._all:
+            sandbox.close()
 
     def stream(self, source: str, given: str, limits: Limits) -> Ran:
         with self._sandbox() as sandbox:
@@ -133,9 +141,7 @@ def grade(program: str, tests: Tests, place: Place, limits: Limits, *, every: bo
 Result = tuple[str, str, bool] | tuple[str, str, bool, float] | None
 
 
-def _results(
-    source: str, program: str, tests: Tests, place: Place, limits: Limits, until: float
-) -> Iterator[Result]:
+def _results(source: str, program: str, tests: Tests, place: Place, limits: Limits, until: float) -> Iterator[Result]:
     """One result a test, made as it is asked for."""
     for given, expected in tests.streams:
         now, short = _left(limits, until)
@@ -148,7 +154,7 @@ def _results(
         elif same_output(said := ran.out.decode(errors="replace"), expected):
             yield None
         else:
-            yield "wrong", f"it printed {_short(said)}, expected {_short(expected)}", False
+            yield "wrong", f"it printed {shown(said, 80)}, expected {shown(expected, 80)}", False
     yield from _cases(source, tests, place, limits, until)
     for code in tests.scripts:
         now, short = _left(limits, until)
@@ -202,7 +208,7 @@ def _judged(calls: Sequence[Call], holds: Callable[[Sequence[Any]], bool], text:
         values.append(value)
     if holds(values):
         return None
-    return "wrong", f"{calls[0][0]} returned {_short(values[0])} ({_short(text)})", False
+    return "wrong", f"{calls[0][0]} returned {shown(values[0], 80)} ({shown(text, 80)})", False
 
 
 def _left(limits: Limits, until: float) -> tuple[Limits | None, bool]:
@@ -226,11 +232,6 @@ def _stopped(ran: Ran, limits: Limits, short: bool) -> tuple[str, str, bool]:
     return why, text, short and why == "time"
 
 
-def _short(text: Any, most: int = 80) -> str:
-    shown = repr(text)
-    return shown if len(shown) <= most else shown[: most - 3] + "..."
-
-
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
     """The threads of this process that wait for programs; a sandbox ends with the thread that started it."""
@@ -242,7 +243,7 @@ def grade_all(
 ) -> list[Verdict]:
     """Verdicts of programs, within a time.
 
-    Each may take an equal share of what is left, so that quick ones leave their time to slow ones, and a batch of slow ones ends.
+    Each may take an equal share of what is left: quick ones leave their time to slow ones, and a batch of slow ones ends.
 
     Args:
         every: grade all tests, not only up to the first that a program does not pass.

@@ -147,7 +147,9 @@ def check(argument: str, rows: Sequence[Placed]) -> None:
         try:
             tests = read_tests({**row, "prompt": _code_of(row.get("prompt"), row.get("entry_point"))})
         except BadTests as error:
-            raise UsageError(f"{where}: no program can pass its tests: {error}. Correct the row, or leave it out") from error
+            raise UsageError(
+                f"{where}: no program can pass its tests: {error}. Correct the row, or leave it out"
+            ) from error
         if tests.scripts and isinstance(place, Remote):
             raise UsageError(
                 f"{where}: a server of SandboxFusion runs asserts of the form assert f(...) == value, and these have another "
@@ -158,14 +160,17 @@ def check(argument: str, rows: Sequence[Placed]) -> None:
         if known is not None:
             references.append((where, known, tests))
     references = references[:: max(1, -(-len(references) // TRIED))]
-    marks = [hashlib.sha256(repr((known, vars(tests).keys(), repr(tests))).encode()).hexdigest() for _, known, tests in references]
+    marks = [
+        hashlib.sha256(repr((known, vars(tests).keys(), repr(tests))).encode()).hexdigest()
+        for _, known, tests in references
+    ]
     left = [(each, mark) for each, mark in zip(references, marks, strict=True) if mark not in _CHECKED]
     verdicts = grade_all([(known, tests) for (_, known, tests), _ in left], place, Limits(), every=False, seconds=600.0)
     for ((where, _, _), mark), verdict in zip(left, verdicts, strict=True):
         if verdict.why != "passed":
             raise UsageError(
-                f"{where}: its own solution does not pass its tests ({verdict.detail}), so that hardly any program can: correct "
-                "the row, or leave it out; without the column of the solution nothing is tried"
+                f"{where}: its own solution does not pass its tests ({verdict.detail}), so that hardly any program can: "
+                "correct the row, or leave it out; without the column of the solution nothing is tried"
             )
         _CHECKED.add(mark)
 

@@ -7,7 +7,9 @@ import re
 
 from cohort.signals.answers import outside_thought
 
-_FENCE = re.compile(r"^[ \t]{0,3}(```+|~~~+)[ \t]*([\w+.#-]*)[^\n`]*\n(.*?)(?:^[ \t]{0,3}\1[`~]*[ \t]*$|\Z)", re.M | re.S)
+_FENCE = re.compile(
+    r"^[ \t]{0,3}(```+|~~~+)[ \t]*([\w+.#-]*)[^\n`]*\n(.*?)(?:^[ \t]{0,3}\1[`~]*[ \t]*$|\Z)", re.M | re.S
+)
 PYTHON = frozenset({"", "python", "python3", "py", "py3", "python3.11", "pycon"})
 
 
@@ -22,7 +24,10 @@ def program_of(text: str) -> str:
 def defines(source: str, name: str) -> bool:
     """Whether a program's module level defines a name, as far as its lines show; the program itself is not parsed here."""
     word = re.escape(name)
-    return re.search(rf"^(?:(?:async )?def|class) +{word}\b|^{word} *[:=]|^from .*import .*\b{word}\b", source, re.M) is not None
+    return (
+        re.search(rf"^(?:(?:async )?def|class) +{word}\b|^{word} *[:=]|^from .*import .*\b{word}\b", source, re.M)
+        is not None
+    )
 
 
 def completed(stub: str, source: str, entry: str) -> str:

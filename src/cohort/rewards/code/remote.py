@@ -39,7 +39,9 @@ class Remote:
         try:
             ran = self.stream("print(6 * 7)", "", Limits())
         except ServerError as error:
-            raise UsageError(f"the server of code rewards at {self.url} {error}: start it, or correct the address") from error
+            raise UsageError(
+                f"the server of code rewards at {self.url} {error}: start it, or correct the address"
+            ) from error
         if ran.out.strip() != b"42":
             raise UsageError(f"the server of code rewards at {self.url} does not run Python: it answered {ran}")
 

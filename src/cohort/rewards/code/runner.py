@@ -6,6 +6,7 @@ as the program's own words: whoever subverts it can only say what the program sa
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import marshal
 import os
@@ -104,18 +105,14 @@ def _wait(pid: int, request: dict[str, Any]) -> bytes:
         if ended or left <= 0:
             break
         signal.sigtimedwait([signal.SIGCHLD], left)
-    try:
+    with contextlib.suppress(OSError):
         os.kill(-1, signal.SIGKILL)
-    except OSError:
-        pass
     if not ended:
         os.wait4(pid, 0)
         return b"time"
-    try:
+    with contextlib.suppress(OSError):
         while os.waitpid(-1, 0)[0]:
             pass
-    except OSError:
-        pass
     if os.WIFSIGNALED(status):
         assert used is not None
         late = os.WTERMSIG(status) == signal.SIGXCPU or used.ru_utime + used.ru_stime >= request["cpu"]

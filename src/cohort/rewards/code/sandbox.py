@@ -231,7 +231,12 @@ def _interpreter() -> tuple[str, str, str]:
         return os.path.realpath(getattr(sys, "_base_executable", sys.executable)), sys.base_prefix, ""
     try:
         told = subprocess.run(
-            [chosen, "-I", "-c", "import os, sys; print(os.path.realpath(sys.executable), sys.base_prefix, sys.prefix, sep='\\n')"],
+            [
+                chosen,
+                "-I",
+                "-c",
+                "import os, sys; print(os.path.realpath(sys.executable), sys.base_prefix, sys.prefix, sep='\\n')",
+            ],
             capture_output=True,
             text=True,
             timeout=60,

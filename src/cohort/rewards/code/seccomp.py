@@ -27,12 +27,12 @@ DENIED = """
     mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr
     mbind set_mempolicy set_mempolicy_home_node migrate_pages move_pages
     mknod mknodat seccomp setxattr lsetxattr fsetxattr splice tee vmsplice
-""".split()
+"""
 # Further, once the program's own process stands: it makes no others.
 SEALED = """
     fork vfork execve execveat kill tkill rt_sigqueueinfo rt_tgsigqueueinfo
     setpriority ioprio_set sched_setaffinity sched_setscheduler sched_setparam sched_setattr sync syncfs
-""".split()
+"""
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET, NEWTIME; and CLONE_THREAD.
 _NEW = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000, 0x80)
 _THREAD = 0x10000
@@ -71,11 +71,11 @@ def filters() -> tuple[bytes, bytes]:
     )
 
 
-def _exported(library: ctypes.CDLL, denied: list[str], marked: list[tuple[str, int, int, int]]) -> bytes:
+def _exported(library: ctypes.CDLL, denied: str, marked: list[tuple[str, int, int, int]]) -> bytes:
     context = ctypes.c_void_p(library.seccomp_init(ctypes.c_uint32(_ALLOW)))
     refuse = ctypes.c_uint32(_ERRNO | errno.EPERM)
     try:
-        for call in denied:
+        for call in denied.split():
             number = library.seccomp_syscall_resolve_name(call.encode())
             if number != -1:  # not known to this libseccomp, as it is newer
                 _made(library.seccomp_rule_add_array(context, refuse, number, 0, None), call)

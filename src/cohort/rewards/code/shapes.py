@@ -35,11 +35,36 @@ from cohort.rewards.code.program import parses, program_of
 
 # Columns that hold the tests, and those that say of them how they are called.
 TESTS = (
-    *("tests", "cases", "test_code", "test_list", "input_output", "public_test_cases", "private_test_cases", "public_tests"),
-    *("private_tests", "generated_tests", "official_tests", "verification_info", "test_cases", "ground_truth", "reward_model"),
+    *(
+        "tests",
+        "cases",
+        "test_code",
+        "test_list",
+        "input_output",
+        "public_test_cases",
+        "private_test_cases",
+        "public_tests",
+    ),
+    *(
+        "private_tests",
+        "generated_tests",
+        "official_tests",
+        "verification_info",
+        "test_cases",
+        "ground_truth",
+        "reward_model",
+    ),
     "test",
 )
-BESIDE = ("entry_point", "fn_name", "test_setup_code", "test_imports", "challenge_test_list", "metadata", "starter_code")
+BESIDE = (
+    "entry_point",
+    "fn_name",
+    "test_setup_code",
+    "test_imports",
+    "challenge_test_list",
+    "metadata",
+    "starter_code",
+)
 REFERENCES = ("canonical_solution", "reference_solution", "solution")
 
 
@@ -130,7 +155,9 @@ def _entry(row: Mapping[str, Any]) -> str:
 
 
 def _function(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not all(part.removesuffix("()").isidentifier() for part in value.strip().split(".")):
+    if not isinstance(value, str) or not all(
+        part.removesuffix("()").isidentifier() for part in value.strip().split(".")
+    ):
         raise BadTests(f"{where} must be the name of a function, not {shown(value)}")
     return value.strip()
 
@@ -183,14 +210,18 @@ def _test(tests: Tests, test: Any, where: str) -> None:
         entry = _function(named or tests.entry, f"{where}: the function's name")
         _call(tests, entry, test["input"], test["output"], where)
     else:
-        tests.streams.append((_text(test["input"], f"{where}: the input"), _text(test["output"], f"{where}: the output")))
+        tests.streams.append(
+            (_text(test["input"], f"{where}: the input"), _text(test["output"], f"{where}: the output"))
+        )
 
 
 def _call(tests: Tests, entry: str, given: Any, expected: Any, where: str) -> None:
     """A test of a function in the form of a data set: arguments a line, or a list of them; expected as JSON or a value."""
     if isinstance(given, str):
         given = [_loaded(line, f"{where}: the input") for line in given.splitlines() if line.strip()]
-    if isinstance(expected, str) and isinstance(found := _loaded(expected, where, strict=False), (list, dict, int, float)):
+    if isinstance(expected, str) and isinstance(
+        found := _loaded(expected, where, strict=False), (list, dict, int, float)
+    ):
         either = [found, expected]
     elif isinstance(expected, str) and expected[:1] == '"' and isinstance(found, str):
         either = [found]
@@ -222,7 +253,9 @@ def _columns(tests: Tests, value: Mapping[str, Any], name: str) -> None:
         return None
     inputs, outputs = (value.get(plural, value.get(plural[:-1])) for plural in ("inputs", "outputs"))
     if not isinstance(inputs, list) or not isinstance(outputs, list):
-        raise BadTests(f"'{name}' must have lists 'inputs' and 'outputs', not {', '.join(map(str, value)) or 'nothing'}")
+        raise BadTests(
+            f"'{name}' must have lists 'inputs' and 'outputs', not {', '.join(map(str, value)) or 'nothing'}"
+        )
     if len(inputs) != len(outputs):
         raise BadTests(f"'{name}' has {len(inputs)} inputs, but {len(outputs)} outputs")
     named = value.get("fn_name") or value.get("func_name")
@@ -260,7 +293,9 @@ def _cases(tests: Tests, row: Mapping[str, Any], name: str) -> None:
             raise BadTests(f"{name}[{number}] must be a pair [arguments, expected], not {shown(case)}")
         given, expected = case
         if not isinstance(given, (list, tuple, dict)):
-            raise BadTests(f"{name}[{number}]: arguments must be a list, or a mapping from their names, not {shown(given)}")
+            raise BadTests(
+                f"{name}[{number}]: arguments must be a list, or a mapping from their names, not {shown(given)}"
+            )
         made = ((), dict(given)) if isinstance(given, dict) else (tuple(given), {})
         tests.cases.append(Case(((tests.entry, *made),), partial(_one_of, [expected]), f"{name}[{number}]"))
 
@@ -277,8 +312,12 @@ def _script(tests: Tests, row: Mapping[str, Any], name: str) -> None:
     if name == "test" and not tests.entry and "assert" not in code:
         return
     prompt = row.get("prompt")
-    if tests.entry and isinstance(prompt, str) and not tests.stub and "def " in prompt and (
-        parses(prompt) or parses(f"{prompt}\n    pass")
+    if (
+        tests.entry
+        and isinstance(prompt, str)
+        and not tests.stub
+        and "def " in prompt
+        and (parses(prompt) or parses(f"{prompt}\n    pass"))
     ):
         tests.stub = prompt
     _asserts(tests, row, code, name)
@@ -289,7 +328,11 @@ def _asserts(tests: Tests, row: Mapping[str, Any], code: str, name: str) -> None
         made = read(code, tests.entry or None)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
-        at = f", line {line} ({shown(code.splitlines()[line - 1], 80)})" if line and line <= len(code.splitlines()) else ""
+        at = (
+            f", line {line} ({shown(code.splitlines()[line - 1], 80)})"
+            if line and line <= len(code.splitlines())
+            else ""
+        )
         raise BadTests(f"'{name}' is no Python{at}: {error}") from error
     except Unreadable:
         if not _tests_something(code):

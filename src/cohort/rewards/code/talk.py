@@ -1,7 +1,7 @@
 """Inside both sandboxes: a program and test code that call each other's functions, by messages of plain values.
 
-What is not plain stays where it is, and is spoken of by a number. The test code gives away nothing else than arguments: it never
-asks the program to compare, and the program can read nothing of the test code's interpreter but what is meant for it.
+What is not plain stays where it is, and is spoken of by a number. The test code gives away nothing else than arguments: it
+never asks the program to compare, and the program can read nothing of the test code's interpreter but what is meant for it.
 """
 
 from __future__ import annotations
@@ -212,6 +212,15 @@ def perform(target: Any, how: str, rest: tuple[Any, ...]) -> Any:
         name = rest[0] + "_" if rest[0] in ("and", "or") else rest[0]
         return getattr(operator, name)(target, rest[1])
     if how == "one" and rest[0] in ONE:
-        known: dict[str, Any] = {"len": len, "iter": iter, "next": next, "bool": bool, "str": str, "repr": repr, "int": int, "float": float}
+        known: dict[str, Any] = {
+            "len": len,
+            "iter": iter,
+            "next": next,
+            "bool": bool,
+            "str": str,
+            "repr": repr,
+            "int": int,
+            "float": float,
+        }
         return known[rest[0]](target) if rest[0] in known else getattr(operator, rest[0])(target)
     raise TypeError(f"no such request: {how}")
