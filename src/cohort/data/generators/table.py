@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cohort.data.generators import langtons_ant, life, sokoban
+from cohort.data.generators import langtons_ant, life, puzzles, sokoban
 from cohort.data.generators.task import Task
 from cohort.errors import UsageError
 
@@ -95,5 +95,6 @@ GENERATORS = {
         Generator("langtons-ant", langtons_ant.make, _GAMES),
         Generator("life", life.make, _GAMES),
         Generator("sokoban", sokoban.make, _GAMES),
+        Generator("puzzles", puzzles.make, "arXiv:2512.14944"),
     )
 }
