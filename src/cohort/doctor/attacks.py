@@ -242,12 +242,12 @@ def pay(
     at = iter(ways)
     for part, scores in graded(scorer, rows, asked, max_new_tokens):
         for place, (i, text) in enumerate(part):
-            way = next(at)
+            key = next(at)
             raw = {name: values[place] for name, values in scores.components.items()}
             reward = weighted_sum(weights.values(), composition.counted(raw)[0].values())
             if place not in scores.failed and reward == reward:
-                found.setdefault(way, {})[i] = reward
-                said.setdefault(way, {})[i] = text
+                found.setdefault(key, {})[i] = reward
+                said.setdefault(key, {})[i] = text
         problems += scores.messages
         if len(problems) > 3:
             problems = [*problems[:3], "further failures of the rewards are left out"]
