@@ -14,7 +14,7 @@ from cohort import registry
 from cohort.errors import UsageError
 from cohort.explain import explain
 from cohort.recipes.capo_genprm import VOTES, token_rewards, voted, wrong_share
-from cohort.rewards.scorer import RewardError
+from cohort.rewards.calling import RewardError
 from cohort.rollouts.batching import make_batch
 from cohort.training.checks import check_method
 from cohort.training.config import make_config

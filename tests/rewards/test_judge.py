@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from cohort.errors import UsageError
+from cohort.rewards.calling import RewardError
 from cohort.rewards.judge import LIMIT, ask, check_judge, load_judge
-from cohort.rewards.scorer import RewardError
 from cohort.types import Prompt
 
 PROMPTS = [Prompt("a", "A?", (1,), "A?", {"answer": "1", "level": 2}), Prompt("b", "B?", (2,), "B?", {"answer": "2"})]

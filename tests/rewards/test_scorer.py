@@ -15,8 +15,9 @@ from PIL import Image
 
 from cohort.errors import UsageError
 from cohort.rewards.builtin import KINDS
+from cohort.rewards.calling import RewardError
 from cohort.rewards.kinds import Kind
-from cohort.rewards.scorer import RewardError, Scorer
+from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import parse
 
 ROWS = ["good", "bad", "fine"]

@@ -19,7 +19,7 @@ from cohort.engine.native.engine import NativeSession
 from cohort.environments import EnvironmentFactory, Step
 from cohort.errors import UsageError
 from cohort.rewards import judge
-from cohort.rewards.scorer import RewardError
+from cohort.rewards.calling import RewardError
 from cohort.training import run as module
 from cohort.training.build import prepare
 from cohort.training.checks import check_ahead

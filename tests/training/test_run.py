@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from cohort.errors import StorageError, UsageError
-from cohort.rewards.scorer import RewardError
+from cohort.rewards.calling import RewardError
 from cohort.training import checkpoint
 from cohort.training import run as module
 from cohort.training.config import make_config, read_config

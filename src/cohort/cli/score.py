@@ -15,12 +15,23 @@ from cohort.errors import UsageError
 from cohort.files import write_atomically
 from cohort.training.values import DATA, OUTPUT, REWARDS
 
+JUDGING = {
+    "judge_calls",
+    "judge_tokens",
+    "judge_on_spent",
+    "judge_concurrency",
+    "judge_timeout",
+    "judge_reply",
+    "judge_key",
+}
+
 
 @with_options(
     only={
         *("data", "prompt_field", "answer_field"),
         *("reward", "reward_gate", "reward_clip", "reward_schedule"),
         *("on_reward_error", "reward_timeout", "reward_process"),
+        *JUDGING,
     }
 )
 def score(
@@ -66,6 +77,7 @@ def score(
             timeout=made.rewards.reward_timeout,
             on_error=made.rewards.on_reward_error,
             process=made.rewards.reward_process,
+            judging=made.rewards.judging,
             log=log,
         )
     )

@@ -161,6 +161,11 @@ def typed(text: str) -> str:
     return _NEWLINE.sub("\n", text)
 
 
+def fields_of(template: str) -> list[str]:
+    """Names in braces that a template would put in, each once."""
+    return list(dict.fromkeys(match[1] for match in _FIELD.finditer(template)))
+
+
 def fill(template: str, row: Row, where: str = "row") -> str:
     """The template with the row's fields put in.
 

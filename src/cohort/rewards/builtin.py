@@ -5,6 +5,7 @@ from __future__ import annotations
 from cohort.rewards import (
     conclusion,
     graded,
+    judged,
     listed,
     overlap,
     patterns,
@@ -17,6 +18,19 @@ from cohort.rewards import (
 from cohort.rewards.code import kind as code
 from cohort.rewards.kinds import Kind
 
-MODULES = (verifiers, conclusion, graded, overlap, tagged, patterns, texts, structured, listed, reward_models, code)
+MODULES = (
+    verifiers,
+    conclusion,
+    graded,
+    overlap,
+    tagged,
+    patterns,
+    texts,
+    structured,
+    listed,
+    reward_models,
+    code,
+    judged,
+)
 KINDS: dict[str, Kind] = {kind.name: kind for module in MODULES for kind in module.KINDS}
 FORMS: tuple[str, ...] = tuple(form for kind in KINDS.values() for form in kind.forms)

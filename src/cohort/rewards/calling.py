@@ -22,8 +22,26 @@ ERROR, TRACEBACK, LOGGED = 2000, 8000, 10_000
 # Seconds that a function may take for a batch, for those that can fit into them; None where nothing limits it.
 TIME: ContextVar[float | None] = ContextVar("time", default=None)
 
-# {"values": ..., "extra": ..., "metrics": ..., "notes": ...} or {"error": text, "traceback": text}.
+# {"values": ..., "extra": ..., "metrics": ..., "notes": ...}, with "failed": {place: why} where some rows have none because of
+# a failure, or {"error": text, "traceback": text}.
 Reply = dict[str, Any]
+
+
+class RewardError(RuntimeError):
+    """A reward function failed; the message names it, the row and what happened, with its traceback."""
+
+
+class PartlyFailed(Exception):
+    """A builtin reward could not score some completions, and says which: the others need not be scored again.
+
+    Attributes:
+        values: of all completions, None where there is none.
+        why: place of a completion -> why there is none.
+    """
+
+    def __init__(self, values: list[float | None], why: Mapping[int, str]) -> None:
+        super().__init__(next(iter(why.values()), ""))
+        self.values, self.why = values, dict(why)
 
 
 @dataclass
@@ -128,6 +146,8 @@ def call(
                 extra = (state, log.log_extra, log.log_metric)
                 args, named = bound(interface(function), {**given(), **dict(zip(AFTER, extra, strict=True))})
                 found.append(function(*args, **named))
+            except PartlyFailed as error:
+                found.append(error)
             except BaseException as error:
                 found.append(_failed(error, contained))
     waiting = [i for i, value in enumerate(found) if inspect.isawaitable(value)]
@@ -135,7 +155,8 @@ def call(
         with _place_kept():
             came = LOOP.run([found[i] for i in waiting])
         for i, value in zip(waiting, came, strict=True):
-            found[i] = _failed(value, contained) if isinstance(value, BaseException) else value
+            failed = isinstance(value, BaseException) and not isinstance(value, PartlyFailed)
+            found[i] = _failed(value, contained) if failed else value
     return [_reply(value, log, rows, contained) for value, log in zip(found, logs, strict=True)]
 
 
@@ -147,6 +168,8 @@ class _Failure:
 def _reply(value: Any, log: Logs, rows: int, contained: bool) -> Reply:
     if isinstance(value, _Failure):
         return value.reply
+    if isinstance(value, PartlyFailed):
+        return {"values": value.values, "failed": value.why, **log.reply(rows)}
     try:
         return {"values": check(value, rows), **log.reply(rows)}
     except BadValueError as error:
@@ -156,7 +179,7 @@ def _reply(value: Any, log: Logs, rows: int, contained: bool) -> Reply:
 
 
 def _failed(error: BaseException, contained: bool) -> _Failure:
-    if isinstance(error, KeyboardInterrupt) and not contained:
+    if isinstance(error, (KeyboardInterrupt, RewardError)) and not contained:
         raise error
     try:
         text = f"{type(error).__name__}: {error}"

@@ -21,11 +21,10 @@ from typing import Any
 
 from cohort.data.rows import columns_of
 from cohort.errors import UsageError
-from cohort.rewards.calling import TRACEBACK
+from cohort.rewards.calling import TRACEBACK, RewardError
 from cohort.rewards.contained import Late, in_time, staying
 from cohort.rewards.interface import bound, interface
 from cohort.rewards.loop import LOOP
-from cohort.rewards.scorer import RewardError
 from cohort.rewards.spec import from_file
 from cohort.types import Prompt
 from cohort.types.access import Judge

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cohort.errors import UsageError
+from cohort.rewards.judges.judges import Judges
 
 Values = list[float | None]
 Function = Callable[..., Any]
@@ -37,7 +38,8 @@ class Kind:
         check: (argument, rows) -> raises UsageError, before anything is drawn, for rows or an argument that no run can
             be made of; rows come with what messages call them.
         place: where it is called: "worker", the process of the reward functions with its time limit; or "run", the
-            process of the run, for what asks models and limits its own time.
+            process of the run, for what asks models and limits its own time. Its function may name the argument `judges`.
+        get_ready: (argument, judges) -> raises UsageError, before data and model are loaded, where what it asks is not there.
         components: (argument) -> name and argument of each component that it stands for, where that is not one that is
             called as the kind is.
         files: (argument) -> files that it depends on: a run that is resumed with other contents of them is refused.
@@ -51,6 +53,7 @@ class Kind:
     inapplicable: Callable[[str, Sequence[Mapping[str, Any]]], list[tuple[list[int], str]]] | None = None
     check: Callable[[str, Sequence[Placed]], None] | None = None
     place: Literal["worker", "run"] = "worker"
+    get_ready: Callable[[str, Judges], None] | None = None
     components: Callable[[str], Mapping[str, str]] | None = None
     files: Callable[[str], Sequence[Path]] | None = None
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from cohort.errors import UsageError
-from cohort.rewards.calling import Reply, TrainerState
+from cohort.rewards.calling import Reply, RewardError, TrainerState
 from cohort.rewards.child import Failed
-from cohort.rewards.interface import AFTER, BEFORE, ENVIRONMENTS, LENT, Interface
+from cohort.rewards.interface import AFTER, BEFORE, ENVIRONMENTS, JUDGES, LENT, Interface
+from cohort.rewards.judges.judges import Judges
 from cohort.rewards.lent import Lent
 from cohort.rewards.printed import Printed
 from cohort.rewards.process import Worker
@@ -25,10 +26,6 @@ ON_ERROR = ("stop", "zero", "skip")
 LATE = 3
 # Columns of the data that a function is not given: they are the prompt and what answers it.
 OWN = ("prompt", "completion", *BEFORE)
-
-
-class RewardError(RuntimeError):
-    """A reward function failed; the message names it, the row and what happened, with its traceback."""
 
 
 @dataclass
@@ -59,9 +56,10 @@ class Scorer:
         on_error: "stop" raises RewardError; "zero" gives the row 0; "skip" gives it None and reports it as failed.
         process: "worker", or "here": in this process, without a timeout and without any protection from what they do.
             Builtin rewards that ask models are called in this process in both cases.
+        judges: whom they ask; by default judges of their own, without a policy.
 
     Raises:
-        UsageError: a reward function cannot be loaded, or cannot be sent to the worker.
+        UsageError: a reward function cannot be loaded, or cannot be sent to the worker; a judge is not there.
     """
 
     def __init__(
@@ -71,10 +69,12 @@ class Scorer:
         timeout: float = 60.0,
         on_error: str = "stop",
         process: Literal["worker", "here"] = "worker",
+        judges: Judges | None = None,
     ) -> None:
         if on_error not in ON_ERROR:
             raise UsageError(f"on_reward_error is '{on_error}', but must be one of {', '.join(ON_ERROR)}")
         self.specs, self.timeout, self.on_error = list(specs), timeout, on_error
+        self.judges = judges or Judges()
         self.printed = Printed()
         # Rollouts that are drawn ahead of training are scored in a thread of their own.
         self._calling = threading.Lock()
@@ -93,6 +93,12 @@ class Scorer:
         found_apart = iter(self._worker.start() if self._worker is not None else [])
         found = [next(found_apart if i in self._apart else found_here) for i in range(len(self.specs))]
         self.interfaces = [Interface(**{k: _tuple(v) for k, v in each.items()}) for each in found]
+        try:
+            for spec in self.specs:
+                spec.get_ready(self.judges)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Scorer:
         return self
@@ -118,7 +124,7 @@ class Scorer:
         given = [*BEFORE, *(name for name in columns if name not in OWN), *AFTER, *LENT]
         given += [ENVIRONMENTS] if environments else []
         for spec, found in zip(self.specs, self.interfaces, strict=True):
-            missing = found.missing(given)
+            missing = found.missing([*given, JUDGES] if spec.place == "run" else given)
             # What a verifier lacks is said with the option that names it.
             if missing and not spec.verifies:
                 raise UsageError(
@@ -168,8 +174,8 @@ class Scorer:
         for index, spec in enumerate(self.specs):
             reply = replies[index]
             if "values" in reply:
-                scores.components[spec.name] = reply["values"]
                 self._note(spec, reply, scores)
+                scores.components[spec.name] = self._without_failed(spec, reply, batch, scores)
             else:
                 scores.components[spec.name] = self._row_by_row(index, batch, reply, scores)
         return scores
@@ -206,6 +212,20 @@ class Scorer:
             if message not in self._warned:
                 self._warned.add(message)
                 scores.messages.append(message)
+
+    def _without_failed(self, spec: RewardSpec, reply: Reply, batch: _Batch, scores: Scores) -> list[float | None]:
+        """The values of a reply, of which some may have failed."""
+        values: list[float | None] = reply["values"]
+        if failed := reply.get("failed", {}):
+            row, why = next(iter(failed.items()))
+            more = f" (and on {len(failed) - 1} more of {batch.rows})" if len(failed) > 1 else ""
+            message = f"reward '{spec.name}' failed on {batch.where[row]}{more}: {why}"
+            if self.on_error == "stop":
+                raise RewardError(message)
+            scores.messages.append(message)
+            scores.failed |= failed.keys()
+            values = [(0.0 if self.on_error == "zero" else None) if i in failed else v for i, v in enumerate(values)]
+        return values
 
     def _row_by_row(self, index: int, batch: _Batch, failure: Reply, scores: Scores) -> list[float | None]:
         """Call a failed function on each row by itself, to find the rows it fails on and to keep the others."""
@@ -254,7 +274,10 @@ class Scorer:
             # Standard output is for results, here as in a worker.
             with self._calling, contextlib.redirect_stdout(sys.stderr):
                 places = [self._here[i] for i in rewards]
-                return self._functions.call(places, lambda: batch.copies(taken), batch.rows, replace(batch.state))
+                asks = any(self.specs[i].place == "run" for i in rewards) and all(f.names(JUDGES) for f in found)
+                lent = {JUDGES: self.judges} if asks else {}
+                given = lambda: {**batch.copies(taken), **lent}  # noqa: E731
+                return self._functions.call(places, given, batch.rows, replace(batch.state))
         assert self._worker is not None
         columns = {name: batch.sent(name) for name in taken}
         places = [self._apart[i] for i in rewards]

@@ -19,6 +19,7 @@ from typing import Any
 from cohort.data.rows import places_of
 from cohort.errors import UsageError, shown
 from cohort.rewards.builtin import FORMS, KINDS
+from cohort.rewards.judges.judges import Judges
 from cohort.rewards.kinds import Kind, Placed
 
 
@@ -69,6 +70,15 @@ class RewardSpec:
         """
         if self.kind is not None:
             self.kind.check_rows(self.name, self.argument, rows)
+
+    def get_ready(self, judges: Judges) -> None:
+        """What it asks is there.
+
+        Raises:
+            UsageError: it is not.
+        """
+        if self.kind is not None and self.kind.get_ready is not None:
+            self.kind.get_ready(self.argument, judges)
 
     def inapplicable(self, rows: Sequence[Mapping[str, Any]], where: str) -> list[str]:
         """What to say, before anything is scored, of rows that it does not apply to, as those without a gold answer.

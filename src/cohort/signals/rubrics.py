@@ -36,25 +36,43 @@ class Criterion(NamedTuple):
     factual: bool
 
 
-def rubric_of(value: Any, where: str) -> list[Criterion]:
+def rubric_of(value: Any, where: str, *, signed: bool = False) -> list[Criterion]:
     """The criteria of a rubric, as it stands in a column.
+
+    Args:
+        signed: a weight may be below 0: of what an answer is not to have.
 
     Raises:
         UsageError: it is none; names the row.
     """
     if isinstance(value, Sequence) and not isinstance(value, str) and value:
-        found = [_criterion(each) for each in value]
+        found = [_criterion(each, signed) for each in value]
         if None not in found:
             return [each for each in found if each is not None]
-    raise UsageError(f"{where}: {FORM}, with at least one; got {shown(value, 120)}")
+    form = FORM.replace("above 0", "other than 0, below 0 for what is not to be") if signed else FORM
+    raise UsageError(f"{where}: {form}, with at least one; got {shown(value, 120)}")
 
 
-def _criterion(value: Any) -> Criterion | None:
+def _criterion(value: Any, signed: bool) -> Criterion | None:
     if not isinstance(value, Mapping) or not isinstance(value.get("criterion"), str):
         return None
     weight, factual = value.get("weight", 1.0), value.get("factual", False)
-    fits = isinstance(weight, (int, float)) and not isinstance(weight, bool) and 0 < weight < float("inf")
+    fits = isinstance(weight, (int, float)) and not isinstance(weight, bool) and 0 < abs(weight) < float("inf")
+    fits = fits and (signed or weight > 0)
     return Criterion(value["criterion"], float(weight), factual) if fits and isinstance(factual, bool) else None
+
+
+def share_met(weights: Sequence[float], met: Sequence[float]) -> float:
+    """(sum_{w>0} w g + sum_{w<0} |w| (1 - g)) / sum |w|, in [0, 1]; 0 without weights.
+
+    Args:
+        weights: of criteria, below 0 for what an answer is not to have; met: g in {0, 1}, whether each holds.
+
+    Source: arXiv:2605.12474 eq. 1
+    """
+    whole = sum(map(abs, weights))
+    held = sum(w * g if w > 0 else -w * (1 - g) for w, g in zip(weights, met, strict=True))
+    return held / whole if whole else 0.0
 
 
 def rubric_reward(satisfied: Tensor, rubric: Sequence[Criterion]) -> Tensor:

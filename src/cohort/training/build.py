@@ -25,10 +25,12 @@ from cohort.policies.replica import replica
 from cohort.rewards.calling import TrainerState
 from cohort.rewards.composition import Composition, compose
 from cohort.rewards.grader import Grader, own_weight
+from cohort.rewards.judges.judges import Judges
 from cohort.rewards.reward_models import DEVICE
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import RewardSpec, parse
 from cohort.rollouts.ahead import Ahead
+from cohort.rollouts.asking import ask_policy
 from cohort.rollouts.collect import Collector
 from cohort.rollouts.store import LABEL, Store
 from cohort.training import toy
@@ -138,7 +140,7 @@ def pass_tokens(method: Method, policy: Policy) -> int:
     return LARGE_PASS if method.couples else policy.pass_tokens
 
 
-def make_grader(config: TrainConfig, own: Sequence[str] = ()) -> Grader:
+def make_grader(config: TrainConfig, own: Sequence[str] = (), log: Log = lambda _: None) -> Grader:
     """Reward functions loaded in their process, and the one that says what is correct.
 
     Args:
@@ -162,6 +164,7 @@ def make_grader(config: TrainConfig, own: Sequence[str] = ()) -> Grader:
         timeout=config.rewards.reward_timeout,
         on_error=config.rewards.on_reward_error,
         process=config.rewards.reward_process,
+        judges=Judges(config.rewards.judging, without_policy="", log=log),
     )
     return Grader(
         scorer,
@@ -205,7 +208,7 @@ def make_collector(
     engine = make_engine(config, policy, sampling, log)
     if config.inference.ahead:
         engine = Detached(engine, policy)
-    return Collector(
+    collector = Collector(
         policy,
         engine,
         sampling,
@@ -217,6 +220,8 @@ def make_collector(
         history=config.episodes.history,
         redraw=config.episodes.failed_episodes == "redraw",
     )
+    grader.scorer.judges.policy = partial(ask_policy, collector)
+    return collector
 
 
 def prompt_spec(config: TrainConfig, opened: Opened | None = None) -> PromptSpec:
@@ -278,7 +283,7 @@ def prepare(
         if opened is not None:
             failing.callback(opened.close)
         names = () if opened is None else opened.names
-        grader = make_grader(config, names)
+        grader = make_grader(config, names, log)
         failing.callback(grader.scorer.close)
         environments = None if opened is None else opened.factory(grader)
         # Data before the model: a mistyped file name should not cost a minute of loading.

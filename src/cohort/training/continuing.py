@@ -42,6 +42,15 @@ RESUMABLE = frozenset(
     }
     | {"engine_url", "engine_folder", "engine_weights", "engine_memory", "engine_timeout", "engine_wait"}
     | {"workers", "ray_address"}
+    | {
+        "judge_calls",
+        "judge_tokens",
+        "judge_on_spent",
+        "judge_concurrency",
+        "judge_timeout",
+        "judge_key",
+        "judge_cache",
+    }
 )
 # Keys without which what a checkpoint holds fits no longer.
 FIXED = frozenset({"method", "model", "lora", "device", "dtype"})

@@ -16,9 +16,11 @@ from cohort.errors import UsageError
 from cohort.policies.causal_lm import CausalLM
 from cohort.policies.given import GivenModel
 from cohort.policies.value import ValueModel
+from cohort.rewards.calling import RewardError
 from cohort.rewards.composition import compose
 from cohort.rewards.grader import RAW, weighted_sum
-from cohort.rewards.scorer import RewardError, Scorer
+from cohort.rewards.judges.judges import Judges, JudgeSettings
+from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import parse
 from cohort.rollouts.search import Search
 from cohort.training.build import make_collector, make_grader, prompt_spec
@@ -63,7 +65,7 @@ def evaluate_model(
         if opened is not None:
             stack.callback(opened.close)
         names = () if opened is None else opened.names
-        grader = make_grader(config, names)
+        grader = make_grader(config, names, log)
         stack.callback(lambda: log_printed(grader.scorer, log))
         stack.callback(grader.scorer.close)
         environments = None if opened is None else opened.factory(grader)
@@ -135,6 +137,7 @@ def score_rows(
     timeout: float = 60.0,
     on_error: str = "stop",
     process: Literal["worker", "here"] = "worker",
+    judging: JudgeSettings | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Iterator[dict[str, Any]]:
     """One object for every completion of a file: row (of a text file its line), sample, what was logged, every component, and
@@ -181,7 +184,8 @@ def score_rows(
         spec.check_rows([(f"{data}, {row.place}", row) for row in each_once])
     columns = columns_of([row for *_, row in batch])
     del columns[completion_field]
-    scorer = Scorer(specs, timeout=timeout, on_error=on_error, process=process)
+    judges = Judges(judging, without_policy="nothing is drawn here, so there is no policy that could judge", log=log)
+    scorer = Scorer(specs, timeout=timeout, on_error=on_error, process=process, judges=judges)
     try:
         scorer.check_arguments(list(columns))
         for text in (text for spec in specs for text in spec.inapplicable(each_once, data)):
@@ -196,6 +200,8 @@ def score_rows(
         log(message)
     for name, values in scores.metrics.items():
         log(f"{name} {sum(values) / len(values):.4g}")
+    if spent := judges.ledger.metrics():
+        log(f"judges were asked {spent['judge/calls']:.0f} questions, for {spent['judge/tokens']:.0f} tokens")
     for at, (k, _, row) in enumerate(batch):
         raw = {name: values[at] for name, values in scores.components.items()}
         components, _ = composition.counted(raw)

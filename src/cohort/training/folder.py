@@ -27,6 +27,8 @@ from cohort.training.reading import read_yaml
 
 LOCK = ".lock"
 CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.jsonl", "summary.json"
+# What judges have cost.
+SPENT = "judges.json"
 # What a run writes; the two by which a run is known come last, so that it still is when moving them was cut short.
 OWN = (
     SUMMARY,
@@ -40,6 +42,7 @@ OWN = (
     JOURNAL,
     "rewards.log",
     "environments.log",
+    SPENT,
     METRICS,
     CONFIG,
 )

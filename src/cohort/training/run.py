@@ -31,6 +31,7 @@ from cohort.training.evaluate import Evaluation, evaluate_prompts, greedy
 from cohort.training.folder import (
     CONFIG,
     METRICS,
+    SPENT,
     SUMMARY,
     Claim,
     check_free,
@@ -174,6 +175,7 @@ class _Run:
             self._begin()
         else:
             self._take_over(found, state, changed)
+        self.setup.collector.grader.scorer.judges.ledger.keep(self.folder / SPENT)
         self.undo = Undo(self.training)
         with storing(self.folder):
             self.recorder = self._recorder()
@@ -305,7 +307,7 @@ class _Run:
         step, metrics = progress.step, result.metrics
         setup.stand(step)
         grader = setup.collector.grader
-        metrics |= setup.collector.engine_metrics()
+        metrics |= setup.collector.engine_metrics() | grader.scorer.judges.ledger.metrics()
         metrics |= apart(grader.take_metrics(), metrics)
         metrics |= {f"weight/{name}": grader.weight(name, step - 1) for name in grader.composition.schedules}
         due = (

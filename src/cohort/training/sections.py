@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from cohort.analysis.configuration import RENAMED
 from cohort.errors import Renamed
+from cohort.rewards.judges.judges import JudgeSettings
 from cohort.rewards.spec import is_weighted
 from cohort.training.values import (
     DATA,
@@ -193,6 +194,36 @@ class RewardsConfig(Section):
         "worker",
         description="where reward functions run: in a process of their own, or in this one, with no time limit",
     )
+    judge_calls: Annotated[Count | None, Option(REWARDS, "CALLS")] = Field(
+        None, ge=1, description="questions that judges may be asked in the whole run; none sets no limit"
+    )
+    judge_tokens: Annotated[Count | None, Option(REWARDS, "TOKENS")] = Field(
+        None, ge=1, description="tokens that judges may read and write in the whole run; none sets no limit"
+    )
+    judge_on_spent: Annotated[Literal["stop", "skip"], Option(REWARDS)] = Field(
+        "stop",
+        description="when judge_calls or judge_tokens are spent: end the run, or go on without the judge's reward",
+    )
+    judge_concurrency: Annotated[Count, Option(REWARDS, "QUESTIONS")] = Field(
+        16, ge=1, description="questions that are sent to a judge's server at once"
+    )
+    judge_timeout: Annotated[Number, Option(REWARDS, "SECONDS")] = Field(
+        120.0, gt=0, le=1e6, description="seconds that a question to a judge may take, with all its tries"
+    )
+    judge_reply: Annotated[Count, Option(REWARDS, "TOKENS")] = Field(
+        1024, ge=1, description="most tokens of a judge's reply"
+    )
+    judge_key: Annotated[Name, Option(REWARDS, "VARIABLE")] = Field(
+        "COHORT_JUDGE_KEY", description="environment variable that holds the key of the judges' servers"
+    )
+    judge_cache: bool = Field(True, description="keep judges' replies on disk, and never ask the same question twice")
+
+    @property
+    def judging(self) -> JudgeSettings:
+        """How judges are asked."""
+        limits = {"calls": self.judge_calls, "tokens": self.judge_tokens, "on_spent": self.judge_on_spent}
+        how = {"concurrency": self.judge_concurrency, "timeout": float(self.judge_timeout), "reply": self.judge_reply}
+        return JudgeSettings(**limits, **how, key=self.judge_key, cache=self.judge_cache)  # type: ignore[arg-type]
 
 
 class EpisodesConfig(Section):
