@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cohort.data.generators import langtons_ant, life, puzzles, sokoban
+from cohort.data.generators.spatial import make as spatial
 from cohort.data.generators.task import Task
 from cohort.errors import UsageError
 
@@ -95,6 +96,7 @@ GENERATORS = {
         Generator("langtons-ant", langtons_ant.make, _GAMES),
         Generator("life", life.make, _GAMES),
         Generator("sokoban", sokoban.make, _GAMES),
+        Generator("spatial", spatial.make, "arXiv:2604.14144"),
         Generator("puzzles", puzzles.make, "arXiv:2512.14944"),
     )
 }
