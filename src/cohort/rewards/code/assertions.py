@@ -130,7 +130,7 @@ def _calls(tree: ast.expr, names: dict[str, Any], foreign: set[str], entry: str 
         elif isinstance(node, ast.Name) and node.id not in names and node.id not in FUNCTIONS and node.id not in TYPES:
             if node.id != "math" or node.id in foreign:
                 raise Unreadable
-        elif not isinstance(node, _VALUES | _WORKED | _SIGNS):
+        elif not isinstance(node, _VALUES | _WORKED | _SIGNS) or _of_an_object(node):
             raise Unreadable
         elif isinstance(node, ast.Call):
             if not isinstance(node.func, ast.Name) and not _of_math(node.func):
@@ -161,6 +161,10 @@ def _path(node: ast.Call, names: dict[str, Any], foreign: set[str], entry: str |
 
 def _of_math(node: ast.AST) -> bool:
     return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "math"
+
+
+def _of_an_object(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and not (_of_math(node) and node.attr in _MATH)
 
 
 _VALUES = ast.Constant | ast.List | ast.Tuple | ast.Set | ast.Dict | ast.Name | ast.Attribute | ast.Subscript

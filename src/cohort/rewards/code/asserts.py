@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cohort.rewards.code.talk import Gone, Remote, Talk, perform
+    from cohort.rewards.code.talk import Gone, Remote, Talk, builtin, perform
 
 # Modules that a test may take from what its program imports, since they are imported here anew.
 SHARED = (
@@ -202,25 +202,20 @@ class _Tests(Talk):
 
     def exception(self, name: str, names: Any, _: Any) -> type[Exception]:
         """A class of the program's that stands for exceptions raised there."""
-        base = next((found for each in names[1:] if (found := _builtin(each)) is not None), Exception)
+        base = next((found for each in names[1:] if (found := builtin(each)) is not None), Exception)
         made = self.__dict__.setdefault("classes", {}).setdefault(name, type(str(name), (base,), {}))
         assert isinstance(made, type)
         return made
 
     def raised(self, names: Any = (), text: Any = "") -> Exception:
         for name in names if isinstance(names, list) else ():
-            made = self.__dict__.get("classes", {}).get(name) or _builtin(name)
+            made = self.__dict__.get("classes", {}).get(name) or builtin(name)
             if made is not None:
                 with contextlib.suppress(Exception):
                     error = made(text)
                     assert isinstance(error, Exception)
                     return error
         return RuntimeError(f"the program raised {names}: {text}"[:300])
-
-
-def _builtin(name: Any) -> type[Exception] | None:
-    found = getattr(builtins, name, None) if isinstance(name, str) else None
-    return found if isinstance(found, type) and issubclass(found, Exception) else None
 
 
 def _pytest() -> ModuleType:

@@ -60,6 +60,9 @@ class Place(Protocol):
     @property
     def at_once(self) -> int: ...
 
+    def close(self) -> None:
+        """Give up what is kept between programs; it is made anew where it is needed."""
+
     def stream(self, source: str, given: str, limits: Limits) -> Ran:
         """Run a program on standard input."""
         ...

@@ -122,7 +122,8 @@ def untested(argument: str, rows: Sequence[Mapping[str, Any]]) -> list[tuple[lis
     return [([i for i, row in enumerate(rows) if not has_tests(row)], "have no tests")]
 
 
-_CHECKED: set[str] = set()
+# Solutions of rows that were tried with their tests, and passed them.
+_PASSED: set[str] = set()
 
 
 def check(argument: str, rows: Sequence[Placed]) -> None:
@@ -142,7 +143,7 @@ def check(argument: str, rows: Sequence[Placed]) -> None:
             f"the reward 'code' runs a row's tests, and no row has any ({where} has: {', '.join(row)}): name them "
             f"in one of these columns: {SHAPES} (docs/rewards.md has their forms)"
         )
-    references = []
+    references: list[tuple[str, str, str, Tests]] = []
     for where, row in tested:
         try:
             tests = read_tests({**row, "prompt": _code_of(row.get("prompt"), row.get("entry_point"))})
@@ -158,21 +159,19 @@ def check(argument: str, rows: Sequence[Placed]) -> None:
             )
         known = reference(row)
         if known is not None:
-            references.append((where, known, tests))
+            told = repr((known, [row.get(name) for name in (*TESTS, *BESIDE)]))
+            references.append((hashlib.sha256(told.encode(errors="replace")).hexdigest(), where, known, tests))
     references = references[:: max(1, -(-len(references) // TRIED))]
-    marks = [
-        hashlib.sha256(repr((known, vars(tests).keys(), repr(tests))).encode()).hexdigest()
-        for _, known, tests in references
-    ]
-    left = [(each, mark) for each, mark in zip(references, marks, strict=True) if mark not in _CHECKED]
-    verdicts = grade_all([(known, tests) for (_, known, tests), _ in left], place, Limits(), every=False, seconds=600.0)
-    for ((where, _, _), mark), verdict in zip(left, verdicts, strict=True):
+    left = [each for each in references if each[0] not in _PASSED]
+    verdicts = grade_all([(known, tests) for *_, known, tests in left], place, Limits(), every=False, seconds=600.0)
+    place.close()
+    for (mark, where, *_), verdict in zip(left, verdicts, strict=True):
         if verdict.why != "passed":
             raise UsageError(
                 f"{where}: its own solution does not pass its tests ({verdict.detail}), so that hardly any program can: "
                 "correct the row, or leave it out; without the column of the solution nothing is tried"
             )
-        _CHECKED.add(mark)
+        _PASSED.add(mark)
 
 
 KINDS = (

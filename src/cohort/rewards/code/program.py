@@ -8,7 +8,7 @@ import re
 from cohort.signals.answers import outside_thought
 
 _FENCE = re.compile(
-    r"^[ \t]{0,3}(```+|~~~+)[ \t]*([\w+.#-]*)[^\n`]*\n(.*?)(?:^[ \t]{0,3}\1[`~]*[ \t]*$|\Z)", re.M | re.S
+    r"^([ \t]{0,3})(```+|~~~+)[ \t]*([\w+.#-]*)[^\n`]*\n(.*?)(?:(?:^[ \t]{0,3})?\2[`~]*[ \t]*\r?$|\Z)", re.M | re.S
 )
 PYTHON = frozenset({"", "python", "python3", "py", "py3", "python3.11", "pycon"})
 
@@ -17,8 +17,13 @@ def program_of(text: str) -> str:
     """The last fenced block of a completion that is Python or says no language, without what was thought; else the whole
     text. A block that is not closed ends with the text."""
     text = outside_thought(text)
-    blocks = [match[3] for match in _FENCE.finditer(text) if match[2].lower() in PYTHON]
-    return blocks[-1] if blocks else text
+    blocks = [match for match in _FENCE.finditer(text) if match[3].lower() in PYTHON]
+    if not blocks:
+        return text
+    # A block is as far to the right as its fence, as in a list.
+    return (
+        re.sub(rf"^[ \t]{{1,{len(blocks[-1][1])}}}", "", blocks[-1][4], flags=re.M) if blocks[-1][1] else blocks[-1][4]
+    )
 
 
 def defines(source: str, name: str) -> bool:

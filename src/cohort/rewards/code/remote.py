@@ -47,6 +47,9 @@ class Remote:
 
     at_once = 16
 
+    def close(self) -> None:
+        """Connections are closed with their threads."""
+
     def stream(self, source: str, given: str, limits: Limits) -> Ran:
         return self._run(source, given, limits)
 

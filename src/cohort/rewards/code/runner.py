@@ -6,6 +6,7 @@ as the program's own words: whoever subverts it can only say what the program sa
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import ctypes
 import marshal
@@ -131,6 +132,9 @@ def confine(request: dict[str, Any]) -> None:
     """Limits of this process, which it can lower only."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What the module site would have defined.
+    for name in ("exit", "quit"):
+        setattr(builtins, name, sys.exit)
     for what, most in (
         (resource.RLIMIT_AS, request["memory"]),
         (resource.RLIMIT_CPU, request["cpu"]),

@@ -28,7 +28,7 @@ FILES = 64 * MIB
 INSTALL = (
     "the reward 'code' runs programs in a sandbox, and there is none here: {why}. Install bubblewrap (Debian, Ubuntu: "
     "apt-get install bubblewrap libseccomp2; Fedora: dnf install bubblewrap libseccomp), or name a server of SandboxFusion "
-    "as code@http://host:port or code:partial@http://host:port. Programs are never run without a sandbox"
+    "as code:@http://host:port or code:partial@http://host:port. Programs are never run without a sandbox"
 )
 
 

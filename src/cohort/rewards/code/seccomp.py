@@ -61,7 +61,7 @@ def filters() -> tuple[bytes, bytes]:
     except OSError as error:
         raise UsageError(
             "the sandbox of code rewards needs libseccomp, which is not on this machine: install it (Debian, Ubuntu: "
-            "apt-get install libseccomp2), or name a remote sandbox (code:...@http://host:port)"
+            "apt-get install libseccomp2), or name a server of SandboxFusion, as code:@http://host:port"
         ) from error
     library.seccomp_init.restype = ctypes.c_void_p
     return (

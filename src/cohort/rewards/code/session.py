@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cohort.rewards.code.talk import Gone, Talk, perform
+    from cohort.rewards.code.talk import Gone, Talk, builtin, perform
 
 
 def converse(request: dict[str, Any]) -> None:
@@ -48,4 +48,5 @@ class _Program(Talk):
         return perform(self.own[number], how, rest)
 
     def raised(self, names: Any = (), text: Any = "") -> Exception:
-        return RuntimeError(f"{names[0] if names else 'error'}: {text}")
+        made = next((found for name in names if (found := builtin(name)) is not None), RuntimeError)
+        return made(text)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import contextlib
 import io
 import json
 import pickle
@@ -56,6 +57,8 @@ TESTS = (
     ),
     "test",
 )
+# Those that rows of other tasks have too.
+LOOSE = ("ground_truth", "reward_model", "test")
 BESIDE = (
     "entry_point",
     "fn_name",
@@ -109,8 +112,17 @@ class Tests:
 
 
 def has_tests(row: Mapping[str, Any]) -> bool:
-    """Whether a row has a column that holds tests."""
-    return any(not _empty(row.get(name)) for name in TESTS)
+    """Whether a row has a column that holds tests; one that rows of other tasks have too must hold some that can be read."""
+    if any(not _empty(row.get(name)) for name in TESTS if name not in LOOSE):
+        return True
+    loose = {name: row[name] for name in LOOSE if not _empty(row.get(name))}
+    if not loose:
+        return False
+    try:
+        return bool(read_tests({**{name: row.get(name) for name in BESIDE}, **loose}).total)
+    except BadTests:
+        # A row that says what is to be called is one of this task.
+        return not _empty(row.get("entry_point"))
 
 
 def _empty(value: Any) -> bool:
@@ -217,16 +229,12 @@ def _test(tests: Tests, test: Any, where: str) -> None:
 
 def _call(tests: Tests, entry: str, given: Any, expected: Any, where: str) -> None:
     """A test of a function in the form of a data set: arguments a line, or a list of them; expected as JSON or a value."""
+    either = [expected]
     if isinstance(given, str):
         given = [_loaded(line, f"{where}: the input") for line in given.splitlines() if line.strip()]
-    if isinstance(expected, str) and isinstance(
-        found := _loaded(expected, where, strict=False), (list, dict, int, float)
-    ):
-        either = [found, expected]
-    elif isinstance(expected, str) and expected[:1] == '"' and isinstance(found, str):
-        either = [found]
-    else:
-        either = [expected]
+        if isinstance(expected, str):
+            with contextlib.suppress(ValueError, RecursionError):
+                either = [json.loads(expected)]
     # Some of these data sets put what is expected into a list of its own.
     if isinstance(either[0], list) and len(either[0]) == 1:
         either.append(either[0][0])

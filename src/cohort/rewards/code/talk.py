@@ -6,6 +6,7 @@ never asks the program to compare, and the program can read nothing of the test 
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -191,6 +192,12 @@ def _change(argument: Any, changed: Any) -> None:
     else:
         argument.clear()
         argument.update(changed)
+
+
+def builtin(name: Any) -> type[Exception] | None:
+    """The builtin exception of a name; None if there is none."""
+    found = getattr(builtins, name, None) if isinstance(name, str) else None
+    return found if isinstance(found, type) and issubclass(found, Exception) else None
 
 
 def perform(target: Any, how: str, rest: tuple[Any, ...]) -> Any:
