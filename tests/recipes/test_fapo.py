@@ -13,8 +13,8 @@ from torch import Tensor
 
 from cohort import registry
 from cohort.errors import UsageError
-from cohort.recipes.fapo import is_flawed, step_reward
 from cohort.signals.components import component
+from cohort.signals.first_errors import is_flawed, step_reward
 from cohort.training.build import prepare
 from cohort.training.config import make_config
 from cohort.types import Batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,44 @@ def _texts(row: Row, *names: str) -> bool:
     return all(isinstance(row.get(name), str) for name in names)
 
 
+# Asks for the first wrong step of a solution. Source: arXiv:2510.22543, after arXiv:2412.06559.
+FIRST_ERROR = """Here is a problem and a solution of it in steps, counted from 0.{reference}
+
+<problem>
+{problem}
+</problem>
+
+{steps}
+
+Check the solution step by step. Say which is the first step that is wrong: an error, or a guess that nothing before it
+supports. If all steps are sound, say -1. Put the number alone into \\boxed{{}}."""
+
+
+def first_error_prompt(problem: str, steps: Sequence[str], reference: str | None = None) -> str:
+    """The question for the first wrong step of a solution, to be answered with its number or -1 in a box.
+
+    Args:
+        reference: the problem's right answer, where it is known.
+    """
+    shown = "\n".join(f"<step_{i}>\n{step}\n</step_{i}>" for i, step in enumerate(steps))
+    known = f" Its answer is {reference}." if reference else ""
+    return FIRST_ERROR.format(problem=problem, steps=shown, reference=known)
+
+
+def _process_bench(row: Row) -> dict[str, Any]:
+    reference = row.get("reference")
+    prompt = first_error_prompt(row["problem"], row["steps"], None if reference is None else str(reference))
+    return {"prompt": prompt, "answer": str(row["label"])}
+
+
+def _has_first_error(row: Row) -> bool:
+    steps, label = row.get("steps"), row.get("label")
+    whole = isinstance(steps, list) and bool(steps) and all(isinstance(step, str) for step in steps)
+    return whole and isinstance(label, int) and not isinstance(label, bool) and _texts(row, "problem")
+
+
 PRESETS = (
+    Preset("ProcessBench", _has_first_error, _process_bench),
     Preset("GSM8K", lambda row: _texts(row, "question", "answer") and "####" in row["answer"], _gsm8k),
     Preset("SVAMP", lambda row: "Answer" in row and _texts(row, "Body", "Question"), _svamp),
     Preset("AIME24 and AMC23", lambda row: "answer" in row and _texts(row, "problem"), _problem),

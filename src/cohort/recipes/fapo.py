@@ -12,7 +12,10 @@ exceeds 2 / flaw_penalty - 1).
 
 `flawed` names a reward of the run that says it, 1 or 0 for each completion (only right ones are read): a function that
 gives question, reference answer and numbered steps to the model and reads the first wrong step or -1 out of its last box
-(`is_flawed`). `step_reward` is the reward for training such a model itself, with GRPO as well.
+(`cohort.signals.first_errors.is_flawed`; examples/flawed_positives has one). Such a model is itself trained with GRPO, on
+solutions whose first wrong step is known (as in ProcessBench):
+
+    cohort train dapo --model BASE --data Qwen/ProcessBench?split=math --reward first-error
 
 Defaults: flaw_penalty 1 (paper). Its run: clip 0.2/0.28, mean over tokens, overlong penalty (dapo), no KL.
 """
@@ -29,29 +32,6 @@ from cohort.recipes.recipe import recipe
 from cohort.signals.components import component
 from cohort.types import Batch, StepInfo
 from cohort.types.declare import declare
-
-
-def is_flawed(answer: str | None) -> bool:
-    """The reward model's boxed answer names a wrong step; False if it is -1, missing, or no integer."""
-    try:
-        return answer is not None and int(answer) != -1
-    except ValueError:
-        return False
-
-
-def step_reward(predicted: int | None, gold: int, steps: int) -> float:
-    """Reward in [-1, 1] of a reward model's verdict, for its own training.
-
-    -1 if the verdict is no step (0 .. steps - 1) and not -1, or finds a flaw where there is none, or none where there is
-    one; 1 if both say sound; else 1 - |predicted - gold| / steps.
-
-    Args:
-        predicted: first wrong step, -1 for none; None if it cannot be read.
-        gold: first wrong step in truth, -1 for none.
-    """
-    if predicted is None or not -1 <= predicted < steps or (predicted == -1) != (gold == -1):
-        return -1.0
-    return 1.0 if gold == -1 else 1.0 - abs(predicted - gold) / steps
 
 
 def flaw_aware(correct: Tensor, flawed: Tensor, flaw_penalty: float) -> Tensor:

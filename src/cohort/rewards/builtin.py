@@ -5,6 +5,7 @@ from __future__ import annotations
 from cohort.rewards import (
     conclusion,
     graded,
+    information,
     judged,
     listed,
     overlap,
@@ -22,6 +23,7 @@ MODULES = (
     verifiers,
     conclusion,
     graded,
+    information,
     overlap,
     tagged,
     patterns,
@@ -31,6 +33,7 @@ MODULES = (
     reward_models,
     code,
     judged,
+    information,
 )
 KINDS: dict[str, Kind] = {kind.name: kind for module in MODULES for kind in module.KINDS}
 FORMS: tuple[str, ...] = tuple(form for kind in KINDS.values() for form in kind.forms)

@@ -1,7 +1,8 @@
 import torch
 
 from cohort import registry
-from cohort.recipes.fapo import is_flawed, step_reward
+from cohort.rewards.information import first_error
+from cohort.signals.first_errors import is_flawed
 from cohort.types import Batch
 from tests.golden.runner import make_batch
 from tests.helpers import info_of, with_rewards
@@ -43,8 +44,8 @@ def KIND_advantage(case):
 def KIND_reward(case):
     inputs = case["inputs"]
     if "gold_step" in inputs:
-        rows = zip(*(inputs[key] for key in ("predicted_step", "gold_step", "total_steps")), strict=True)
-        return {"rewards": [step_reward(*row) for row in rows]}
+        said = ["\\boxed{?}" if step is None else f"so \\boxed{{{step}}}" for step in inputs["predicted_step"]]
+        return {"rewards": first_error(said, inputs["gold_step"], [["step"] * n for n in inputs["total_steps"]])}
     # The detector is asked for right rollouts only.
     flawed = [float(c and is_flawed(a)) for c, a in zip(inputs["correct"], inputs["detector_answer"], strict=True)]
     made = _prompts(inputs["correct"], flawed, [0] * len(flawed))
