@@ -13,7 +13,7 @@ from torch import Tensor
 from cohort import registry
 from cohort.errors import UsageError
 from cohort.methods import BoundMethod
-from cohort.recipes.posterior_grpo import pair_loss
+from cohort.reductions.scores import pair_loss
 from cohort.signals.components import component
 from cohort.training.build import prepare
 from cohort.training.config import make_config

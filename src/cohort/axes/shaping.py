@@ -7,8 +7,9 @@ from torch import Tensor
 
 from cohort.reductions.groups import token_sum
 from cohort.reductions.kl import k1
+from cohort.signals.components import component
 from cohort.types import Batch, StepInfo, generation_budget
-from cohort.types.declare import State, hooks, needs
+from cohort.types.declare import State, declare, hooks, needs
 
 
 @needs("old_logp", "ref_logp")
@@ -21,6 +22,16 @@ def kl_in_reward(batch: Batch, *, beta: float) -> Tensor:
     Source: arXiv:2402.14740.
     """
     return batch.rewards - beta * token_sum(k1(batch.old_logp, batch.ref_logp), batch.mask)
+
+
+@declare(components=("names",))
+def named_sum(batch: Batch, *, names: tuple[str, ...], weights: tuple[float, ...], info: StepInfo) -> Tensor:
+    """r_i = sum_k w_k r_ik over the rewards of these names, in place of the run's sum: [N]. One that does not apply counts 0.
+
+    Source: arXiv:2503.21819.
+    """
+    parts = [weight * component(batch, name, info) for name, weight in zip(names, weights, strict=True)]
+    return torch.stack(parts).sum(0)
 
 
 def overlong_penalty(lengths: Tensor, max_len: float, cache_len: float) -> Tensor:

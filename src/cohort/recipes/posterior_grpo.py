@@ -10,8 +10,12 @@ of right rollouts it alone ranks them. outcome is what the run's verifier calls 
 `thinking` name rewards of the run: 1 or 0 for the format, and a score of the reasoning alone in [0, 1], which is read for
 right rollouts only. gate=False adds the score for wrong ones too (the paper's baseline).
 
-`pair_loss` trains a reward model on reasoning that a language model improved or degraded: pairs (optimised, initial),
-(initial, degraded), (optimised, degraded).
+The score is that of a reward model, which is trained on reasoning that a language model improved or degraded: rows with the
+columns optimised, initial and degraded give the pairs (optimised, initial), (initial, degraded), (optimised, degraded).
+
+    cohort reward-model --model BASE --data triples.jsonl --ranked optimised,initial,degraded --out thinking
+    cohort train posterior-grpo --reward code --reward '0*format=format:^<think>.*</think>' \\
+        --reward '0*thinking=rm:thinking?part=thought&output=sigmoid' ...
 
 Defaults: weights 1. The paper's run: clip 0.2/0.28, mean over tokens, no KL.
 """
@@ -21,18 +25,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from cohort.methods import Method, use
 from cohort.recipes.recipe import recipe
 from cohort.signals.components import component
 from cohort.types import Batch, StepInfo
 from cohort.types.declare import declare
-
-
-def pair_loss(better: Tensor, worse: Tensor) -> Tensor:
-    """-mean log sigmoid(better - worse) of a reward model's scores [n]: scalar."""
-    return -logsigmoid(better - worse).mean()
 
 
 @declare(components=("format", "thinking"))

@@ -23,7 +23,6 @@ MODULES = (
     verifiers,
     conclusion,
     graded,
-    information,
     overlap,
     tagged,
     patterns,

@@ -1,7 +1,7 @@
 import torch
 
 from cohort import registry
-from cohort.recipes.posterior_grpo import pair_loss
+from cohort.reductions.scores import pair_loss
 from cohort.types import Batch
 from tests.golden.runner import make_batch, tensor
 from tests.helpers import info_of, with_rewards

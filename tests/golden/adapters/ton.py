@@ -1,8 +1,8 @@
 import torch
 
 from cohort.rewards.grader import weighted_sum
+from cohort.rewards.patterns import format_like
 from cohort.rewards.tagged import hits, same_action, same_answer
-from cohort.rewards.verifiers import format_like
 from cohort.signals.thoughts import skips_thought, tag_format, with_dropout
 from tests.golden.runner import make_batch, tensor
 

@@ -17,15 +17,15 @@ MARGIN = 28
 Box = tuple[int, int, int, int]
 
 
-def check_pillow(what: str) -> None:
+def check_pillow() -> None:
     """Raises:
-    UsageError: pillow is not installed; the message says what needs it.
+    UsageError: pillow is not installed.
     """
     try:
         import PIL.ImageDraw  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            f"{what} can only be had with pillow, which is not installed: pip install 'cohort-rl[pictures]', or leave it out"
+            "pictures need pillow, which is not installed: pip install 'cohort-rl[pictures]', or leave --form out for text"
         ) from error
 
 
