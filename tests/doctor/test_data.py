@@ -7,6 +7,7 @@ import json
 import pytest
 
 from cohort.doctor import diagnoses
+from cohort.doctor.attacks import GOLD, Paid
 from cohort.doctor.dataset import Data, Verdicts, examine_data
 from cohort.errors import UsageError
 from cohort.training.config import make_config
@@ -113,11 +114,67 @@ def test_held_out_prompts_that_are_reworded_are_found(folder):
 
 @pytest.mark.parametrize(
     ("reward", "found"),
-    [("deaf", {"rejects-gold"}), ("kind", {"accepts-wrong"}), ("moody", {"unstable-verdicts", "accepts-wrong"})],
+    [
+        ("deaf", {"rejects-gold"}),
+        ("kind", {"accepts-wrong", "paid-for-nothing", "paid-for-hedging"}),
+        ("moody", {"unstable-verdicts", "accepts-wrong", "paid-for-nothing", "paid-for-hedging"}),
+    ],
 )
 def test_a_verifier_that_errs_is_found(folder, reward, found):
     # Of a verifier that says what comes to its mind, some gold answers may be rejected in all five ways of writing them.
     assert names(look(SUMS, folder, reward)) - ({"rejects-gold"} if reward == "moody" else set()) == found
+
+
+def test_completions_that_answer_nothing_and_are_paid_are_found(folder):
+    rewards = ["number", "0.5*format:<think>.*</think>.*<answer>.*</answer>", "length:200"]
+    config = {"data": SUMS, "reward": rewards}
+    report = examine_data(make_config(config), limit=12)
+    (finding,) = report.findings
+    assert (finding.name, finding.severity) == ("paid-for-nothing", "warning")
+    paid = finding.evidence[0].numbers
+    # Words stand for tokens where there is no model: 2 of 200 in a right answer, none in an empty one.
+    assert paid["the right answer"] == pytest.approx(2.5, abs=0.1)
+    assert paid["an empty completion"] == 1.0
+    assert paid["the answer's form, empty"] == pytest.approx(1.5, abs=0.05)
+    assert paid["a very long text"] == 0.0
+    assert "the answer's form, empty: 1.4" in finding.evidence[1].text
+    assert "'<think>\\n</think>" in finding.evidence[1].text
+    # Gates take the way to it away, and a weight that falls to nothing does too.
+    gates = ["length if number", "number,format if format and number"]
+    for sound in (
+        {"reward": ["number", "0.5*format:<think>", "length:200"], "reward_gate": ["length,format if number"]},
+        {"reward": ["number", "length:200"], "reward_schedule": ["length 0:1 10:0.1"]},
+    ):
+        assert examine_data(make_config({**config, **sound}), limit=12).findings == ()
+    with pytest.raises(UsageError, match="in a circle"):
+        examine_data(make_config({**config, "reward_gate": gates}), limit=12)
+
+
+def test_completions_that_commit_to_no_answer_and_are_paid_are_found(folder):
+    rows = [{"prompt": f"Is {n} odd? A: yes, B: no", "answer": "AB"[n % 2 == 0]} for n in range(24)]
+    (folder / "lax.py").write_text(
+        "def lax(completions, answer, **_):\n    return [float(a in c) for c, a in zip(completions, answer)]\n"
+    )
+    report = examine_data(make_config({"data": rows, "reward": [f"{folder}/lax.py:lax"]}), limit=12)
+    found = {finding.name: finding for finding in report.findings}
+    # The prompt names both letters, too.
+    assert set(found) == {"guessable", "paid-for-nothing", "paid-for-hedging"}
+    hedging = found["paid-for-hedging"]
+    assert hedging.severity == "alarm"
+    said = [each.text for each in hedging.evidence]
+    assert any(text.startswith("all answers at once: 1 on average") for text in said)
+    assert any(text.startswith("the right answer, denied: 1 on average") for text in said)
+    # A verifier that reads one letter is not fooled.
+    assert "paid-for-hedging" not in names(
+        examine_data(make_config({"data": rows, "reward": ["conclusion"]}), limit=12)
+    )
+
+
+def test_without_right_answers_it_is_said_what_is_missing(folder):
+    (folder / "own.py").write_text("def own(completions):\n    return [1.0 for _ in completions]\n")
+    rows = [{"prompt": f"Write {n} lines."} for n in range(4)]
+    report = examine_data(make_config({"data": rows, "reward": [f"{folder}/own.py:own"]}), limit=12)
+    assert "a column `answer` or `solution`" in report.missing["paid-for-nothing"]
 
 
 def test_a_verifier_that_fails_is_said_and_the_rest_shown(folder):
@@ -154,9 +211,9 @@ def test_what_cannot_be_asked_is_refused():
 
 
 def test_every_diagnosis_of_data_is_silent_on_what_it_can_see_nothing_of():
-    data = Data(
-        "d", [{"prompt": "a b c", "answer": "1"}] * 2, ["a b c", "d e f"], verdicts=[Verdicts(1, {"plain": 1.0})]
-    )
+    rows = [{"prompt": "a b c", "answer": "1"}] * 2
+    paid = {GOLD: Paid({0: 1.0}, {0: "1"})}
+    data = Data("d", rows, ["a b c", "d e f"], verdicts=[Verdicts(1, {"plain": 1.0})], paid=paid)
     for each in diagnoses("data"):
         if each.name not in ("too-long", "out-of-reach"):
             assert each(data) is None, each.name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +12,9 @@ from typing import Any
 from cohort.data.messages import tools_of
 from cohort.data.prompts import PromptSpec, make_prompt, read_source, source_of, template_of
 from cohort.data.rows import Row, places_of
+from cohort.doctor.attacks import Paid, graded, pay, worth
 from cohort.doctor.examine import Report, diagnose
-from cohort.doctor.finding import Missing, diagnoses
+from cohort.doctor.finding import Evidence, Missing, diagnoses
 from cohort.errors import UsageError
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import parse
@@ -30,7 +30,6 @@ RENDERINGS: tuple[tuple[str, str], ...] = (
     ("hashes", "#### {}"),
 )
 AGAIN, SWAPPED, NOTHING, SOLUTION = "again", "another row's answer", "nothing", "solution"
-BATCH = 100
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ class Data:
         correct_at: its value from which a completion is correct.
         verdicts: for the rows that were looked at; None without rewards.
         solved: right completions of each of the prompts that were tried, and how many each had; None if none was.
+        paid: way of answering -> what the run's reward pays for it (see `cohort.doctor.attacks`); None without rewards.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Data:
     correct_at: float = 1.0
     verdicts: Sequence[Verdicts] | None = None
     solved: tuple[Sequence[int], int] | None = None
+    paid: Mapping[str, Paid] | None = None
 
     def checked(self) -> Sequence[Verdicts]:
         """Verdicts.
@@ -93,6 +94,10 @@ class Data:
         if not self.verdicts:
             raise Missing("needs verdicts: --reward, and a column `answer`")
         return self.verdicts
+
+    def worth(self, ways: Sequence[str], *, least: float) -> tuple[dict[str, float], tuple[Evidence, ...]]:
+        """See `cohort.doctor.attacks.worth`."""
+        return worth(self.paid or {}, self.rows, ways, least)
 
     def answers(self) -> list[Any]:
         """Gold answers.
@@ -171,8 +176,7 @@ def gather(config: TrainConfig, *, samples: int, limit: int, log: Callable[[str]
         found["lengths"] = [len(tokens) for _, tokens in made]
         found["context"] = policy.renderer.context_length
     if config.rewards.reward:
-        name, verdicts, problems = _verdicts(config, source.rows, limit)
-        found |= {"verifier": name, "verdicts": verdicts}
+        found |= _rewarded(config, source.rows, [text for text, _ in made], limit, problems)
     if samples:
         found["solved"] = _solved(config, policy, source.rows, samples, min(limit, 64))
     texts = [text for text, _ in made]
@@ -214,12 +218,36 @@ def _content(source: Any) -> str:
     return (source if isinstance(source, str) else "".join(str(message["content"] or "") for message in source)).strip()
 
 
-def _verdicts(config: TrainConfig, rows: Sequence[Row], limit: int) -> tuple[str, list[Verdicts], list[str]]:
-    """(the verifier's name, its verdicts on some rows, what went wrong)."""
+def _rewarded(
+    config: TrainConfig, rows: Sequence[Row], prompts: Sequence[str], limit: int, problems: list[str]
+) -> dict[str, Any]:
+    """What the rewards say of right and wrong answers, and of completions that are none; adds what went wrong."""
+    from cohort.training.build import composition_of
     from cohort.training.verdict import accuracy_component
 
     specs = parse(config.rewards.reward)
-    name = accuracy_component(config.rewards.accuracy, specs)
+    composition, name = composition_of(config, specs), accuracy_component(config.rewards.accuracy, specs)
+    asked = config.rewards
+    how: dict[str, Any] = {"timeout": asked.reward_timeout, "on_error": "skip", "process": asked.reward_process}
+    most = config.sampling.max_new_tokens
+    with contextlib.ExitStack() as stack:
+        scorer = stack.enter_context(Scorer(specs, **how))
+        verifier = [spec for spec in specs if spec.name == name]
+        judge = scorer if len(specs) == 1 else stack.enter_context(Scorer(verifier, **how))
+        scorer.check_arguments(list(dict.fromkeys(column for row in rows for column in row)))
+        verdicts, failed = _verdicts(judge, rows, limit, most)
+        problems += failed
+        paid: dict[str, Paid] = {}
+        # What fails on answers fails on everything else.
+        if not failed:
+            paid, failed = pay(scorer, composition, rows, prompts, limit=limit, max_new_tokens=most)
+            problems += failed
+    return {"verifier": name, "verdicts": verdicts, "paid": paid}
+
+
+def _verdicts(scorer: Scorer, rows: Sequence[Row], limit: int, max_new_tokens: int) -> tuple[list[Verdicts], list[str]]:
+    """(verdicts of the scorer's one reward on some rows, what went wrong)."""
+    (name,) = (spec.name for spec in scorer.specs)
     answered = [i for i, row in enumerate(rows) if not is_missing(row.get("answer"))]
     chosen = sorted(random.Random(0).sample(answered, min(limit, len(answered))))
     asked: list[tuple[int, str, str]] = []
@@ -238,38 +266,17 @@ def _verdicts(config: TrainConfig, rows: Sequence[Row], limit: int) -> tuple[str
     values: dict[int, dict[str, float | None]] = {i: {} for i in chosen}
     problems: list[str] = []
     failed: set[int] = set()
-    spec = next(spec for spec in specs if spec.name == name)
-    with Scorer(
-        [spec], timeout=config.rewards.reward_timeout, on_error="skip", process=config.rewards.reward_process
-    ) as scorer:
-        scorer.check_arguments(list(dict.fromkeys(column for row in rows for column in row)))
-        for first in range(0, len(asked), BATCH):
-            part = asked[first : first + BATCH]
-            columns = {
-                column: [rows[i].get(column) for i, _, _ in part]
-                for column in dict.fromkeys(column for i, _, _ in part for column in rows[i])
-            }
-            columns["max_new_tokens"] = [config.sampling.max_new_tokens] * len(part)
-            chats = [not isinstance(rows[i].get("prompt", ""), str) for i, _, _ in part]
-            texts: list[Any] = [
-                [{"role": "assistant", "content": text}] if chat else text
-                for (_, _, text), chat in zip(part, chats, strict=True)
-            ]
-            prompts = [rows[i].get("prompt") for i, _, _ in part]
-            scores = scorer.grade(prompts, texts, None, columns, where=[f"row {i + 1}" for i, _, _ in part])
-            for (i, rendering, _), value in zip(part, scores.components[name], strict=True):
-                values[i][rendering] = value
-            failed |= {part[at][0] for at in scores.failed}
-            problems += scores.messages
-            if len(problems) > 3:
-                problems = [*problems[:3], "further failures of the reward are left out"]
-                break
+    ways = iter(rendering for _, rendering, _ in asked)
+    for part, scores in graded(scorer, rows, [(i, text) for i, _, text in asked], max_new_tokens):
+        for (i, _), value in zip(part, scores.components[name], strict=True):
+            values[i][next(ways)] = value
+        failed |= {part[at][0] for at in scores.failed}
+        problems += scores.messages
+        if len(problems) > 3:
+            problems = [*problems[:3], "further failures of the reward are left out"]
+            break
     made = [Verdicts(i + 1, found) for i, found in values.items() if found and i not in failed]
-    return name, made, [_first_line(text) for text in problems]
-
-
-def _first_line(text: str) -> str:
-    return re.split(r"\n", text, maxsplit=1)[0]
+    return made, [text.split("\n", 1)[0] for text in problems]
 
 
 def _solved(config: TrainConfig, policy: Any, rows: Sequence[Row], samples: int, most: int) -> tuple[list[int], int]:

@@ -17,15 +17,15 @@ MARGIN = 28
 Box = tuple[int, int, int, int]
 
 
-def check_pillow() -> None:
+def check_pillow(what: str) -> None:
     """Raises:
-    UsageError: pillow is not installed.
+    UsageError: pillow is not installed; the message says what needs it.
     """
     try:
         import PIL.ImageDraw  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            "pictures need pillow, which is not installed: pip install 'cohort-rl[pictures]', or leave --form out for text"
+            f"{what} can only be had with pillow, which is not installed: pip install 'cohort-rl[pictures]', or leave it out"
         ) from error
 
 

@@ -10,12 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-<<<<<<< HEAD
 from cohort.data.generators import langtons_ant, life, puzzles, sokoban
 from cohort.data.generators.spatial import make as spatial
-=======
-from cohort.data.generators import langtons_ant, life, sokoban
->>>>>>> 8df6470 (Add multi-objective-grpo, rluf and info-consistency: scores added by name, and groups of phrasings of one request)
 from cohort.data.generators.task import Task
 from cohort.errors import UsageError
 
@@ -100,10 +96,7 @@ GENERATORS = {
         Generator("langtons-ant", langtons_ant.make, _GAMES),
         Generator("life", life.make, _GAMES),
         Generator("sokoban", sokoban.make, _GAMES),
-<<<<<<< HEAD
         Generator("spatial", spatial.make, "arXiv:2604.14144"),
         Generator("puzzles", puzzles.make, "arXiv:2512.14944"),
-=======
->>>>>>> 8df6470 (Add multi-objective-grpo, rluf and info-consistency: scores added by name, and groups of phrasings of one request)
     )
 }

@@ -52,7 +52,7 @@ def write(out: Path, tasks: Iterable[Task], form: Form, *, replace: bool = False
     check_out(out, replace=replace)
     folder = pictures_of(out)
     if form != "text":
-        check_pillow()
+        check_pillow(f"--form {form}")
         folder.mkdir(exist_ok=True)
     lines: list[str] = []
     drawn: set[str] = set()
