@@ -43,6 +43,7 @@ HYPER = {
     "posterior-grpo": "(format='formatted')",
     "rank-grpo": "(num_items=1)",
     "rest-grpo": "(tasks=40, samples=4)",
+    "veripo": "(format=None, grpo_steps=4, dpo_steps=2)",
     # Every prompt of the data set is tried each time.
     "vas": "(scoring_rollouts=2, refresh=10)",
     "rgr-grpo": f"(judge='{REWARDS}:satisfied')",

@@ -48,3 +48,8 @@ def satisfied(prompts, completions, criteria, answer, **columns):
     """Which of the criteria "right" and "short" an answer satisfies."""
     found = [{"right": text == str(a), "short": len(text) == 1} for text, a in zip(completions, answer, strict=True)]
     return [[known[name] for name in names] for known, names in zip(found, criteria, strict=True)]
+
+
+def reflects(completions: list[str], **_: Any) -> list[float]:
+    """1 for what thought again."""
+    return [float("~" in text) for text in completions]

@@ -10,6 +10,7 @@ from cohort.errors import UsageError
 from cohort.reductions.groups import group_max, group_sum, group_table, token_sum
 from cohort.reductions.kl import k1
 from cohort.types import Batch
+from cohort.types.declare import declare
 
 
 class GradedRewardError(UsageError):
@@ -109,3 +110,20 @@ def logistic(margin: Tensor, flipped: float | Tensor = 0.0) -> Tensor:
 def mean_of_pairs(values: Tensor) -> Tensor:
     """The mean of [K] values; 0, attached to the graph, where there is no pair."""
     return values.sum() / max(1, values.numel())
+
+
+@declare(couples=True, auxiliary=True)
+def replayed_pairs(batch: Batch, *, beta: float = 0.1) -> Tensor:
+    """A regularizer: DPO's loss of the pairs that a `replay` hook gave, 0 without any: scalar.
+
+    Their rows have `paired` [N], 1 for the chosen and -1 for the rejected, and `pair_logp` [N, T] of their reference.
+
+    Source: arXiv:2305.18290 eq. 7.
+    """
+    if "pair_logp" not in batch:
+        return 0 * batch.logp.sum()
+    pairs = batch.select((batch["paired"] != 0).nonzero()[:, 0])
+    pairs = pairs.replace(ref_logp=pairs["pair_logp"], rewards=pairs["paired"].to(pairs.dtype))
+    reward = beta * sequence_log_ratio(pairs)
+    better, worse = preferred_pairs(pairs)
+    return mean_of_pairs(logistic(reward[better] - reward[worse])) + 0 * batch.logp.sum()

@@ -32,7 +32,7 @@ from cohort.recipes.recipe import recipe
 from cohort.types import Batch, Rollout, StepInfo
 from cohort.types.access import ModelAccess
 from cohort.types.declare import State, hooks
-from cohort.types.replay import Replay, completions, concat, pack_step, unpack
+from cohort.types.replay import Replay, completions, concat, joined, pack_step
 
 
 def ratio_variance(batch: Batch, *, aggregation: str, info: StepInfo) -> float:
@@ -52,12 +52,7 @@ def _start(lambda_init: float) -> State:
 
 def _replayed(state: State) -> Replay | None:
     """with `replay`, rollouts of earlier steps join the update and are scored once more after it"""
-    if not state["kept"]:
-        return None
-    parts = [unpack(step) for step in state["kept"]]
-    contexts = tuple(context for part in parts for context in part.contexts)
-    support = tuple(each for part in parts for each in part.support)
-    return Replay(concat([part.batch for part in parts]), contexts, support=support)
+    return joined(state["kept"]) if state["kept"] else None
 
 
 def _settle(

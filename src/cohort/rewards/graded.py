@@ -15,13 +15,14 @@ from cohort.signals.answers import final_answer, final_number, gold_number, gold
 LEVELS = 10
 
 
-def relative_accuracy(said: Fraction | None, truth: Fraction, levels: int = LEVELS) -> float:
+def relative_accuracy(said: Fraction | None, truth: Fraction, levels: int = LEVELS, *, strict: bool = False) -> float:
     """Mean relative accuracy: the share of levels theta with |said - truth| / |truth| <= 1 - theta.
 
     The levels are evenly spaced from 0.5 to 0.95.
 
     Args:
         levels: 10, in steps of 0.05, is the usual number; the released code of arXiv:2604.14144 has 11.
+        strict: an error that equals 1 - theta does not count, as in arXiv:2505.19000.
     """
     if said is None:
         return 0.0
@@ -29,7 +30,7 @@ def relative_accuracy(said: Fraction | None, truth: Fraction, levels: int = LEVE
         return float(said == 0)
     error = abs(said - truth) / abs(truth)
     thetas = [Fraction(1, 2) + Fraction(9, 20) * k / (levels - 1) for k in range(levels)]
-    return sum(error <= 1 - theta for theta in thetas) / levels
+    return sum(error < 1 - theta or (error == 1 - theta and not strict) for theta in thetas) / levels
 
 
 def count_accuracy(said: Fraction | None, truth: Fraction) -> float:
@@ -98,25 +99,36 @@ def relative(argument: str = "") -> Callable[..., Values]:
     """From 0 to 1: mean relative accuracy of the final answer's number.
 
     Args:
-        argument: number of levels; 10 if it is empty.
+        argument: number of levels; 10 if it is empty, or "strict", where an error has to lie below a level's.
 
     Raises:
         UsageError: it is no whole number from 2 on.
     """
+    strict = argument == "strict"
+    argument = "" if strict else argument
     if argument and not (argument.isdecimal() and 2 <= int(argument) <= 1000):
         raise UsageError(
-            f"reward 'relative:{argument}': write relative or relative:N, with N a number of levels, 2 to 1000"
+            f"reward 'relative:{argument}': write relative, relative:strict or relative:N, with N a number of levels, 2 to 1000"
         )
     levels = int(argument or LEVELS)
 
     def near(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> Values:
-        return _of_numbers(completions, answer, lambda said, truth: relative_accuracy(said, truth, levels))
+        return _of_numbers(
+            completions, answer, lambda said, truth: relative_accuracy(said, truth, levels, strict=strict)
+        )
 
     return near
 
 
 KINDS = (
-    Kind("relative", ("relative", "relative:N"), relative, verifies=True, columns=("answer",), inapplicable=unread),
+    Kind(
+        "relative",
+        ("relative", "relative:N", "relative:strict"),
+        relative,
+        verifies=True,
+        columns=("answer",),
+        inapplicable=unread,
+    ),
     plain("count", {"": count}, verifies=True, columns=("answer",), inapplicable=unread),
     plain("puzzle", {"": puzzle}, verifies=True, columns=("answer",), inapplicable=unanswered),
 )

@@ -28,6 +28,17 @@ def fill_missing_fields(stored: Batch, *, like: Batch) -> Batch:
     return stored.with_tokens(**tokens).with_rollouts(**others)
 
 
+def with_fields_of(batch: Batch, other: Batch) -> Batch:
+    """The batch with the floating fields [N, T] and [N] that another one has alone, as 0."""
+    new = [name for name in other.names if name not in batch and other.stored(name).is_floating_point()]
+    tokens = {name: other.stored(name) for name in new if name in other.token_names}
+    return batch.with_tokens(
+        **{name: value.new_zeros(*batch.mask.shape) for name, value in tokens.items() if value.ndim == 2}
+    ).with_rollouts(
+        **{name: other[name].new_zeros(batch.size) for name in new if name not in tokens and other[name].ndim == 1}
+    )
+
+
 def replay_actions(policy: Policy, replay: Replay) -> Actions:
     """The actions of replayed rollouts."""
     given = (replay.contexts, completions(replay.batch), replay.support)
@@ -50,6 +61,8 @@ def with_replays(
         if any("auxiliary" in part for part in parts):
             compared = [part.with_rollouts(auxiliary=torch.zeros_like(part["group"])) for part in parts]
             parts = [part if "auxiliary" in part else own for part, own in zip(parts, compared, strict=True)]
+            # What tells a function which rows are its own is 0 for all others.
+            parts = [functools.reduce(with_fields_of, parts, part) for part in parts]
         batch = concat(parts)
     return batch, actions
 

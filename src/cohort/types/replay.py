@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -68,6 +68,33 @@ def unpack(state: State, device: torch.device | str = "cpu") -> Replay:
     contexts = tuple(map(Context.of_state, state["contexts"]))
     support = tuple(None if each is None else Support.of_state(each) for each in state["support"])
     return Replay(batch.to(device), contexts, support=support)
+
+
+def joined(states: Sequence[State]) -> Replay:
+    """What several calls of `pack` gave, as one replay; their groups stay apart."""
+    return merged([unpack(state) for state in states])
+
+
+def merged(parts: Sequence[Replay]) -> Replay:
+    """Several replays as one, with the fields that all of them have; their groups stay apart."""
+    return Replay(
+        concat([part.batch for part in parts]),
+        tuple(context for part in parts for context in part.contexts),
+        support=tuple(each for part in parts for each in part.support),
+    )
+
+
+def beside(replay: Replay, **tokens: Tensor) -> Replay:
+    """The replay as rows that belong to no group that is compared: only functions that declare `auxiliary` read them.
+
+    Args:
+        tokens: fields [N, T] that tell them what to do.
+    """
+    batch = replay.batch
+    still = torch.zeros(batch.mask.shape, dtype=batch.dtype)
+    batch = batch.replace(advantages=still, old_logp=batch.stored("old_logp") if "old_logp" in batch else still)
+    batch = batch.with_tokens(**tokens).with_rollouts(auxiliary=torch.ones_like(batch["group"]))
+    return replace(replay, batch=batch)
 
 
 def select(state: State, rows: Tensor) -> State:
