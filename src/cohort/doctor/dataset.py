@@ -228,7 +228,9 @@ def _rewarded(
     specs = parse(config.rewards.reward)
     composition, name = composition_of(config, specs), accuracy_component(config.rewards.accuracy, specs)
     asked = config.rewards
-    how: dict[str, Any] = {"timeout": asked.reward_timeout, "on_error": "skip", "process": asked.reward_process}
+    # Nothing is kept: whether a verifier contradicts itself is asked, too.
+    how: dict[str, Any] = {"timeout": asked.reward_timeout, "on_error": "skip", "once": None}
+    how["process"] = asked.reward_process
     most = config.sampling.max_new_tokens
     with contextlib.ExitStack() as stack:
         scorer = stack.enter_context(Scorer(specs, **how))

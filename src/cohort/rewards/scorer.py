@@ -14,6 +14,7 @@ from cohort.rewards.calling import Reply, RewardError, TrainerState
 from cohort.rewards.child import Failed
 from cohort.rewards.interface import AFTER, BEFORE, ENVIRONMENTS, JUDGES, LENT, Interface
 from cohort.rewards.judges.judges import Judges
+from cohort.rewards.known import OTHERS, Known
 from cohort.rewards.lent import Lent
 from cohort.rewards.printed import Printed
 from cohort.rewards.process import Worker
@@ -57,9 +58,12 @@ class Scorer:
         process: "worker", or "here": in this process, without a timeout and without any protection from what they do.
             Builtin rewards that ask models are called in this process in both cases.
         judges: whom they ask; by default judges of their own, without a policy.
+        once: names of functions of the user's whose values depend on row and completion alone: as of the builtin verifiers,
+            what they said is kept, and each pair is scored once. None keeps nothing, of builtin verifiers either.
 
     Raises:
-        UsageError: a reward function cannot be loaded, or cannot be sent to the worker; a judge is not there.
+        UsageError: a reward function cannot be loaded, or cannot be sent to the worker; a judge is not there; or `once` names
+            none of them, or one that asks for more than row and completion.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Scorer:
         on_error: str = "stop",
         process: Literal["worker", "here"] = "worker",
         judges: Judges | None = None,
+        once: Sequence[str] | None = (),
     ) -> None:
         if on_error not in ON_ERROR:
             raise UsageError(f"on_reward_error is '{on_error}', but must be one of {', '.join(ON_ERROR)}")
@@ -96,9 +101,12 @@ class Scorer:
         try:
             for spec in self.specs:
                 spec.get_ready(self.judges)
+            self._check_once(once or ())
         except BaseException:
             self.close()
             raise
+        kept = [i for i, spec in enumerate(self.specs) if once is not None and (spec.name in once or self._is_pure(i))]
+        self._known = {i: Known() for i in kept}
 
     def __enter__(self) -> Scorer:
         return self
@@ -110,6 +118,24 @@ class Scorer:
         """End the worker."""
         if self._worker is not None:
             self._worker.close()
+
+    def _is_pure(self, index: int) -> bool:
+        """It is a builtin reward that reads texts alone. What counts tokens is faster than remembering them."""
+        spec, found = self.specs[index], self.interfaces[index]
+        builtin = spec.kind is not None and spec.place == "worker"
+        return builtin and not any(found.names(name) for name in ("completion_ids", *OTHERS))
+
+    def _check_once(self, once: Sequence[str]) -> None:
+        known = {spec.name: found for spec, found in zip(self.specs, self.interfaces, strict=True)}
+        for name in once:
+            if name not in known:
+                raise UsageError(f"reward_once names '{name}', which is no reward of this run ({', '.join(known)})")
+            for other in OTHERS:
+                if known[name].names(other):
+                    raise UsageError(
+                        f"reward_once names '{name}', which asks for {other}: what it gives depends on more than row and "
+                        "completion, and cannot be kept. Leave it out there, or have the function do without"
+                    )
 
     def check_arguments(self, columns: Sequence[str], *, environments: bool = False) -> None:
         """All arguments that the functions ask for are given.
@@ -183,9 +209,10 @@ class Scorer:
     def _replies(self, batch: _Batch) -> dict[int, Reply]:
         """What each function gives for the batch: one after the other, then together those that wait."""
         every = range(len(self.specs))
-        replies = {i: self._call([i], batch)[0] for i in every if not self.interfaces[i].waits}
+        waits = [self.interfaces[i].waits and i not in self._known for i in every]
+        replies = {i: self._reply(i, batch) for i in every if not waits[i]}
         for place in (self._here, self._apart):
-            waiting = [i for i in every if self.interfaces[i].waits and i in place]
+            waiting = [i for i in every if waits[i] and i in place]
             if not waiting:
                 continue
             came = self._call(waiting, batch)
@@ -194,6 +221,21 @@ class Scorer:
                 came = [self._call([i], batch)[0] for i in waiting]
             replies.update(zip(waiting, came, strict=True))
         return replies
+
+    def _reply(self, index: int, batch: _Batch) -> Reply:
+        """What a function gives for the batch; one that is pure is called only on what it has not seen before."""
+        if index not in self._known:
+            return self._call([index], batch)[0]
+        names = self._taken([index], batch)
+        if self.specs[index].kind is not None:
+            names = [name for name in names if name != "completion_ids"]
+        given = {name: batch.given[name] for name in names}
+        return self._known[index].ask(given, batch.rows, lambda rows: self._call([index], batch.only(rows))[0])
+
+    def _taken(self, rewards: Sequence[int], batch: _Batch) -> list[str]:
+        """Names of the arguments that are passed on to some functions."""
+        found = [self.interfaces[i] for i in rewards]
+        return [k for k in batch.given if any(f.names(k) if k in batch.extra else f.takes(k) for f in found)]
 
     def _note(self, spec: RewardSpec, reply: Reply, scores: Scores) -> None:
         """Take over what a function logged, and warn once of what it is not meant to do."""
@@ -234,7 +276,7 @@ class Scorer:
         logged: list[dict[str, Any]] = []
         culprits = late = 0
         for row in range(batch.rows):
-            alone = batch.row(row)
+            alone = batch.only([row])
             reply: Reply = {"error": f"not tried: {LATE} rows took too long"}
             if late < LATE:
                 (reply,) = self._call([index], alone)
@@ -268,8 +310,7 @@ class Scorer:
 
     def _call(self, rewards: list[int], batch: _Batch) -> list[Reply]:
         """A reply for each of some functions of one process; of one that gave none, what happened, and if it `ended`."""
-        found = [self.interfaces[i] for i in rewards]
-        taken = [k for k in batch.given if any(f.names(k) if k in batch.extra else f.takes(k) for f in found)]
+        taken = self._taken(rewards, batch)
         if rewards[0] in self._here:
             # Standard output is for results, here as in a worker.
             with self._calling, contextlib.redirect_stdout(sys.stderr):
@@ -306,10 +347,12 @@ class _Batch:
     extra: frozenset[str]
     _sent: dict[str, bytes] = field(default_factory=dict)
 
-    def row(self, row: int) -> _Batch:
-        """One row by itself."""
-        alone = {name: None if values is None else [values[row]] for name, values in self.given.items()}
-        return _Batch(alone, 1, [self.where[row]], self.state, self.extra)
+    def only(self, rows: Sequence[int]) -> _Batch:
+        """Some rows, in ascending order."""
+        if len(rows) == self.rows:
+            return self
+        given = {k: None if values is None else [values[row] for row in rows] for k, values in self.given.items()}
+        return _Batch(given, len(rows), [self.where[row] for row in rows], self.state, self.extra)
 
     def sent(self, name: str) -> bytes:
         """A column for the worker.

@@ -165,6 +165,7 @@ def make_grader(config: TrainConfig, own: Sequence[str] = (), log: Log = lambda 
         on_error=config.rewards.on_reward_error,
         process=config.rewards.reward_process,
         judges=Judges(config.rewards.judging, without_policy="", log=log),
+        once=config.rewards.reward_once,
     )
     return Grader(
         scorer,

@@ -176,6 +176,10 @@ class RewardsConfig(Section):
     reward_schedule: Annotated[list[Name], BeforeValidator(one_or_many), Option(REWARDS, "SCHEDULE")] = Field(
         default_factory=list, description="the weight of a reward by completed steps, as in length 0:0 100:0.2"
     )
+    reward_once: Annotated[list[Name], BeforeValidator(one_or_many), Option(REWARDS, "NAME")] = Field(
+        default_factory=list,
+        description="reward of yours that depends on row and completion alone: scored once for each",
+    )
     accuracy: Annotated[Name | None, Option(REWARDS, "REWARD")] = Field(
         None, description="reward that says what is correct; default: the first verifier"
     )
