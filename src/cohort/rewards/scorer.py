@@ -315,7 +315,9 @@ class Scorer:
             # Standard output is for results, here as in a worker.
             with self._calling, contextlib.redirect_stdout(sys.stderr):
                 places = [self._here[i] for i in rewards]
-                asks = any(self.specs[i].place == "run" for i in rewards) and all(f.names(JUDGES) for f in found)
+                asks = any(self.specs[i].place == "run" for i in rewards) and all(
+                    self.interfaces[i].names(JUDGES) for i in rewards
+                )
                 lent = {JUDGES: self.judges} if asks else {}
                 given = lambda: {**batch.copies(taken), **lent}  # noqa: E731
                 return self._functions.call(places, given, batch.rows, replace(batch.state))

@@ -23,6 +23,7 @@ from cohort.errors import UsageError, shown
 from cohort.files import write_atomically
 from cohort.rewards.spec import described
 from cohort.training.reading import read_yaml, write_yaml
+from cohort.training.rewarding import RewardsConfig
 from cohort.training.sections import (
     CheckpointConfig,
     DatasetConfig,
@@ -33,7 +34,6 @@ from cohort.training.sections import (
     OptimisationConfig,
     OutputConfig,
     PolicyConfig,
-    RewardsConfig,
     SamplingConfig,
     Section,
     SharingConfig,
