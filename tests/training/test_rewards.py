@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from cohort.analysis.store import open_run
+from cohort.doctor.record import Record
 from cohort.errors import UsageError
 from cohort.training import recorder as recording
 from cohort.training.config import make_config
@@ -16,6 +18,7 @@ from cohort.training.display import PRINTED, Display
 from cohort.training.recorder import Recorder
 from cohort.training.run import apart, train
 from cohort.training.table import _logged
+from cohort.viewer.query import describe
 
 LOGGING = """
 import asyncio
@@ -133,6 +136,13 @@ def test_a_composed_reward_is_recorded_and_resumed_exactly(base: dict[str, Any],
     row = whole.metrics[2]
     assert row["raw/big"] == pytest.approx(sum(lengths) / len(lengths))
     assert row["closed/big"] == pytest.approx(sum(n % 2 for n in lengths) / len(lengths))
+    # The viewer and the doctor see what counts and what was given, and the weights of the end.
+    stored = pq.read_table(whole.folder / "rollouts" / "step-000003.parquet")
+    shown = describe(stored, 3, list(range(stored.num_rows)))
+    assert [each["raw"] for each in shown] == [{"big": n} for n in lengths]
+    assert [each["components"]["big"] for each in shown] == table["reward/big"]
+    assert Record("whole", open_run(whole.folder).config, whole.metrics).weights == {"even": 1.0, "big": 1.0}
+    assert Record("whole", open_run(whole.folder).config, whole.metrics[:3]).weights == {"even": 1.0, "big": 0.5}
     # Stopped after two steps and gone on with: the same numbers.
     first = {**base, **options, "out": str(tmp_path / "parts")}
     train(make_config({**first, "steps": 2}), display=Display(quiet=True))

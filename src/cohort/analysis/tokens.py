@@ -361,11 +361,20 @@ def _reward(why: _Why) -> Iterator[str]:
     rollout = why.rollout
     if rollout.get("reward") is None:
         return
-    parts = [f"{name} {_number(value)}" for name, value in rollout["components"].items() if value is not None]
+    parts = [
+        f"{name} {_number(value)}" + _before(value, rollout.get(f"raw/{name}"))
+        for name, value in rollout["components"].items()
+        if value is not None
+    ]
     yield f"reward {_number(rollout['reward'])}" + (f" ({', '.join(parts)})" if parts else "")
     shaped = rollout.get("shaped_reward")
     if shaped is not None and (why.stages("shaping") or shaped != rollout["reward"]):
         yield f"{why.axis('shaping')}: {_number(rollout['reward'])} -> {_number(shaped)}"
+
+
+def _before(value: float, raw: float | None) -> str:
+    """What a component was before gates and ranges, where that is something else."""
+    return "" if raw is None or raw == value else f" of {_number(raw)}"
 
 
 def _advantage(why: _Why) -> Iterator[str]:

@@ -265,8 +265,9 @@ class Record:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Reward component -> its weight in the sum."""
-        return {spec.name: spec.weight for spec in self.specs}
+        """Reward component -> its weight in the sum, with a schedule that of the last step."""
+        last = self.rows[-1] if self.rows else {}
+        return {spec.name: float(last.get(f"weight/{spec.name}", spec.weight)) for spec in self.specs}
 
     @property
     def correctness(self) -> str | None:

@@ -232,7 +232,7 @@ def group(source: Rollouts, step: int, number: int) -> dict[str, Any] | None:
 def brief(source: Rollouts, step: int) -> pa.Table | None:
     """A step's rollouts without the numbers of each token; None if they cannot be read."""
     known = source.rollout_columns(step)
-    wanted = {*_BRIEF, *_RECORDED[:1], *(name for name in known if name.startswith("reward/"))}
+    wanted = {*_BRIEF, *_RECORDED[:1], *(name for name in known if name.startswith(("reward/", "raw/")))}
     wanted |= {each for name, others in _INSTEAD.items() if name not in known for each in others}
     return source.rollouts(step, [name for name in known if name in wanted] or _BRIEF)
 
@@ -254,6 +254,7 @@ def describe(
     )
     numeric = {name: numbers(table, name) for name in ("reward", "accuracy", "group") if name in known}
     parts = {name: numbers(table, f"reward/{name}") for name in components(table)}
+    before = {name: numbers(table, f"raw/{name}") for name in parts if f"raw/{name}" in known}
     length, signal, advantage, counted = lengths(table), zero_signal(table), mean_advantage(table), recorded(table)
     out = []
     for position, row in enumerate(rows):
@@ -273,6 +274,7 @@ def describe(
                 **{name: text if preview is None else _cut(text, preview) for name, text in texts.items()},
                 **{name: _number(values[row]) for name, values in numeric.items()},
                 "components": {name: _number(values[row]) for name, values in parts.items()},
+                "raw": {name: _number(values[row]) for name, values in before.items()},
                 "finished": chosen["finished"][position] if "finished" in known else None,
                 "trained": chosen["trained"][position] if "trained" in known else None,
                 "kept": chosen["kept"][position] if "kept" in known else None,

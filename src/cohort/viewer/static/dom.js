@@ -30,6 +30,8 @@ export function num(value, digits = 3) {
 }
 
 /** A reward; rewards may abstain. */
+/** What counts of a reward component, and what its function gave where gates and ranges made something else of it. */
+export const counted = (value, raw) => (raw === null || raw === undefined || raw === value ? num(value) : `${num(value)} of ${num(raw)}`);
 export const reward = (value) => (value === null || value === undefined ? h("span.quiet", {}, "no reward") : num(value));
 
 // Characters that would turn the text after them around, and those that have no shape of their own.

@@ -1,7 +1,7 @@
 // Finding rollouts, in a step or in all of them, and a group side by side.
 
 import { get, Refused } from "./api.js";
-import { fill, h, isNarrow, later, notice, num, percent, reward, signed, straight } from "./dom.js";
+import { counted, fill, h, isNarrow, later, notice, num, percent, reward, signed, straight } from "./dom.js";
 import { conversation, ENDS } from "./episode.js";
 import { nearest, stepper } from "./stepper.js";
 
@@ -222,7 +222,7 @@ export function rollouts(view, root) {
       h("header", {}, h("a", { href: view.link("tokens", { run, step: each.step, row: each.row }) }, `rollout ${each.row}: its tokens`), h("span.marks", {}, marks(each))),
       h("dl", {},
         h("dt", {}, "reward"), h("dd", {}, h("b", {}, reward(each.reward))),
-        components.filter((name) => components.length > 1 || each.components[name] !== each.reward).map((name) => [h("dt.part", {}, name), h("dd", {}, num(each.components[name]))]),
+        components.filter((name) => components.length > 1 || each.components[name] !== each.reward).map((name) => [h("dt.part", {}, name), h("dd", {}, counted(each.components[name], each.raw?.[name]))]),
         h("dt", {}, "advantage"), h("dd", {}, each.advantage === null ? "–" : balance(each.advantage, most)),
         h("dt", {}, "tokens"), h("dd", {}, num(each.length)),
         each.turns ? [h("dt", {}, "turns"), h("dd", {}, num(each.turns))] : null,

@@ -2,7 +2,7 @@
 
 import { get, Refused } from "./api.js";
 import { base, colour, isDark } from "./colours.js";
-import { fill, h, notice, num, prose, reward, signed, straight, visible } from "./dom.js";
+import { counted, fill, h, notice, num, prose, reward, signed, straight, visible } from "./dom.js";
 import { conversation, ENDS, heading, rebuilt } from "./episode.js";
 import { nearest, stepper } from "./stepper.js";
 
@@ -97,7 +97,7 @@ export function tokens(view, root) {
     fill(
       facts,
       h("a", { href: group }, `group ${own.group}`), `, rollout ${found.index}  ·  `, (own.reward ?? null) === null ? reward(null) : ["reward ", h("b", {}, num(own.reward))],
-      parts.map(([name, value]) => ` (${name} ${num(value)})`),
+      parts.map(([name, value]) => ` (${name} ${counted(value, own[`raw/${name}`])})`),
       found.group.mean === null || found.group.mean === undefined ? "" : `  ·  group ${num(found.group.mean)} ± ${num(found.group.std)}`,
       own.accuracy === null || own.accuracy === undefined ? "" : ["  ·  ", own.accuracy >= 0.5 ? h("span.right", {}, "✓ correct") : h("span.wrong", {}, "✗ wrong")],
       advantage === null || advantage === undefined ? "" : `  ·  advantage ${signed(advantage)}`,
