@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from cohort.data.presets import apply_preset
 from cohort.data.rows import Row
 from cohort.errors import UsageError
+from cohort.rewards.judges.forms import Unread
+from cohort.rewards.judges.prompts import load_prompt, values_of
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import parse
 
@@ -50,8 +53,26 @@ def test_solutions_with_a_known_first_error_become_prompts() -> None:
     (row,), name = apply_preset([Row({**held, "final_answer_correct": False}, "row 1")])
     assert name == "ProcessBench"
     assert row["answer"] == "1"
-    for part in ("1 + 1?", "<step_0>\none and one\n</step_0>", "<step_1>\nis three\n</step_1>", "\\boxed{}"):
-        assert part in row["prompt"]
-    (given,), _ = apply_preset([Row({**held, "reference": "2"}, "row 1")])
-    assert "Its answer is 2." in given["prompt"]
     parse(["first-error"])[0].check_rows([("rows, row 1", row)])
+    assert "Right answer:\nnot known" in row["prompt"]
+    (given,), _ = apply_preset([Row({**held, "reference": "2"}, "row 1")])
+    # A judge that was trained on such rows is asked in the same words, but for the line around what it judges.
+    prompt = load_prompt("flawed")
+    shown = values_of("one and one\n\nis three", prompt.template_fields)
+    assert shown is not None
+    (asked,) = prompt.question({**shown, "prompt": "1 + 1?", "answer": "2"})
+    marks = [re.search(r"===== \w{12} =====", text)[0] for text in (asked["content"], given["prompt"])]  # type: ignore[index]
+    assert asked["content"].replace(marks[0], marks[1]) == given["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "flawed"),
+    [("\\boxed{-1}", 0), ("so \\boxed{ 2 }", 1), ("<think>\\boxed{-1}</think>\\boxed{0}", 1), ("none", None)],
+)
+def test_a_judge_says_whether_a_solution_is_flawed(reply: str, flawed: int | None) -> None:
+    form = load_prompt("flawed").form
+    if flawed is None:
+        with pytest.raises(Unread, match="no number of a step"):
+            form.read(reply, 0)
+    else:
+        assert form.read(reply, 0) == flawed

@@ -10,12 +10,12 @@ With flaw_penalty 1 the advantage of a flawed positive is negative exactly when 
 group: flaws are encouraged early in training and suppressed later, without a schedule (in general, when their ratio
 exceeds 2 / flaw_penalty - 1).
 
-`flawed` names a reward of the run that says it, 1 or 0 for each completion (only right ones are read): a function that
-gives question, reference answer and numbered steps to the model and reads the first wrong step or -1 out of its last box
-(`cohort.signals.first_errors.is_flawed`; examples/flawed_positives has one). Such a model is itself trained with GRPO, on
-solutions whose first wrong step is known (as in ProcessBench):
+`flawed` names a reward of the run that says it, 1 or 0 for each completion (only right ones are read): a judge that is given
+question, reference answer and numbered steps, and answers with the first wrong step or -1 in a box. It is itself trained with
+GRPO, on solutions whose first wrong step is known (as in ProcessBench), and then asked in the same words:
 
-    cohort train dapo --model BASE --data Qwen/ProcessBench?split=math --reward first-error
+    cohort train dapo --model BASE --data Qwen/ProcessBench?split=math --reward first-error --out runs/judge
+    cohort train fapo+dapo --reward math --reward 0*judge:flawed@runs/judge/final ...
 
 Defaults: flaw_penalty 1 (paper). Its run: clip 0.2/0.28, mean over tokens, overlong penalty (dapo), no KL.
 """

@@ -8,14 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cohort.data.presets import FIRST_ERROR_ANSWER
 from cohort.errors import UsageError
+from cohort.signals.answers import boxed
+from cohort.signals.first_errors import is_flawed, read_step
 
 _NUMBER = r"[-+]?\d+(?:\.\d+)?"
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 # What stands between a name and its value: "**Score:** 7", "Score = [[7]]", "score is \boxed{7}".
 _GAP = r"[\"'*_\s]*(?:[:=]|\bis\b)[\"'*_\s]*(?:\\boxed\{|\[\[|\[|\()?[\"'*_\s]*"
 _YES, _NO = ("yes", "true", "1", "satisfied", "met"), ("no", "false", "0", "not satisfied", "not met", "unmet")
-FORMS = "score LOW-HIGH (as in score 1-10), verdict, criteria, pair or steps"
+FORMS = "score LOW-HIGH (as in score 1-10), verdict, criteria, pair, steps or first-error"
 
 
 class Unread(ValueError):
@@ -27,11 +30,11 @@ class Form:
     """What a judge answers.
 
     Attributes:
-        name: "score", "verdict", "criteria", "pair" or "steps".
+        name: "score", "verdict", "criteria", "pair", "steps" or "first-error".
         ask: what stands at the end of every question.
         read: (reply, how many criteria there are) -> the answer: of "score" the number within [0, 1], of "verdict" True or
             False, of "criteria" a list of True or False, of "pair" 0 or 1 (which is better) or None for a tie, of "steps"
-            the numbers of wrong steps. It raises Unread.
+            the numbers of wrong steps, of "first-error" whether a step is wrong. It raises Unread.
     """
 
     name: str
@@ -136,6 +139,13 @@ def _steps(reply: str, _: int) -> list[int]:
     return sorted(set(numbers))
 
 
+def _first_error(reply: str, _: int) -> bool:
+    answer = boxed(_said(reply))
+    if read_step(answer) is None:
+        raise Unread("no number of a step, or -1, in a \\boxed{}")
+    return is_flawed(answer)
+
+
 _PLAIN = {
     form.name: form
     for form in (
@@ -152,6 +162,7 @@ _PLAIN = {
             "End your reply with a line 'Wrong steps: ' and the numbers of the wrong steps, or 'Wrong steps: none'.",
             _steps,
         ),
+        Form("first-error", FIRST_ERROR_ANSWER, _first_error),
     )
 }
 

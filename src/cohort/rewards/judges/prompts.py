@@ -51,6 +51,7 @@ SHOWS: dict[str, list[tuple[str, ...]]] = {
     "criteria": [("criteria", "completion"), ("criteria", "final")],
     "pair": [("first", "second")],
     "steps": [("steps",)],
+    "first-error": [("steps",)],
 }
 KEYS = ("answer", "system", "replies", "temperature")
 # Column of rubrics.
@@ -156,7 +157,7 @@ def parse_prompt(text: str, name: str, path: Path | None) -> JudgePrompt:
     if not isinstance(head, dict) or "answer" not in head:
         raise UsageError(
             f"{where} does not say how the judge answers: begin the file with three lines, '---', 'answer: score 1-10' and "
-            "'---' (or verdict, criteria, pair, steps in place of score 1-10)"
+            "'---' (or verdict, criteria, pair, steps, first-error in place of score 1-10)"
         )
     unknown = [str(key) for key in head if key not in KEYS]
     if unknown:
