@@ -31,6 +31,8 @@ JUDGES = {
     "posterior-grpo": ["formatted", "thinking"],
     "ssl-sweet-spot": ["proximity"],
     "dagrpo": ["proximity"],
+    "multi-objective-grpo": ["proximity", "thinking"],
+    "rluf": ["proximity", "thinking", "formatted"],
 }
 # The embedded model never learnt to read a draft: nothing that it says behind one is right, but some of it is short.
 REWARD = {"igrpo": ["task", "length"], "prs": ["task", "0*overlap"]}
@@ -40,7 +42,10 @@ HYPER = {
     "capo-genprm": f"(judge='{REWARDS}:wrong_steps')",
     "dagrpo": "(score='proximity')",
     "group-robust-po": "(column='task')",
+    "info-consistency": "(column='task', information='number', w_stable=0.0)",
+    "multi-objective-grpo": "(objectives=('task', 'proximity', 'thinking'))",
     "posterior-grpo": "(format='formatted')",
+    "rluf": "(helpfulness='proximity', safety='thinking', love='formatted')",
     "rank-grpo": "(num_items=1)",
     "rest-grpo": "(tasks=40, samples=4)",
     "veripo": "(format=None, grpo_steps=4, dpo_steps=2)",
@@ -56,6 +61,7 @@ COLUMNS = (
     "ghpo",
     "group-robust-po",
     "guide",
+    "info-consistency",
     "policy-rollout",
     "rank-grpo",
     "rgr-grpo",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,12 +13,15 @@ from typing import Any
 import pytest
 import torch
 
+from cohort import registry
 from cohort.data.judged import Judgements, read_judged
 from cohort.data.prompts import PromptSpec
 from cohort.errors import UsageError
 from cohort.policies.toy import toy
 from cohort.rewards.ensemble import RewardModel, read_record
+from cohort.rewards.spec import parse
 from cohort.training import reward_measures as measures
+from cohort.training.inputs import functions_of
 from cohort.training.reward_model import Plan, Trained, split, thinned, train_reward_model
 from tests.cli.command import run
 
@@ -213,6 +217,18 @@ def test_a_model_that_learnt_nothing_is_told_of(of_pairs: Path) -> None:
         measures.measured(str(of_pairs), judged(*feedback(40)), **how)
 
 
+def test_another_model_in_the_folder_is_noticed_when_a_run_goes_on(of_pairs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(of_pairs, folder)
+    specs = parse([f"rm:{folder}?lcb=1"])
+    before = functions_of(registry.method("grpo"), "grpo", specs)
+    assert {Path(name).name for name in before} >= {"model.safetensors", "reward_model.json", "tokenizer.json"}
+    assert sum("member-2" in name for name in before) >= 2
+    shutil.copy(folder / "model.safetensors", folder / "member-2" / "model.safetensors")
+    after = functions_of(registry.method("grpo"), "grpo", specs)
+    assert [name for name in before if before[name] != after[name]] == [str(folder / "member-2" / "model.safetensors")]
+
+
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
@@ -240,7 +256,12 @@ def test_the_command_trains_measures_and_scores(base: Path, tmp_path: Path) -> N
     assert json.loads(out)["evaluated"]["reward"]["accuracy"] >= 0.5
     status, out, err = run("reward-model", "--model", str(tmp_path / "m"), "--data", data, "--only-evaluate", "--json")
     assert status == 0, err
-    assert json.loads(out)["evaluated"]["reward"]["accuracy"] > 0.7
+    seen = json.loads(out)["evaluated"]["reward"]
+    assert seen["accuracy"] > 0.7
+    blind = ["--model", str(tmp_path / "m"), "--data", data, "--only-evaluate", "--no-prompt", "--json"]
+    status, out, err = run("reward-model", *blind)
+    assert status == 0, err
+    assert json.loads(out)["evaluated"]["reward"]["log_loss"] != seen["log_loss"]
     answers = write(tmp_path / "answers.jsonl", [{"prompt": "say", "completion": ["axb", "acb"]}])
     status, out, err = run("score", "--data", answers, "--reward", f"rm:{tmp_path / 'm'}")
     assert status == 0, err

@@ -77,8 +77,11 @@ def reward_model(
         typer.Option("--sampled", metavar="", help="The data holds only that share already.", rich_help_panel=DATA),
     ] = False,
     part: Annotated[
-        str, typer.Option(metavar="[all|thought|answer]", help="What of a completion.", rich_help_panel=READ)
-    ] = "all",
+        str | None,
+        typer.Option(
+            metavar="[all|thought|answer]", help="What of a completion.  \\[default: all]", rich_help_panel=READ
+        ),
+    ] = None,
     no_prompt: Annotated[
         bool, typer.Option("--no-prompt", metavar="", help="Leave the prompt out.", rich_help_panel=READ)
     ] = False,
@@ -135,7 +138,8 @@ def reward_model(
     model = made.policy.model
     model = str(toy.folder(display.log, name=model)) if model in toy.EXAMPLES else model
     if only_evaluate:
-        found = measures.measured(model, judged, device=device, dtype=dtype)
+        read = {"part": part, "prompt": False if no_prompt else None, "layout": layout, "length": length}
+        found = measures.measured(model, judged, device=device, dtype=dtype, **read)
         for line in measures.summary(judged.kind, found):
             display.log(line)
         if json_:
@@ -161,7 +165,7 @@ def reward_model(
         seed=made.seed,
         negative_share=negative_share,
         sampled=sampled,
-        part=part,
+        part=part or "all",
         prompt=not no_prompt,
         layout=layout,  # type: ignore[arg-type]
         length=length,

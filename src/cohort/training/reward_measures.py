@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -135,13 +136,18 @@ def summary(kind: str, found: Mapping[str, Mapping[str, float]]) -> list[str]:
     return lines
 
 
-def measured(name: str, judged: Judgements, *, device: torch.device, dtype: torch.dtype) -> dict[str, dict[str, float]]:
+def measured(
+    name: str, judged: Judgements, *, device: torch.device, dtype: torch.dtype, **read: Any
+) -> dict[str, dict[str, float]]:
     """Label -> what is measured of the reward model in a folder, or on the hub.
+
+    Args:
+        read: what it is to read in place of what its record says, as of `RewardModel.load`.
 
     Raises:
         UsageError: it cannot be loaded, or says nothing of what the rows are judged by.
     """
-    model = RewardModel.load(name, device=device, dtype=dtype)
+    model = RewardModel.load(name, device=device, dtype=dtype, **read)
     why = ""
     if judged.kind == "pairs" and len(model.labels) > 1:
         why = f"it has several labels ({', '.join(model.labels)}), and a pair has one order"
