@@ -26,9 +26,10 @@ from cohort.training import checkpoint
 from cohort.training.precision import MasterWeights
 from cohort.training.recorder import Recorder
 
-# Name -> what is called, and whether the end comes after it rather than before. The last ones are the driver's alone.
+# Name -> what is called (of several functions any), and whether the end comes after it rather than before. The last ones are
+# the driver's alone.
 CALLS: dict[str, tuple[Any, str, bool]] = {
-    "operation": (World, "exchange", False),
+    "operation": (World, "exchange collect agree", False),
     "update": (MasterWeights, "step", False),
     "updated": (MasterWeights, "step", True),
     "checkpoint": (Store, "save", False),
@@ -50,22 +51,25 @@ def end(name: str) -> None:
 
 def die_at(name: str, at: int) -> None:
     """Have this process killed at a call of a function."""
-    owner, function, after = CALLS[name]
-    real: Callable[..., Any] = getattr(owner, function)
+    owner, functions, after = CALLS[name]
     count = 0
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal count
-        count += 1
-        mine = count
-        if mine == at and not after:
-            end(name)
-        result = real(*args, **kwargs)
-        if mine == at:
-            end(name)
-        return result
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal count
+            count += 1
+            mine = count
+            if mine == at and not after:
+                end(name)
+            result = real(*args, **kwargs)
+            if mine == at:
+                end(name)
+            return result
 
-    setattr(owner, function, call)
+        return call
+
+    for function in functions.split():
+        setattr(owner, function, counted(getattr(owner, function)))
 
 
 if __name__ == "__main__":

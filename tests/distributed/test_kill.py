@@ -70,7 +70,7 @@ def killed(where: Path, model: Path, name: str, kills: list[list[Any]], *further
 def drawn(name: str, count: int) -> list[list[Any]]:
     """Moments of either rank."""
     rng = random.Random(f"{name} {count}")
-    most = {"operation": 20, "update": 4, "updated": 4, "sampling": 40, "before the rename": 12, "recorded": 3}
+    most = {"operation": 12, "update": 4, "updated": 4, "sampling": 40, "before the rename": 12, "recorded": 3}
     found = []
     for call in rng.choices(list(CALLS), k=count):
         rank = 0 if call in DRIVERS else rng.randrange(2)
