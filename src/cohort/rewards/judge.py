@@ -24,6 +24,8 @@ from cohort.errors import UsageError
 from cohort.rewards.calling import TRACEBACK, RewardError
 from cohort.rewards.contained import Late, in_time, staying
 from cohort.rewards.interface import bound, interface
+from cohort.rewards.judges.judges import Judges
+from cohort.rewards.judges.methods import check_method_judge, method_judge, names_prompt
 from cohort.rewards.loop import LOOP
 from cohort.rewards.spec import from_file
 from cohort.types import Prompt
@@ -34,25 +36,36 @@ LIMIT: ContextVar[float] = ContextVar("limit", default=60.0)
 _ASKING = threading.RLock()
 
 
-@cache
-def load_judge(judge: Judge) -> Callable[..., Any]:
-    """The function that `path.py:function` names; a function is itself.
+def load_judge(judge: Judge, judges: Judges | None = None) -> Callable[..., Any]:
+    """The function that `path.py:function` names, or that asks a model of `judges` for PROMPT@MODEL; a function is itself.
 
     Raises:
-        UsageError: no such file or function.
+        UsageError: no such file, function or prompt.
     """
     if callable(judge):
         return judge
+    if names_prompt(judge):
+        return method_judge(judge, judges or Judges())
     if ".py:" not in judge:
-        raise UsageError(f"judge '{judge}': name a function of yours as path/to/file.py:function")
+        raise UsageError(
+            f"judge '{judge}': name a function of yours as path/to/file.py:function, or a prompt and a model as PROMPT@MODEL"
+        )
+    return _of_file(judge)
+
+
+@cache
+def _of_file(judge: str) -> Callable[..., Any]:
     with staying():
         return from_file(judge, "judge")
 
 
-def ask(judge: Judge, prompts: Sequence[Prompt], **texts: Sequence[str]) -> list[Any]:
+def ask(
+    judge: Judge, prompts: Sequence[Prompt], /, *, judges: Judges | None = None, **texts: Sequence[str]
+) -> list[Any]:
     """One verdict for each prompt and what goes with it.
 
     Args:
+        judges: whom PROMPT@MODEL asks; they limit their own time.
         texts: what is judged, under the names by which the judge takes it.
 
     Raises:
@@ -60,12 +73,15 @@ def ask(judge: Judge, prompts: Sequence[Prompt], **texts: Sequence[str]) -> list
     """
     if not prompts:
         return []
-    function = load_judge(judge)
+    function = load_judge(judge, judges)
     given = {
         **columns_of([prompt.row for prompt in prompts]),
         "prompts": [prompt.source for prompt in prompts],
         **{k: list(v) for k, v in texts.items()},
     }
+
+    if names_prompt(judge):
+        return list(function(**given))
 
     def judged() -> list[Any]:
         with staying():
@@ -105,8 +121,8 @@ def ask(judge: Judge, prompts: Sequence[Prompt], **texts: Sequence[str]) -> list
     return verdicts
 
 
-def check_judge(judge: Judge, texts: Sequence[str], columns: Sequence[str]) -> None:
-    """The judge can be loaded, and all arguments that it asks for are given.
+def check_judge(judge: Judge, texts: Sequence[str], columns: Sequence[str], judges: Judges | None = None) -> None:
+    """The judge can be loaded, and all arguments that it asks for are given; of PROMPT@MODEL, the model is there.
 
     Args:
         texts: names of what is judged.
@@ -115,6 +131,8 @@ def check_judge(judge: Judge, texts: Sequence[str], columns: Sequence[str]) -> N
     Raises:
         UsageError: it cannot, or some are not; names those that are.
     """
+    if isinstance(judge, str) and names_prompt(judge):
+        return check_method_judge(judge, judges or Judges(), texts, columns)
     given = list(dict.fromkeys(["prompts", *texts, *columns]))
     missing = interface(load_judge(judge)).missing(given)
     if missing:

@@ -172,7 +172,8 @@ class Collector:
     ) -> list[Rollout]:
         """Rollouts of requests through the method's guidance and sampling, with those without a reward; first, those that were
         waiting."""
-        draws = StepSampler(self.runner, self.generate, self.max_new_tokens, self.system, seed)
+        judges = self.grader.scorer.judges
+        draws = StepSampler(self.runner, self.generate, self.max_new_tokens, self.system, seed, judges=judges)
         sampler = draws.sampler(method, generator(seed, "tools"))
         going = [self._going_on(rollout) for rollout in waiting]
         if "guidance" in method.method.filled:

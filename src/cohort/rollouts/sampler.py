@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from cohort.methods import BoundMethod
 from cohort.policies.passes import layers_of
 from cohort.rewards.judge import ask
+from cohort.rewards.judges.judges import Judges
 from cohort.rollouts.runner import Runner
 from cohort.seeds import derive
 from cohort.types import Context, Message, Prompt, Request, Rollout
@@ -34,6 +36,7 @@ class StepSampler:
         system: system message of the run, for texts rendered while sampling.
         seed: of this round of sampling.
         unscored: rollouts without a reward that were drawn: guidance and sampling do not see them.
+        judges: whom a method's PROMPT@MODEL asks.
     """
 
     runner: Runner
@@ -43,6 +46,7 @@ class StepSampler:
     seed: int
     unscored: list[Rollout] = field(default_factory=list)
     asked: int = 0
+    judges: Judges | None = None
 
     def sampler(self, method: BoundMethod, rng: torch.Generator) -> Sampler:
         """The sampler that a method's axes draw with."""
@@ -88,7 +92,7 @@ class StepSampler:
             stop_ids=frozenset(self.runner.policy.renderer.stop_ids),
             cut=self.runner.cut,
             states=lambda contexts, **how: layers_of(self.runner.policy).hidden_states(contexts, **how),
-            judge=ask,
+            judge=partial(ask, judges=self.judges),
             rng=rng,
             step=method.info.step,
             steps=method.info.steps,

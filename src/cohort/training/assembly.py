@@ -67,6 +67,7 @@ def assemble(setup: Setup, trainer: Trainer | None = None, journal: Journal | No
         config.sampling.temperature,
         collector.system,
         config.optimisation.old_logp,
+        collector.grader.scorer.judges,
     )
 
     def planned(step: int) -> StepInfo:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from cohort.engine.base import Engine
 from cohort.methods import BoundMethod
 from cohort.policies.passes import layers_of
 from cohort.rewards.judge import ask
+from cohort.rewards.judges.judges import Judges
 from cohort.rollouts.batching import make_batch
 from cohort.training.merging import fill_missing_fields
 from cohort.training.progress import Progress
@@ -37,6 +39,7 @@ class Batches:
         rows: prompt id -> row of the data set.
         system: the run's system message.
         old_logp: where the log-probabilities before the update come from: "auto", "sampler" or "score".
+        judges: whom a method's PROMPT@MODEL asks.
     """
 
     policy: Policy
@@ -47,6 +50,7 @@ class Batches:
     temperature: float
     system: str | None = None
     old_logp: str = "auto"
+    judges: Judges | None = None
 
     def of(self, method: BoundMethod, rollouts: Sequence[Rollout]) -> Batch:
         """Rollouts as tensors in the processor's memory, where the method's functions run but for the loss."""
@@ -155,7 +159,7 @@ class Batches:
             renderer.encode,
             renderer.decode,
             render,
-            ask,
+            partial(ask, judges=self.judges),
             info.step,
             info.steps,
             self.temperature,

@@ -14,6 +14,7 @@ from cohort.errors import UsageError
 from cohort.methods import Method
 from cohort.rewards.grader import Grader
 from cohort.rewards.judge import check_judge, load_judge
+from cohort.rewards.judges.methods import asks_policy, names_prompt
 from cohort.rollouts.batching import ALWAYS
 from cohort.rollouts.exchange import Exchange
 from cohort.rollouts.store import LABEL
@@ -105,6 +106,8 @@ def check_method(method: Method, config: TrainConfig) -> None:
                 f"'{method.name}' ({reader}) asks a function of yours, {call}: write it into a file and name it in the "
                 f"method, as {name}='path.py:function'"
             )
+        if names_prompt(value) and name != "judge":
+            raise UsageError(f"'{method.name}' ({reader}): {name} is a function of yours, {call}; '{value}' is a judge")
         load_judge(value)
     given = ALWAYS | {"preference"}
     early = method.needs(loss=False) - given - EARLY - method.provides
@@ -143,6 +146,12 @@ def check_ahead(method: Method, config: TrainConfig) -> None:
         )
     if is_offline(config):
         raise UsageError("--ahead samples ahead of training, but with --pairs alone nothing is sampled: leave it out")
+    policy = next((value for *_, value in method.functions if asks_policy(value)), None)
+    if policy is not None:
+        raise UsageError(
+            f"'{method.name}' asks '{policy}': the policy cannot judge for a method while it draws ahead of training: leave "
+            "--ahead out, or name another model"
+        )
     for source, name, why in method.on_policy(corrected=corrects(method, config)):
         raise UsageError(
             f"'{source or method.name}' ({name}) needs on-policy rollouts: {why}. With --ahead {asked.ahead} those of a step "
@@ -173,7 +182,7 @@ def check_arguments(method: Method, grader: Grader, *sources: Source | None, env
         grader.scorer.check_arguments(columns, environments=environments)
         for _, _, call, judge in method.functions if number == 0 else ():
             texts = re.findall(r"\w+", call.partition("(")[2].partition(")")[0])
-            check_judge(judge, [name for name in texts if name != "columns"], columns)
+            check_judge(judge, [name for name in texts if name != "columns"], columns, grader.scorer.judges)
 
 
 def check_columns(

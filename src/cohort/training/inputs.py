@@ -21,6 +21,8 @@ from cohort.errors import UsageError
 from cohort.files import digest
 from cohort.methods import Method, MethodError
 from cohort.policies.agents import members_of
+from cohort.rewards.judges.methods import names_prompt
+from cohort.rewards.judges.prompts import parts_of
 from cohort.training.build import Setup
 from cohort.training.config import TrainConfig
 from cohort.types import Prompt
@@ -255,6 +257,9 @@ def functions_of(method: Method, expression: str, specs: Sequence[Any], others: 
         if ".py:" in text:
             path = Path(text.rsplit(":", 1)[0]).expanduser().resolve()
             _add(path, files, (path.parent, Path.cwd()))
+    for *_, value in method.functions:
+        if names_prompt(value) and (prompt := parts_of(value)[0].path) is not None:
+            files[str(prompt)] = digest(prompt)
     for spec in specs:
         if spec.kind is not None and spec.kind.files is not None:
             files |= {str(path): digest(path) for path in spec.kind.files(spec.argument)}

@@ -307,7 +307,7 @@ class _Run:
         step, metrics = progress.step, result.metrics
         setup.stand(step)
         grader = setup.collector.grader
-        metrics |= setup.collector.engine_metrics() | grader.scorer.judges.ledger.metrics()
+        metrics |= setup.collector.engine_metrics() | grader.scorer.judges.take_metrics()
         metrics |= apart(grader.take_metrics(), metrics)
         metrics |= {f"weight/{name}": grader.weight(name, step - 1) for name in grader.composition.schedules}
         due = (

@@ -86,8 +86,18 @@ class Judges:
         self.policy: AskPolicy | None = None
         self.ledger = Ledger(self.settings.calls, self.settings.tokens)
         self._store = Store(cache.folder() / "judges") if self.settings.cache else None
+        self._noted: dict[str, list[float]] = {}
         self._models: dict[str, Server | Local] = {}
         self._making = threading.RLock()
+
+    def note(self, name: str, value: float) -> None:
+        """A number for the step's metrics, of judges that methods ask."""
+        self._noted.setdefault(name, []).append(float(value))
+
+    def take_metrics(self) -> dict[str, float]:
+        """What was spent so far, and the means of what was noted since the last call."""
+        noted, self._noted = self._noted, {}
+        return self.ledger.metrics() | {name: sum(values) / len(values) for name, values in noted.items()}
 
     def check(self, model: str) -> None:
         """The judge is there, and can be asked.

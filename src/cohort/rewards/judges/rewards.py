@@ -105,7 +105,7 @@ def judge_each(
     """
     shown, rows, rubrics, counts = [], [], [], []
     for row, completion in enumerate(completions):
-        own = _own(prompt, columns, row)
+        own = own_values(prompt, columns, row)
         values = values_of(text_of(completion), prompt.template_fields)
         if values is None or any(value in (None, "") for value in own.values()):
             continue
@@ -128,7 +128,7 @@ def judge_each(
     return out
 
 
-def _own(prompt: JudgePrompt, columns: Mapping[str, Sequence[Any]], row: int) -> dict[str, Any]:
+def own_values(prompt: JudgePrompt, columns: Mapping[str, Sequence[Any]], row: int) -> dict[str, Any]:
     """What the prompt reads of a completion's row; None where the row lacks it."""
     return {name: columns[name][row] if name in columns else None for name in prompt.columns}
 
@@ -180,14 +180,15 @@ def judge_pairs(
     """
     groups: dict[str, list[int]] = {}
     for row, source in enumerate(prompts):
-        own = _own(prompt, columns, row)
+        own = own_values(prompt, columns, row)
         if all(value not in (None, "") for value in own.values()):
             groups.setdefault(json.dumps([source, own], default=str, sort_keys=True), []).append(row)
     pairs = [pair for rows in groups.values() for pair in combinations(rows, 2)]
     texts = [text_of(completion) for completion in completions]
-    asked = [{**_own(prompt, columns, a), "prompt": asked_text(prompts[a])} for a, _ in pairs]
+    asked = [{**own_values(prompt, columns, a), "prompt": asked_text(prompts[a])} for a, _ in pairs]
     judging = Judging(prompt, model, judges)
     verdicts = compared(judging, asked, [(texts[a], texts[b]) for a, b in pairs], log_metric) if pairs else []
+    judging.log(log_metric)
     won, count = [0.0] * len(texts), [0] * len(texts)
     failed: dict[int, str] = {}
     for number, ((a, b), verdict) in enumerate(zip(pairs, verdicts, strict=True)):
@@ -232,7 +233,6 @@ def compared(
         both, swapped = both + 1, swapped + ((shares[0] - 0.5) * (shares[1] - 0.5) < 0)
         mean = sum(shares) / 2
         out.append(0.5 if min(shares) < 0.5 < max(shares) else float(mean > 0.5) if mean != 0.5 else 0.5)
-    judging.log(log_metric)
     if both:
         log_metric(f"judge/{judging.prompt.name}/swapped", swapped / both)
     return out
