@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from cohort.rewards.ensemble import RewardModel, read_record
 from cohort.rewards.spec import parse
 from cohort.training import reward_measures as measures
 from cohort.training.inputs import functions_of
-from cohort.training.reward_model import Plan, Trained, split, thinned, train_reward_model
+from cohort.training.reward_fit import Plan
+from cohort.training.reward_model import Trained, split, thinned, train_reward_model
 from tests.cli.command import run
 
 ROWS = 160
@@ -156,8 +157,8 @@ def feedback(count: int) -> list[dict[str, Any]]:
 
 
 def test_probabilities_stay_those_of_all_rows_where_negatives_were_left_out(base: Path, tmp_path: Path) -> None:
-    learnt, held = split(judged(*feedback(900)), 0.5, 0)
-    how: dict[str, Any] = {"negative_share": 0.2, "steps": 60}
+    learnt, held = split(judged(*feedback(800)), 0.5, 0)
+    how: dict[str, Any] = {"negative_share": 0.2, "steps": 45}
     found = trained(base, tmp_path / "m", learnt, held, **how).record.evaluated["label"]
     assert found["auc"] > 0.7
     assert abs(found["mean_gap"]) < 0.06
@@ -166,7 +167,7 @@ def test_probabilities_stay_those_of_all_rows_where_negatives_were_left_out(base
     assert kept == pytest.approx(0.2, abs=0.01)
     assert len(learnt.rows) - len(few.rows) == zeros - round(0.2 * zeros)
     # Learnt from the same rows, without saying that they are a share.
-    told = trained(base, tmp_path / "n", few, held, steps=60).record.evaluated["label"]
+    told = trained(base, tmp_path / "n", few, held, steps=45).record.evaluated["label"]
     assert told["mean_gap"] > 0.1
     assert told["auc"] == pytest.approx(found["auc"])
     # Where the data itself is such a sample, it is measured as it is.
@@ -175,15 +176,50 @@ def test_probabilities_stay_those_of_all_rows_where_negatives_were_left_out(base
     assert sampled.offset[0][0] == pytest.approx(torch.tensor(0.2).log().item())
 
 
-def test_a_training_that_is_stopped_leaves_what_it_has(base: Path, tmp_path: Path) -> None:
-    left = iter([False] * 25 + [True] * 100)
-    plan = replace(PLAN, model=str(base), steps=20, members=3)
+def stopped_after(steps: int) -> Callable[[], bool]:
+    left = iter([False] * steps)
+    return lambda: next(left, True)
+
+
+def test_a_training_that_is_stopped_in_its_first_member_leaves_what_it_has(base: Path, tmp_path: Path) -> None:
     rows = judged(*pairs(40))
-    how: dict[str, Any] = {"device": torch.device("cpu"), "dtype": torch.float32, "stop": partial(next, left)}
-    made = train_reward_model(rows, rows, plan, tmp_path / "m", **how)
-    assert made.steps == (20, 4)
-    assert read_record(str(tmp_path / "m")).members == (".", "member-2")
-    assert len(RewardModel.load(str(tmp_path / "m"), device="cpu", dtype=torch.float32).members) == 2
+    how: dict[str, Any] = {"device": torch.device("cpu"), "dtype": torch.float32}
+    plan = replace(PLAN, model=str(base), steps=20)
+    made = train_reward_model(rows, rows, plan, tmp_path / "m", stop=stopped_after(7), **how)
+    assert (made.steps, made.folder) == ((7,), tmp_path / "m")
+    assert len(RewardModel.load(str(tmp_path / "m"), **how).members) == 1
+    none = train_reward_model(rows, rows, plan, tmp_path / "n", stop=stopped_after(0), **how)
+    assert (none.steps, none.folder) == ((), None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m"], "a head that learnt nothing is no reward model"
+
+
+def test_members_that_are_trained_outlive_a_stop_and_an_error(base: Path, tmp_path: Path) -> None:
+    """The training that goes on ends with the model of one that was never stopped, bit for bit."""
+    rows = judged(*pairs(40))
+    how: dict[str, Any] = {"device": torch.device("cpu"), "dtype": torch.float32}
+    plan = replace(PLAN, model=str(base), steps=5, members=3)
+    train_reward_model(rows, rows, plan, tmp_path / "whole", **how)
+    folder, said = tmp_path / "m", list[str]()
+    first = train_reward_model(rows, rows, plan, folder, stop=stopped_after(7), **how)
+    assert (first.steps, first.folder) == ((5,), None)
+
+    def fails(step: int, loss: float) -> None:
+        raise MemoryError("out of memory")
+
+    with pytest.raises(MemoryError):
+        train_reward_model(rows, rows, plan, folder, report=fails, **how)
+    other = replace(plan, lr=1e-3)
+    with pytest.raises(UsageError, match="holds members of a training with other settings or rows"):
+        train_reward_model(rows, rows, other, folder, **how)
+    last = train_reward_model(rows, rows, plan, folder, log=said.append, **how)
+    assert last.steps == (5, 5, 5)
+    assert [line for line in said if "is trained already" in line] == [
+        f"member 1 is trained already: it is taken from {folder}.partial/member-1"
+    ]
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    assert files == sorted(p.relative_to(tmp_path / "whole") for p in (tmp_path / "whole").rglob("*") if p.is_file())
+    assert [name for name in files if (folder / name).read_bytes() != (tmp_path / "whole" / name).read_bytes()] == []
+    assert not (tmp_path / "m.partial").exists()
 
 
 def test_adapters_end_in_a_whole_model(base: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import typer
 from cohort.cli.console import free, log
 from cohort.cli.options import ConfigOption, JsonOption, Options, QuietOption, SetOption, layers, with_options
 from cohort.errors import UsageError
-from cohort.files import save_new
 from cohort.training.config import from_python, make_config
 from cohort.training.values import DATA, EVALUATION, MODEL, OPTIMISATION, OUTPUT
 
@@ -109,6 +108,7 @@ def reward_model(
     from cohort.training.device import pick_device, pick_dtype
     from cohort.training.display import Display
     from cohort.training.interrupt import Interrupt
+    from cohort.training.reward_fit import Plan
 
     made = make_config(from_python(DEFAULTS), *layers(options, config, set_))
     for name, value in (("part", part), ("layout", layout)):
@@ -151,7 +151,7 @@ def reward_model(
             raise UsageError(f"--eval-data has {held.kind} ({', '.join(held.labels)}), and --data {judged.kind}")
     else:
         judged, held = training.split(judged, held_out, made.seed)
-    plan = training.Plan(
+    plan = Plan(
         model,
         members=members,
         steps=made.optimisation.steps,
@@ -175,41 +175,42 @@ def reward_model(
         f"{len(judged.rows)} rows to learn from ({judged.kind}: {', '.join(judged.labels)}), {len(held.rows)} to measure on"
     )
     interrupt = Interrupt(display.log, hung_up=display.hush)
-    done: list[training.Trained] = []
 
     def begin(what: str) -> None:
         display.end()
         display.begin(what, plan.steps)
 
-    def write(folder: Path) -> None:
-        done.append(
-            training.train_reward_model(
-                judged,
-                held,
-                plan,
-                folder,
-                device=device,
-                dtype=dtype,
-                trust_remote_code=made.policy.trust_remote_code,
-                begin=begin,
-                report=lambda step, loss: display.step(step, {"loss": loss}),
-                stop=lambda: interrupt.asked,
-                log=display.log,
-            )
-        )
-        display.end()
-
     assert out is not None
     with interrupt.watching():
-        save_new(out, write)
-    (trained,) = done
+        trained = training.train_reward_model(
+            judged,
+            held,
+            plan,
+            out,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=made.policy.trust_remote_code,
+            begin=begin,
+            report=lambda step, loss: display.step(step, {"loss": loss}),
+            stop=lambda: interrupt.asked,
+            log=display.log,
+        )
+        display.end()
+    if trained.folder is None:
+        log(
+            f"stopped with {len(trained.steps)} of {members} members; "
+            + (
+                f"the same command goes on with them (they are in {training.aside(out)})"
+                if trained.steps
+                else "nothing is written"
+            )
+        )
+        raise typer.Exit(130)
     for line in measures.summary(judged.kind, trained.record.evaluated):
         display.log(line)
     display.log(f"the reward model: {out} (as a reward: rm:{out})")
     if json_:
         print(json.dumps({"out": str(out), **training.described(trained.record)}))
-    if len(trained.steps) < members or trained.steps[-1] < plan.steps:
-        log(
-            f"stopped after {trained.steps[-1]} of {plan.steps} steps of member {len(trained.steps)}; the model so far is {out}"
-        )
+    if trained.steps[0] < plan.steps:
+        log(f"stopped after step {trained.steps[0]} of {plan.steps}; the model so far is {out}")
         raise typer.Exit(130)

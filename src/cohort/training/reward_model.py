@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,52 +17,19 @@ from torch import Tensor
 
 from cohort.data.judged import Judged, Judgements
 from cohort.errors import UsageError
-from cohort.policies.scoring import REGRESSION, Encoded, Layout, ScoringModel, load_scoring, passes
-from cohort.reductions.scores import graded_loss, label_loss, pair_loss
+from cohort.files import save_new
+from cohort.policies.scoring import REGRESSION, ScoringModel, load_scoring
 from cohort.rewards.ensemble import Record, RewardModel
 from cohort.seeds import derive, generator
 from cohort.signals.answers import inside_thought
-from cohort.training.precision import MasterWeights
-from cohort.training.reward_measures import measure, ordered_pairs, targets_of
-from cohort.training.schedule import factor
+from cohort.training.reward_fit import Learner, Plan, fit
+from cohort.training.reward_measures import measure, targets_of
 
 # Texts of which the mean score is taken, which becomes 0.
 CENTRED = 2000
+# Of a member that is trained, what is to be known of it; and what tells a training from others, until all members are there.
+MEMBER, TRAINING = "member.json", "training"
 INDEPENDENT = "multi_label_classification"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a reward model is trained.
-
-    Attributes:
-        model: folder or hub id that it is made of.
-        members: models that are trained alike, with heads and orders of the data of their own.
-        batch_size: rows a step.
-        negative_share: share of the rows with label 0 that is learnt from, which the scores are corrected for.
-        sampled: the data holds only that share already.
-        part, prompt, layout, length: what is read of a row (see `RewardModel`).
-        lora: rank of adapters; 0 trains the whole model.
-    """
-
-    model: str
-    members: int = 1
-    steps: int = 200
-    batch_size: int = 32
-    lr: float = 1e-5
-    warmup: int = 10
-    schedule: str = "cosine"
-    weight_decay: float = 0.0
-    grad_clip: float = 1.0
-    micro_tokens: int = 16384
-    seed: int = 0
-    negative_share: float = 1.0
-    sampled: bool = False
-    part: str = "all"
-    prompt: bool = True
-    layout: Layout | None = None
-    length: int | None = None
-    lora: int = 0
 
 
 def split(judged: Judgements, share: float, seed: int) -> tuple[Judgements, Judgements]:
@@ -99,89 +68,24 @@ def thinned(judged: Judgements, plan: Plan) -> tuple[Judgements, float]:
     return replace(judged, rows=rows), keep / max(1, len(zeros))
 
 
-@dataclass
-class Learner:
-    """Rows as a model reads them, and its loss on them.
-
-    Attributes:
-        texts: of each row.
-        targets, known: [n, K] in the unit of the outputs (see `targets_of`).
-    """
-
-    judged: Judgements
-    texts: list[list[Encoded]]
-    targets: Tensor
-    known: Tensor
-
-    def loss(self, model: ScoringModel, rows: Sequence[int]) -> tuple[Tensor, int]:
-        """The mean loss of some rows, and over how many pairs or numbers."""
-        outputs = model.forward([text for row in rows for text in self.texts[row]])
-        if self.judged.kind == "pairs":
-            better, worse = ordered_pairs([len(self.texts[row]) for row in rows]).to(outputs.device)
-            return pair_loss(outputs[better, 0], outputs[worse, 0]), better.numel()
-        targets, known = (each[list(rows)].to(outputs.device) for each in (self.targets, self.known))
-        if self.judged.kind == "labels":
-            return label_loss(outputs[:, 0], targets[:, 0]), len(rows)
-        return graded_loss(outputs, targets, known), int(known.sum())
-
-    def count(self, rows: Sequence[int]) -> int:
-        """Pairs or numbers of some rows."""
-        if self.judged.kind == "pairs":
-            return sum(math.comb(len(self.texts[row]), 2) for row in rows)
-        return len(rows) if self.judged.kind == "labels" else int(self.known[list(rows)].sum())
-
-
-def fit(
-    model: ScoringModel,
-    learner: Learner,
-    plan: Plan,
-    member: int,
-    report: Callable[[int, float], None],
-    stop: Callable[[], bool],
-) -> int:
-    """Train a model, and return the steps that it took: fewer than planned if `stop` said so."""
-    make = partial(torch.optim.AdamW, lr=plan.lr, betas=(0.9, 0.98), weight_decay=plan.weight_decay)
-    trained = [p for p in model.model.parameters() if p.requires_grad]
-    optimizer = MasterWeights(trained, make)
-    rng = generator(plan.seed, "reward model", member)
-    sizes = [max(map(len, texts)) * len(texts) for texts in learner.texts]
-    order: list[int] = []
-    for step in range(1, plan.steps + 1):
-        if stop():
-            return step - 1
-        while len(order) < plan.batch_size:
-            order += torch.randperm(len(learner.texts), generator=rng).tolist()
-        chosen, order = order[: plan.batch_size], order[plan.batch_size :]
-        whole, total = learner.count(chosen), 0.0
-        model.model.train()
-        for places in passes([sizes[row] for row in chosen], plan.micro_tokens):
-            loss, count = learner.loss(model, [chosen[place] for place in places])
-            if count:
-                (loss * (count / whole)).backward()
-                total += float(loss.detach()) * count / whole
-        if not math.isfinite(total):
-            raise UsageError(
-                f"the loss is {total} at step {step}: the learning rate ({plan.lr:g}) is too large for this model; lower --lr"
-            )
-        torch.nn.utils.clip_grad_norm_(trained, plan.grad_clip)
-        optimizer.set_lr(plan.lr * factor(step, plan.steps, warmup=plan.warmup, schedule=plan.schedule))
-        optimizer.step()
-        optimizer.zero_grad()
-        report(step, total)
-    return plan.steps
-
-
 @dataclass(frozen=True)
 class Trained:
     """What a training came to.
 
     Attributes:
         record: as it stands in the folder.
-        steps: of each member, fewer than planned where it was stopped.
+        steps: of each member that is trained, fewer than planned where the first was stopped.
+        folder: where the model is; None where a training of several was stopped between two, whose members stay aside.
     """
 
     record: Record
     steps: tuple[int, ...]
+    folder: Path | None
+
+
+def aside(folder: Path) -> Path:
+    """Where members are kept until all are trained, beside the place of the model."""
+    return folder.with_name(f"{folder.name}.partial")
 
 
 def train_reward_model(
@@ -200,73 +104,169 @@ def train_reward_model(
 ) -> Trained:
     """Train a reward model and write it into a folder that `rm:` and transformers load.
 
-    The members of an ensemble are trained one after the other, so that one is in memory; each is written when it is done.
+    The members of an ensemble are trained one after the other, so that one is in memory, and each is written aside when it is
+    done: whatever ends the training, the same call goes on with those.
 
     Args:
         begin: called before each member with what it is.
-        stop: called before each step; True ends the training, with the members so far.
+        stop: called before each step; True ends the training. What the first member has learnt by then is written as it is.
 
     Raises:
-        UsageError: the model cannot be loaded, or not trained so.
+        UsageError: the model cannot be loaded, or not trained so; or members of another training are aside.
     """
     if judged.kind != "labels" and plan.negative_share != 1.0:
         raise UsageError("--negative-share leaves rows with label 0 out: it goes with labels, not with pairs or scores")
     judged, kept = thinned(judged, plan)
     scale, shift = _standard(judged)
-    named: list[str] = []
-    scales, offsets, scored, steps = [], [], [], []
-    record = Record()
-    for member in range(plan.members):
-        if member and stop():
-            break
-        begin("reward model" if plan.members == 1 else f"member {member + 1} of {plan.members}")
-        cuda = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(derive(plan.seed, "member", member))
-            model = load_scoring(
-                plan.model,
-                device=device,
-                dtype=dtype,
-                length=plan.length,
-                layout=plan.layout,
-                labels=judged.labels,
-                problem=INDEPENDENT if judged.kind == "labels" else REGRESSION,
-                trust_remote_code=trust_remote_code,
-            )
-            if plan.lora:
-                _adapt(model, plan.lora)
-            one = RewardModel([model], Record(), plan.part, plan.prompt, plan.micro_tokens)
-            learner = _learner(one, judged, scale, shift, log if not member else None)
-            steps.append(fit(model, learner, plan, member, report, stop))
+    work = aside(folder)
+    _open_aside(work, hashlib.sha256(json.dumps([asdict(plan), asdict(judged)]).encode()).hexdigest())
+    try:
+        members: list[dict[str, Any]] = []
+        scored: list[Tensor] = []
+        for member in range(plan.members):
+            place = work / f"member-{member + 1}"
+            begin("reward model" if plan.members == 1 else f"member {member + 1} of {plan.members}")
+            how: dict[str, Any] = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code}
+            if (place / MEMBER).is_file():
+                log(f"member {member + 1} is trained already: it is taken from {place}")
+                about = json.loads((place / MEMBER).read_bytes())
+                model = load_scoring(str(place), length=about["length"], layout=about["layout"], **how)
+            else:
+                model, about = _member(judged, plan, member, (scale, shift, kept), how, report, stop, log)
+                if not about["steps"] or (member and about["steps"] < plan.steps):
+                    break
+                save_new(place, partial(_write_member, model, about))
+            members.append(about)
+            if held_out.rows:
+                # What was sampled is measured as it was sampled: the correction is for rows that are not there.
+                own = [0.0] * len(judged.labels) if plan.sampled else about["offset"]
+                record = Record(scale=(tuple(about["scale"]),), offset=(tuple(own),))
+                one = RewardModel([model], record, plan.part, plan.prompt, plan.micro_tokens)
+                texts = [(row.prompt, completion) for row in held_out.rows for completion in row.completions]
+                scored.append(one.scores([prompt for prompt, _ in texts], [completion for _, completion in texts])[0])
+            del model
+            if about["steps"] < plan.steps:
+                break
+    except BaseException:
+        _leave(work)
+        raise
+    steps = tuple(about["steps"] for about in members)
+    whole = len(members) == plan.members or (steps and steps[0] < plan.steps)
+    record = Record(
+        members=tuple("." if not member else f"member-{member + 1}" for member in range(len(members))),
+        scale=tuple(tuple(about["scale"]) for about in members),
+        offset=tuple(tuple(about["offset"]) for about in members),
+        part=plan.part,
+        prompt=plan.prompt,
+        trained={
+            "kind": judged.kind,
+            "labels": list(judged.labels),
+            "model": plan.model,
+            "rows": len(judged.rows),
+            "steps": steps,
+            "seed": plan.seed,
+            "lr": plan.lr,
+            "batch_size": plan.batch_size,
+            "negative_share": kept,
+        },
+        evaluated=measure(held_out, torch.cat(scored)) if scored else {},
+    )
+    if not whole:
+        _leave(work)
+        return Trained(record, steps, None)
+    record = replace(record, layout=members[0]["layout"], length=members[0]["length"])
+    _put_together(work, folder, record)
+    return Trained(record, steps, folder)
+
+
+def _member(
+    judged: Judgements,
+    plan: Plan,
+    member: int,
+    unit: tuple[Tensor, Tensor, float],
+    how: Mapping[str, Any],
+    report: Callable[[int, float], None],
+    stop: Callable[[], bool],
+    log: Callable[[str], None],
+) -> tuple[ScoringModel, dict[str, Any]]:
+    """A member that is trained now, and what is to be known of it.
+
+    Args:
+        unit: scale and shift of the targets, and the share of rows with label 0 that is there.
+        how: arguments of `load_scoring`.
+    """
+    scale, shift, kept = unit
+    cuda = [how["device"]] if how["device"].type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(derive(plan.seed, "member", member))
+        model = load_scoring(
+            plan.model,
+            length=plan.length,
+            layout=plan.layout,
+            labels=judged.labels,
+            problem=INDEPENDENT if judged.kind == "labels" else REGRESSION,
+            **how,
+        )
         if plan.lora:
-            model.model = model.model.merge_and_unload()
-        scales.append(tuple(scale.tolist()))
-        offsets.append(_offset(model, learner, shift, kept))
-        named.append("." if not member else f"member-{member + 1}")
-        record = Record(layout=model.layout, length=model.length, part=plan.part, prompt=plan.prompt)
-        if held_out.rows:
-            # What was sampled is measured as it was sampled: the correction is for rows that are not there.
-            own = [0.0] * len(judged.labels) if plan.sampled else list(offsets[-1])
-            one.record = replace(record, scale=(scales[-1],), offset=(tuple(own),))
-            texts = [(row.prompt, completion) for row in held_out.rows for completion in row.completions]
-            scored.append(one.scores([prompt for prompt, _ in texts], [completion for _, completion in texts])[0])
-        model.save(folder / named[-1])
-        del model, one, learner
-    record = replace(record, members=tuple(named), scale=tuple(scales), offset=tuple(offsets))
-    measured: dict[str, Any] = {}
-    if scored:
-        measured = measure(held_out, torch.cat(scored))
-    about: dict[str, Any] = {
-        "kind": judged.kind,
-        "labels": list(judged.labels),
-        "model": plan.model,
-        "rows": len(judged.rows),
+            _adapt(model, plan.lora)
+        one = RewardModel([model], Record(), plan.part, plan.prompt, plan.micro_tokens)
+        learner = _learner(one, judged, scale, shift, log if not member else None)
+        steps = fit(model, learner, plan, member, report, stop)
+    if plan.lora:
+        model.model = model.model.merge_and_unload()
+    offset = _offset(model, learner, shift, kept)
+    return model, {
         "steps": steps,
+        "scale": scale.tolist(),
+        "offset": list(offset),
+        "layout": model.layout,
+        "length": model.length,
     }
-    about |= {"seed": plan.seed, "lr": plan.lr, "batch_size": plan.batch_size, "negative_share": kept}
-    record = replace(record, trained=about, evaluated=measured)
-    record.save(folder)
-    return Trained(record, tuple(steps))
+
+
+def _write_member(model: ScoringModel, about: Mapping[str, Any], folder: Path) -> None:
+    model.save(folder)
+    (folder / MEMBER).write_text(json.dumps(about), encoding="utf-8")
+
+
+def _open_aside(work: Path, training: str) -> None:
+    """The folder for members of this training, with those of an earlier try.
+
+    Args:
+        training: what tells it from others.
+
+    Raises:
+        UsageError: members of another one stand there.
+    """
+    told = work / TRAINING
+    if told.is_file() and told.read_text(encoding="utf-8") != training:
+        raise UsageError(
+            f"{work} holds members of a training with other settings or rows: give these again to go on with it, or remove the "
+            "folder to begin anew"
+        )
+    work.mkdir(parents=True, exist_ok=True)
+    told.write_text(training, encoding="utf-8")
+
+
+def _leave(work: Path) -> None:
+    """Keep the members that are there, or nothing at all."""
+    if not any(work.glob(f"member-*/{MEMBER}")):
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _put_together(work: Path, folder: Path, record: Record) -> None:
+    """Make a reward model of the members aside: the first one's files, the others in folders of their own, and the record."""
+    (work / TRAINING).unlink()
+    for place in work.glob("member-*"):
+        (place / MEMBER).unlink(missing_ok=True)
+    first = work / "member-1"
+    for path in first.iterdir():
+        path.rename(work / path.name)
+    first.rmdir()
+    record.save(work)
+    if folder.is_dir():
+        folder.rmdir()  # an empty one, as was checked
+    work.rename(folder)
 
 
 def _standard(judged: Judgements) -> tuple[Tensor, Tensor]:
