@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cohort.signals import equality
 from cohort.signals.equivalence import equivalent
-from cohort.signals.notation import spelled
+from cohort.signals.latex import spelled
 
 EQUAL = [
     (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt3}"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from cohort.rewards import (
+    choices,
     conclusion,
+    formulas,
     graded,
     information,
     judged,
@@ -35,6 +37,8 @@ MODULES = (
     code,
     judged,
     information,
+    choices,
+    formulas,
 )
 KINDS: dict[str, Kind] = {kind.name: kind for module in MODULES for kind in module.KINDS}
 FORMS: tuple[str, ...] = tuple(form for kind in KINDS.values() for form in kind.forms)

@@ -21,6 +21,7 @@ from sympy import Set as Region
 from sympy import pi as PI
 from sympy.core.relational import Ge, Gt, Le, Lt, Relational
 
+from cohort.signals.latex import spelled
 from cohort.signals.notation import (
     Choice,
     Combined,
@@ -35,7 +36,6 @@ from cohort.signals.notation import (
     Value,
     Words,
     read,
-    spelled,
 )
 from cohort.signals.units import quantity
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cohort.signals.latex import GROUP, UPRIGHT, balanced, enclosed, levels, spelled, split
 from cohort.signals.numbers import tidy
 
-# Longer ones are no answers, and no deeper nest of brackets is read.
-LONGEST, DEEPEST = 2000, 40
+# Longer ones are no answers.
+LONGEST = 2000
 
 
 @dataclass(frozen=True)
@@ -102,147 +103,19 @@ class Ratio:
 
 Shape = Value | Words | Choice | Many | Ordered | Matrix | Named | Equation | Inequality | Combined | Ratio
 
-# Spelling -------------------------------------------------------------------------------------------------------------
-
-_UPRIGHT = r"\\(?:text|mbox|textrm|textnormal|textsf|textup|mathrm|mathsf|operatorname|hbox|unit)"
-_STYLE = r"\\(?:boxed|fbox|textbf|textit|emph|underline|mathbf|boldsymbol|bm|mathit|mathcal)"
-_GROUP = r"\s*\{((?:[^{}]|\{[^{}]*\})*+)\}"
-_STYLED = re.compile(_STYLE + _GROUP)
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?![\s{A-Za-z])")
-_UNICODE = str.maketrans(
-    {
-        "≤": r"\le ",
-        "≥": r"\ge ",
-        "≠": r"\ne ",
-        "×": r"\times ",
-        "÷": r"\div ",
-        "±": r"\pm ",
-        "π": r"\pi ",
-        "∪": r"\cup ",
-    }
-    | {"∈": r"\in ", "°": r"^{\circ}", "º": r"^{\circ}", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "∗": "*", "％": r"\%"}
-    | {
-        "θ": r"\theta ",
-        "α": r"\alpha ",
-        "β": r"\beta ",
-        "γ": r"\gamma ",
-        "λ": r"\lambda ",
-        "μ": r"\mu ",
-        "σ": r"\sigma ",
-    }
-)
-_SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), written)
-    for pattern, written in (
-        (r"\\(?:left|right|[bB]igg?[lr]?|middle)(?![A-Za-z])\s*\.?", ""),
-        (r"\\(?:displaystyle|textstyle|limits|quad|qquad)(?![A-Za-z])|\\[,;:! ]|~", " "),
-        (r"\{,\}", ","),
-        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
-        (r"\\lbrace(?![A-Za-z])", r"\\{"),
-        (r"\\rbrace(?![A-Za-z])", r"\\}"),
-        (r"\\(?:leq|leqslant)(?![A-Za-z])|<=", r"\\le "),
-        (r"\\(?:geq|geqslant)(?![A-Za-z])|>=", r"\\ge "),
-        (r"\\neq(?![A-Za-z])|!=", r"\\ne "),
-        (r"\\lt(?![A-Za-z])", "<"),
-        (r"\\gt(?![A-Za-z])", ">"),
-        (r"\\(?:ast|star)(?![A-Za-z])|(?<=[\w)}])\s*\*(?=\s*[\w(\\])", r"\\cdot "),
-        (r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|\\textdegree(?![A-Za-z])", r"^{\\circ}"),
-        (r"\\varnothing(?![A-Za-z])", r"\\emptyset"),
-        (r"\\(?:R|mathbb\s*R|mathbb\s*\{\s*R\s*\}|Reals)(?![A-Za-z])", r"\\mathbb{R}"),
-        (r"\\backslash(?![A-Za-z])", r"\\setminus"),
-        (r"\\infin(?:ity)?(?![A-Za-z])|(?<![\\A-Za-z])(?:infinity|oo)(?![A-Za-z])", r"\\infty "),
-        (r"\\(?:dots|ldots|cdots)(?![A-Za-z])", "..."),
-        # As programs write it.
-        (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-        (r"(?<![\\A-Za-z])(pi|theta|alpha|beta)(?![A-Za-z])", r"\\\1 "),
-        (r"(?<![\\A-Za-z])(sin|cos|tan|log|ln|exp)(?=\s*[({\d\\]|\s+[a-z](?![A-Za-z]))", r"\\\1 "),
-        (r"\*\*(?=\s*[\w({])", "^"),
-        (r"\^\s*\(([^()]*)\)", r"^{\1}"),
-        (r"\\(bar|hat|vec|tilde|overline)\s*([A-Za-z])(?![A-Za-z])", r"\\\1{\2}"),
-        # Arguments without braces.
-        (r"\\sqrt\s*(\d|[A-Za-z])", r"\\sqrt{\1}"),
-        (r"\\frac\s*(\d|[A-Za-z])\s*(\d|[A-Za-z])", r"\\frac{\1}{\2}"),
-        (r"\\frac\s*(\d|[A-Za-z])\s*\{", r"\\frac{\1}{"),
-        (r"(\\frac\s*\{[^{}]*\})\s*(\d|[A-Za-z])", r"\1{\2}"),
-        (r"(?<=[A-Za-z])'+", "_{prime}"),
-    )
-)
-_BOLD = re.compile(r"(?<![\w)\]}*])(\*\*|\*|__|`)(?=\S)([^*`\n]{1,200}?)(?<=\S)\1(?![\w(\[{*])")
-_COMMAS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
-
-
-def spelled(text: str) -> str:
-    """The text in one spelling of LaTeX, without what stands around answers."""
-    text = text.strip()
-    for _ in range(6):
-        before = text
-        text = _STYLED.sub(r" \1 ", _BOX.sub("", _BOLD.sub(r"\2", text))).strip()
-        for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
-            if len(text) > len(left + right) and text.startswith(left) and text.endswith(right):
-                inside = text[len(left) : -len(right)]
-                text = inside.strip() if left not in inside else text
-        text = re.sub(r"(?<!\.)\.$", "", text).strip()
-        if text == before:
-            break
-    for pattern, written in _SPELLINGS:
-        text = pattern.sub(written, text)
-    return " ".join(text.translate(_UNICODE).split())
-
-
-# Splitting ------------------------------------------------------------------------------------------------------------
-
-_OPEN, _CLOSE = "([{", ")]}"
-
-
-def _levels(text: str) -> Iterator[tuple[int, int]]:
-    """(place, depth of brackets) of every character. Interval brackets may be mixed, so that their kinds are not told apart."""
-    depth = 0
-    for at, char in enumerate(text):
-        if char in _CLOSE:
-            depth -= 1
-        yield at, depth
-        if char in _OPEN:
-            depth += 1
-
-
-def balanced(text: str) -> bool:
-    """True if brackets close what they open, and do not nest too deep."""
-    depths = [depth for _, depth in _levels(text)]
-    opened, closed = (sum(char in kind for char in text) for kind in (_OPEN, _CLOSE))
-    return opened == closed and min(depths, default=0) >= 0 and max(depths, default=0) <= DEEPEST
-
-
-def split(text: str, pattern: str) -> list[str]:
-    """The parts of a text between matches outside brackets."""
-    outside = {at for at, depth in _levels(text) if depth == 0}
-    parts, start = [], 0
-    for match in re.finditer(pattern, text):
-        if match.start() in outside and match.start() >= start:
-            parts.append(text[start : match.start()])
-            start = match.end()
-    return [part.strip() for part in (*parts, text[start:])]
-
-
-def _enclosed(text: str, left: str, right: str) -> str | None:
-    """What stands between two brackets that belong together; None if they are not around all of the text."""
-    if not (text.startswith(left) and text.endswith(right) and len(text) >= len(left + right)):
-        return None
-    inside = text[len(left) : len(text) - len(right)]
-    return inside.strip() if balanced(inside) else None
-
-
 # Reading --------------------------------------------------------------------------------------------------------------
 
-_OR = rf"{_UPRIGHT}\s*\{{\s*,?\s*(?:or)\s*\}}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z])"
-_AND = rf"{_UPRIGHT}\s*\{{\s*,?\s*(?:and)\s*\}}|(?<![A-Za-z\\])and(?![A-Za-z])|\\(?:land|wedge)(?![A-Za-z])"
+_COMMAS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
+_OR = rf"{UPRIGHT}\s*\{{\s*,?\s*(?:or)\s*\}}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z])"
+_AND = rf"{UPRIGHT}\s*\{{\s*,?\s*(?:and)\s*\}}|(?<![A-Za-z\\])and(?![A-Za-z])|\\(?:land|wedge)(?![A-Za-z])"
 _SIGN = r"\\(?:le|ge|ne)(?![A-Za-z])|[<>]"
 _SIGNS = {"\\le": "<=", "\\ge": ">=", "\\ne": "!=", "<": "<", ">": ">"}
 _ATOM = r"(?:\\?[A-Za-z]+(?:_(?:\{[^{}]*\}|\w))?)"
 # A symbol with its index, or a function of such: x, x_1, f(x), P(n, k).
 _NAME = re.compile(rf"{_ATOM}(?:\s*\(\s*{_ATOM}(?:\s*,\s*{_ATOM})*\s*\))?")
-_LABELLED = re.compile(rf"(?:{_UPRIGHT}\s*\{{\s*)?(?:\(([A-Ja-j])\)|([A-J])(?:[.):]|\s*:))\s*\}}?\s*(\S.*)", re.DOTALL)
-_LETTER = re.compile(rf"(?:{_UPRIGHT}\s*\{{\s*)?(?:\(([A-Za-z])\)|([A-J]))[.:)]?\s*\}}?")
-_IN_TEXT = re.compile(_UPRIGHT + _GROUP)
+_LABELLED = re.compile(rf"(?:{UPRIGHT}\s*\{{\s*)?(?:\(([A-Ja-j])\)|([A-J])(?:[.):]|\s*:))\s*\}}?\s*(\S.*)", re.DOTALL)
+_LETTER = re.compile(rf"(?:{UPRIGHT}\s*\{{\s*)?(?:\(([A-Za-z])\)|([A-J]))[.:)]?\s*\}}?")
+_IN_TEXT = re.compile(UPRIGHT + GROUP)
 _TABLE = re.compile(r"\\begin\{([pbB]?matrix|array|smallmatrix)\}(?:\{[lcr| ]*\})?(.*)\\end\{\1\}", re.DOTALL)
 # Shorter runs of letters are products of variables, but for these.
 _SHORT_WORDS = frozenset(("yes", "no", "odd", "all", "one", "two", "six", "ten", "nan", "red"))
@@ -332,7 +205,7 @@ def _matrix(text: str) -> Shape | None:
 
 
 def _in_braces(text: str) -> Shape | None:
-    inside = _enclosed(text, "\\{", "\\}")
+    inside = enclosed(text, "\\{", "\\}")
     if inside is None:
         return None
     return Many(_shapes(split(inside, r"[,;]"))) if inside else Value("\\emptyset")
@@ -376,7 +249,7 @@ def _bracketed(text: str) -> Shape | None:
     angled = re.fullmatch(r"\\langle(?![A-Za-z])(.*)\\rangle", text)
     text = text if angled is None else f"({angled[1].strip()})"
     for brackets in ("()", "(]", "[)", "[]"):
-        inside = _enclosed(text, *brackets)
+        inside = enclosed(text, *brackets)
         if inside is not None:
             parts = split(inside, r"[,;]")
             if len(parts) > 1:
@@ -391,8 +264,8 @@ def _related(text: str) -> Shape | None:
     if len(sides) > 1:
         if not all(sides) or any("=" in side for side in sides):
             raise _NothingError(text)
-        levels = dict(_levels(text))
-        signs = (match for match in re.finditer(_SIGN, text) if levels[match.start()] == 0)
+        depth = dict(levels(text))
+        signs = (match for match in re.finditer(_SIGN, text) if depth[match.start()] == 0)
         return Inequality(tuple(sides), tuple(_SIGNS[match[0]] for match in signs))
     sides = split(text, r"=")
     if len(sides) == 1:
@@ -445,11 +318,11 @@ _NO_NOUN = re.compile(
     re.IGNORECASE,
 )
 _POWER = r"(?:\s*\^\s*\{?-?\d\}?)?"
-_SET_UPRIGHT = rf"{_UPRIGHT}\s*\{{[^{{}}]*\}}{_POWER}"
+_SETUPRIGHT = rf"{UPRIGHT}\s*\{{[^{{}}]*\}}{_POWER}"
 _WITH_UNIT = re.compile(
     rf"""(?P<value>.*?[\d)}}\]A-Za-z])\s*(?:
-        (?P<degrees>\^\{{\\circ\}})(?:\s*(?P<scale>{_UPRIGHT}\s*\{{\s*[CFK]\s*\}}|[CFK]))?
-      | (?P<text>{_SET_UPRIGHT}(?:\s*(?:/|\\cdot|\\times)?\s*{_SET_UPRIGHT})*)
+        (?P<degrees>\^\{{\\circ\}})(?:\s*(?P<scale>{UPRIGHT}\s*\{{\s*[CFK]\s*\}}|[CFK]))?
+      | (?P<text>{_SETUPRIGHT}(?:\s*(?:/|\\cdot|\\times)?\s*{_SETUPRIGHT})*)
       | (?<=[\d\s)}}\]])(?P<plain>{_PLAIN_UNIT}{_POWER}|(?<=\s)[A-Za-z]{{4,}}(?:\s[A-Za-z]+){{0,2}})
     )""",
     re.VERBOSE | re.DOTALL,
@@ -465,9 +338,9 @@ def _with_unit(text: str) -> Shape | None:
     if match["degrees"] is not None:
         if _TRIGONOMETRY.search(value):
             return None
-        unit = "degrees" + re.sub(rf"{_UPRIGHT}|[{{}}\s]", "", match["scale"] or "")
+        unit = "degrees" + re.sub(rf"{UPRIGHT}|[{{}}\s]", "", match["scale"] or "")
     elif match["text"] is not None:
-        unit = re.sub(rf"{_UPRIGHT}\s*\{{([^{{}}]*)\}}", r" \1 ", match["text"])
+        unit = re.sub(rf"{UPRIGHT}\s*\{{([^{{}}]*)\}}", r" \1 ", match["text"])
     elif re.fullmatch(r"[-+]?[\d.,\s]+", value):
         unit = match["plain"]
     else:
