@@ -8,6 +8,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from cohort.rewards.code.seccomp import filters
 MIB = 1 << 20
 # The interpreter inside, where it is not the one that runs cohort: one with further packages, as numpy.
 PYTHON = "COHORT_CODE_PYTHON"
+OPTIONS = ("-s", "-P", "-B", "-X", "utf8")
 # Bytes of the file system inside that can be written to.
 FILES = 64 * MIB
 INSTALL = (
@@ -104,6 +106,7 @@ class Sandbox:
                 pass_fds=[reading, *pipes],
                 bufsize=0,
                 env={},
+                process_group=0,
             )
         finally:
             os.close(reading)
@@ -166,7 +169,9 @@ class Sandbox:
 
     def close(self) -> None:
         """End all that is in it."""
-        self._process.kill()
+        # The whole group: killed by itself while it starts, bwrap would leave a child that waits for it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
@@ -248,10 +253,10 @@ def _interpreter() -> tuple[str, str, str]:
 
 
 def _python() -> list[str]:
-    path, _, environment = _interpreter()
-    if environment:
-        return [str(Path(environment) / "bin" / Path(os.environ[PYTHON]).name), "-s", "-P", "-B", "-X", "utf8"]
-    return [path, "-S", "-s", "-P", "-B", "-X", "utf8"]
+    path, prefix, environment = _interpreter()
+    if not environment:
+        return [path, "-S", *OPTIONS]
+    return [path if environment == prefix else f"{environment}/bin/python", *OPTIONS]
 
 
 @cache
@@ -262,9 +267,11 @@ def _command() -> tuple[str, ...]:
         raise UsageError(INSTALL.format(why="there is no bwrap on the path"))
     path, prefix, environment = _interpreter()
     shown = dict.fromkeys([path, f"{prefix}/lib", f"{prefix}/lib64"])
-    if environment and environment != prefix:
-        shown |= dict.fromkeys([f"{environment}/lib", f"{environment}/bin", f"{environment}/pyvenv.cfg"])
     mounts = []
+    if environment and environment != prefix:
+        # It finds its packages by where it stands; a link would lead to what is not inside.
+        shown |= dict.fromkeys([f"{environment}/lib", f"{environment}/pyvenv.cfg"])
+        mounts += ["--ro-bind", path, f"{environment}/bin/python"]
     for folder in ("/lib", "/lib64", "/usr/lib", "/usr/lib64"):
         if os.path.islink(folder):
             mounts += ["--symlink", os.readlink(folder), folder]
