@@ -3,8 +3,9 @@
     python -m benchmarks.programs                 200 programs of each form
     python -m benchmarks.programs --programs 1000 --json
 
-The forms are those of docs/rewards.md: standard input and output, calls of a function, asserts that are read as calls, and test code
-that needs an interpreter of its own. Half of the programs are right. Sandboxes are warm, as in all steps of a run but the first.
+The forms are those of docs/rewards.md: standard input and output, calls of a function, asserts that are read as calls, and test
+code that needs an interpreter of its own. Half of the programs are right. Sandboxes are warm, as in all steps of a run but the
+first.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -77,7 +76,7 @@ class Place(Protocol):
 
 
 class Local:
-    """Sandboxes of this machine: one a thread, kept from program to program while nothing is left in it."""
+    """Sandboxes of this machine: two a thread, for programs and for test code, kept while nothing is left in them."""
 
     def __init__(self) -> None:
         self._own = threading.local()
@@ -85,19 +84,15 @@ class Local:
         there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self.at_once = there or 1
 
-    @contextlib.contextmanager
-    def _sandbox(self) -> Iterator[Sandbox]:
-        sandbox: Sandbox | None = getattr(self._own, "sandbox", None)
+    def _sandbox(self, part: str = "program") -> Sandbox:
+        sandbox: Sandbox | None = getattr(self._own, part, None)
         if sandbox is None or sandbox.used or not sandbox.alive:
             if sandbox is not None:
                 sandbox.close()
-            sandbox = self._own.sandbox = Sandbox()
+            sandbox = Sandbox(part)
+            setattr(self._own, part, sandbox)
             self._all = [each for each in self._all if each.alive] + [sandbox]
-        try:
-            yield sandbox
-        except BaseException:
-            sandbox.used = True
-            raise
+        return sandbox
 
     def close(self) -> None:
         """End all sandboxes."""
@@ -105,15 +100,14 @@ class Local:
             sandbox.close()
 
     def stream(self, source: str, given: str, limits: Limits) -> Ran:
-        with self._sandbox() as sandbox:
-            return sandbox.run({"do": "stdin", "source": source, "input": given.encode()}, limits)
+        return self._sandbox().run({"do": "stdin", "source": source, "input": given.encode()}, limits)
 
     def calls(self, source: str, calls: Sequence[Call], limits: Limits) -> Ran:
-        with self._sandbox() as sandbox:
-            return sandbox.run({"do": "cases", "source": source, "cases": list(calls)}, limits)
+        return self._sandbox().run({"do": "cases", "source": source, "cases": list(calls)}, limits)
 
     def script(self, source: str, program: str, tests: Tests, code: str, limits: Limits) -> Scripted:
-        return run_script(source, program, tests.stub, tests.entry, code, limits)
+        judged, judging = self._sandbox(), self._sandbox("asserts")
+        return run_script(judged, judging, source, program, tests.stub, tests.entry, code, limits)
 
 
 def grade(program: str, tests: Tests, place: Place, limits: Limits, *, every: bool, until: float) -> Verdict:

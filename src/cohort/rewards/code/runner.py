@@ -67,6 +67,11 @@ def serve() -> dict[str, Any]:
         request = _receive(requests)
         if request is None:
             os._exit(0)
+        if "pipes" in request:
+            import socket
+
+            with socket.socket(fileno=os.dup(requests)) as stream:
+                request["pipes"] = list(socket.recv_fds(stream, 1, request["pipes"])[1])
         given, out, err, results = files
         for file in files:
             os.ftruncate(file, 0)

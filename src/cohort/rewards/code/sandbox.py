@@ -9,6 +9,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -84,7 +85,6 @@ class Sandbox:
 
     Args:
         part: "program", or "asserts" for what judges one from another sandbox.
-        pipes: descriptors that are handed in.
 
     Attributes:
         used: it serves no other program, since this one left files in it, or ended it.
@@ -92,24 +92,26 @@ class Sandbox:
 
     used = False
 
-    def __init__(self, part: str = "program", pipes: Sequence[int] = ()) -> None:
+    def __init__(self, part: str = "program") -> None:
         whole, self._sealed = filters()
+        self._asking, asked = socket.socketpair()
         reading, writing = os.pipe()
         try:
             os.write(writing, whole)
             os.close(writing)
             self._process = subprocess.Popen(
                 [*_command(), "--add-seccomp-fd", str(reading), "--", *_python(), "-c", _text(part)],
-                stdin=subprocess.PIPE,
+                stdin=asked.fileno(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                pass_fds=[reading, *pipes],
+                pass_fds=[reading],
                 bufsize=0,
                 env={},
                 process_group=0,
             )
         finally:
             os.close(reading)
+            asked.close()
 
     def __enter__(self) -> Sandbox:
         return self
@@ -122,11 +124,12 @@ class Sandbox:
         """It has not ended."""
         return self._process.poll() is None
 
-    def ask(self, request: dict[str, Any], limits: Limits) -> None:
-        """Have something run."""
+    def ask(self, request: dict[str, Any], limits: Limits, pipes: Sequence[int] = ()) -> None:
+        """Have something run, with descriptors that are handed in."""
         data = marshal.dumps(
             {
                 **request,
+                **({"pipes": len(pipes)} if pipes else {}),
                 "seconds": limits.seconds,
                 "cpu": limits.cpu,
                 "memory": limits.memory,
@@ -135,7 +138,13 @@ class Sandbox:
             },
             2,
         )
-        self._write(len(data).to_bytes(4, "big") + data, time.monotonic() + START)
+        try:
+            self._asking.settimeout(START)
+            self._asking.sendall(len(data).to_bytes(4, "big") + data)
+            if pipes:
+                socket.send_fds(self._asking, [b"+"], list(pipes))
+        except OSError as error:
+            raise Lost from error
 
     def answer(self, limits: Limits, grace: float = 5.0) -> Ran:
         """What became of what was asked for."""
@@ -149,10 +158,10 @@ class Sandbox:
         named = status.decode(errors="replace")
         return Ran(named if named in ("done", "ended", "time", "memory", "output") else "lost", *fields)
 
-    def begin(self, request: dict[str, Any], limits: Limits) -> bool:
+    def begin(self, request: dict[str, Any], limits: Limits, pipes: Sequence[int] = ()) -> bool:
         """Ask; False if the sandbox has ended."""
         try:
-            self.ask(request, limits)
+            self.ask(request, limits, pipes)
         except Lost:
             self.used = True
         return not self.used
@@ -164,7 +173,8 @@ class Sandbox:
     def said(self) -> bytes:
         """What the sandbox itself said of its end."""
         stream = self._process.stderr
-        assert stream is not None
+        if stream is None or stream.closed:
+            return b""
         return os.read(stream.fileno(), 4096) if select.select([stream], [], [], 0)[0] else b""
 
     def close(self) -> None:
@@ -173,10 +183,10 @@ class Sandbox:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+        self._asking.close()
+        for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+                stream.close()
 
     def _field(self, most: int, until: float) -> bytes:
         size = int.from_bytes(self._read(4, until), "big")
@@ -186,7 +196,8 @@ class Sandbox:
 
     def _read(self, size: int, until: float) -> bytes:
         stream, got = self._process.stdout, bytearray()
-        assert stream is not None
+        if stream is None or stream.closed:
+            raise Lost
         while len(got) < size:
             if not select.select([stream], [], [], max(0.0, until - time.monotonic()))[0]:
                 raise Lost
@@ -195,20 +206,6 @@ class Sandbox:
                 raise Lost
             got += piece
         return bytes(got)
-
-    def _write(self, data: bytes, until: float) -> None:
-        stream, rest = self._process.stdin, memoryview(data)
-        assert stream is not None
-        os.set_blocking(stream.fileno(), False)
-        while rest:
-            if not select.select([], [stream], [], max(0.0, until - time.monotonic()))[1]:
-                raise Lost
-            try:
-                rest = rest[os.write(stream.fileno(), rest) :]
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise Lost from error
 
 
 # Seconds that a sandbox may take to start, on a machine that is busy.

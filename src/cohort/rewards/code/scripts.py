@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from dataclasses import dataclass
 
 from cohort.rewards.code.sandbox import Limits, Ran, Sandbox
+
+# Seconds that a program's side may take to end once the test code's has.
+END = 0.5
 
 
 @dataclass(frozen=True)
@@ -25,39 +27,38 @@ class Scripted:
     ran: Ran | None = None
 
 
-def run_script(source: str, program: str, stub: str, entry: str, code: str, limits: Limits) -> Scripted:
+def run_script(
+    judged: Sandbox, judging: Sandbox, source: str, program: str, stub: str, entry: str, code: str, limits: Limits
+) -> Scripted:
     """How a program does in test code.
 
     Two sandboxes are joined by pipes: the program's, which answers calls, and that of the test code, which makes them.
 
     Args:
+        judged, judging: the sandboxes.
         source, program: the program with, and without, what its prompt begins.
         stub: what its prompt begins.
         entry: the function under test; "" where none is named.
     """
-    ends = [*os.pipe(), *os.pipe()]
-    heard, answered, listening, asked = ends
+    heard, answered = os.pipe()
+    listening, asked = os.pipe()
+    test = {"do": "session", "source": "", "code": code, "entry": entry, "stub": stub, "program": program}
     try:
-        with contextlib.ExitStack() as stack:
-            judged = stack.enter_context(Sandbox("program", (listening, answered)))
-            judging = stack.enter_context(Sandbox("asserts", (heard, asked)))
-            while ends:
-                os.close(ends.pop())
-            begun = {"do": "session", "source": source, "pipes": [listening, answered]}
-            test = {"do": "session", "source": "", "pipes": [heard, asked]}
-            if not judged.begin(begun, limits) or not judging.begin(
-                {**test, "code": code, "entry": entry, "stub": stub, "program": program}, limits
-            ):
-                return Scripted(0.0, ran=Ran("lost"))
-            told = judging.answer(limits)
-            try:
-                passed, total, detail, ended = json.loads(told.results)
-            except ValueError:
-                # The test code itself came to no end: its program let it wait, or it asks for more than there is.
-                return Scripted(0.0, ran=told)
-            if ended:
-                return Scripted(0.0, detail, ran=judged.answer(limits))
-            return Scripted(passed / total, detail)
+        begun = judged.begin({"do": "session", "source": source}, limits, (listening, answered)) and judging.begin(
+            test, limits, (heard, asked)
+        )
     finally:
-        for end in ends:
+        for end in (heard, answered, listening, asked):
             os.close(end)
+    if not begun:
+        judged.used = judging.used = True
+        return Scripted(0.0, ran=Ran("lost"))
+    told = judging.answer(limits)
+    # The program's side ends when the other side has; one that does not is not waited for.
+    ran = judged.answer(limits, END - limits.seconds)
+    try:
+        passed, total, detail, ended = json.loads(told.results)
+    except ValueError:
+        # The test code itself came to no end: its program let it wait, or it asks for more than there is.
+        return Scripted(0.0, ran=told)
+    return Scripted(0.0, detail, ran=ran) if ended else Scripted(passed / total, detail)

@@ -14,7 +14,7 @@ _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _NE, _MASKED_EQ = 1, 7
 # What no program for a test needs, and what reaches kernel interfaces beyond files, memory and threads.
 DENIED = """
-    socket connect bind listen accept accept4 sendmsg recvmsg sendmmsg recvmmsg
+    socket connect bind listen accept accept4
     ptrace process_vm_readv process_vm_writev process_madvise kcmp pidfd_open pidfd_getfd
     mount umount2 pivot_root chroot unshare setns fsopen fsconfig fsmount fspick move_mount open_tree mount_setattr statmount
     listmount swapon swapoff quotactl quotactl_fd name_to_handle_at open_by_handle_at fanotify_init fanotify_mark
@@ -30,7 +30,7 @@ DENIED = """
 """
 # Further, once the program's own process stands: it makes no others.
 SEALED = """
-    fork vfork execve execveat kill tkill rt_sigqueueinfo rt_tgsigqueueinfo
+    sendmsg recvmsg sendmmsg recvmmsg fork vfork execve execveat kill tkill rt_sigqueueinfo rt_tgsigqueueinfo
     setpriority ioprio_set sched_setaffinity sched_setscheduler sched_setparam sched_setattr sync syncfs
 """
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET, NEWTIME; and CLONE_THREAD.
