@@ -41,6 +41,7 @@ HYPER = {
     "brpo": "(summaries=2, summary_tokens=8, closing=' = ')",
     "capo-genprm": f"(judge='{REWARDS}:wrong_steps')",
     "dagrpo": "(score='proximity')",
+    "fate": "(objectives=('task',), pareto_steps=4)",
     "group-robust-po": "(column='task')",
     "info-consistency": "(column='task', information='number', w_stable=0.0)",
     "multi-objective-grpo": "(objectives=('task', 'proximity', 'thinking'))",

@@ -53,3 +53,8 @@ def satisfied(prompts, completions, criteria, answer, **columns):
 def reflects(completions: list[str], **_: Any) -> list[float]:
     """1 for what thought again."""
     return [float("~" in text) for text in completions]
+
+
+def repairs(completions: list[str], **_: Any) -> list[float]:
+    """0 for what a step's first sixteen said, 1 for what comes after: repairs."""
+    return [float(len(completions) > 16)] * len(completions)
