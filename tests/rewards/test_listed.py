@@ -65,6 +65,8 @@ def test_citations():
     ("reward", "row", "said"),
     [
         ("set", {}, "compares with the column 'answer'"),
+        ("set", {"answer": {"a": 1}}, "json-answer compares objects"),
+        ("text", {"answer": {"a": 1}}, "json-answer compares objects"),
         ("ranking", {}, "reads the column 'items'"),
         ("ranking", {"items": "Up"}, "must be a list of titles"),
         ("ranking", {"items": []}, "must be a list of titles"),

@@ -21,6 +21,7 @@ from cohort.rewards import (
 )
 from cohort.rewards.code import kind as code
 from cohort.rewards.kinds import Kind
+from cohort.rewards.plots import kind as plots
 
 MODULES = (
     verifiers,
@@ -39,6 +40,7 @@ MODULES = (
     information,
     choices,
     formulas,
+    plots,
 )
 KINDS: dict[str, Kind] = {kind.name: kind for module in MODULES for kind in module.KINDS}
 FORMS: tuple[str, ...] = tuple(form for kind in KINDS.values() for form in kind.forms)

@@ -9,6 +9,7 @@ from typing import Any
 
 from cohort.errors import UsageError, shown
 from cohort.rewards.kinds import READ, Function, Kind, Placed, Values, plain
+from cohort.rewards.texts import no_object
 from cohort.rewards.verifiers import text_of, unanswered
 from cohort.signals import boxes, citations
 from cohort.signals.answers import final_answer, gold_number, is_missing, outside_thought
@@ -192,7 +193,12 @@ def _cited_rows(argument: str, rows: Sequence[Placed]) -> None:
 
 KINDS = (
     plain(
-        "set", {"": _sets(False), "partial": _sets(True)}, verifies=True, columns=("answer",), inapplicable=unanswered
+        "set",
+        {"": _sets(False), "partial": _sets(True)},
+        verifies=True,
+        columns=("answer",),
+        check=no_object("set"),
+        inapplicable=unanswered,
     ),
     Kind(
         "ranking",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cohort.errors import UsageError
-from cohort.rewards.kinds import Function, Kind, Values, plain
+from cohort.errors import UsageError, shown
+from cohort.rewards.kinds import Function, Kind, Placed, Values, plain
 from cohort.rewards.verifiers import text_of, unanswered
 from cohort.signals import wording
 from cohort.signals.answers import final_answer, gold_text, is_missing
@@ -29,6 +29,20 @@ def _best(judge: Callable[[str, str], float]) -> Function:
         return out
 
     return score
+
+
+def no_object(reward: str) -> Callable[[str, Sequence[Placed]], None]:
+    """A check: no row's `answer` is an object, which has no words of its own."""
+
+    def check(_: str, rows: Sequence[Placed]) -> None:
+        for where, row in rows:
+            if isinstance(row.get("answer"), Mapping):
+                raise UsageError(
+                    f"the reward '{reward}' compares texts, but the column 'answer' of {where} is {shown(row['answer'])}: "
+                    "write a text, or a list of texts; json-answer compares objects"
+                )
+
+    return check
 
 
 def same_words(said: str, wanted: str) -> bool:
@@ -115,9 +129,10 @@ KINDS = (
         {"": _best(same_words), "partial": _best(words_f1)},
         verifies=True,
         columns=("answer",),
+        check=no_object("text"),
         inapplicable=unanswered,
     ),
-    plain("bleu", {"": bleu}, columns=("answer",), inapplicable=unanswered),
+    plain("bleu", {"": bleu}, columns=("answer",), check=no_object("bleu"), inapplicable=unanswered),
     Kind("tags", ("tags:NAME", "tags:NAME,NAME"), lambda argument: tags(argument) if argument else None),
     Kind("variety", ("variety", "variety:N"), variety),
     Kind("length-limit", ("length-limit", "length-limit:N"), length_limit),

@@ -76,9 +76,14 @@ class Place(Protocol):
 
 
 class Local:
-    """Sandboxes of this machine: two a thread, for programs and for test code, kept while nothing is left in them."""
+    """Sandboxes of this machine: two a thread, for programs and for test code, kept while nothing is left in them.
 
-    def __init__(self) -> None:
+    Args:
+        make: a sandbox for "program", or for "asserts".
+    """
+
+    def __init__(self, make: Callable[[str], Sandbox] = Sandbox) -> None:
+        self._make = make
         self._own = threading.local()
         self._all: list[Sandbox] = []
         there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -89,7 +94,7 @@ class Local:
         if sandbox is None or sandbox.used or not sandbox.alive:
             if sandbox is not None:
                 sandbox.close()
-            sandbox = Sandbox(part)
+            sandbox = self._make(part)
             setattr(self._own, part, sandbox)
             self._all = [each for each in self._all if each.alive] + [sandbox]
         return sandbox

@@ -85,6 +85,9 @@ class Sandbox:
 
     Args:
         part: "program", or "asserts" for what judges one from another sandbox.
+        python: the interpreter inside, of an environment with packages; by default the one of PYTHON, or that which runs
+            cohort, without packages.
+        first: code of ours that it runs before any program, so that each begins with what is imported there.
 
     Attributes:
         used: it serves no other program, since this one left files in it, or ended it.
@@ -92,7 +95,7 @@ class Sandbox:
 
     used = False
 
-    def __init__(self, part: str = "program") -> None:
+    def __init__(self, part: str = "program", *, python: str | None = None, first: str = "") -> None:
         whole, self._sealed = filters()
         self._asking, asked = socket.socketpair()
         reading, writing = os.pipe()
@@ -100,7 +103,7 @@ class Sandbox:
             os.write(writing, whole)
             os.close(writing)
             self._process = subprocess.Popen(
-                [*_command(), "--add-seccomp-fd", str(reading), "--", *_python(), "-c", _text(part)],
+                [*_command(python), "--add-seccomp-fd", str(reading), "--", *_python(python), "-c", _text(part, first)],
                 stdin=asked.fileno(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -213,9 +216,10 @@ START = 20.0
 
 
 @cache
-def _text(part: str) -> str:
+def _text(part: str, first: str) -> str:
     """The program of the first process inside."""
-    return inside("wire", "talk", "session" if part == "program" else "asserts", "runner")
+    text = inside("wire", "talk", "session" if part == "program" else "asserts", "runner")
+    return text.replace("\n", f"\n{first}\n", 1)
 
 
 def inside(*names: str) -> str:
@@ -226,9 +230,9 @@ def inside(*names: str) -> str:
 
 
 @cache
-def _interpreter() -> tuple[str, str, str]:
+def _interpreter(python: str | None = None) -> tuple[str, str, str]:
     """Path of the interpreter inside, of its installation, and of the environment with its packages ("" where none)."""
-    chosen = os.environ.get(PYTHON)
+    chosen = python or os.environ.get(PYTHON)
     if not chosen:
         return os.path.realpath(getattr(sys, "_base_executable", sys.executable)), sys.base_prefix, ""
     try:
@@ -245,24 +249,25 @@ def _interpreter() -> tuple[str, str, str]:
             check=True,
         ).stdout.splitlines()
     except (OSError, subprocess.SubprocessError) as error:
-        raise UsageError(f"{PYTHON}={chosen}: it does not run as a Python interpreter: {error}") from error
+        name = chosen if python else f"{PYTHON}={chosen}"
+        raise UsageError(f"{name}: it does not run as a Python interpreter: {error}") from error
     return told[0], told[1], told[2]
 
 
-def _python() -> list[str]:
-    path, prefix, environment = _interpreter()
+def _python(python: str | None) -> list[str]:
+    path, prefix, environment = _interpreter(python)
     if not environment:
         return [path, "-S", *OPTIONS]
     return [path if environment == prefix else f"{environment}/bin/python", *OPTIONS]
 
 
 @cache
-def _command() -> tuple[str, ...]:
+def _command(python: str | None = None) -> tuple[str, ...]:
     """bubblewrap with all that does not change from program to program."""
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise UsageError(INSTALL.format(why="there is no bwrap on the path"))
-    path, prefix, environment = _interpreter()
+    path, prefix, environment = _interpreter(python)
     shown = dict.fromkeys([path, f"{prefix}/lib", f"{prefix}/lib64"])
     mounts = []
     if environment and environment != prefix:
