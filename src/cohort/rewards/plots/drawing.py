@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from cohort.rewards.code import sandbox
 from cohort.rewards.code.grading import SHARE, Local
 from cohort.rewards.code.kind import BATCH, SERVER
 from cohort.rewards.code.remote import Remote
-from cohort.rewards.code.sandbox import MIB, Limits, Ran, Sandbox
+from cohort.rewards.code.sandbox import MIB, START, Limits, Ran, Sandbox
 from cohort.signals.charts import Chart, charts_of
 
 # Of one program. Matplotlib and numpy reserve more than they use.
@@ -73,8 +73,14 @@ def _place() -> Local | Remote:
     if server:
         return Remote(server)
     sandbox.check()
-    chosen = None if os.environ.get(sandbox.PYTHON) else sys.executable
-    return Local(partial(Sandbox, python=chosen, first=FIRST))
+    return Local(_ready)
+
+
+def _ready(part: str) -> Sandbox:
+    """A sandbox that has imported what programs begin with, so that none of them pays for it with its own time."""
+    made = Sandbox(part, python=None if os.environ.get(sandbox.PYTHON) else sys.executable, first=FIRST)
+    made.run({"do": "stdin", "source": "", "input": b""}, Limits(seconds=START))
+    return made
 
 
 @cache
