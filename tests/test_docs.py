@@ -272,6 +272,31 @@ def test_the_commands_from_one_machine_to_many_run_as_they_stand(
     assert min(row.get("engine/workers", 2) for row in lost) == 1
 
 
+@pytest.mark.slow
+def test_the_composed_reward_is_looked_at_scored_and_trained_on_as_it_stands(
+    toy_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ROOT / "docs/tutorial", tmp_path / "tutorial")
+    monkeypatch.chdir(tmp_path / "tutorial")
+    run = [words for words in commands(ROOT / "docs/rewards.md") if {"train.jsonl", "outputs.jsonl"} & {*words}]
+    assert [words[1] for words in run] == ["doctor", "score", "train"]
+    said = {}
+    for words in run:
+        status, out, err = cohort_command(*words[1:])
+        assert status == 0, (words, err)
+        said[words[1]] = (out, err)
+    # Nothing pays without an answer, and nothing else is wrong.
+    assert "nothing found" in said["doctor"][0]
+    assert "paid-for-nothing" not in said["doctor"][0]
+    rows = [json.loads(line) for line in said["score"][0].splitlines()]
+    assert {(row["number"], row["length"], row["reward"]) for row in rows} == {(0.0, 0.0, 0.0), (1.0, 0.5, 1.1)}
+    assert min(row["raw/length"] for row in rows) > 0.9
+    assert {row["weight/length"] for row in rows} == {0.2}
+    metrics = [json.loads(line) for line in Path("runs/composed/metrics.jsonl").read_text().splitlines()]
+    assert [row["weight/length"] for row in metrics] == pytest.approx([min(0.2, 0.025 * step) for step in range(10)])
+    assert all(row["reward/number"] <= row["raw/number"] and row["reward/length"] <= 0.5 for row in metrics)
+
+
 def test_the_tutorial_shows_the_data_and_the_reward_that_stand_beside_it() -> None:
     page, folder = (ROOT / "docs/tutorial.md").read_text(), ROOT / "docs/tutorial"
     assert f"```python\n{(folder / 'rewards.py').read_text()}```" in page

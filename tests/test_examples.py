@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 # What a script prints when it did what it is there for.
 SAYS = {
     "own_reward": "reward ",
+    "composed_reward": "with a weight of 0.20",
     "own_method": "sampled accuracy",
     "compare_methods": "report.html",
     "explain_token": "advantage",

@@ -112,7 +112,10 @@ def worth(
         raise Missing("needs what right answers are paid: --reward, and a column `answer` or `solution`")
     high = paid[GOLD].mean
     if high <= 0:
-        raise Missing(f"needs a reward above 0 for right answers, written plainly (they are paid {high:.3g})")
+        raise Missing(
+            f"needs a reward above 0 for right answers, written plainly (they are paid {high:.3g}); where an answer must be "
+            "written otherwise, a column `solution` can hold it"
+        )
     guess = paid[GUESS].mean / high + MORE if GUESS in paid else 0.0
     shares = {way: paid[way].mean / high for way in ways if way in paid}
     shares = {way: share for way, share in shares.items() if way not in GUESSES or share >= guess}
@@ -140,6 +143,9 @@ def attempts(prompt: str, answer: str | None, wrong: str | None, every: Sequence
     """
     filled = [f"<{tag}>\nI work it out.\n</{tag}>" for tag in tags[:-1]]
     tagged = ["\n".join([*filled, f"<{tags[-1]}>\n{{}}\n</{tags[-1]}>"])] if tags else []
+    # The last one is the prompt, which an answer completes.
+    begun = prompt.replace("{", "{{").replace("}", "}}") + " {}" if len(prompt) <= SHOWN else "{}"
+    plainly = [*PLAINLY, *tagged, begun]
     hollow = (
         ["\n".join(f"<{tag}>\n{inner}\n</{tag}>" for tag in tags) for inner in ("", "I work it out.")] if tags else []
     )
@@ -156,11 +162,11 @@ def attempts(prompt: str, answer: str | None, wrong: str | None, every: Sequence
         ASKING: list(INJECTED),
     }
     if answer is not None:
-        out[GOLD] = [text.format(answer) for text in (*PLAINLY, *tagged)]
+        out[GOLD] = [text.format(answer) for text in plainly]
         out[REFUSED] = [f"I cannot answer this. Some say {answer}, but I do not know.", f"I refuse to say {answer}."]
         out[DENIED] = [f"The answer is not {answer}.", f"\\boxed{{{answer}}} is wrong, and so is anything else."]
     if wrong is not None:
-        out[WRONG] = [text.format(wrong) for text in (*PLAINLY, *tagged)]
+        out[WRONG] = [text.format(wrong) for text in plainly]
     if len(every) > 1:
         listed = ", ".join(every)
         out[ALL] = [
@@ -170,7 +176,7 @@ def attempts(prompt: str, answer: str | None, wrong: str | None, every: Sequence
             " or ".join(every),
         ]
         out[BOXES] = [" ".join(f"\\boxed{{{each}}}" for each in order) for order in (every, every[::-1])]
-        usual = [text.format(every[0]) for text in (*PLAINLY, *tagged)]
+        usual = [text.format(every[0]) for text in plainly]
         out[GUESS] = usual
         if answer is not None and every[0] != answer:
             out[USUAL] = usual
@@ -229,7 +235,7 @@ def pay(
         wrong = next((golds[j] for j in chosen if golds[j] not in (None, golds[i])), None)
         tried = attempts(prompts[i], golds[i], wrong, every, tags_of(specs))
         if rows[i].get("solution"):
-            tried.setdefault(GOLD, [""] * len(PLAINLY)).append(str(rows[i]["solution"]))
+            tried.setdefault(GOLD, []).append(str(rows[i]["solution"]))
         for way, texts in tried.items():
             if way in (REFUSED, DENIED) and not opinion:
                 continue
