@@ -176,7 +176,8 @@ def attempts(prompt: str, answer: str | None, wrong: str | None, every: Sequence
             " or ".join(every),
         ]
         out[BOXES] = [" ".join(f"\\boxed{{{each}}}" for each in order) for order in (every, every[::-1])]
-        usual = [text.format(every[0]) for text in plainly]
+        # Without the prompt, which may be paid for itself.
+        usual = [text.format(every[0]) for text in plainly[:-1]]
         out[GUESS] = usual
         if answer is not None and every[0] != answer:
             out[USUAL] = usual
