@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 from collections.abc import Callable
@@ -249,6 +250,11 @@ def test_a_model_that_learnt_nothing_is_told_of(of_pairs: Path) -> None:
     assert any("is not above chance (0.5)" in line for line in measures.summary("pairs", found))
     good = measures.measured(str(of_pairs), judged(*pairs(40)), **how)
     assert not any("is not above chance" in line for line in measures.summary("pairs", good))
+    alike = replace(judged(*feedback(60)), rows=[row for row in judged(*feedback(60)).rows if row.targets == (0.0,)])
+    (seen,) = measures.measure(alike, torch.randn(1, len(alike.rows), 1)).values()
+    assert "auc" not in seen
+    assert not any(math.isnan(value) for value in seen.values())
+    assert "say nothing" in measures.summary("labels", {"label": seen})[1]
     with pytest.raises(UsageError, match="cannot be measured on these rows: its outputs are of the kind regression"):
         measures.measured(str(of_pairs), judged(*feedback(40)), **how)
 

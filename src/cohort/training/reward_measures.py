@@ -43,18 +43,21 @@ def measure(judged: Judgements, scores: Tensor) -> dict[str, dict[str, float]]:
     gives the one that it prefers. Of labels: `accuracy` at 1/2, `auc`, `log_loss`, `calibration_error`, `mean_gap`, `share`
     (of label 1). Of scores: `ordered` (share of pairs of rows in the right order), `r2`, `rmse`, `calibration_error` and
     `mean_gap` in the score's own unit. Of several members also `disagreement`, the mean of their standard deviation, and of
-    pairs and labels `disagreement_auc`: how well it tells wrong verdicts from right ones (1/2: not at all).
+    pairs and labels `disagreement_auc`: how well it tells wrong verdicts from right ones (1/2: not at all). What these rows say
+    nothing of, such as an AUC where all have one label, is left out.
     """
     if judged.kind == "pairs":
         better, worse = ordered_pairs([len(row.completions) for row in judged.rows])
         apart = scores[:, better, 0] - scores[:, worse, 0]
-        return {judged.labels[0]: _pairs(apart)}
-    targets, known = targets_of(judged)
-    of = _labels if judged.kind == "labels" else _scores
-    return {
-        label: of(scores[:, known[:, i], i], targets[known[:, i], i]) if bool(known[:, i].any()) else {"rows": 0.0}
-        for i, label in enumerate(judged.labels)
-    }
+        found = {judged.labels[0]: _pairs(apart)}
+    else:
+        targets, known = targets_of(judged)
+        of = _labels if judged.kind == "labels" else _scores
+        found = {
+            label: of(scores[:, known[:, i], i], targets[known[:, i], i]) if bool(known[:, i].any()) else {"rows": 0.0}
+            for i, label in enumerate(judged.labels)
+        }
+    return {label: {k: v for k, v in each.items() if not math.isnan(v)} for label, each in found.items()}
 
 
 def _pairs(apart: Tensor) -> dict[str, float]:
@@ -113,21 +116,20 @@ def _apart(values: Tensor, right: Tensor) -> dict[str, float]:
     return {"disagreement": float(apart.mean()), "disagreement_auc": auc(apart[decided], 1 - right[decided])}
 
 
-def baseline(kind: str, found: Mapping[str, float]) -> tuple[str, float, float]:
-    """(name, value, what chance gives) of the measure that says whether a model has learnt anything."""
-    name = {"pairs": "accuracy", "labels": "auc"}.get(kind, "ordered")
-    return name, found.get(name, math.nan), 0.5
-
-
 def summary(kind: str, found: Mapping[str, Mapping[str, float]]) -> list[str]:
     """What was measured, a line a label."""
     lines = []
     for label, values in found.items():
         said = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in values.items() if key != "rows")
         lines.append(f"{label}, on {values['rows']:.0f} held-out {'pairs' if kind == 'pairs' else 'rows'}: {said}")
-        name, value, chance = baseline(kind, values)
+        # What says whether a model has learnt anything.
+        name, chance = {"pairs": "accuracy", "labels": "auc"}.get(kind, "ordered"), 0.5
+        if name not in values:
+            lines.append(
+                f"{label}: the held-out rows are all alike, so that they say nothing: hold more out (--held-out)"
+            )
         # Two standard errors of a share.
-        if not value > chance + 1 / math.sqrt(max(1.0, values["rows"])):
+        elif not values[name] > chance + 1 / math.sqrt(max(1.0, values["rows"])):
             lines.append(
                 f"{label}: {name} is not above chance ({chance:g}) by more than luck gives: the model has not learnt to "
                 "tell these apart. More rows, more steps, another learning rate or a larger model may help; do not train a "
