@@ -135,3 +135,40 @@ def test_score_does_with_failures_as_asked(here):
     status, out, err = run(*command)
     assert (status, out) == (3, "")
     assert "reward 'picky' failed on done.jsonl, line 1 (prompt '', completion 'bad'): ZeroDivisionError" in err
+
+
+def test_score_says_how_good_each_reward_is_by_labels(here):
+    rows = [
+        {"answer": "0.5", "completion": [r"\boxed{\frac12}", r"\boxed{2}"], "right": [1, 0]},
+        {"answer": "1/3", "completion": r"\boxed{0.333333}", "right": False},
+        {"answer": "7", "completion": "it is 7", "right": True},
+        {"answer": "7", "completion": "it is 8", "right": None},
+    ]
+    (here / "mine.py").write_text(
+        "def knows(completions, right=None):\n    return [float(right is not None)] * len(completions)\n"
+    )
+    data = write(here / "graded.jsonl", rows)
+    command = ["score", "--data", data, "--labels", "right", "--reward", "math", "--reward", "strict=math:strict"]
+    status, out, err = run(*command, "--reward", "mine.py:knows", "--json", "rows.jsonl")
+    assert status == 0, err
+    loose, strict, told = (json.loads(line) for line in out.splitlines())
+    assert (loose["reward"], loose["count"], loose["recall"], loose["false_positive_rate"]) == ("math", 4, 1.0, 0.5)
+    assert (strict["reward"], strict["recall"], strict["precision"]) == ("strict", 0.5, 1.0)
+    # No reward is given the labels; and of one that accepts nothing the precision is not defined.
+    assert (told["precision"], told["f1"], told["recall"]) == (None, None, 0.0)
+    written = [json.loads(line) for line in (here / "rows.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in written] == [True, False, False, True, None]
+
+
+def test_score_refuses_labels_that_are_none(here):
+    for label, says in (
+        ("maybe", "the label 'maybe' in 'right' is none"),
+        ([1], "1 labels in 'right' for 2 completions"),
+    ):
+        data = write(here / "graded.jsonl", [{"answer": "1", "completion": ["1", "2"], "right": label}])
+        status, out, err = run("score", "--data", data, "--reward", "number", "--labels", "right")
+        assert (status, out) == (2, "")
+        assert says in err
+    status, _, err = run("score", "--data", data, "--reward", "number", "--labels", "truth")
+    assert status == 2
+    assert "there is no column 'truth' (it has answer, completion, right)" in err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,13 +49,30 @@ def score(
             rich_help_panel=REWARDS,
         ),
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column that says whether a completion is right: print how good each reward's verdicts are.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    labels_at: Annotated[
+        float,
+        typer.Option(
+            metavar="VALUE", help="With --labels: a completion is accepted from this value on.", rich_help_panel=REWARDS
+        ),
+    ] = 1.0,
     json_out: Annotated[
         Path | None,
         typer.Option("--json", metavar="OUT.jsonl", help="Write there instead of printing.", rich_help_panel=OUTPUT),
     ] = None,
 ) -> None:
-    """Apply rewards to completions that stand in a file; one object a completion, with every component."""
-    from cohort.training.evaluation import score_rows
+    """Apply rewards to completions that stand in a file; one object a completion, with every component.
+
+    With --labels the objects that are printed are one a reward: precision, recall, F1, false-negative and false-positive rate.
+    """
+    from cohort.training.evaluation import score_rows, verdict_rates
 
     made = resolved(options)
     if step is not None and not made.rewards.reward_schedule:
@@ -74,6 +92,7 @@ def score(
             step=step,
             prompt_field=made.dataset.prompt_field,
             answer_field=made.dataset.answer_field,
+            label_field=labels,
             timeout=made.rewards.reward_timeout,
             on_error=made.rewards.on_reward_error,
             process=made.rewards.reward_process,
@@ -84,15 +103,24 @@ def score(
     text = "".join(json.dumps(row) + "\n" for row in rows)
     if json_out is not None:
         write_atomically(json_out, lambda aside: aside.write_text(text, encoding="utf-8"))
-    else:
+    elif labels is None:
         sys.stdout.write(text)
     parts = [k.removeprefix("weight/") for k in rows[0] if k.startswith("weight/")]
     for name in parts:
         before, after = _mean(rows, f"raw/{name}"), _mean(rows, name)
         log(f"{name}: weight {rows[0][f'weight/{name}']:g}, mean {before} before gates and ranges, {after} after")
-    about = {"row", "sample", *(f"{kind}/{name}" for name in parts for kind in ("raw", "weight"))}
+    about = {"row", "sample", "label", *(f"{kind}/{name}" for name in parts for kind in ("raw", "weight"))}
     means = ((k, _mean(rows, k)) for k in rows[0] if k not in about)
     log(f"{len(rows)} completions; mean " + ", ".join(f"{k} {mean}" for k, mean in means if mean))
+    if labels is not None:
+        for name, found in verdict_rates(rows, _components(rows[0]), labels_at).items():
+            print(json.dumps({"reward": name, **asdict(found)}))
+
+
+def _components(row: dict[str, Any]) -> list[str]:
+    """Names of the rewards: what stands behind the weighted sum, but for what is told about them."""
+    behind = list(row)[list(row).index("reward") + 1 :]
+    return [name for name in behind if not name.startswith(("raw/", "weight/"))]
 
 
 def _mean(rows: list[dict[str, Any]], name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cohort.rewards import (
     choices,
     conclusion,
+    equivalent,
     formulas,
     graded,
     information,
@@ -41,6 +42,7 @@ MODULES = (
     choices,
     formulas,
     plots,
+    equivalent,
 )
 KINDS: dict[str, Kind] = {kind.name: kind for module in MODULES for kind in module.KINDS}
 FORMS: tuple[str, ...] = tuple(form for kind in KINDS.values() for form in kind.forms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from cohort.rewards.judges.judges import Judges, JudgeSettings
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import parse
 from cohort.rollouts.search import Search
+from cohort.signals.verification import Rates, rates
 from cohort.training.build import make_collector, make_grader, prompt_spec
 from cohort.training.checks import check_arguments, check_columns, check_options, log_inapplicable
 from cohort.training.config import TrainConfig
@@ -33,6 +34,8 @@ from cohort.training.models import load_policy
 from cohort.training.opening import log_text
 from cohort.training.searching import Searcher, SearchPlan, fit_value
 
+# What a label says.
+LABELS = {"1": True, "true": True, "1.0": True, "0": False, "false": False, "0.0": False, "none": None, "": None}
 # Bytes of what reward functions print that are shown after an evaluation or a scoring.
 PRINTED = 4000
 
@@ -123,6 +126,46 @@ def log_printed(scorer: Scorer, log: Callable[[str], None]) -> None:
         log(f"reward functions printed:\n{text}")
 
 
+def labels_of(row: Row, column: str, count: int | None, where: str) -> list[bool | None]:
+    """Whether each completion of a row is right; None where that is not known.
+
+    Args:
+        count: of the row's completions, where they are a list: so many labels, or one for all.
+
+    Raises:
+        UsageError: there is no such column, or what stands there is no label.
+    """
+    if column not in row:
+        raise UsageError(
+            f"{where}: there is no column '{column}' (it has {', '.join(row)}): --labels names that of the labels"
+        )
+    value = row[column]
+    listed = list(value) if isinstance(value, list) else [value] * (count or 1)
+    if len(listed) != (count or 1):
+        raise UsageError(f"{where}: {len(listed)} labels in '{column}' for {count or 1} completions")
+    for label in listed:
+        if str(label).strip().lower() not in LABELS:
+            raise UsageError(
+                f"{where}: the label {label!r} in '{column}' is none: write 0 or 1, true or false, or null"
+            )
+    return [LABELS[str(label).strip().lower()] for label in listed]
+
+
+def verdict_rates(rows: Sequence[Mapping[str, Any]], names: Sequence[str], at: float = 1.0) -> dict[str, Rates]:
+    """How good the verdicts of each reward are by the labels of scored completions, where both are there.
+
+    Args:
+        rows: of `score_rows`, with `label`.
+        names: of the rewards.
+        at: a completion is accepted from this value on.
+    """
+    out = {}
+    for name in names:
+        known = [(row["label"], row[name] >= at) for row in rows if row["label"] is not None and row[name] is not None]
+        out[name] = rates([label for label, _ in known], [accepted for _, accepted in known])
+    return out
+
+
 def score_rows(
     data: str,
     *,
@@ -134,6 +177,7 @@ def score_rows(
     step: int | None = None,
     prompt_field: str | None = None,
     answer_field: str | None = None,
+    label_field: str | None = None,
     timeout: float = 60.0,
     on_error: str = "stop",
     process: Literal["worker", "here"] = "worker",
@@ -149,9 +193,10 @@ def score_rows(
 
     Args:
         step: steps completed, for weights that change; None is the end of what they go through.
+        label_field: column that says whether a completion is right, which no reward is given; it becomes `label`.
 
     Raises:
-        UsageError: a row without the column, or a completion that is no text.
+        UsageError: a row without the column, a completion that is no text, or a label that is none.
     """
     specs = parse(reward)
     named = {spec.name: spec.weight for spec in specs}
@@ -159,6 +204,7 @@ def score_rows(
     weights = {name: composition.weight(name, weight, step) for name, weight in named.items()}
     rows, _ = apply_preset(load_rows(data))
     batch: list[tuple[int, Any, Row]] = []
+    labels: list[bool | None] = []
     for row in rows:
         row, where = row.replace({}), f"{data}, {row.place}"
         for name, source in (("prompt", prompt_field), ("answer", answer_field)):
@@ -177,6 +223,8 @@ def score_rows(
             if not isinstance(completion, (str, list)):
                 raise UsageError(f"{where}: a completion must be a text or messages, not {completion!r}")
             batch.append((k, completion, row))
+        if label_field is not None:
+            labels += labels_of(row, label_field, len(value) if several else None, where)
     if not batch:
         raise UsageError(f"{data}: no row has a completion in '{completion_field}'")
     each_once = list({row.place: row for *_, row in batch}.values())
@@ -184,6 +232,7 @@ def score_rows(
         spec.check_rows([(f"{data}, {row.place}", row) for row in each_once])
     columns = columns_of([row for *_, row in batch])
     del columns[completion_field]
+    columns.pop(label_field or "", None)
     judges = Judges(judging, without_policy="nothing is drawn here, so there is no policy that could judge", log=log)
     scorer = Scorer(specs, timeout=timeout, on_error=on_error, process=process, judges=judges)
     try:
@@ -209,7 +258,8 @@ def score_rows(
         failed = on_error == "skip" and at in scores.failed
         known = None if failed or math.isnan(total) else total
         logged = {name: values[at] for name, values in scores.extra.items()}
-        each = {"row": int(row.place.split()[1]), "sample": k, "reward": known, **components}
+        label = {"label": labels[at]} if label_field is not None else {}
+        each = {"row": int(row.place.split()[1]), "sample": k, **label, "reward": known, **components}
         if composition:
             each |= {RAW + name: value for name, value in raw.items()}
             each |= {f"weight/{name}": weight for name, weight in weights.items()}

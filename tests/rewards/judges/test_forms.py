@@ -24,6 +24,13 @@ READ = {
         ("Verdict: yes? No, on reflection:\nVerdict: no", False),
         ('"verdict": true', True),
     ],
+    "decision": [
+        ("Final Decision: Yes", True),
+        ("final decision:true, surely", True),
+        ("Final Decision: No. Final Decision: Yes", False),
+        ("Yes", False),
+        ("", False),
+    ],
     "criteria": [
         ("1: yes\n2: no", [True, False]),
         ("**1.** No - it lacks it\n- Criterion 2: YES", [False, True]),
@@ -84,6 +91,7 @@ def test_a_judge_is_asked_for_what_is_read(form) -> None:
     example = {
         "score": "Score: 3",
         "verdict": "Verdict: yes",
+        "decision": "Final Decision: Yes",
         "criteria": "1: yes\n2: no",
         "pair": "Better: tie",
         "steps": "Wrong steps: none",

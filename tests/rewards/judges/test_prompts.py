@@ -29,7 +29,7 @@ def test_builtin_prompts_show_all_that_they_need(name) -> None:
     assert not re.search(r"\{\w+\}", asked["content"])
     assert asked["content"].endswith(prompt.form.ask)
     # A gold answer is shown only where it is compared with, or where the way to it is judged.
-    assert ("answer" in prompt.columns) == (name in ("correct", "flawed"))
+    assert ("answer" in prompt.columns) == (name in ("correct", "equal", "flawed"))
 
 
 def test_what_is_judged_cannot_close_the_lines_around_it() -> None:

@@ -12,13 +12,14 @@ from cohort.data.presets import FIRST_ERROR_ANSWER
 from cohort.errors import UsageError
 from cohort.signals.answers import boxed
 from cohort.signals.first_errors import is_flawed, read_step
+from cohort.signals.verification import verdict
 
 _NUMBER = r"[-+]?\d+(?:\.\d+)?"
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 # What stands between a name and its value: "**Score:** 7", "Score = [[7]]", "score is \boxed{7}".
 _GAP = r"[\"'*_\s]*(?:[:=]|\bis\b)[\"'*_\s]*(?:\\boxed\{|\[\[|\[|\()?[\"'*_\s]*"
 _YES, _NO = ("yes", "true", "1", "satisfied", "met"), ("no", "false", "0", "not satisfied", "not met", "unmet")
-FORMS = "score LOW-HIGH (as in score 1-10), verdict, criteria, pair, steps or first-error"
+FORMS = "score LOW-HIGH (as in score 1-10), verdict, decision, criteria, pair, steps or first-error"
 
 
 class Unread(ValueError):
@@ -30,11 +31,12 @@ class Form:
     """What a judge answers.
 
     Attributes:
-        name: "score", "verdict", "criteria", "pair", "steps" or "first-error".
+        name: "score", "verdict", "decision", "criteria", "pair", "steps" or "first-error".
         ask: what stands at the end of every question.
         read: (reply, how many criteria there are) -> the answer: of "score" the number within [0, 1], of "verdict" True or
-            False, of "criteria" a list of True or False, of "pair" 0 or 1 (which is better) or None for a tie, of "steps"
-            the numbers of wrong steps, of "first-error" whether a step is wrong. It raises Unread.
+            False, of "decision" as well, where what is not said is False, of "criteria" a list of True or False, of "pair"
+            0 or 1 (which is better) or None for a tie, of "steps" the numbers of wrong steps, of "first-error" whether a
+            step is wrong. It raises Unread.
     """
 
     name: str
@@ -87,6 +89,11 @@ def _verdict(reply: str, _: int) -> bool:
             raise Unread("no line 'Verdict: yes' or 'Verdict: no' in it")
         return alone[1].lower() == "yes"
     return found[-1].lower() in _YES
+
+
+def _decision(reply: str, _: int) -> bool:
+    """As model-based verifiers are trained to say it; whatever they say else is no."""
+    return bool(verdict(reply))
 
 
 def _criteria(reply: str, count: int) -> list[bool]:
@@ -150,6 +157,7 @@ _PLAIN = {
     form.name: form
     for form in (
         Form("verdict", "End your reply with a line 'Verdict: yes' or 'Verdict: no'.", _verdict),
+        Form("decision", "End your reply with a line 'Final Decision: Yes' or 'Final Decision: No'.", _decision),
         Form(
             "criteria",
             "End your reply with one line for each criterion, in their order: 'N: yes' where criterion N is met, 'N: no' where "

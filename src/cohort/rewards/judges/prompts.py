@@ -48,6 +48,7 @@ GIVEN = ("prompt", "completion", "reasoning", "final", "first", "second", "crite
 SHOWS: dict[str, list[tuple[str, ...]]] = {
     "score": [("completion",), ("final",), ("reasoning",), ("steps",)],
     "verdict": [("completion",), ("final",), ("reasoning",), ("steps",)],
+    "decision": [("completion",), ("final",)],
     "criteria": [("criteria", "completion"), ("criteria", "final")],
     "pair": [("first", "second")],
     "steps": [("steps",)],
