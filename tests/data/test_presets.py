@@ -114,3 +114,25 @@ def test_other_rows_stay_as_they_are(rows):
 )
 def test_numeric_answers_are_written_plainly_and_others_as_they_are(value, text):
     assert plain_number(value) == text
+
+
+def test_problems_of_programming_are_asked_as_their_data_sets_ask_them() -> None:
+    mbpp = {
+        "text": "Write a function to add.",
+        "code": "x",
+        "test_list": ["assert add(1, 2) == 3", "assert add(0, 0) == 0"],
+    }
+    apps = {"question": " Double it.\n", "input_output": "{}", "starter_code": "class Solution:\n"}
+    bench = {"question_content": "Echo.", "public_test_cases": "[]", "starter_code": ""}
+    kod = {"question": "Square it.", "test": "from solution import f\ndef test_f(): assert f(2) == 4", "solution": "x"}
+    for row, prompt in (
+        (mbpp, "Write a function to add.\n\nThis must hold:\n```python\nassert add(1, 2) == 3\n```"),
+        (apps, "Double it.\n\nBegin with:\n```python\nclass Solution:\n```"),
+        (bench, "Echo."),
+        (kod, "Square it."),
+    ):
+        ((read,), name) = apply_preset(load_rows([row]))
+        assert (name, read["prompt"]) == ("problems of programming", prompt)
+        assert "answer" not in read
+    for row in ({"question": "x", "test": "yes"}, {"problem": "x", "tests": ""}, {"tests": [1]}):
+        assert apply_preset(load_rows([row]))[1] is None

@@ -89,7 +89,29 @@ def _has_first_error(row: Row) -> bool:
     return whole and isinstance(label, int) and not isinstance(label, bool) and _texts(row, "problem")
 
 
+# Columns in which data sets of programming problems ask, and those that hold their tests.
+_ASKS = ("question_content", "question", "problem", "text", "description")
+_TESTS = ("tests", "test_code", "test_list", "input_output", "public_test_cases", "public_tests", "official_tests")
+
+
+def _is_code(row: Row) -> bool:
+    tested = any(row.get(name) for name in _TESTS) or "assert" in str(row.get("test"))
+    return tested and any(isinstance(row.get(name), str) for name in _ASKS)
+
+
+def _code(row: Row) -> dict[str, Any]:
+    text = next(row[name] for name in _ASKS if isinstance(row.get(name), str)).strip()
+    starter, listed = row.get("starter_code"), row.get("test_list")
+    if isinstance(starter, str) and starter.strip():
+        text += f"\n\nBegin with:\n```python\n{starter.strip()}\n```"
+    elif isinstance(listed, list) and listed and isinstance(listed[0], str):
+        # Nothing else says what the function is called.
+        text += f"\n\nThis must hold:\n```python\n{listed[0]}\n```"
+    return {"prompt": text}
+
+
 PRESETS = (
+    Preset("problems of programming", _is_code, _code),
     Preset("ProcessBench", _has_first_error, _process_bench),
     Preset("GSM8K", lambda row: _texts(row, "question", "answer") and "####" in row["answer"], _gsm8k),
     Preset("SVAMP", lambda row: "Answer" in row and _texts(row, "Body", "Question"), _svamp),

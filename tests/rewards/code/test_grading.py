@@ -10,7 +10,7 @@ from cohort.rewards.code.assertions import Call
 from cohort.rewards.code.grading import Local, Verdict, grade, grade_all
 from cohort.rewards.code.sandbox import Limits, Ran
 from cohort.rewards.code.scripts import Scripted
-from cohort.rewards.code.shapes import Tests, read_tests
+from cohort.rewards.code.shapes import Suite, read_tests
 from tests.rewards.code.places import needs_sandbox
 
 STREAMS = read_tests({"tests": [{"input": str(n), "output": str(2 * n)} for n in (1, 2, 3)]})
@@ -38,11 +38,11 @@ class Played:
     def calls(self, source: str, calls: Sequence[Call], limits: Limits) -> Ran:
         return self._next([call[1] for call in calls], limits)
 
-    def script(self, source: str, program: str, tests: Tests, code: str, limits: Limits) -> Scripted:
+    def script(self, source: str, program: str, tests: Suite, code: str, limits: Limits) -> Scripted:
         return self._next(code, limits)
 
 
-def _grade(tests: Tests, *runs: Ran | Scripted, every: bool = True) -> tuple[Verdict, Played]:
+def _grade(tests: Suite, *runs: Ran | Scripted, every: bool = True) -> tuple[Verdict, Played]:
     place = Played(*runs)
     return grade("program", tests, place, Limits(), every=every, until=time.monotonic() + 100), place
 
@@ -205,7 +205,7 @@ def test_functions_are_called_as_data_sets_do(local: Local) -> None:
 
 @needs_sandbox
 def test_limits_stop_a_program_and_are_told(local: Local) -> None:
-    quick = Limits(seconds=2.0, cpu=1)
+    quick = Limits(seconds=1.5, cpu=1)
     row = {"tests": [{"input": "1", "output": "2"}]}
     for program, why in (
         ("while True: pass", "time"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from cohort.rewards.code.program import completed, defines, program_of
@@ -22,6 +24,9 @@ from cohort.rewards.code.program import completed, defines, program_of
         ("<think>\n```python\nwrong\n```\n</think>\n```python\nright\n```", "right\n"),
         ("<think>\n```python\nnever closed", ""),
         ("", ""),
+        ("```python\na = '``'\n```", "a = '``'\n"),
+        ("```python\n```", ""),
+        ("```text\nx\n```", "```text\nx\n```"),
     ],
 )
 def test_the_last_block_is_the_program(text: str, program: str) -> None:
@@ -46,3 +51,19 @@ def test_a_program_stands_behind_what_its_prompt_begins() -> None:
         assert space["f"]([1, 2]) == 3  # type: ignore[operator]
     assert completed("", "x", "f") == "x"
     exec(completed("def f(x):", "def f(x):\n    return 1\n", "f"), {})
+
+
+def test_a_long_completion_is_read_in_no_time() -> None:
+    begin = time.perf_counter()
+    for text in (
+        "```\n" + "`" * 300_000 + "x",
+        "`" * 300_000,
+        "```\n" * 50_000,
+        "~" * 300_000 + "\n",
+        "```python\n" + " " * 300_000 + "x",
+        "<think>" * 20_000,
+    ):
+        program_of(text)
+    for source in ("from " + "import " * 50_000, "from a import b\n" * 20_000, "def " * 100_000):
+        assert not defines(source, "f")
+    assert time.perf_counter() - begin < 3.0

@@ -191,7 +191,7 @@ def test_a_program_reads_nothing_of_the_test_code_but_what_is_meant_for_it(body:
 
 def test_what_ends_or_keeps_the_program_is_told() -> None:
     loop = {"test_code": "for i in range(2):\n    assert f(i) == i"}
-    quick = Limits(seconds=2.0, cpu=1)
+    quick = Limits(seconds=1.5, cpu=1)
     verdicts = _verdicts(
         [
             (loop, "def f(x):\n    import os\n    os._exit(0)"),

@@ -17,7 +17,7 @@ from cohort.rewards.code.compare import same_output, told
 from cohort.rewards.code.program import completed
 from cohort.rewards.code.sandbox import Limits, Ran, Sandbox
 from cohort.rewards.code.scripts import Scripted, run_script
-from cohort.rewards.code.shapes import Tests
+from cohort.rewards.code.shapes import Suite
 from cohort.rewards.code.wire import Unspeakable
 
 # The share of the time of a batch (reward_timeout) that its programs may take.
@@ -70,7 +70,7 @@ class Place(Protocol):
         """Run a program, and call functions of it, as far as it comes."""
         ...
 
-    def script(self, source: str, program: str, tests: Tests, code: str, limits: Limits) -> Scripted:
+    def script(self, source: str, program: str, tests: Suite, code: str, limits: Limits) -> Scripted:
         """Run test code on a program."""
         ...
 
@@ -110,12 +110,12 @@ class Local:
     def calls(self, source: str, calls: Sequence[Call], limits: Limits) -> Ran:
         return self._sandbox().run({"do": "cases", "source": source, "cases": list(calls)}, limits)
 
-    def script(self, source: str, program: str, tests: Tests, code: str, limits: Limits) -> Scripted:
+    def script(self, source: str, program: str, tests: Suite, code: str, limits: Limits) -> Scripted:
         judged, judging = self._sandbox(), self._sandbox("asserts")
         return run_script(judged, judging, source, program, tests.stub, tests.entry, code, limits)
 
 
-def grade(program: str, tests: Tests, place: Place, limits: Limits, *, every: bool, until: float) -> Verdict:
+def grade(program: str, tests: Suite, place: Place, limits: Limits, *, every: bool, until: float) -> Verdict:
     """How a program does in tests.
 
     Args:
@@ -143,7 +143,7 @@ def grade(program: str, tests: Tests, place: Place, limits: Limits, *, every: bo
 Result = tuple[str, str, bool] | tuple[str, str, bool, float] | None
 
 
-def _results(source: str, program: str, tests: Tests, place: Place, limits: Limits, until: float) -> Iterator[Result]:
+def _results(source: str, program: str, tests: Suite, place: Place, limits: Limits, until: float) -> Iterator[Result]:
     """One result a test, made as it is asked for."""
     for given, expected in tests.streams:
         now, short = _left(limits, until)
@@ -170,7 +170,7 @@ def _results(source: str, program: str, tests: Tests, place: Place, limits: Limi
             yield None if found.share == 1.0 else ("wrong", found.detail, False, found.share)
 
 
-def _cases(source: str, tests: Tests, place: Place, limits: Limits, until: float) -> Iterator[Result]:
+def _cases(source: str, tests: Suite, place: Place, limits: Limits, until: float) -> Iterator[Result]:
     """All calls in one run; where it stops at one, the others in a further run."""
     rest = list(tests.cases)
     while rest:
@@ -241,7 +241,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 
 def grade_all(
-    programs: Sequence[tuple[str, Tests]], place: Place, limits: Limits, *, every: bool, seconds: float
+    programs: Sequence[tuple[str, Suite]], place: Place, limits: Limits, *, every: bool, seconds: float
 ) -> list[Verdict]:
     """Verdicts of programs, within a time.
 
@@ -254,7 +254,7 @@ def grade_all(
     end = time.monotonic() + seconds
     lock, waiting = threading.Lock(), [len(programs)]
 
-    def one(program: tuple[str, Tests]) -> Verdict:
+    def one(program: tuple[str, Suite]) -> Verdict:
         now = time.monotonic()
         with lock:
             share = max(0.0, end - now) * min(1.0, place.at_once / waiting[0])

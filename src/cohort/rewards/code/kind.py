@@ -15,7 +15,7 @@ from cohort.rewards.code.grading import SHARE, Local, Place, grade_all
 from cohort.rewards.code.program import parses, program_of
 from cohort.rewards.code.remote import Remote
 from cohort.rewards.code.sandbox import Limits
-from cohort.rewards.code.shapes import BESIDE, TESTS, BadTests, Tests, has_tests, read_tests, reference
+from cohort.rewards.code.shapes import BESIDE, TESTS, BadTests, Suite, has_tests, read_tests, reference
 from cohort.rewards.kinds import Kind, Placed, Values
 from cohort.rewards.verifiers import text_of
 
@@ -88,10 +88,10 @@ def make(argument: str) -> Callable[..., Values] | None:
     return code
 
 
-def _rows(columns: Mapping[str, Sequence[Any]], prompts: Sequence[Any] | None, count: int) -> list[Tests | None]:
+def _rows(columns: Mapping[str, Sequence[Any]], prompts: Sequence[Any] | None, count: int) -> list[Suite | None]:
     """The tests of each completion's row, read once for the rows of one group."""
     names = [name for name in (*TESTS, *BESIDE) if name in columns]
-    known: dict[Any, Tests | None] = {}
+    known: dict[Any, Suite | None] = {}
     out = []
     for i in range(count):
         row = {name: columns[name][i] for name in names}
@@ -143,7 +143,7 @@ def check(argument: str, rows: Sequence[Placed]) -> None:
             f"the reward 'code' runs a row's tests, and no row has any ({where} has: {', '.join(row)}): name them "
             f"in one of these columns: {SHAPES} (docs/rewards.md has their forms)"
         )
-    references: list[tuple[str, str, str, Tests]] = []
+    references: list[tuple[str, str, str, Suite]] = []
     for where, row in tested:
         try:
             tests = read_tests({**row, "prompt": _code_of(row.get("prompt"), row.get("entry_point"))})

@@ -7,9 +7,8 @@ import re
 
 from cohort.signals.answers import outside_thought
 
-_FENCE = re.compile(
-    r"^([ \t]{0,3})(```+|~~~+)[ \t]*([\w+.#-]*)[^\n`]*\n(.*?)(?:(?:^[ \t]{0,3})?\2[`~]*[ \t]*\r?$|\Z)", re.M | re.S
-)
+# A fence that opens a block: how far to the right it is, the fence itself, and the language.
+_OPEN = re.compile(r"([ \t]{0,3})(`{3,}|~{3,})[ \t]*([\w+.#-]*)[^`]*")
 PYTHON = frozenset({"", "python", "python3", "py", "py3", "python3.11", "pycon"})
 
 
@@ -17,20 +16,37 @@ def program_of(text: str) -> str:
     """The last fenced block of a completion that is Python or says no language, without what was thought; else the whole
     text. A block that is not closed ends with the text."""
     text = outside_thought(text)
-    blocks = [match for match in _FENCE.finditer(text) if match[3].lower() in PYTHON]
-    if not blocks:
-        return text
-    # A block is as far to the right as its fence, as in a list.
-    return (
-        re.sub(rf"^[ \t]{{1,{len(blocks[-1][1])}}}", "", blocks[-1][4], flags=re.M) if blocks[-1][1] else blocks[-1][4]
-    )
+    found: str | None = None
+    lines: list[str] = []
+    fence, indent, language = "", "", ""
+    for line in text.splitlines(keepends=True):
+        if not fence:
+            opened = _OPEN.fullmatch(line.rstrip())
+            if opened is not None:
+                indent, fence, language = opened.groups()
+                lines = []
+            continue
+        rest = line.rstrip()
+        if not rest.endswith(fence):
+            lines.append(line.removeprefix(indent))
+            continue
+        # The closing fence has a line of its own, or stands at the end of the last one.
+        lines.append(rest.rstrip(fence[0]).removeprefix(indent).rstrip() if rest.strip(f" \t{fence[0]}") else "")
+        found, fence = "".join(lines) if language.lower() in PYTHON else found, ""
+    if fence and language.lower() in PYTHON:
+        found = "".join(lines)
+    return text if found is None else found
 
 
 def defines(source: str, name: str) -> bool:
     """Whether a program's module level defines a name, as far as its lines show; the program itself is not parsed here."""
     word = re.escape(name)
     return (
-        re.search(rf"^(?:(?:async )?def|class) +{word}\b|^{word} *[:=]|^from .*import .*\b{word}\b", source, re.M)
+        re.search(
+            rf"^(?:(?:async )?def|class) +{word}\b|^{word} *[:=]|^from .{{1,200}}import .{{0,400}}\b{word}\b",
+            source,
+            re.M,
+        )
         is not None
     )
 

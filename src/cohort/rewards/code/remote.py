@@ -12,7 +12,7 @@ from cohort.errors import UsageError
 from cohort.rewards.code.assertions import Call
 from cohort.rewards.code.sandbox import MIB, Limits, Ran, inside
 from cohort.rewards.code.scripts import Scripted
-from cohort.rewards.code.shapes import Tests
+from cohort.rewards.code.shapes import Suite
 
 # Seconds beyond those of a run that a server may take to answer, tries, and seconds between these.
 PATIENCE, TRIES, PAUSE = 10.0, 3, 0.5
@@ -58,7 +58,7 @@ class Remote:
         told = [line[len(MARK) :] for line in ran.out.decode(errors="replace").splitlines() if line.startswith(MARK)]
         return Ran(ran.status, b"", ran.err, "".join(f"{line}\n" for line in told[: len(calls)]).encode())
 
-    def script(self, source: str, program: str, tests: Tests, code: str, limits: Limits) -> Scripted:
+    def script(self, source: str, program: str, tests: Suite, code: str, limits: Limits) -> Scripted:
         raise NotImplementedError("check() refuses such rows")
 
     def _run(self, source: str, given: str, limits: Limits) -> Ran:

@@ -89,7 +89,7 @@ class Case:
 
 
 @dataclass
-class Tests:
+class Suite:
     """The tests of a row.
 
     Attributes:
@@ -129,13 +129,13 @@ def _empty(value: Any) -> bool:
     return value is None or (isinstance(value, (str, list, tuple, dict)) and not len(value))
 
 
-def read_tests(row: Mapping[str, Any]) -> Tests:
+def read_tests(row: Mapping[str, Any]) -> Suite:
     """The tests of a row.
 
     Raises:
         BadTests: they cannot be read, or no program can pass them.
     """
-    tests = Tests(entry=_entry(row))
+    tests = Suite(entry=_entry(row))
     for name in TESTS:
         if not _empty(row.get(name)):
             _READERS.get(name, _listed)(tests, row, name)
@@ -194,7 +194,7 @@ def _text(value: Any, where: str) -> str:
     return value
 
 
-def _listed(tests: Tests, row: Mapping[str, Any], name: str) -> None:
+def _listed(tests: Suite, row: Mapping[str, Any], name: str) -> None:
     """A list of tests, or a mapping of lists."""
     value = row[name]
     if isinstance(value, str) and name in ("tests", "test_cases") and not value.lstrip().startswith(("[", "{")):
@@ -213,7 +213,7 @@ def _listed(tests: Tests, row: Mapping[str, Any], name: str) -> None:
     return None
 
 
-def _test(tests: Tests, test: Any, where: str) -> None:
+def _test(tests: Suite, test: Any, where: str) -> None:
     if not isinstance(test, Mapping) or "input" not in test or "output" not in test:
         raise BadTests(f"{where} must have 'input' and 'output', not {shown(test)}")
     kind = str(test.get("testtype") or test.get("type") or "")
@@ -227,7 +227,7 @@ def _test(tests: Tests, test: Any, where: str) -> None:
         )
 
 
-def _call(tests: Tests, entry: str, given: Any, expected: Any, where: str) -> None:
+def _call(tests: Suite, entry: str, given: Any, expected: Any, where: str) -> None:
     """A test of a function in the form of a data set: arguments a line, or a list of them; expected as JSON or a value."""
     either = [expected]
     if isinstance(given, str):
@@ -246,7 +246,7 @@ def _one_of(expected: Sequence[Any], values: Sequence[Any]) -> bool:
     return any(same_value(values[0], each) for each in expected)
 
 
-def _columns(tests: Tests, value: Mapping[str, Any], name: str) -> None:
+def _columns(tests: Suite, value: Mapping[str, Any], name: str) -> None:
     """A mapping: `inputs` and `outputs`, or test code, or tests under a name of their own."""
     if not _empty(code := value.get("functional") or value.get("test_code")):
         return _asserts(tests, {}, _text(code, f"'{name}'"), name)
@@ -276,7 +276,7 @@ def _columns(tests: Tests, value: Mapping[str, Any], name: str) -> None:
     return None
 
 
-def _verified(tests: Tests, row: Mapping[str, Any], name: str) -> None:
+def _verified(tests: Suite, row: Mapping[str, Any], name: str) -> None:
     """`verification_info`, `ground_truth` and `reward_model`, which may be of other tasks too."""
     value = row[name]
     loaded = _loaded(value, name, strict=name == "verification_info")
@@ -290,7 +290,7 @@ def _verified(tests: Tests, row: Mapping[str, Any], name: str) -> None:
         raise BadTests(f"'{name}' must be a mapping, not {shown(value)}")
 
 
-def _cases(tests: Tests, row: Mapping[str, Any], name: str) -> None:
+def _cases(tests: Suite, row: Mapping[str, Any], name: str) -> None:
     listed = _loaded(row[name], name)
     if not tests.entry:
         raise BadTests("there are 'cases', but no 'entry_point' that names the function")
@@ -308,14 +308,14 @@ def _cases(tests: Tests, row: Mapping[str, Any], name: str) -> None:
         tests.cases.append(Case(((tests.entry, *made),), partial(_one_of, [expected]), f"{name}[{number}]"))
 
 
-def _mbpp(tests: Tests, row: Mapping[str, Any], name: str) -> None:
+def _mbpp(tests: Suite, row: Mapping[str, Any], name: str) -> None:
     setup = [_text(row.get(each) or "", f"'{each}'") for each in ("test_imports", "test_setup_code")]
     listed = [row[name], row.get("challenge_test_list")]
     code = [_text(_loaded(each, name, strict=False) or each, f"'{name}'") for each in listed if not _empty(each)]
     _asserts(tests, row, "\n".join([*setup, *code]), name)
 
 
-def _script(tests: Tests, row: Mapping[str, Any], name: str) -> None:
+def _script(tests: Suite, row: Mapping[str, Any], name: str) -> None:
     code = _text(row[name], f"'{name}'")
     if name == "test" and not tests.entry and "assert" not in code:
         return
@@ -331,7 +331,7 @@ def _script(tests: Tests, row: Mapping[str, Any], name: str) -> None:
     _asserts(tests, row, code, name)
 
 
-def _asserts(tests: Tests, row: Mapping[str, Any], code: str, name: str) -> None:
+def _asserts(tests: Suite, row: Mapping[str, Any], code: str, name: str) -> None:
     try:
         made = read(code, tests.entry or None)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -378,7 +378,7 @@ def _unpacked(value: Any) -> Any:
         raise BadTests(f"'private_test_cases' cannot be unpacked: {error}") from error
 
 
-_READERS: dict[str, Callable[[Tests, Mapping[str, Any], str], None]] = {
+_READERS: dict[str, Callable[[Suite, Mapping[str, Any], str], None]] = {
     "cases": _cases,
     "test_code": _script,
     "test": _script,
