@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from cohort.errors import UsageError
 from cohort.policies.scoring import load_scoring, passes
 from cohort.policies.toy import toy
-from tests.rewards.scoring_folders import decoder, encoder, words
+from tests.rewards.scoring_folders import decoder, encoder, unpadded, words
 
 
-@pytest.mark.parametrize("make", [encoder, decoder])
+@pytest.mark.parametrize("make", [encoder, decoder, unpadded])
 def test_a_score_does_not_depend_on_what_else_is_scored(make, tmp_path: Path) -> None:
     model = load_scoring(str(make(tmp_path / "model")))
     texts = [model.encode("say", "a" * n + "b") for n in (0, 9, 3, 14, 3)]

@@ -86,3 +86,20 @@ def decoder(folder: Path, labels: Sequence[str] = ("reward",), seed: int = 0) ->
     model.save_pretrained(folder)
     letters.save_pretrained(folder)
     return folder
+
+
+def unpadded(folder: Path) -> Path:
+    """A random GPT-2 whose tokenizer has no token to fill texts up with."""
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    torch.manual_seed(0)
+    letters = characters()
+    letters.pad_token, letters.chat_template = None, None
+    config = GPT2Config(vocab_size=len(letters), n_embd=16, n_layer=1, n_head=2, n_positions=48, num_labels=1)
+    model = GPT2ForSequenceClassification(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4.0)
+    model.save_pretrained(folder)
+    letters.save_pretrained(folder)
+    return folder
