@@ -45,6 +45,7 @@ HYPER = {
     "group-robust-po": "(column='task')",
     "info-consistency": "(column='task', information='number', w_stable=0.0)",
     "multi-objective-grpo": "(objectives=('task', 'proximity', 'thinking'))",
+    "intervened-po": "(cue='maybe', triggers=('1',))",
     "posterior-grpo": "(format='formatted')",
     "rluf": "(helpfulness='proximity', safety='thinking', love='formatted')",
     "rank-grpo": "(num_items=1)",
