@@ -31,7 +31,7 @@ JUDGING = {
     only={
         *("data", "prompt_field", "answer_field"),
         *("reward", "reward_gate", "reward_clip", "reward_schedule"),
-        *("on_reward_error", "reward_timeout", "reward_process"),
+        *("on_reward_error", "reward_timeout", "reward_process", "reward_workers"),
         *JUDGING,
     }
 )
@@ -96,6 +96,7 @@ def score(
             timeout=made.rewards.reward_timeout,
             on_error=made.rewards.on_reward_error,
             process=made.rewards.reward_process,
+            workers=made.rewards.reward_workers,
             judging=made.rewards.judging,
             log=log,
         )

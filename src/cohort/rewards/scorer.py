@@ -6,12 +6,14 @@ import contextlib
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from cohort.errors import UsageError
 from cohort.rewards.calling import Reply, RewardError, TrainerState
 from cohort.rewards.child import Failed
+from cohort.rewards.dealing import joined, shares
 from cohort.rewards.interface import AFTER, BEFORE, ENVIRONMENTS, JUDGES, LENT, Interface
 from cohort.rewards.judges.judges import Judges
 from cohort.rewards.known import OTHERS, Known
@@ -60,6 +62,8 @@ class Scorer:
         judges: whom they ask; by default judges of their own, without a policy.
         once: names of functions of the user's whose values depend on row and completion alone: as of the builtin verifiers,
             what they said is kept, and each pair is scored once. None keeps nothing, of builtin verifiers either.
+        workers: processes of reward functions. Each gets a share of a batch, with all completions of a prompt that stand
+            together.
 
     Raises:
         UsageError: a reward function cannot be loaded, or cannot be sent to the worker; a judge is not there; or `once` names
@@ -75,6 +79,7 @@ class Scorer:
         process: Literal["worker", "here"] = "worker",
         judges: Judges | None = None,
         once: Sequence[str] | None = (),
+        workers: int = 1,
     ) -> None:
         if on_error not in ON_ERROR:
             raise UsageError(f"on_reward_error is '{on_error}', but must be one of {', '.join(ON_ERROR)}")
@@ -92,10 +97,10 @@ class Scorer:
         self._functions = Functions({spec.name: spec.function for spec in here if spec.function is not None})
         found_here = iter([self._functions.load(spec.text, spec.name) for spec in here])
         self._here = {i: place for place, i in enumerate(i for i in range(len(self.specs)) if i not in self._apart)}
-        self._worker: Worker | None = None
-        if apart:
-            self._worker = Worker([self.specs[i] for i in apart], self.printed, timeout=timeout)
-        found_apart = iter(self._worker.start() if self._worker is not None else [])
+        own = [self.specs[i] for i in apart]
+        self._workers = [Worker(own, self.printed, timeout=timeout) for _ in range(workers if apart else 0)]
+        # The others start when they are first needed.
+        found_apart = iter(self._workers[0].start() if self._workers else [])
         found = [next(found_apart if i in self._apart else found_here) for i in range(len(self.specs))]
         self.interfaces = [Interface(**{k: _tuple(v) for k, v in each.items()}) for each in found]
         try:
@@ -115,9 +120,9 @@ class Scorer:
         self.close()
 
     def close(self) -> None:
-        """End the worker."""
-        if self._worker is not None:
-            self._worker.close()
+        """End the workers."""
+        for worker in self._workers:
+            worker.close()
 
     def _is_pure(self, index: int) -> bool:
         """It is a builtin reward that reads texts alone. What counts tokens is faster than remembering them."""
@@ -321,15 +326,28 @@ class Scorer:
                 lent = {JUDGES: self.judges} if asks else {}
                 given = lambda: {**batch.copies(taken), **lent}  # noqa: E731
                 return self._functions.call(places, given, batch.rows, replace(batch.state))
-        assert self._worker is not None
-        columns = {name: batch.sent(name) for name in taken}
         places = [self._apart[i] for i in rewards]
+        dealt = shares(batch.given["prompts"], len(self._workers))
+        parts = [batch.only(rows) for rows in dealt]
+        with self._calling:
+            if len(parts) == 1:
+                return self._of_worker(self._workers[0], places, parts[0], taken)
+            with ThreadPoolExecutor(len(parts)) as pool:
+                each = [
+                    pool.submit(self._of_worker, worker, places, part, taken)
+                    for worker, part in zip(self._workers, parts, strict=False)
+                ]
+                found = [future.result() for future in each]
+        return [joined(replies, [len(rows) for rows in dealt]) for replies in zip(*found, strict=True)]
+
+    def _of_worker(self, worker: Worker, places: list[int], batch: _Batch, taken: Sequence[str]) -> list[Reply]:
+        """What a process gives for a batch, or part of one."""
+        columns = {name: batch.sent(name) for name in taken}
         try:
-            with self._calling:
-                return self._worker.call(places, columns, batch.rows, batch.state, self.timeout)
+            return worker.call(places, columns, batch.rows, batch.state, self.timeout)
         except Failed as error:
             failure = {"error": str(error), "traceback": error.said, "late": error.late, "ended": True}
-            return [failure] * len(rewards)
+            return [failure] * len(places)
 
 
 @dataclass

@@ -166,6 +166,7 @@ def make_grader(config: TrainConfig, own: Sequence[str] = (), log: Log = lambda 
         process=config.rewards.reward_process,
         judges=Judges(config.rewards.judging, without_policy="", log=log),
         once=config.rewards.reward_once,
+        workers=config.rewards.reward_workers,
     )
     return Grader(
         scorer,

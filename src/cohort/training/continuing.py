@@ -38,6 +38,7 @@ RESUMABLE = frozenset(
         "activations",
         "compile",
         "reward_process",
+        "reward_workers",
         "environment_processes",
     }
     | {"engine_url", "engine_folder", "engine_weights", "engine_memory", "engine_timeout", "engine_wait"}

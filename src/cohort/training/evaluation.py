@@ -181,6 +181,7 @@ def score_rows(
     timeout: float = 60.0,
     on_error: str = "stop",
     process: Literal["worker", "here"] = "worker",
+    workers: int = 1,
     judging: JudgeSettings | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Iterator[dict[str, Any]]:
@@ -234,7 +235,7 @@ def score_rows(
     del columns[completion_field]
     columns.pop(label_field or "", None)
     judges = Judges(judging, without_policy="nothing is drawn here, so there is no policy that could judge", log=log)
-    scorer = Scorer(specs, timeout=timeout, on_error=on_error, process=process, judges=judges)
+    scorer = Scorer(specs, timeout=timeout, on_error=on_error, process=process, judges=judges, workers=workers)
     try:
         scorer.check_arguments(list(columns))
         for text in (text for spec in specs for text in spec.inapplicable(each_once, data)):

@@ -61,6 +61,12 @@ class RewardsConfig(Section):
         "worker",
         description="where reward functions run: in a process of their own, or in this one, with no time limit",
     )
+    reward_workers: Annotated[Count, Option(REWARDS, "PROCESSES")] = Field(
+        1,
+        ge=1,
+        le=256,
+        description="processes of reward functions, each with a share of a batch, whole groups together",
+    )
     judge_calls: Annotated[Count | None, Option(REWARDS, "CALLS")] = Field(
         None, ge=1, description="questions that judges may be asked in the whole run; none sets no limit"
     )
