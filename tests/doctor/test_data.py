@@ -67,6 +67,15 @@ def test_sound_data_with_a_sound_verifier_is_left_alone(folder):
 
 
 @pytest.mark.parametrize(
+    ("reward", "answer"),
+    [("json-answer", lambda n: {"sum": n}), ("set", lambda n: [f"item {n}", "b"]), ("text", lambda n: f"item {n}")],
+)
+def test_answers_that_are_objects_or_lists_are_written_as_json(folder, reward, answer):
+    rows = [{"prompt": row["prompt"], "answer": answer(n)} for n, row in enumerate(SUMS)]
+    assert not look(rows, folder, reward).findings
+
+
+@pytest.mark.parametrize(
     ("rows", "found"),
     [
         ([*SUMS, {"prompt": "What is 3 plus 4?", "answer": "8"}], {"contradictory-answers", "duplicates"}),

@@ -34,6 +34,8 @@ def test_sets_of_other_items_differ():
     assert set_of("red, green") != set_of("red, green, blue")
     assert set_of("Tom and Jerry") == set_of(["Tom and Jerry"])
     assert set_of("") == frozenset()
+    assert set_of("1,000") == set_of("1000") != set_of("1, 000")
+    assert set_of("{100, 200}") == set_of([200, 100])
     assert set_of("1, 2, 3") == set_of([3, 2, 1.0]) == set_of("[1, 2, 3]")
 
 

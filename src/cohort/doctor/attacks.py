@@ -15,7 +15,7 @@ from cohort.rewards.composition import Composition
 from cohort.rewards.grader import weighted_sum
 from cohort.rewards.scorer import Scorer, Scores
 from cohort.rewards.spec import RewardSpec
-from cohort.signals.answers import is_missing
+from cohort.signals.answers import gold_written, is_missing
 
 # Rows that are tried, and fewer where each try asks a model; different answers that are given at once; completions of a call.
 ROWS, ROWS_ASKED, ANSWERS, BATCH = 48, 12, 40, 100
@@ -226,7 +226,7 @@ def pay(
     specs = scorer.specs
     limit = min(limit, ROWS_ASKED if any(spec.place == "run" for spec in specs) else ROWS)
     chosen = sorted(random.Random(1).sample(range(len(rows)), min(limit, len(rows))))
-    golds = [None if is_missing(row.get("answer")) else str(row["answer"]) for row in rows]
+    golds = [None if is_missing(row.get("answer")) else gold_written(row["answer"]) for row in rows]
     every = [answer for answer, _ in Counter(gold for gold in golds if gold is not None).most_common(ANSWERS)]
     asked: list[tuple[int, str]] = []
     ways: list[tuple[str, int]] = []

@@ -18,7 +18,7 @@ from cohort.doctor.finding import Evidence, Missing, diagnoses
 from cohort.errors import UsageError
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import parse
-from cohort.signals.answers import is_missing
+from cohort.signals.answers import gold_written, is_missing
 from cohort.training.config import TrainConfig
 
 # How a right answer may be written; a sound verifier accepts one of these at least.
@@ -254,13 +254,13 @@ def _verdicts(scorer: Scorer, rows: Sequence[Row], limit: int, max_new_tokens: i
     chosen = sorted(random.Random(0).sample(answered, min(limit, len(answered))))
     asked: list[tuple[int, str, str]] = []
     for place, i in enumerate(chosen):
-        answer = str(rows[i]["answer"])
+        answer = gold_written(rows[i]["answer"])
         asked += [(i, rendering, text.format(answer)) for rendering, text in RENDERINGS]
         asked += [(i, AGAIN, answer), (i, NOTHING, "")]
         if rows[i].get("solution"):
             asked.append((i, SOLUTION, str(rows[i]["solution"])))
         other = next(
-            (str(rows[j]["answer"]) for j in chosen[place + 1 :] + chosen[:place] if str(rows[j]["answer"]) != answer),
+            (text for j in chosen[place + 1 :] + chosen[:place] if (text := gold_written(rows[j]["answer"])) != answer),
             None,
         )
         if other is not None:

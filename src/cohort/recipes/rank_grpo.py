@@ -14,7 +14,8 @@ Code yaochenzhu/Rank-GRPO. Confidence: exact (aggregation "rank-mean" is inferre
 length_shaping (None: nothing): `extra_token` for each overflow token; `end_of_list` for an end token in line K,
 `early_stop` for an earlier one. "rank-mean" averages over the tokens of each rank, and divides the sum by N K.
 The column `items` lists the true items, as "Title" or "Title (year)"; `seen` may name another with items that count no
-more. A true item is taken to be in the catalogue. Defaults: K 20, clip 0.06 and 0.08, shaping 0.1 (paper, code).
+more. A true item is taken to be in the catalogue. The run's reward measures the whole list (ranking: its NDCG).
+Defaults: K 20, clip 0.06 and 0.08, shaping 0.1 (paper, code).
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ def rank_mean(batch: Batch, *, num_items: int = 20) -> Tensor:
     paper="arXiv:2510.20150",
     idea="each rank of a list is an action with its own reward, baseline and ratio",
     confidence="exact",
+    rewards=("ranking",),
 )
 def rank_grpo(
     *,

@@ -10,9 +10,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -142,6 +143,13 @@ def answer_key(text: str) -> str | None:
 def is_missing(gold: Any) -> bool:
     """True if a row's `answer` is none: null, NaN, empty, or the word None."""
     return gold is None or (isinstance(gold, float) and math.isnan(gold)) or str(gold).strip() in _NOTHING
+
+
+def gold_written(gold: Any) -> str:
+    """A row's `answer` as a completion may write it: an object or a list as JSON, another value as it stands."""
+    if isinstance(gold, (Mapping, list, tuple)):
+        return json.dumps(gold, ensure_ascii=False, default=str)
+    return str(gold)
 
 
 def gold_text(gold: Any) -> str:

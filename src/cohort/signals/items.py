@@ -91,11 +91,15 @@ METRICS: dict[str, Callable[[Sequence[float], int], float]] = {
 _AROUND = re.compile(r"\\?\{(.*)\\?\}|\[(.*)\]|\((.*)\)", re.DOTALL)
 
 
+_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+
+
 def set_of(value: object) -> frozenset[tuple[str, ...]]:
     """The items of a list, or of a text that lists some, each as its normalised words.
 
     A text is read as a list of JSON, else by its lines where it has several, else by what semicolons or, without any,
-    commas part. Brackets around all of it, marks of a list and an "and" before the last item do not count.
+    commas part; a number with separators of thousands is one item. Brackets around all of it, marks of a list and an "and"
+    before the last item do not count.
     """
     if isinstance(value, str):
         read = read_json(value)
@@ -109,6 +113,8 @@ def _pieces(text: str) -> list[str]:
     lines = [line for line in text.split("\n") if line.strip()]
     if len(lines) > 1:
         return lines
+    if _THOUSANDS.fullmatch(text):
+        return [text]
     around = _AROUND.fullmatch(text)
     inside = text if around is None else next(part for part in around.groups() if part is not None)
     parts = inside.split(";" if ";" in inside else ",")
