@@ -18,6 +18,16 @@ def thinking(completions, **columns):
     return [min(text.count("="), 3) / 3 for text in completions]
 
 
+def consistent(completions, **columns):
+    """1 for an answer that is worked out; unknown where there is none."""
+    return [None if _value(text) is None else float("=" in text) for text in completions]
+
+
+def rubric(completions, **columns):
+    """Half the rubric is that something is worked out, the other that there is an answer."""
+    return [0.5 * ("=" in text) + 0.5 * (_value(text) is not None) for text in completions]
+
+
 def flawed(completions, **columns):
     """1 for a guess."""
     return [float("=" not in text) for text in completions]

@@ -28,6 +28,8 @@ REWARDS = Path(__file__).with_name("every_method_rewards.py")
 # What a method that reads a judge's reward or a column of the data is given beside the embedded task.
 JUDGES = {
     "fapo": ["flawed"],
+    "mcot-consistency": ["consistent"],
+    "rubric-rewards": ["rubric"],
     "posterior-grpo": ["formatted", "thinking"],
     "ssl-sweet-spot": ["proximity"],
     "dagrpo": ["proximity"],
@@ -49,6 +51,7 @@ HYPER = {
     "posterior-grpo": "(format='formatted')",
     "rluf": "(helpfulness='proximity', safety='thinking', love='formatted')",
     "rank-grpo": "(num_items=1)",
+    "rubric-rewards": "(gap_every=4, gap_samples=2)",
     "rest-grpo": "(tasks=40, samples=4)",
     "veripo": "(format=None, grpo_steps=4, dpo_steps=2)",
     # Every prompt of the data set is tried each time.
@@ -67,6 +70,7 @@ COLUMNS = (
     "policy-rollout",
     "rank-grpo",
     "rgr-grpo",
+    "rubric-rewards",
     "sage",
     "scaf-grpo",
 )

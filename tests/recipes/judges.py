@@ -58,3 +58,13 @@ def reflects(completions: list[str], **_: Any) -> list[float]:
 def repairs(completions: list[str], **_: Any) -> list[float]:
     """0 for what a step's first sixteen said, 1 for what comes after: repairs."""
     return [float(len(completions) > 16)] * len(completions)
+
+
+def consistent(completions: list[str], **_: Any) -> list[float | None]:
+    """Whether there is a thought before the answer; unknown where there is no answer."""
+    return [None if thought(text) == len(text) else float(thought(text) > 0) for text in completions]
+
+
+def rubric(completions: list[str], **_: Any) -> list[float]:
+    """The share of the rubric that an answer of one character meets."""
+    return [1.0 if len(text) == 1 else 0.5 for text in completions]

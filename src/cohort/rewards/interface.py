@@ -12,8 +12,8 @@ BEFORE = ("prompts", "completions", "completion_ids")
 AFTER = ("trainer_state", "log_extra", "log_metric")
 # Given to functions that name it, where it is no column of the data, and not to those that take everything.
 LENT = ("max_new_tokens",)
-# Given to builtin rewards that name it: whom they ask.
-JUDGES = "judges"
+# Given to builtin rewards that ask models and name them: whom they ask, and what the run calls their component.
+JUDGES, COMPONENT = "judges", "component"
 # Likewise, where environments answer the policy: the environment of each completion, at its end.
 ENVIRONMENTS = "environments"
 

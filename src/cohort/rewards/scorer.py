@@ -14,7 +14,7 @@ from cohort.errors import UsageError
 from cohort.rewards.calling import Reply, RewardError, TrainerState
 from cohort.rewards.child import Failed
 from cohort.rewards.dealing import joined, shares
-from cohort.rewards.interface import AFTER, BEFORE, ENVIRONMENTS, JUDGES, LENT, Interface
+from cohort.rewards.interface import AFTER, BEFORE, COMPONENT, ENVIRONMENTS, JUDGES, LENT, Interface
 from cohort.rewards.judges.judges import Judges
 from cohort.rewards.known import OTHERS, Known
 from cohort.rewards.lent import Lent
@@ -155,7 +155,7 @@ class Scorer:
         given = [*BEFORE, *(name for name in columns if name not in OWN), *AFTER, *LENT]
         given += [ENVIRONMENTS] if environments else []
         for spec, found in zip(self.specs, self.interfaces, strict=True):
-            missing = found.missing([*given, JUDGES] if spec.place == "run" else given)
+            missing = found.missing([*given, JUDGES, COMPONENT] if spec.place == "run" else given)
             # What a verifier lacks is said with the option that names it.
             if missing and not spec.verifies:
                 raise UsageError(
@@ -320,10 +320,11 @@ class Scorer:
             # Standard output is for results, here as in a worker.
             with self._calling, contextlib.redirect_stdout(sys.stderr):
                 places = [self._here[i] for i in rewards]
-                asks = any(self.specs[i].place == "run" for i in rewards) and all(
-                    self.interfaces[i].names(JUDGES) for i in rewards
-                )
-                lent = {JUDGES: self.judges} if asks else {}
+                first = self.specs[rewards[0]]
+                # Those that wait are called together, and ask nobody of these.
+                asks = first.place == "run" and len(rewards) == 1
+                own = {JUDGES: self.judges, COMPONENT: first.name} if asks else {}
+                lent = {name: value for name, value in own.items() if self.interfaces[rewards[0]].names(name)}
                 given = lambda: {**batch.copies(taken), **lent}  # noqa: E731
                 return self._functions.call(places, given, batch.rows, replace(batch.state))
         places = [self._apart[i] for i in rewards]

@@ -114,3 +114,42 @@ def _verdict(found: Any, count: int) -> Tensor:
         found if isinstance(found, Sequence) and not isinstance(found, str) and len(found) == count else ()
     )
     return torch.tensor([*(mark in (1, True) for mark in marks)] or [False] * count)
+
+
+def consensus(panel: Sequence[Sequence[int]]) -> list[int]:
+    """[K] 1 where all judges of a panel credit the criterion.
+
+    Args:
+        panel: [judges][K] 0 or 1.
+    """
+    return [int(all(marks)) for marks in zip(*panel, strict=True)]
+
+
+def exploited(
+    weights: Sequence[float], before: Sequence[int], now: Sequence[int], panel: Sequence[Sequence[int]]
+) -> tuple[float, float]:
+    """(weight that all judges of a panel reject, weight) of what a verifier newly credits of one answer.
+
+    Criteria whose weight is below 0 are left out. Source: arXiv:2605.12474 section 3
+
+    Args:
+        weights: [K] of the criteria; before, now: [K] what the verifier credited and credits; panel: [judges][K].
+    """
+    rejected = whole = 0.0
+    for k, weight in enumerate(weights):
+        if weight > 0 and now[k] and not before[k]:
+            whole += weight
+            rejected += weight * (not any(marks[k] for marks in panel))
+    return rejected, whole
+
+
+def internalization_gap(plain: Tensor, behind: Tensor, mask: Tensor) -> Tensor:
+    """[M] mean token log-probability behind the plain prompt less that behind the rubric; NaN for an answer without tokens.
+
+    Args:
+        plain, behind: [M, T] log-probabilities of answers that were drawn behind the rubric; mask: [M, T].
+
+    Source: arXiv:2605.12474 eq. 5
+    """
+    there = mask.to(plain.dtype)
+    return ((plain - behind) * there).sum(1) / there.sum(1)

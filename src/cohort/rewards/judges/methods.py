@@ -42,7 +42,7 @@ def method_judge(text: str, judges: Judges) -> Callable[..., list[Any]]:
     def better(prompts: Sequence[Any], first: Sequence[str], second: Sequence[str], **columns: Any) -> list[int | None]:
         judging = Judging(prompt, model, judges)
         shown = [{**own_values(prompt, columns, row), "prompt": asked_text(each)} for row, each in enumerate(prompts)]
-        verdicts = compared(judging, shown, list(zip(first, second, strict=True)), judges.note)
+        verdicts = compared(judging, shown, list(zip(first, second, strict=True)), judges.note, prompt.name)
         _settle(judging)
         return [int(verdict) if verdict in (0.0, 1.0) else None for verdict in verdicts]
 
@@ -117,7 +117,7 @@ def read_columns(prompt: JudgePrompt) -> list[str]:
 
 def _settle(judging: Judging) -> None:
     """Note what could not be read; a question without a reply ends it."""
-    judging.log(judging.judges.note)
+    judging.log(judging.judges.note, judging.prompt.name)
     if judging.failed:
         why = next(iter(judging.failed.values()))
         raise RewardError(f"the judge '{judging.prompt.name}@{judging.model}' failed: {why}")

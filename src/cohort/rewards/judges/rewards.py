@@ -70,12 +70,12 @@ class Judging:
                     self.unread.append((asked, reply.text, f"{error}{cut}"))
         return out
 
-    def log(self, log_metric: Any) -> None:
-        """Shares of the replies: unread, and from the cache."""
+    def log(self, log_metric: Any, name: str) -> None:
+        """Shares of the replies, under a name: unread, and from the cache."""
         there = [reply for reply in self.replies if not (reply.error or reply.spent)]
         if there:
-            log_metric(f"judge/{self.prompt.name}/unread", len(self.unread) / len(there))
-            log_metric(f"judge/{self.prompt.name}/cached", sum(reply.cached for reply in there) / len(there))
+            log_metric(f"judge/{name}/unread", len(self.unread) / len(there))
+            log_metric(f"judge/{name}/cached", sum(reply.cached for reply in there) / len(there))
 
 
 def judge_reward(prompt: JudgePrompt, model: str) -> Function:
@@ -90,6 +90,7 @@ def judge_each(
     prompts: Sequence[Any],
     completions: Sequence[Any],
     judges: Judges,
+    component: str,
     log_extra: Any,
     log_metric: Any,
     **columns: Sequence[Any],
@@ -117,12 +118,17 @@ def judge_each(
         counts.append(len(rubric))
     judging = Judging(prompt, model, judges)
     out: Values = [None] * len(completions)
+    met: list[str | None] = [None] * len(completions)
     if rows:
         for at, answers in enumerate(judging.ask(shown, counts)):
             worth = [value_of(prompt, answer, rubrics[at], shown[at]["completion"]) for answer in answers]
             out[rows[at]] = sum(worth) / len(worth) if worth else None
-        judging.log(log_metric)
-        _record(judging, rows, len(completions), log_extra)
+            if prompt.form.name == "criteria" and answers:
+                met[rows[at]] = "".join(str(int(mark)) for mark in answers[0])
+        judging.log(log_metric, component)
+        _record(judging, component, rows, len(completions), log_extra)
+        if prompt.form.name == "criteria":
+            log_extra(f"judge/{component}/met", met)
     if judging.failed:
         raise PartlyFailed(out, {rows[at]: why for at, why in judging.failed.items()})
     return out
@@ -145,9 +151,9 @@ def value_of(prompt: JudgePrompt, answer: Any, weights: Sequence[float], complet
     return float(answer)
 
 
-def _record(judging: Judging, rows: Sequence[int], count: int, log_extra: Any) -> None:
+def _record(judging: Judging, name: str, rows: Sequence[int], count: int, log_extra: Any) -> None:
     """The replies, and why some could not be read, among what is recorded of each completion."""
-    times, name = judging.prompt.replies, judging.prompt.name
+    times = judging.prompt.replies
     said: list[str | None] = [None] * count
     why: list[str | None] = [None] * count
     for at, row in enumerate(rows):
@@ -165,6 +171,7 @@ def judge_pairs(
     prompts: Sequence[Any],
     completions: Sequence[Any],
     judges: Judges,
+    component: str,
     log_extra: Any,
     log_metric: Any,
     **columns: Sequence[Any],
@@ -187,8 +194,10 @@ def judge_pairs(
     texts = [text_of(completion) for completion in completions]
     asked = [{**own_values(prompt, columns, a), "prompt": asked_text(prompts[a])} for a, _ in pairs]
     judging = Judging(prompt, model, judges)
-    verdicts = compared(judging, asked, [(texts[a], texts[b]) for a, b in pairs], log_metric) if pairs else []
-    judging.log(log_metric)
+    verdicts = (
+        compared(judging, asked, [(texts[a], texts[b]) for a, b in pairs], log_metric, component) if pairs else []
+    )
+    judging.log(log_metric, component)
     won, count = [0.0] * len(texts), [0] * len(texts)
     failed: dict[int, str] = {}
     for number, ((a, b), verdict) in enumerate(zip(pairs, verdicts, strict=True)):
@@ -206,12 +215,13 @@ def judge_pairs(
 
 
 def compared(
-    judging: Judging, asked: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, str]], log_metric: Any
+    judging: Judging, asked: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, str]], log_metric: Any, name: str
 ) -> list[float | None]:
     """For each pair 0 if the first is better, 1 if the second, 0.5 for a tie; None where neither order has an answer.
 
     Args:
         asked: what is shown beside the two texts.
+        name: under which the share that swapping turns is logged.
     """
     shown = [
         {**about, "first": one, "second": other}
@@ -234,7 +244,7 @@ def compared(
         mean = sum(shares) / 2
         out.append(0.5 if min(shares) < 0.5 < max(shares) else float(mean > 0.5) if mean != 0.5 else 0.5)
     if both:
-        log_metric(f"judge/{judging.prompt.name}/swapped", swapped / both)
+        log_metric(f"judge/{name}/swapped", swapped / both)
     return out
 
 
