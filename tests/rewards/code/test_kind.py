@@ -15,7 +15,7 @@ from cohort.cli import app
 from cohort.data.rows import Row
 from cohort.errors import UsageError
 from cohort.rewards.calling import TIME, Logs
-from cohort.rewards.code import kind, sandbox
+from cohort.rewards.code import kind, sandbox, seccomp
 from cohort.rewards.code.grading import Verdict
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import parse
@@ -95,6 +95,19 @@ def test_a_bubblewrap_that_does_not_work_is_told(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(UsageError, match=says):
         kind.make("")
+
+
+def test_no_filter_means_no_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str | None = None, **_: Any) -> Any:
+        raise OSError(name)
+
+    monkeypatch.setattr(seccomp.ctypes, "CDLL", absent)
+    seccomp.filters.cache_clear()
+    try:
+        with pytest.raises(UsageError, match="needs libseccomp, which is not on this machine: install it"):
+            seccomp.filters()
+    finally:
+        seccomp.filters.cache_clear()
 
 
 def test_an_interpreter_that_does_not_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

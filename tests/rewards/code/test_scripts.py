@@ -212,3 +212,36 @@ def test_a_loop_over_the_tests_is_not_ended_by_the_program() -> None:
     asked = {"test_code": "assert all(map(lambda case: f(case[0]) == case[1], [(1, 5), (2, 6)]))"}
     (verdict,) = _verdicts([(asked, "def f(x):\n    raise StopIteration")])
     assert verdict.share == 0.0
+
+
+NODE = (
+    "class ListNode:\n    def __init__(self, val=0, next=None):\n        self.val, self.next = val, next\n"
+    "def nodes(xs):\n    head = None\n    for x in reversed(xs):\n        head = ListNode(x, head)\n    return head\n"
+    "def same(a, b):\n    while a and b:\n        if a.val != b.val:\n            return False\n        a, b = a.next, b.next\n"
+    "    return a is None and b is None\n"
+)
+DOUBLED = {
+    "setup": NODE,
+    "entry_point": "Solution().double",
+    "test_code": "def check(candidate):\n    for xs in ([1, 2, 3], []):\n"
+    "        assert same(candidate(head=nodes(xs)), nodes([2 * x for x in xs]))\n",
+}
+
+
+def test_problems_on_nodes_bring_them_along() -> None:
+    made = (
+        "class Solution:\n    def double(self, head):\n        first = last = ListNode()\n        while head:\n"
+        "            last.next = ListNode(2 * head.val)\n"
+        "            last, head = last.next, head.next\n        return first.next"
+    )
+    place = (
+        "class Solution:\n    def double(self, head):\n        at = head\n        while at:\n            at.val *= 2\n"
+        "            at = at.next\n        return head"
+    )
+    wrong = "def same(a, b):\n    return True\nclass ListNode:\n    pass\nclass Solution:\n"
+    "    def double(self, head):\n        return head"
+    assert [verdict.why for verdict in _verdicts([(DOUBLED, made), (DOUBLED, place), (DOUBLED, wrong)])] == [
+        "passed",
+        "passed",
+        "wrong",
+    ]

@@ -152,6 +152,7 @@ def test_test_code_beyond_calls_is_kept_for_an_interpreter() -> None:
         ({"input_output": {"inputs": [5], "outputs": ["5"]}}, r"input_output\[1\]: the input must be a text"),
         ({"input_output": {"fn_name": "f", "inputs": ["{"], "outputs": ["5"]}}, "the input' is no JSON"),
         ({"input_output": {"inputs": [], "outputs": []}}, "there is no test in input_output"),
+        ({"tests": LISTED, "setup": "def"}, "'setup' is no Python"),
         ({"verification_info": "5"}, "'verification_info' must be a mapping"),
         ({"tests": [{"input": "1", "output": "2", "testtype": "functional"}]}, "the function's name must be the name"),
     ],

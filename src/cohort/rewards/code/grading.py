@@ -112,7 +112,8 @@ class Local:
 
     def script(self, source: str, program: str, tests: Suite, code: str, limits: Limits) -> Scripted:
         judged, judging = self._sandbox(), self._sandbox("asserts")
-        return run_script(judged, judging, source, program, tests.stub, tests.entry, code, limits)
+        stub = "\n\n".join(filter(None, (tests.setup, tests.stub)))
+        return run_script(judged, judging, source, program, stub, tests.entry, code, limits)
 
 
 def grade(program: str, tests: Suite, place: Place, limits: Limits, *, every: bool, until: float) -> Verdict:
@@ -122,7 +123,7 @@ def grade(program: str, tests: Suite, place: Place, limits: Limits, *, every: bo
         every: go on after the first that it does not pass.
         until: time (monotonic) at which its tests end.
     """
-    source = completed(tests.stub, program, tests.entry)
+    source = "\n\n".join(filter(None, (tests.setup, completed(tests.stub, program, tests.entry))))
     passed, first, cut = 0.0, ("passed", ""), False
     for number, result in enumerate(_results(source, program, tests, place, limits, until), 1):
         if result is None:

@@ -234,7 +234,8 @@ def _interpreter(python: str | None = None) -> tuple[str, str, str]:
     """Path of the interpreter inside, of its installation, and of the environment with its packages ("" where none)."""
     chosen = python or os.environ.get(PYTHON)
     if not chosen:
-        return os.path.realpath(getattr(sys, "_base_executable", sys.executable)), sys.base_prefix, ""
+        own = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+        return os.path.realpath(own if os.path.exists(own) else sys.executable), sys.base_prefix, ""
     try:
         told = subprocess.run(
             [

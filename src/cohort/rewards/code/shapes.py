@@ -4,7 +4,7 @@
 |---|---|
 | `tests`, a list of {"input", "output"} | own; DeepCoder |
 | `entry_point` with `cases`, a list of [arguments, expected] | own |
-| `test_code`, or `test` with `entry_point` or imports from `solution` | own; HumanEval(+), LeetCodeDataset, KodCode |
+| `test_code`, or `test` with `entry_point` or imports from `solution` | own; HumanEval(+), KodCode |
 | `test_list`, `test_setup_code`, `test_imports`, `challenge_test_list` | MBPP |
 | `input_output` with `inputs`, `outputs`, `fn_name` | APPS, TACO |
 | `public_test_cases`, `private_test_cases`, `metadata` with `func_name` | LiveCodeBench |
@@ -60,6 +60,7 @@ TESTS = (
 # Those that rows of other tasks have too.
 LOOSE = ("ground_truth", "reward_model", "test")
 BESIDE = (
+    "setup",
     "entry_point",
     "fn_name",
     "test_setup_code",
@@ -93,13 +94,15 @@ class Suite:
     """The tests of a row.
 
     Attributes:
-        stub: code that stands before a program: what its prompt begins, or a setup.
+        setup: code that stands before a program, and before test code.
+        stub: the function that the prompt begins, where it does.
         entry: the function that is tested, where one is named.
         streams: pairs of standard input and expected standard output.
         cases: calls with expected values.
         scripts: test code that is more than calls and comparisons with literals.
     """
 
+    setup: str = ""
     stub: str = ""
     entry: str = ""
     streams: list[tuple[str, str]] = field(default_factory=list)
@@ -135,7 +138,9 @@ def read_tests(row: Mapping[str, Any]) -> Suite:
     Raises:
         BadTests: they cannot be read, or no program can pass them.
     """
-    tests = Suite(entry=_entry(row))
+    tests = Suite(setup=_text(row.get("setup") or "", "'setup'"), entry=_entry(row))
+    if not parses(tests.setup):
+        raise BadTests(f"'setup' is no Python: {shown(tests.setup)}")
     for name in TESTS:
         if not _empty(row.get(name)):
             _READERS.get(name, _listed)(tests, row, name)
