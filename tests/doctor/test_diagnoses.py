@@ -251,6 +251,7 @@ SICK = {
     "failing-environments": replace(AGENT, metrics=agents(episode__failed=0.1)),
     "looping": replace(AGENT, columns=episodes(lambda row, i: "look" if row % 3 else f"step {i}", dense)),
     "one-turn-reward": replace(AGENT, columns=episodes(lambda row, i: f"step {i}", lambda i: 1.0 if i == 3 else 0.0)),
+    "verifier-gap": Shape(metrics={"oracle/gap": line(0.02, 0.4)}),
     "cold-sampling": Shape(entropy=line(0.15, 0.02), config={"temperature": 0.2}),
 }
 
