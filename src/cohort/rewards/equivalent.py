@@ -35,6 +35,7 @@ def equivalent(
     completions: Sequence[Any],
     answer: Sequence[Any],
     judges: Judges,
+    component: str,
     log_extra: Any,
     log_metric: Any,
     **columns: Sequence[Any],
@@ -74,7 +75,7 @@ def equivalent(
     shown, boxes = [prompts[row] for row in rows], [rf"\boxed{{{said}}}" for _, said in asked]
     failed: dict[int, str] = {}
     try:
-        verdicts = judge_each(prompt, model, shown, boxes, judges, spread, log_metric, **given)
+        verdicts = judge_each(prompt, model, shown, boxes, judges, component, spread, log_metric, **given)
     except PartlyFailed as partly:
         verdicts, failed = partly.values, {rows[at]: why for at, why in partly.why.items()}
     for row, value in zip(rows, verdicts, strict=True):
