@@ -15,12 +15,8 @@ from cohort.rewards.composition import Composition
 from cohort.rewards.grader import weighted_sum
 from cohort.rewards.scorer import Scorer, Scores
 from cohort.rewards.spec import RewardSpec
-<<<<<<< HEAD
-from cohort.signals.answers import gold_written, is_missing
-=======
-from cohort.signals.answers import is_missing, marked
+from cohort.signals.answers import gold_written, is_missing, marked
 from cohort.signals.attacks import BLIND, PATTERNS, made_of
->>>>>>> 0db9a8f (Try attacks on model-based verifiers in the doctor, by pattern, and alarm where a verifier parts from the judge that watches it)
 
 # Rows that are tried, and fewer where each try asks a model; different answers that are given at once; completions of a call.
 ROWS, ROWS_ASKED, ANSWERS, BATCH = 48, 12, 40, 100
