@@ -14,6 +14,7 @@ from cohort.signals.rewriting import ASPECTS, rewritten, task
 from cohort.training import rewriting
 from tests import micro
 from tests.cli.command import run, write
+from tests.rewards.judges.serving import Serving, serve
 
 
 @pytest.mark.parametrize(
@@ -98,3 +99,34 @@ def test_what_cannot_be_rewritten_is_refused(micro_root: Path, tmp_path: Path) -
     assert not (tmp_path / "o.jsonl").exists()
     status, _, err = run("rewrite", writer, "--out", tmp_path / "o.jsonl")
     assert (status, "no data was given" in err) == (2, True)
+
+
+def test_a_server_rewrites_in_place_of_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COHORT_CACHE", str(tmp_path / "cache"))
+
+    def answer(messages: list[dict[str, str]]) -> str:
+        text = messages[-1]["content"]
+        name = next(name for name, how in ASPECTS.items() if how in text)
+        asked = text.split("Question:\n")[1].split("\n\nWrite")[0]
+        return "no" if (name, asked) == ("term", "b of 2") else f"<question>{name} {asked}</question>"
+
+    data = write(tmp_path / "rows.jsonl", [{"letter": letter, "of": 2, "answer": letter} for letter in "ab"])
+    how = ("--data", data, "--template", "{letter} of {of}", "--max-new-tokens", 99)
+    with serve(Serving(answer=answer)) as serving:
+        status, _, err = run("rewrite", serving.url, *how, "--out", tmp_path / "more.jsonl")
+        assert (status, serving.asked[0]["max_tokens"]) == (0, 99), err
+        assert "5 of 6 questions were rewritten; with the 2 they were made of, 7 rows" in err
+        made = [json.loads(line) for line in (tmp_path / "more.jsonl").read_text().splitlines()]
+        assert [row["prompt"] for row in made[:3]] == ["a of 2", "background a of 2", "term a of 2"]
+        assert {row["answer"] for row in made if "a of 2" in row["prompt"]} == {"a"}
+        # Three attempts for the one that fails.
+        assert len(serving.asked) == 6 + 2
+        # The budget is kept to, and what was not answered is left out.
+        more = ("--out", tmp_path / "few.jsonl", "--judge-calls", 2, "--template", "{letter} again of {of}")
+        status, _, err = run("rewrite", serving.url, *how, *more)
+        assert status == 0, err
+        assert "2 of 6 questions were rewritten" in err
+        assert "not all questions were answered" in err
+    status, _, err = run("rewrite", serving.url, *how, "--out", tmp_path / "none.jsonl")
+    assert status == 2, err
+    assert not (tmp_path / "none.jsonl").exists()

@@ -16,19 +16,21 @@ from cohort.training.values import DATA, MODEL, OUTPUT, SAMPLING
 
 # A rewritten question is longer than most answers that a run draws.
 DEFAULTS = {"max_new_tokens": 1024}
+# How a server is asked.
+SERVER = ("judge_calls", "judge_tokens", "judge_concurrency", "judge_timeout", "judge_key")
 
 
 @with_options(
     MODEL,
     DATA,
     SAMPLING,
-    only={"seed", "device", "threads"},
+    only={"seed", "device", "threads", *SERVER},
     without={"model", "lora", "pairs", "prompts_per_step", "group_size", "agent_models", "teacher"},
     defaults=DEFAULTS,
 )
 def rewrite(
     options: Options,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, or hub id.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, hub id, or the URL of a server.")],
     out: Annotated[Path, typer.Option(metavar="OUT.jsonl", help="Where the rows are written.", rich_help_panel=OUTPUT)],
     aspect: Annotated[
         list[str] | None,
