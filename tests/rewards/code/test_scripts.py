@@ -245,3 +245,38 @@ def test_problems_on_nodes_bring_them_along() -> None:
         "passed",
         "wrong",
     ]
+
+
+FORGED = [
+    # It tells of names that it was not asked for: those of what compares.
+    (
+        "assert all(f(i) == i for i in range(3))",
+        "import sys\nside = sys.modules['__main__']._Program\n"
+        "names = ('all', 'f')\n"
+        "side.done = lambda self, how, *_: {n: ['value', len] for n in names} if how == 'names' else True",
+    ),
+    # It changes what it is compared with, and returns the same.
+    (
+        "for xs in ([3, 1], [2, 1]):\n    assert f(xs) == sorted(xs) and len(xs) > -1",
+        "import sys\nside = sys.modules['__main__'].Talk\nserve = side.serve\n"
+        "def forge(self, request):\n    if request[0] == 'call':\n        self.send(['value', [], [[]]])\n"
+        "    else:\n        serve(self, request)\nside.serve = forge\ndef f(xs):\n    return []",
+    ),
+    # It answers with what no value is.
+    (
+        "for i in range(3):\n    assert f(i) == i",
+        "import sys\nside = sys.modules['__main__'].Talk\nside.serve = lambda self, _: self.send(['value', ['o', 1], 3])",
+    ),
+    # It asks for what it was never given.
+    (
+        "for i in range(3):\n    assert f(i, print) == i",
+        "import sys, os\ndef f(i, g):\n    talk = g._talk\n    talk.send(['get', 0, '__self__'])\n"
+        "    return talk.ask(['get', 1, '__globals__'])",
+    ),
+]
+
+
+@pytest.mark.parametrize(("code", "program"), FORGED)
+def test_a_program_that_takes_over_its_side_gains_nothing(code: str, program: str) -> None:
+    (verdict,) = _verdicts([({"test_code": code}, program)], Limits(seconds=3.0, cpu=1))
+    assert verdict.share == 0.0

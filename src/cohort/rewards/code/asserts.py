@@ -52,8 +52,12 @@ def _judged(request: dict[str, Any]) -> list[Any]:
     _imports(request["program"], used - tested, space)
     # What is tested is the program's; of other names, what the prompt and Python define is not for it to define.
     asked = sorted(tested | {name for name in used if name not in space and not hasattr(builtins, name)})
-    for name, (kind, *rest) in talk.ask(["names", asked]).items():
-        space[name] = talk.exception(name, *rest) if kind == "exception" else rest[0]
+    told = talk.ask(["names", asked])
+    # No other names than these, whatever it tells.
+    for name in asked:
+        if name in told:
+            kind, *rest = told[name]
+            space[name] = talk.exception(name, *rest) if kind == "exception" else rest[0]
     for name in PROGRAM:
         sys.modules[name] = _Program(name, space)
     sys.modules.setdefault("pytest", _pytest())

@@ -122,8 +122,10 @@ class Talk:
         while True:
             message = self.receive()
             if message[0] == "value":
-                for argument, changed in zip(arguments, message[2] if len(message) > 2 else (), strict=False):
-                    _change(argument, changed)
+                # One that returns something changes nothing here: what it was given may be what it is compared with.
+                if message[1] is None and len(message) > 2:
+                    for argument, changed in zip(arguments, message[2], strict=False):
+                        _change(argument, changed)
                 return message[1]
             if message[0] == "error":
                 error = self.raised(*message[1:])
