@@ -232,6 +232,10 @@ def _rewarded(
     how: dict[str, Any] = {"timeout": asked.reward_timeout, "on_error": "skip", "once": None}
     how["process"] = asked.reward_process
     most = config.sampling.max_new_tokens
+    for spec in specs:
+        # Rows without an answer are a diagnosis of their own.
+        asks = spec.kind is not None and "answer" in spec.kind.columns
+        spec.check_rows([(row.place, row) for row in rows if "answer" in row or not asks])
     with contextlib.ExitStack() as stack:
         scorer = stack.enter_context(Scorer(specs, **how))
         verifier = [spec for spec in specs if spec.name == name]

@@ -135,6 +135,10 @@ def test_test_code_beyond_calls_is_kept_for_an_interpreter() -> None:
         ({"tests": [{"input": "1", "output": 3}]}, r"tests\[1\]: the output must be a text, not 3"),
         ({"tests": [{"input": None, "output": "3"}]}, r"the input must be a text"),
         ({"tests": [5]}, r"tests\[1\] must have"),
+        (
+            {"tests": [{"input": "1", "output": "2"}, {"input": "1", "output": "3"}]},
+            "for the input '1' they expect '2' and '3'",
+        ),
         ({"tests": "[not json"}, "'tests' is no JSON"),
         ({"tests": 5}, "must be a list of tests, not 5"),
         ({"cases": [[[1], 1]]}, "no 'entry_point'"),
@@ -161,6 +165,11 @@ def test_tests_that_no_program_can_pass_are_told(row: dict[str, Any], says: str)
     assert has_tests(row)
     with pytest.raises(BadTests, match=says):
         read_tests(row)
+
+
+def test_a_test_may_stand_there_twice() -> None:
+    twice = [{"input": "1", "output": "2.50"}, {"input": "1", "output": "2.5\n"}]
+    assert len(read_tests({"tests": twice}).streams) == 2
 
 
 def test_rows_of_other_tasks_have_no_tests() -> None:

@@ -31,7 +31,7 @@ from typing import Any
 
 from cohort.errors import shown
 from cohort.rewards.code.assertions import Call, Unreadable, read
-from cohort.rewards.code.compare import same_value
+from cohort.rewards.code.compare import same_output, same_value
 from cohort.rewards.code.program import parses, program_of
 
 # Columns that hold the tests, and those that say of them how they are called.
@@ -146,6 +146,11 @@ def read_tests(row: Mapping[str, Any]) -> Suite:
             _READERS.get(name, _listed)(tests, row, name)
     if not tests.total:
         raise BadTests(f"there is no test in {', '.join(name for name in TESTS if not _empty(row.get(name)))}")
+    expected: dict[str, str] = {}
+    for given, output in tests.streams:
+        other = expected.setdefault(given, output)
+        if not (same_output(output, other) or same_output(other, output)):
+            raise BadTests(f"for the input {shown(given, 60)} they expect {shown(other, 60)} and {shown(output, 60)}")
     return tests
 
 
