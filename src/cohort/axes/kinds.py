@@ -30,7 +30,8 @@ def counted(stats: Tensor, kind: int, accuracy: float, times: float, target: flo
 
 
 def _start(size: int, rows: Sequence[Mapping[str, Any]]) -> State:
-    """Rows without a room belong to one."""
+    """Rows without a room belong to one; rows of which nothing is known are of one kind."""
+    rows = [*rows, *[{}] * (size - len(rows))]
     kinds = sorted({str(row.get("task")) for row in rows})
     places = {room: i for i, room in enumerate(dict.fromkeys(str(row.get("room")) for row in rows))}
     return {

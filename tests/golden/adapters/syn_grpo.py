@@ -44,3 +44,10 @@ def KIND_curriculum(case):
             drawn += case["inputs"]["originals"][: config["batch"] - many]
         trace.append({**state, "batch": drawn})
     return {"trace": trace}
+
+
+def random_fields(batch, generator):
+    """Some questions' answers were not tried yet."""
+    found = torch.rand(batch.size, generator=generator, dtype=torch.float64)
+    unknown = torch.rand(batch.size, generator=generator) < 0.3
+    return batch.with_rollouts(diversity=torch.where(unknown, torch.nan, found))
