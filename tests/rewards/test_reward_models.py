@@ -85,8 +85,8 @@ def test_members_are_averaged_and_what_they_disagree_by_can_be_subtracted(tmp_pa
     with Scorer(parse([f"rm:{folder}?lcb=1.5"])) as scorer:
         found = scorer.grade(["say"] * 4, TEXTS, None, {})
     assert found.components["rm"] == pytest.approx((mean - 1.5 * apart).tolist(), abs=1e-4)
-    assert found.extra["rm_disagreement"] == pytest.approx(apart.tolist(), abs=1e-4)
-    assert found.metrics["rm_disagreement"] == pytest.approx([float(apart.mean())], abs=1e-4)
+    assert found.extra["rm/rm/disagreement"] == pytest.approx(apart.tolist(), abs=1e-4)
+    assert found.metrics["rm/rm/disagreement"] == pytest.approx([float(apart.mean())], abs=1e-4)
     assert graded(f"rm:{folder}")["rm"] == pytest.approx(mean.tolist(), abs=1e-4)
 
 
@@ -113,7 +113,7 @@ def test_texts_that_are_too_long_are_told_and_their_end_is_read(tmp_path: Path, 
     folder = encoder(tmp_path / "one")
     with Scorer(parse([f"rm:{folder}"])) as scorer:
         found = [scorer.grade(["say"] * 2, ["a" * 40 + "b", "b"], None, {}) for _ in range(2)]
-    assert found[0].metrics["rm_cut"] == [0.5]
+    assert found[0].metrics["rm/rm/cut"] == [0.5]
     assert capsys.readouterr().err.count("1 of 2 texts are longer than the 32 tokens") == 1
 
 

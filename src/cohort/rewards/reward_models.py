@@ -197,23 +197,23 @@ def make(argument: str) -> Function:
     told: list[str] = []
 
     def score(
-        prompts: Sequence[Any], completions: Sequence[Any], log_extra: Any, log_metric: Any, **_: Any
+        prompts: Sequence[Any], completions: Sequence[Any], component: str, log_extra: Any, log_metric: Any, **_: Any
     ) -> list[float | None]:
         model = load(asked, device)
         place, output = model.output(asked.label, asked.given.get("output"))
         scores, cut = model.scores(prompts, completions)
         values, apart = reduced(model.values(scores, place, output), asked.given.get("lcb", 0.0))
-        name = asked.label or NAME
         if len(model.members) > 1:
-            log_metric(f"{name}_disagreement", float(apart.mean()))
-            log_extra(f"{name}_disagreement", apart.tolist())
+            log_metric(f"rm/{component}/disagreement", float(apart.mean()))
+            log_extra(f"rm/{component}/disagreement", apart.tolist())
         if cut:
-            log_metric(f"{name}_cut", cut / len(completions))
+            log_metric(f"rm/{component}/cut", cut / len(completions))
             if not told:
-                told.append(name)
+                told.append(component)
+                most = model.members[0].length
                 print(
-                    f"reward '{name}': {cut} of {len(completions)} texts are longer than the {model.members[0].length} tokens "
-                    f"that the reward model reads: their beginning was left out ({name}_cut is the share of such texts)"
+                    f"reward '{component}': {cut} of {len(completions)} texts are longer than the {most} tokens that the reward model "
+                    f"reads: their beginning was left out (rm/{component}/cut is their share)"
                 )
         return cast("list[float | None]", values.double().tolist())
 
