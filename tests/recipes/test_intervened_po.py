@@ -1,8 +1,9 @@
-"""Intervened preference optimisation (arXiv:2509.24393): what counts of a pair, turning points, and interventions while drawing."""
+"""Intervened preference optimisation (arXiv:2509.24393): what counts of a pair, turning points, interventions."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +85,14 @@ def test_turning_points_hold_for_a_window(ratios: list[float], window: int) -> N
 def test_sentences_cover_what_is_said(text: str) -> None:
     spans = sentences(text)
     assert all(text[a:b].strip() for a, b in spans)
-    assert all(b <= c for (_, b), (c, _) in zip(spans, spans[1:], strict=False))
+    assert all(b <= c for (_, b), (c, _) in pairwise(spans))
     inside = "".join(text[a:b] for a, b in spans)
     assert inside.count("a") == text.count("a")
 
 
 def test_places_in_texts() -> None:
-    assert [("Sure. First, do 1.5 of it! Yes")[a:b] for a, b in sentences("Sure. First, do 1.5 of it! Yes")][
-        0
-    ] == "Sure. "
+    said = "Sure. First, do 1.5 of it! Yes"
+    assert [said[a:b] for a, b in sentences(said)] == ["Sure. ", "First, do 1.5 of it! ", "Yes"]
     assert [sentence_of([0, 3, 5], place) for place in (0, 2, 3, 4, 9)] == [0, 0, 1, 1, 2]
     assert [first_safe(safe, 2) for safe in ([0, 1], [0, 0, 1], [1], [])] == [2, -1, 1, -1]
     words = ["ab", "c", "def"]
@@ -156,5 +156,5 @@ def test_wrong_input_is_refused(micro_root: Path) -> None:
         micro.ready(micro_root, "intervened-po(safe='harmless')"),
     ):
         pass
-    with pytest.raises(UsageError, match="judge 'x'|detector"), micro.ready(micro_root, "intervened-po(detector='x')"):
+    with pytest.raises(UsageError, match=r"judge 'x'|detector"), micro.ready(micro_root, "intervened-po(detector='x')"):
         pass

@@ -120,6 +120,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(base: dict[st
         "rest-grpo(samples=2, std_min=0.01, reward_min=0.5)",
         "fate(objectives=('format', 'length'), floors=(0.9,), candidates=2, pareto_steps=1, sft_coef=0.5)",
         "intervened-po(cue='.', triggers=('1', '2'), mine=1, samples=2, window=1, mu=0.0)",
+        "faker-air(epoch_steps=2, unit=2, far='length')",
         "veripo(format=None, grpo_steps=1, dpo_steps=2, pairs=4)",
     ],
 )

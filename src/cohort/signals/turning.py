@@ -6,12 +6,13 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
-_SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?]+(?=\s|$)|\n|[.!?])+\s*|[^.!?\n]+$")
+_END = re.compile(r"[.!?]\s+|\n\s*")
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
     """Characters [start, end) of the sentences of a text, with the white space behind them; of an empty text none."""
-    return [match.span() for match in _SENTENCE.finditer(text) if match[0].strip()]
+    ends = [match.end() for match in _END.finditer(text)]
+    return [(a, b) for a, b in zip([0, *ends], [*ends, len(text)], strict=True) if text[a:b].strip()]
 
 
 def first_run(holds: Sequence[bool], window: int) -> int:
@@ -21,8 +22,8 @@ def first_run(holds: Sequence[bool], window: int) -> int:
 
 
 def turning_points(ratios: Sequence[float], *, mu: float, eta: float, window: int) -> tuple[int, int]:
-    """(safety trigger, compliance cue): the first place from which on the share of safe continuations is mu or more, eta or less,
-    at `window` places; -1 where there is none."""
+    """(safety trigger, compliance cue): the first place from which on the share of safe continuations is mu or more, eta or
+    less, at `window` places; -1 where there is none."""
     return first_run([each >= mu for each in ratios], window), first_run([each <= eta for each in ratios], window)
 
 
