@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cohort.errors import UsageError
-from cohort.experiments.plan import PLAN, check_folder, pinned
+from cohort.experiments.plan import PLAN, Arm, check_folder, make_plan, pinned
 
 
 def test_procedural_data_is_the_same_for_every_seed() -> None:
@@ -26,3 +26,11 @@ def test_a_comparison_of_an_earlier_version_goes_on_where_the_settings_are_the_s
         UsageError, match=r"other settings: model \(was 'toy', now 'other'\), lr \(was 0.0001, now 0.1\)"
     ):
         check_folder(tmp_path, {"model": "other", "lr": 0.1})
+
+
+def test_gates_that_fit_no_reward_are_refused_before_any_run(tmp_path: Path) -> None:
+    arms = [Arm("grpo", "grpo"), Arm("gated", "grpo", config={"reward_gate": ["number if form"]})]
+    options = {"data": "reasoning_gym:chain_sum?size=9", "reward": ["number"], "model": "/there/is/none"}
+    with pytest.raises(UsageError, match=r"reward_gate 'number if form': there is no reward 'form' here"):
+        make_plan(arms, tmp_path / "out", options, 1, None, 1, {}, None)
+    assert not (tmp_path / "out").exists()

@@ -20,7 +20,7 @@ from cohort.errors import UsageError
 from cohort.files import write_atomically
 from cohort.methods import Method
 from cohort.rewards.spec import parse
-from cohort.training.build import prompt_spec
+from cohort.training.build import composition_of, prompt_spec
 from cohort.training.checks import check_method
 from cohort.training.config import TrainConfig, make_config
 from cohort.training.continuing import RESUMABLE
@@ -184,7 +184,10 @@ def make_plan(
         raise UsageError("no reward was given to measure methods by: name one with --reward")
     plan = Plan(folder, arms, seeds, base, samples, transfer, target)
     for arm, method in zip(arms, methods, strict=True):
-        check_method(method, plan.config(arm, 0))
+        made = plan.config(arm, 0)
+        check_method(method, made)
+        if made.rewards.reward and not answers(made):
+            composition_of(made, parse(made.rewards.reward))
     for key in ("data", "eval_data"):
         if base[key] is not None:
             read_source(base[key], prompt_spec(config))
