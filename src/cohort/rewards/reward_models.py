@@ -212,8 +212,8 @@ def make(argument: str) -> Function:
                 told.append(component)
                 most = model.members[0].length
                 print(
-                    f"reward '{component}': {cut} of {len(completions)} texts are longer than the {most} tokens that the reward model "
-                    f"reads: their beginning was left out (rm/{component}/cut is their share)"
+                    f"reward '{component}': {cut} of {len(completions)} texts are longer than the {most} tokens that the "
+                    f"reward model reads: their beginning was left out (rm/{component}/cut is their share)"
                 )
         return cast("list[float | None]", values.double().tolist())
 
