@@ -188,6 +188,9 @@ def test_number_compares_the_number_of_the_final_answer(completion, answer, expe
         ("The answer is 12 cm^2", "12", 1.0),
         ("so x = 5", "x=5", 1.0),
         ("The final answer is 5. I checked 3 times.", "5", 1.0),
+        (r"\boxed{41 = 42}", "42", 0.0),
+        (r"\boxed{42 = 42.0}", "42", 1.0),
+        (r"\boxed{6 \cdot 7 = 42}", "42", 1.0),
     ],
 )
 def test_math_compares_by_mathematical_equality(completion, answer, expected):

@@ -87,6 +87,11 @@ def strict_math(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> 
 def mathematically_equal(completion: str, gold: str) -> bool | None:
     """Whether the answer of a completion equals a gold answer; None if the latter cannot be read."""
     found, want = marked(completion), number(gold)
+    if found is not None and "=" in found and want is not None:
+        sides = [number(side) for side in found.split("=")]
+        if None not in sides and len(set(sides)) > 1:
+            # As in 41 = 42, which is no answer for 42.
+            return False
     value = None if found is None else number(found)
     if found is not None and want is not None and value is not None and not ("=" in gold and "=" in found):
         if value == want:
