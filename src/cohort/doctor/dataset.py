@@ -16,6 +16,7 @@ from cohort.doctor.attacks import Paid, graded, pay, worth
 from cohort.doctor.examine import Report, diagnose
 from cohort.doctor.finding import Evidence, Missing, diagnoses
 from cohort.errors import UsageError
+from cohort.rewards.judges.judges import Judges
 from cohort.rewards.scorer import Scorer
 from cohort.rewards.spec import parse
 from cohort.signals.answers import gold_written, is_missing
@@ -231,6 +232,9 @@ def _rewarded(
     # Nothing is kept: whether a verifier contradicts itself is asked, too.
     how: dict[str, Any] = {"timeout": asked.reward_timeout, "on_error": "skip", "once": None}
     how["process"] = asked.reward_process
+    how["judges"] = Judges(
+        asked.judging, without_policy="nothing is drawn here, so there is no policy that could judge"
+    )
     most = config.sampling.max_new_tokens
     for spec in specs:
         # Rows without an answer are a diagnosis of their own.
