@@ -21,11 +21,15 @@ def sync(path: Path) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
-    """Write a file under a temporary name and rename it into place.
+    """Write a file under a temporary name and rename it into place; what is no file, as /dev/stdout, is written to as it is.
 
     Args:
         durable: wait until it has reached the disk, so that a power cut does not leave it empty; a kill never does.
     """
+    if path.absolute().parts[:2] in (("/", "dev"), ("/", "proc")) or (path.exists() and not path.is_file()):
+        # A file that is put in its place would be in the way of everybody.
+        write(path)
+        return
     aside = path.with_name(f".{path.name}.tmp")
     write(aside)
     if durable:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 
 import pytest
 
@@ -172,3 +174,16 @@ def test_score_refuses_labels_that_are_none(here):
     status, _, err = run("score", "--data", data, "--reward", "number", "--labels", "truth")
     assert status == 2
     assert "there is no column 'truth' (it has answer, completion, right)" in err
+
+
+def test_score_writes_to_a_pipe_as_it_is(here):
+    data = write(here / "done.jsonl", COMPLETED[:1])
+    os.mkfifo(here / "pipe")
+    said = []
+    reader = threading.Thread(target=lambda: said.append((here / "pipe").read_text()), daemon=True)
+    reader.start()
+    status, out, err = run("score", "--data", data, "--reward", "number", "--json", "pipe")
+    reader.join(30)
+    assert (status, out) == (0, ""), err
+    assert [json.loads(line)["number"] for line in said[0].splitlines()] == [1.0]
+    assert (here / "pipe").is_fifo()
