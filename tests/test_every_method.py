@@ -36,8 +36,13 @@ JUDGES = {
     "multi-objective-grpo": ["proximity", "thinking"],
     "rluf": ["proximity", "thinking", "formatted"],
 }
-# The embedded model never learnt to read a draft: nothing that it says behind one is right, but some of it is short.
-REWARD = {"igrpo": ["task", "length"], "prs": ["task", "0*overlap"]}
+# The embedded model never learnt to read a draft: nothing that it says behind one is right, but some of it is short. Neither
+# did it learn to write boxes or letters.
+REWARD = {
+    "igrpo": ["task", "length"],
+    "prs": ["task", "0*overlap"],
+    **{key: ["task"] for key in ("crpo", "math-verifiers", "wirelessmathlm")},
+}
 HYPER = {
     "arspo": "(maps=('identity', 'exp'))",
     "brpo": "(summaries=2, summary_tokens=8, closing=' = ')",
