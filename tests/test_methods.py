@@ -258,8 +258,9 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
 def test_an_axis_is_one_entry_of_the_table_and_a_slot_of_every_method() -> None:
     slots = [field.name for field in fields(Method) if field.name not in ("name", "requires")]
     assert slots == list(AXES)
-    # Two draw rollouts that an advantage function reads: they fill two axes at once.
-    assert {module.name for module in pkgutil.iter_modules(axes.__path__)} == {*AXES, "summaries", "trees"}
+    # Others fill several axes at once, with what one of them finds and another reads.
+    several = {"summaries", "trees", "kinds", "served", "repair", "reflection", "intervention", "steering"}
+    assert {module.name for module in pkgutil.iter_modules(axes.__path__)} == {*AXES, *several}
     for name, axis in AXES.items():
         empty = getattr(Method(), name)
         assert empty == (() if axis.kind == "many" else None)

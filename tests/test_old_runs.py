@@ -34,7 +34,7 @@ EXPECTED = SAMPLE / "expected.json"
 # What a page says of the machine it was asked on.
 OF_THE_MACHINE = {"folder", "written"}
 # Diagnoses that came since, and read metrics that came with them.
-SINCE = {"outer-step-large"}
+SINCE = {"outer-step-large", "verifier-gap"}
 # A rollout that was trained on and one that a filter removed: (step, row).
 LOOKED_AT = ((12, 27), (12, 0))
 
@@ -134,7 +134,7 @@ def as_then(found: Any, expected: Any) -> Any:
         return {
             key: as_then(value, expected.get(key))
             for key, value in found.items()
-            if key in expected or value not in (None, [])
+            if key in expected or value not in (None, [], {})
         }
     if found == [] and expected is None:
         return None  # what took one text or none takes a list now

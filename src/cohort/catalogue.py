@@ -56,7 +56,7 @@ def _asked(name: str) -> dict[str, str]:
     return {
         "name": name,
         "paper": recipe.paper,
-        "axes": ", ".join(axis for axis in AXES if getattr(made, axis)),
+        "axes": ", ".join(axis for axis in AXES if getattr(made, axis)) or "its rewards",
         "confidence": recipe.confidence.split(":")[0],
         "idea": recipe.idea,
         "requires": made.requires,

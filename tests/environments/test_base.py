@@ -74,13 +74,12 @@ def test_a_question_is_its_prompt_and_is_done_with_the_answer() -> None:
     assert len(made) == 3
     assert made[0].reset({}, 0) is CHAT
     assert made[0].step({"role": "assistant", "content": "2"}) == Step(reward=None, done=True)
-    assert (factory.names, factory.weights, factory.turns) == ((), (), 1)
+    assert (factory.names, factory.turns) == ((), 1)
 
 
 def test_an_environments_components_stand_beside_its_reward() -> None:
     factory = Worlds()
     assert factory.names == ("environment", "turns")
-    assert factory.weights == (1.0, 0.0)
 
     class Bare(EnvironmentFactory):
         def make(self, prompt: Any, n: int) -> Any:

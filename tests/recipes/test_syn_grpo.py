@@ -13,6 +13,7 @@ from cohort import registry
 from cohort.axes import served
 from cohort.signals.settings import described, diversity, key, known_or_mean
 from cohort.types import StepInfo
+from tests import micro
 from tests.golden.guided import FakeSampler, guided, requests_of, text_of
 from tests.helpers import random_batch, rollout_of
 
@@ -108,3 +109,13 @@ def test_described_settings_are_asked_in_the_next_step():
     tried = [rollout_of(replace(request, meta={"setting": "a storm"}), [1]) for _ in range(2)]
     known = method.bind(after).on_rollouts(visit, tried)[name]["known"]
     assert known == {key(4, "a storm"): 1.0}
+
+
+def test_answers_are_learnt_behind_the_request_for_a_description(micro_root, tmp_path):
+    """The same digit is right for every letter, since the micro task's policy never learnt to find a letter in a text."""
+    (tmp_path / "three.py").write_text(
+        "def three(completions, **columns):\n    return [float(text.strip() == '3') for text in completions]\n"
+    )
+    with micro.method_ready(micro_root, "syn-grpo", steps=15, reward=[f"{tmp_path / 'three.py'}:three"]) as parts:
+        earned = [step.metrics["accuracy"] for step in micro.train(*parts)]
+    assert sum(earned[-3:]) / 3 - sum(earned[:3]) / 3 > 0.3, earned

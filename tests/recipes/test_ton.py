@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cohort import registry
 from cohort.recipes.ton import find_skipped
-from cohort.rewards.verifiers import format_like
+from cohort.rewards.patterns import format_like
 from cohort.signals.thoughts import first_in_tags, skips_thought, tag_format, tagged, with_dropout
 from cohort.training.loop import one_step
 from tests import micro

@@ -148,7 +148,7 @@ def test_the_time_limit_covers_what_the_process_does_not_read():
 
     with Scorer(parse([fine]), timeout=1.0, on_error="zero") as scorer:
         assert score(scorer, ["a"]).components == {"fine": [1.0]}
-        os.kill(scorer._worker.process.pid, signal.SIGSTOP)
+        os.kill(scorer._workers[0].process.pid, signal.SIGSTOP)
         # More than a pipe holds, so that nobody who does not read it can be written to; started again it reads each row.
         scores = score(scorer, ["x" * 1_000_000] * 3)
         assert scores.components == {"fine": [1.0, 1.0, 1.0]}
@@ -183,7 +183,7 @@ def test_what_functions_print_is_kept_bounded_and_told_once():
     with Scorer(parse([prints])) as scorer:
         for _ in range(3):
             score(scorer, ["a"])
-        worker = scorer._worker.process.pid
+        worker = scorer._workers[0].process.pid
         assert os.stat(f"/proc/{worker}/fd/2").st_size == 0 or not os.path.exists("/proc")
         text = scorer.printed.take()
         assert len(text) < 20_000

@@ -127,6 +127,6 @@ def test_a_server_rewrites_in_place_of_a_model(tmp_path: Path, monkeypatch: pyte
         assert status == 0, err
         assert "2 of 6 questions were rewritten" in err
         assert "not all questions were answered" in err
-    status, _, err = run("rewrite", serving.url, *how, "--out", tmp_path / "none.jsonl")
+    status, _, err = run("rewrite", serving.url, *how, "--out", tmp_path / "none.jsonl", "--judge-timeout", 2)
     assert status == 2, err
     assert not (tmp_path / "none.jsonl").exists()

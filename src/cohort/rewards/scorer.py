@@ -328,7 +328,7 @@ class Scorer:
                 given = lambda: {**batch.copies(taken), **lent}  # noqa: E731
                 return self._functions.call(places, given, batch.rows, replace(batch.state))
         places = [self._apart[i] for i in rewards]
-        dealt = shares(batch.given["prompts"], len(self._workers))
+        dealt = shares(batch.given["prompts"], len(self._workers)) or [[]]
         parts = [batch.only(rows) for rows in dealt]
         with self._calling:
             if len(parts) == 1:

@@ -76,8 +76,11 @@ class Outcome:
             compared: the rollouts that `prepared` was made of.
         """
         rollouts = [*drawn.rollouts, *drawn.replayed]
-        everything = scored if scored.size == len(rollouts) else batches.of(method, rollouts)
         place = {id(rollout): row for row, rollout in enumerate(rollouts)}
+        everything = scored
+        if scored.size != len(rollouts):
+            rows = [place[id(rollout)] for rollout in drawn.scored]
+            everything = _grouped_as(scored, batches.of(method, rollouts), rows)
         chosen = torch.tensor([place[id(rollout)] for rollout in compared], dtype=torch.int64)
         outcomes = with_outcomes(method, everything, prepared, chosen)
         return cls(method, drawn, outcomes, dict(prepared.metrics), drawn.mismatch)
@@ -146,3 +149,27 @@ def mismatch(batch: Batch) -> tuple[float, float]:
     if known.numel():
         return float(known.mean()), float(known.max())
     return (math.nan, math.nan) if difference.numel() else (0.0, 0.0)
+
+
+def _grouped_as(scored: Batch, everything: Batch, rows: Sequence[int]) -> Batch:
+    """All rollouts, in the groups that the method made of those with a reward; the others stay beside those that they were
+    drawn with.
+
+    Args:
+        rows: of `everything` that are those of `scored`.
+    """
+    drawn, made = everything["group"].tolist(), scored["group"].tolist()
+    if _numbered([drawn[row] for row in rows]) == _numbered(made):
+        return everything
+    found = {drawn[row]: group for row, group in zip(reversed(rows), reversed(made), strict=True)}
+    beyond = max(made, default=-1) + 1
+    groups = [found.get(group, beyond + group) for group in drawn]
+    for row, group in zip(rows, made, strict=True):
+        groups[row] = group
+    return everything.with_rollouts(group=everything["group"].new_tensor(groups))
+
+
+def _numbered(groups: Sequence[int]) -> list[int]:
+    """The same partition, its groups numbered as they appear."""
+    number: dict[int, int] = {}
+    return [number.setdefault(group, len(number)) for group in groups]

@@ -7,6 +7,7 @@ from cohort.signals.settings import diversity, smoothed
 from tests.golden.runner import make_batch, tensor
 
 NAMED = ("format",)
+ELSEWHERE = "it is trained behind prompts that ask for a description, where tests/recipes/test_syn_grpo.py measures it"
 
 
 def hyper(case):

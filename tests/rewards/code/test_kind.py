@@ -175,7 +175,7 @@ def test_a_batch_of_slow_programs_ends_within_reward_timeout() -> None:
         assert scores.extra["code_verdict"] == ["time"] * 4 + ["passed"] * 4
         assert scores.metrics["code_cut_short"] == [0.5]
         assert not scores.messages
-        worker = scorer._worker.process.pid  # type: ignore[union-attr]
+        worker = scorer._workers[0].process.pid  # type: ignore[union-attr]
         inside = {each.pid for each in psutil.Process(worker).children(recursive=True)}
         assert inside
     until = time.monotonic() + 10
