@@ -43,6 +43,8 @@ class Child:
         self.module, self.printed = module, printed
         self.process: subprocess.Popen[bytes] | None = None
         self._lifeline: Lifeline | None = None
+        # Another thread may end it than the one that waits for what it says.
+        self._taking = threading.Lock()
 
     def spawn(self) -> None:
         """Start the process."""
@@ -64,12 +66,7 @@ class Child:
 
     def stop(self, patience: float = LOOK) -> int:
         """End the process and its children; its exit status, which says more if it may end by itself first."""
-        assert self.process is not None
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(patience)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        return self.process.wait()
+        return -signal.SIGKILL if self.process is None else _ended(self.process, patience)
 
     def said(self) -> str:
         """The end of what it printed; the process is ended."""
@@ -79,17 +76,28 @@ class Child:
 
     def close(self) -> None:
         """End the process, and children of it."""
-        if self.process is None:
+        with self._taking:
+            process, lifeline = self.process, self._lifeline
+            self.process = self._lifeline = None
+        if process is None:
             return
-        self.stop(patience=0.0)
-        if self._lifeline is not None:
-            self._lifeline.close()
+        _ended(process, 0.0)
+        if lifeline is not None:
+            lifeline.close()
         self.printed.close()
-        for stream in (self.process.stdin, self.process.stdout):
+        for stream in (process.stdin, process.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
-        self.process = self._lifeline = None
+
+
+def _ended(process: subprocess.Popen[bytes], patience: float) -> int:
+    """The exit status of a process that has ended, or is ended with its children after some seconds."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(patience)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
 
 
 def status(code: int) -> str:

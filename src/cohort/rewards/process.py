@@ -33,6 +33,7 @@ class Worker(Child):
     def __init__(self, specs: Sequence[RewardSpec], printed: Printed, *, timeout: float) -> None:
         super().__init__("cohort.rewards.worker", printed)
         self.specs, self.timeout = list(specs), timeout
+        self._over = False
         own = {spec.name: spec.function for spec in specs if spec.function is not None}
         self._functions = packed_functions(own) if own else None
 
@@ -77,6 +78,8 @@ class Worker(Child):
         Raises:
             Failed: there is no reply within `timeout` seconds, the process died, or the reply cannot be read.
         """
+        if self._over:
+            raise Failed("its process was ended with the run", "")
         if self.process is None or self.process.poll() is not None:
             try:
                 self.start()
@@ -93,6 +96,11 @@ class Worker(Child):
         if isinstance(reply, dict):
             return [reply] * len(rewards)
         return list(reply)
+
+    def end(self) -> None:
+        """End the process for good: who calls it from another thread, or waits for it there, fails."""
+        self._over = True
+        self.close()
 
     def ask(self, message: dict[str, Any], timeout: float) -> Any:
         """The reply to a message.

@@ -122,7 +122,7 @@ class Scorer:
     def close(self) -> None:
         """End the workers."""
         for worker in self._workers:
-            worker.close()
+            worker.end()
 
     def _is_pure(self, index: int) -> bool:
         """It is a builtin reward that reads texts alone. What counts tokens is faster than remembering them."""
