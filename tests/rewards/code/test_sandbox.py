@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
+import venv
 
 import psutil
 import pytest
@@ -84,6 +86,26 @@ def test_another_interpreter_brings_its_packages(monkeypatch: pytest.MonkeyPatch
     finally:
         for each in known:
             each.cache_clear()
+
+
+def test_an_interpreter_that_stands_in_tmp_is_found_and_nothing_is_left_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = (sandbox._interpreter, sandbox._command)
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        venv.create(folder, symlinks=True)
+        for each in known:
+            each.cache_clear()
+        monkeypatch.setenv(sandbox.PYTHON, f"{folder}/bin/python")
+        try:
+            with Sandbox() as made:
+                left = f"import sys\nprint(sys.prefix)\nopen({folder!r} + '/left', 'w')"
+                ran = made.run({**HELLO, "source": left}, Limits(seconds=20.0))
+        finally:
+            for each in known:
+                each.cache_clear()
+    assert ran.out.decode().strip() == folder, ran
+    assert b"Read-only file system" in ran.err
 
 
 def test_the_filters_are_programs_of_the_kernel() -> None:

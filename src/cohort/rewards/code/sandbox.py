@@ -270,7 +270,7 @@ def _command(python: str | None = None) -> tuple[str, ...]:
         raise UsageError(INSTALL.format(why="there is no bwrap on the path"))
     path, prefix, environment = _interpreter(python)
     shown = dict.fromkeys([path, f"{prefix}/lib", f"{prefix}/lib64"])
-    mounts = []
+    mounts: list[str] = []
     if environment and environment != prefix:
         # It finds its packages by where it stands; a link would lead to what is not inside.
         shown |= dict.fromkeys([f"{environment}/lib", f"{environment}/pyvenv.cfg"])
@@ -286,15 +286,20 @@ def _command(python: str | None = None) -> tuple[str, ...]:
             mounts += ["--ro-bind", each, each]
     if os.path.exists("/etc/ld.so.cache"):
         mounts += ["--ro-bind", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    # An interpreter that stands in /tmp has folders there, in which no program may leave anything either.
+    own = dict.fromkeys("/".join(each.split("/")[:3]) for each in mounts if each.startswith("/tmp/"))
     return (
         bwrap,
         *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *("--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"),
         *("--uid", "65534", "--gid", "65534", "--hostname", "sandbox", "--clearenv", "--setenv", "PYTHONHASHSEED", "0"),
+        *("--size", str(FILES), "--tmpfs", "/tmp"),
+        *(word for folder in own for word in ("--tmpfs", folder)),
         *mounts,
+        *(word for folder in own for word in ("--remount-ro", folder)),
         # No device of the machine's: who owns it, as root does, could change its permissions for everyone.
         *("--symlink", "/tmp/null", "/dev/null"),
-        *("--size", str(FILES), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/"),
+        *("--chdir", "/tmp", "--remount-ro", "/"),
     )
 
 
