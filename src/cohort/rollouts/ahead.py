@@ -164,7 +164,8 @@ class Ahead:
 
     def _order(self, info: StepInfo, states: Mapping[str, State]) -> None:
         """Have everything drawn that the weights as they are now are to draw."""
-        last = max((info.step, *self._ready, *(order.step for order in self._orders)))
+        with self._changed:
+            last = max((info.step, *self._ready, *(order.step for order in self._orders)))
         asked = range(last + 1, min(info.step + 1 + self.most, self.steps) + 1)
         if asked:
             weights = self.drawer.weights()

@@ -121,7 +121,7 @@ def _wait(pid: int, request: dict[str, Any]) -> bytes:
             pass
     if os.WIFSIGNALED(status):
         assert used is not None
-        late = os.WTERMSIG(status) == signal.SIGXCPU or used.ru_utime + used.ru_stime >= request["cpu"]
+        late = os.WTERMSIG(status) == signal.SIGXCPU or used.ru_utime + used.ru_stime >= 0.9 * request["cpu"]
         return b"time" if late else b"ended"
     return b"done" if status == 0 else b"ended"
 
